@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The narrow trait between a block device and whatever serves it.
+//!
+//! Every call blocks until it is done and may come from any thread, many at a time. All offsets and lengths are in
+//! bytes. Callers keep requests inside [`BlockDevice::size`]; a device may check again.
+
+mod error;
+mod memory;
+
+pub use error::{Errno, Error, Result};
+pub use memory::MemoryDevice;
+
+use bytes::Bytes;
+
+/// A disk: what the NBD frontend and the nbdkit plugin serve.
+pub trait BlockDevice: Send + Sync {
+    /// Size in bytes; constant for the life of the device.
+    fn size(&self) -> u64;
+
+    /// What the device can do; constant for the life of the device.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the contents of `buf` are then unspecified.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Writes `data` at `offset`. `Ok` means that the write is visible to later reads; with `fua` (force unit
+    /// access) also that it is on stable storage. No clone of `data` outlives the call.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the range then holds old or new data.
+    fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()>;
+
+    /// Makes a range read as zeroes.
+    ///
+    /// # Errors
+    /// Any [`Error`]; with [`ZeroFlags::fast`], [`Errno::NotSup`] where it would be no faster than a write.
+    fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()>;
+
+    /// Brings every write and zero that was answered before this call to stable storage, whichever client sent it.
+    ///
+    /// # Errors
+    /// Any [`Error`]: then data may be lost.
+    fn flush(&self) -> Result<()>;
+}
+
+/// How a range is to be zeroed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ZeroFlags {
+    /// On stable storage before the answer.
+    pub fua: bool,
+    /// Keep the range allocated (NBD's `NO_HOLE`).
+    pub no_hole: bool,
+    /// Fail at once with [`Errno::NotSup`] if zeroing is no faster than writing.
+    pub fast: bool,
+}
+
+/// What a device can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Writes and zeroes are refused.
+    pub read_only: bool,
+    /// `flush` means something.
+    pub flush: bool,
+    /// `fua` is honoured for writes and zeroes.
+    pub fua: bool,
+    /// Zeroing with `fast` may succeed.
+    pub fast_zero: bool,
+    /// A flush covers the writes of all clients, so one client may use several connections.
+    pub multi_conn: bool,
+    /// Request sizes.
+    pub block_size: BlockSize,
+}
+
+/// Request sizes in bytes, with the rules of NBD's block size constraints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSize {
+    /// Requests should be aligned to this: a power of two up to 64 KiB.
+    pub minimum: u32,
+    /// The size that performs best: a power of two, at least 512.
+    pub preferred: u32,
+    /// The longest request with a payload.
+    pub maximum: u32,
+}
+
+impl Default for BlockSize {
+    /// Byte access, 4 KiB preferred, 32 MiB at most.
+    fn default() -> Self {
+        Self { minimum: 1, preferred: 4096, maximum: 32 << 20 }
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A device in memory, for tests.
+
+use std::sync::{PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use crate::{BlockDevice, BlockSize, Capabilities, Errno, Error, Result, ZeroFlags};
+
+/// A disk in memory that can do everything.
+#[derive(Debug)]
+pub struct MemoryDevice {
+    data: RwLock<Vec<u8>>,
+    size: u64,
+    capabilities: Capabilities,
+}
+
+impl MemoryDevice {
+    /// A disk of `size` zero bytes.
+    #[must_use]
+    pub fn new(size: usize) -> Self {
+        Self::from_bytes(vec![0; size])
+    }
+
+    /// A disk that holds `data`.
+    #[must_use]
+    pub fn from_bytes(data: Vec<u8>) -> Self {
+        let capabilities = Capabilities {
+            read_only: false,
+            flush: true,
+            fua: true,
+            fast_zero: true,
+            multi_conn: true,
+            block_size: BlockSize::default(),
+        };
+        Self { size: data.len() as u64, data: RwLock::new(data), capabilities }
+    }
+
+    /// The same disk with other capabilities; `read_only` is enforced.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// A copy of what the disk holds.
+    #[must_use]
+    pub fn contents(&self) -> Vec<u8> {
+        self.data.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn range(&self, offset: u64, len: u64, errno: Errno) -> Result<std::ops::Range<usize>> {
+        match offset.checked_add(len) {
+            // The end fits in usize, because the vector's length does.
+            Some(end) if end <= self.size => Ok(offset as usize..end as usize),
+            _ => Err(Error::new(errno, format!("{len} bytes at {offset} end past the disk's {}", self.size))),
+        }
+    }
+
+    fn modify(&self, offset: u64, len: u64, change: impl FnOnce(&mut [u8])) -> Result<()> {
+        if self.capabilities.read_only {
+            return Err(Error::new(Errno::Perm, "the disk is read-only"));
+        }
+        let range = self.range(offset, len, Errno::NoSpc)?;
+        change(&mut self.data.write().unwrap_or_else(PoisonError::into_inner)[range]);
+        Ok(())
+    }
+}
+
+impl BlockDevice for MemoryDevice {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let range = self.range(offset, buf.len() as u64, Errno::Inval)?;
+        buf.copy_from_slice(&self.data.read().unwrap_or_else(PoisonError::into_inner)[range]);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: Bytes, _fua: bool) -> Result<()> {
+        self.modify(offset, data.len() as u64, |range| range.copy_from_slice(&data))
+    }
+
+    fn zero(&self, offset: u64, len: u64, _flags: ZeroFlags) -> Result<()> {
+        self.modify(offset, len, |range| range.fill(0))
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_zeroed_is_zero() {
+        let disk = MemoryDevice::new(16);
+        disk.write(4, Bytes::from_static(b"abcdef"), false).unwrap();
+        disk.zero(6, 2, ZeroFlags::default()).unwrap();
+        let mut buf = [1; 8];
+        disk.read(3, &mut buf).unwrap();
+        assert_eq!(&buf, b"\0ab\0\0ef\0");
+    }
+
+    #[test]
+    fn a_range_past_the_end_changes_nothing() {
+        let disk = MemoryDevice::new(4);
+        let error = disk.write(2, Bytes::from_static(b"xyz"), false).unwrap_err();
+        assert_eq!(error.errno(), Errno::NoSpc);
+        assert_eq!(disk.read(u64::MAX, &mut [0]).unwrap_err().errno(), Errno::Inval);
+        assert_eq!(disk.contents(), [0; 4]);
+    }
+
+    #[test]
+    fn a_read_only_disk_refuses_writes() {
+        let caps = Capabilities { read_only: true, ..MemoryDevice::new(0).capabilities() };
+        let disk = MemoryDevice::new(4).with_capabilities(caps);
+        assert_eq!(disk.zero(0, 1, ZeroFlags::default()).unwrap_err().errno(), Errno::Perm);
+    }
+}
