@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a request carries.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+
+/// How many zero bytes go out with one system call.
+const ZERO_CHUNK: usize = 128 << 10;
+static ZEROES: [u8; ZERO_CHUNK] = [0; ZERO_CHUNK];
+
+/// A request's body, of known length.
+pub(crate) struct RequestBody {
+    source: Source,
+    left: u64,
+    sent: Arc<AtomicBool>,
+}
+
+enum Source {
+    Chunks(VecDeque<Bytes>),
+    Zeroes,
+}
+
+/// Tells whether a body went out to its last byte.
+#[derive(Clone)]
+pub(crate) struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl RequestBody {
+    pub(crate) fn empty() -> Self {
+        Self::chunks(VecDeque::new())
+    }
+
+    /// The chunks one after another, none of them copied.
+    pub(crate) fn chunks(chunks: VecDeque<Bytes>) -> Self {
+        let left = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        Self::new(Source::Chunks(chunks), left)
+    }
+
+    /// `len` zero bytes, which take no memory.
+    pub(crate) fn zeroes(len: u64) -> Self {
+        Self::new(Source::Zeroes, len)
+    }
+
+    fn new(source: Source, left: u64) -> Self {
+        Self { source, left, sent: Arc::new(AtomicBool::new(left == 0)) }
+    }
+
+    /// In bytes, before anything was sent.
+    pub(crate) fn len(&self) -> u64 {
+        self.left
+    }
+
+    pub(crate) fn sent(&self) -> Sent {
+        Sent(Arc::clone(&self.sent))
+    }
+
+    fn next_chunk(&mut self) -> Option<Bytes> {
+        match &mut self.source {
+            Source::Chunks(chunks) => chunks.pop_front(),
+            Source::Zeroes if self.left == 0 => None,
+            // The minimum with a usize fits one.
+            Source::Zeroes => Some(Bytes::from_static(&ZEROES[..self.left.min(ZERO_CHUNK as u64) as usize])),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = self.next_chunk();
+        if let Some(chunk) = &chunk {
+            self.left -= chunk.len() as u64;
+        }
+        if self.left == 0 {
+            self.sent.store(true, Relaxed);
+        }
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

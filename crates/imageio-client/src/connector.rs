@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! All that is needed to open a connection to a transfer, again and again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use socket2::Socket;
+use url::Host;
+
+use crate::address::{self, UnixAddress};
+use crate::connection::Connection;
+use crate::stream::Stream;
+use crate::tls::{self, TlsConfig};
+use crate::url::{Scheme, TransferUrl};
+use crate::{Error, Result};
+
+/// How long to wait. Never for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection, and for each step of the TLS handshake.
+    pub connect: Duration,
+    /// For the next byte of a read or write.
+    pub data: Duration,
+    /// For the answer to what may take a server minutes: zero, flush, extents.
+    pub operation: Duration,
+}
+
+impl Default for Timeouts {
+    /// 10 s, 60 s, 15 min.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            data: Duration::from_secs(60),
+            operation: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// Opens connections to one transfer.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    url: Arc<TransferUrl>,
+    tls: Option<TlsConfig>,
+    unix_socket: Option<UnixAddress>,
+    timeouts: Timeouts,
+}
+
+impl Connector {
+    /// Connections to `url`, verified with `tls` where the URL is https. Without `tls`, the system's roots are loaded
+    /// for an https URL.
+    ///
+    /// # Errors
+    /// [`Error::TlsSetup`] where the system's roots are needed and missing.
+    pub fn new(url: TransferUrl, tls: Option<TlsConfig>, timeouts: Timeouts) -> Result<Self> {
+        let tls = match (url.scheme(), tls) {
+            (Scheme::Http, _) => None,
+            (Scheme::Https, Some(tls)) => Some(tls),
+            (Scheme::Https, None) => Some(TlsConfig::with_system_roots()?),
+        };
+        Ok(Self { url: Arc::new(url), tls, unix_socket: None, timeouts })
+    }
+
+    /// The same transfer through a unix socket of this host, where plain HTTP is spoken.
+    #[must_use]
+    pub fn through(&self, unix_socket: UnixAddress) -> Self {
+        Self { unix_socket: Some(unix_socket), ..self.clone() }
+    }
+
+    /// The transfer.
+    #[must_use]
+    pub fn url(&self) -> &TransferUrl {
+        &self.url
+    }
+
+    /// Opens a connection. Nothing is asked of the server yet.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`], [`Error::Connect`] or [`Error::Tls`].
+    pub fn connect(&self) -> Result<Connection> {
+        let (stream, same_host) = match &self.unix_socket {
+            Some(address) => (plain(address::connect_unix(address, self.timeouts.connect)?), true),
+            None => {
+                let socket = address::connect_tcp(&self.url, self.timeouts.connect)?;
+                let same_host = address::is_same_host(&socket);
+                (self.secured(socket)?, same_host)
+            }
+        };
+        let stream = stream.map_err(|source| Error::Connect { peer: self.url.authority(), source })?;
+        Connection::new(stream, Arc::clone(&self.url), self.timeouts, same_host)
+    }
+
+    fn secured(&self, socket: Socket) -> Result<io::Result<Stream>> {
+        let Some(TlsConfig(config)) = &self.tls else { return Ok(plain(socket)) };
+        let fail = |reason: String| Error::Tls { peer: self.url.authority(), reason };
+        let mut tls = ClientConnection::new(Arc::clone(config), self.server_name()?)
+            .map_err(|e| fail(e.to_string()))?;
+        self.shake_hands(&socket, &mut tls).map_err(|e| fail(self.explain(&e)))?;
+        Ok(Stream::tls(socket, tls))
+    }
+
+    fn shake_hands(&self, socket: &Socket, tls: &mut ClientConnection) -> io::Result<()> {
+        socket.set_read_timeout(Some(self.timeouts.connect))?;
+        socket.set_write_timeout(Some(self.timeouts.connect))?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut &*socket)?;
+        }
+        Ok(())
+    }
+
+    fn explain(&self, error: &io::Error) -> String {
+        if let Some(cause) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+            return tls::explain(cause);
+        }
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("no answer for {} s", self.timeouts.connect.as_secs_f32())
+            }
+            io::ErrorKind::UnexpectedEof => "the server closed the connection in the handshake".into(),
+            _ => error.to_string(),
+        }
+    }
+
+    fn server_name(&self) -> Result<ServerName<'static>> {
+        match self.url.host() {
+            Host::Domain(name) => {
+                ServerName::try_from(name.clone()).map_err(|e| Error::Url(format!("{name}: {e}")))
+            }
+            Host::Ipv4(ip) => Ok(ServerName::from(std::net::IpAddr::from(*ip))),
+            Host::Ipv6(ip) => Ok(ServerName::from(std::net::IpAddr::from(*ip))),
+        }
+    }
+}
+
+fn plain(socket: Socket) -> io::Result<Stream> {
+    Stream::plain(socket)
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can go wrong, and whose fault it is.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+/// The result of talking to an imageio server.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every failure of this crate. The text is one line, and never holds the ticket.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The transfer URL can't be used.
+    #[error("bad transfer URL: {0}")]
+    Url(String),
+
+    /// The CA file can't be used.
+    #[error("cafile {}: {reason}", path.display())]
+    CaFile {
+        /// The file as it was given.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+
+    /// Certificates can't be verified with what this host offers.
+    #[error("{0}")]
+    TlsSetup(String),
+
+    /// The host name has no address.
+    #[error("cannot resolve {host}: {source}")]
+    Resolve {
+        /// The name looked up.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+
+    /// No connection to the server.
+    #[error("cannot connect to {peer}: {source}")]
+    Connect {
+        /// Address or socket.
+        peer: String,
+        /// What the last attempt met.
+        source: io::Error,
+    },
+
+    /// The TLS handshake failed.
+    #[error("TLS to {peer}: {reason}")]
+    Tls {
+        /// Host and port.
+        peer: String,
+        /// What failed, and what to do.
+        reason: String,
+    },
+
+    /// The server made no progress for too long. The connection is closed.
+    #[error("{operation}: the server made no progress for {} s", after.as_secs_f32())]
+    Timeout {
+        /// What was asked of the server.
+        operation: String,
+        /// How long this side waited.
+        after: Duration,
+    },
+
+    /// The connection was lost before the answer was complete.
+    #[error("{operation}: connection to the server lost: {reason}")]
+    Lost {
+        /// What was asked of the server.
+        operation: String,
+        /// What the transport said.
+        reason: String,
+        /// Not a byte of the request had been sent: the server can't have acted on it.
+        unsent: bool,
+    },
+
+    /// The server refused.
+    #[error("{operation}: {} {}{}", status.as_u16(), reason_phrase(*status), explained(explanation))]
+    Status {
+        /// What was asked of the server.
+        operation: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// The server's own words: one line, may be empty.
+        explanation: String,
+    },
+
+    /// The server's answer breaks the protocol. The connection is closed.
+    #[error("{operation}: the server's answer makes no sense: {reason}")]
+    Protocol {
+        /// What was asked of the server.
+        operation: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+}
+
+/// Who has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Whoever gave the URL, the ticket, the certificates or the range.
+    Caller,
+    /// The imageio server or its storage.
+    Server,
+    /// What lies between.
+    Network,
+}
+
+impl Error {
+    /// Who has to act.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Url(_) | Self::CaFile { .. } | Self::TlsSetup(_) | Self::Tls { .. } => Fault::Caller,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::Lost { .. } => {
+                Fault::Network
+            }
+            Self::Status { status, .. } if status.is_client_error() => Fault::Caller,
+            Self::Status { .. } | Self::Protocol { .. } => Fault::Server,
+        }
+    }
+
+    /// The HTTP status, where the server answered with one.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection broke rather than the request failed: on a new connection, the same request may pass.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
+    /// Whether the connection was already gone when the request was to be sent, so that it had no effect.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Lost { unsent: true, .. } | Self::Resolve { .. } | Self::Connect { .. })
+    }
+}
+
+fn reason_phrase(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("(unknown status)")
+}
+
+fn explained(explanation: &str) -> String {
+    if explanation.is_empty() { String::new() } else { format!(": {explanation}") }
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A blocking client for one transfer of oVirt's imageio server, over http, https or a unix socket.
+//!
+//! A [`Connector`] opens [`Connection`]s; each is driven by the thread that calls it. Nothing is retried and nothing is
+//! reopened here: whoever keeps several connections knows what is safe.
+
+mod address;
+mod body;
+mod capabilities;
+mod connection;
+mod connector;
+mod driver;
+mod error;
+mod extents;
+mod stream;
+mod tls;
+mod url;
+
+pub use crate::address::UnixAddress;
+pub use crate::capabilities::Capabilities;
+pub use crate::connection::{Connection, Flush};
+pub use crate::connector::{Connector, Timeouts};
+pub use crate::error::{Error, Fault, Result};
+pub use crate::extents::{Extent, ExtentsContext};
+pub use crate::tls::TlsConfig;
+pub use crate::url::{Scheme, TransferUrl};
+pub use hyper::StatusCode;

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A non-blocking byte stream to the server, plain or TLS, as hyper wants it.
+//!
+//! Nothing here wakes a task. Every poll that can't go on leaves in [`Readiness`] what it waits for, and the driver
+//! sleeps in `poll(2)` until that comes.
+
+use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use hyper::rt::ReadBufCursor;
+use rustls::ClientConnection;
+use socket2::Socket;
+
+/// How much one read of a plain socket takes.
+const READ_CHUNK: usize = 64 << 10;
+
+/// How much plaintext rustls takes in before it wants to send: some full records, to send many with one system call.
+const TLS_WRITE_BUFFER: usize = 256 << 10;
+
+/// What the stream waits for. Shared by the stream (inside hyper) and the driver; only one thread uses both at a time,
+/// so the atomics are for `Send`, not for ordering.
+#[derive(Debug)]
+pub(crate) struct Readiness {
+    pub(crate) socket: Socket,
+    /// A read found nothing.
+    pub(crate) want_read: AtomicBool,
+    /// A write found no room.
+    pub(crate) want_write: AtomicBool,
+    /// Bytes moved since the driver last looked.
+    pub(crate) progress: AtomicBool,
+    /// What broke sending. The server may have answered before it closed, so the answer is still waited for.
+    pub(crate) send_error: Mutex<Option<io::Error>>,
+}
+
+impl Readiness {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            want_read: AtomicBool::new(false),
+            want_write: AtomicBool::new(false),
+            progress: AtomicBool::new(false),
+            send_error: Mutex::new(None),
+        }
+    }
+
+    fn moved(&self, n: usize) {
+        if n > 0 {
+            self.progress.store(true, Relaxed);
+        }
+    }
+
+    fn sending_is_broken(&self) -> bool {
+        self.send_error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Sorts out a failed write: `Pending` to wait for room or, after a disconnect, for the server's answer.
+    fn write_failed<T>(&self, error: io::Error) -> Poll<io::Result<T>> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => self.want_write.store(true, Relaxed),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                *self.send_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            _ => return Poll::Ready(Err(error)),
+        }
+        Poll::Pending
+    }
+}
+
+enum Transport {
+    Plain { chunk: Box<[u8]> },
+    Tls(Box<ClientConnection>),
+}
+
+/// The stream. It owns nothing that outlives the connection.
+pub(crate) struct Stream {
+    readiness: Arc<Readiness>,
+    transport: Transport,
+}
+
+impl Stream {
+    /// A stream over a connected socket, which becomes non-blocking.
+    pub(crate) fn plain(socket: Socket) -> io::Result<Self> {
+        Self::new(socket, Transport::Plain { chunk: Box::default() })
+    }
+
+    /// A stream over a connected socket on which the TLS handshake is done.
+    pub(crate) fn tls(socket: Socket, mut tls: ClientConnection) -> io::Result<Self> {
+        tls.set_buffer_limit(Some(TLS_WRITE_BUFFER));
+        Self::new(socket, Transport::Tls(Box::new(tls)))
+    }
+
+    fn new(socket: Socket, transport: Transport) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { readiness: Arc::new(Readiness::new(socket)), transport })
+    }
+
+    pub(crate) fn readiness(&self) -> Arc<Readiness> {
+        Arc::clone(&self.readiness)
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let result = match &mut this.transport {
+            Transport::Plain { chunk } => read_plain(&this.readiness, chunk, &mut buf),
+            Transport::Tls(tls) => read_tls(&this.readiness, tls, &mut buf),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                this.readiness.want_read.store(true, Relaxed);
+                Poll::Pending
+            }
+            other => Poll::Ready(other),
+        }
+    }
+}
+
+fn read_plain(readiness: &Readiness, chunk: &mut Box<[u8]>, buf: &mut ReadBufCursor<'_>) -> io::Result<()> {
+    if chunk.is_empty() {
+        *chunk = vec![0; READ_CHUNK].into_boxed_slice();
+    }
+    let want = chunk.len().min(buf.remaining());
+    let n = retry(|| (&readiness.socket).read(&mut chunk[..want]))?;
+    readiness.moved(n);
+    buf.put_slice(&chunk[..n]);
+    Ok(())
+}
+
+fn read_tls(
+    readiness: &Readiness,
+    tls: &mut ClientConnection,
+    buf: &mut ReadBufCursor<'_>,
+) -> io::Result<()> {
+    loop {
+        let mut reader = tls.reader();
+        match reader.fill_buf() {
+            Ok(plaintext) => {
+                let n = plaintext.len().min(buf.remaining());
+                buf.put_slice(&plaintext[..n]);
+                reader.consume(n);
+                return Ok(());
+            }
+            // Closed without close_notify: hyper knows by the lengths whether the answer was whole.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) => {}
+        }
+        let n = retry(|| tls.read_tls(&mut &readiness.socket))?;
+        readiness.moved(n);
+        tls.process_new_packets().map_err(io::Error::other)?;
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.readiness.sending_is_broken() {
+            return Poll::Pending;
+        }
+        let result = match &mut this.transport {
+            Transport::Plain { .. } => {
+                retry(|| (&this.readiness.socket).write_vectored(bufs)).inspect(|&n| this.readiness.moved(n))
+            }
+            Transport::Tls(tls) => write_tls(&this.readiness, tls, bufs),
+        };
+        match result {
+            Ok(n) => Poll::Ready(Ok(n)),
+            Err(error) => this.readiness.write_failed(error),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let Transport::Tls(tls) = &mut this.transport else { return Poll::Ready(Ok(())) };
+        if this.readiness.sending_is_broken() {
+            return Poll::Pending;
+        }
+        match send_records(&this.readiness, tls) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => this.readiness.write_failed(error),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.send_close_notify();
+            // A farewell: no one waits for it.
+            let _ = self.as_mut().poll_flush(cx);
+        }
+        // The server may have closed before.
+        let _ = self.readiness.socket.shutdown(std::net::Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Takes plaintext as far as the record buffer has room, and sends what the socket takes. `WouldBlock` only where
+/// nothing was taken.
+fn write_tls(readiness: &Readiness, tls: &mut ClientConnection, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    let mut taken = tls.writer().write_vectored(bufs)?;
+    let sent = send_records(readiness, tls);
+    if taken == 0 && sent.is_ok() {
+        taken = tls.writer().write_vectored(bufs)?;
+    }
+    match sent {
+        Err(error) if taken == 0 || error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(taken),
+    }
+}
+
+fn send_records(readiness: &Readiness, tls: &mut ClientConnection) -> io::Result<()> {
+    while tls.wants_write() {
+        let n = retry(|| tls.write_tls(&mut &readiness.socket))?;
+        readiness.moved(n);
+    }
+    Ok(())
+}
+
+/// Repeats a system call that a signal interrupted.
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The URL of a transfer, whose last part is the credential.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+use crate::{Error, Result};
+
+/// How a transfer is reached, as its URL says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+/// The URL of a transfer, `https://HOST[:PORT]/images/TICKET`.
+///
+/// Whoever has the ticket can read and overwrite the disk, so `Display` and `Debug` leave it out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TransferUrl {
+    scheme: Scheme,
+    host: Host,
+    port: u16,
+    path: String,
+}
+
+impl TransferUrl {
+    /// Reads a URL. IPv6 literals, percent-encoded paths and a missing port are all right.
+    ///
+    /// # Errors
+    /// [`Error::Url`] says in one line what is wrong; it doesn't repeat the URL, which holds the ticket.
+    pub fn parse(text: &str) -> Result<Self> {
+        // The URL standard would take the first part of the path for the host.
+        if text.contains(":///") {
+            return Err(Error::Url("the host is missing".into()));
+        }
+        let url = Url::parse(text).map_err(|e| Error::Url(e.to_string()))?;
+        let scheme = match url.scheme() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            other => {
+                return Err(Error::Url(format!("the scheme must be https or http, not {other}")));
+            }
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::Url("a user name or password is not used with imageio".into()));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Error::Url("a query or fragment is not part of a transfer URL".into()));
+        }
+        if url.path().len() < 2 {
+            return Err(Error::Url("the path is missing: expected https://HOST:54322/images/TICKET".into()));
+        }
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            return Err(Error::Url("the host is missing".into()));
+        };
+        Ok(Self { scheme, host: host.to_owned(), port, path: url.path().to_owned() })
+    }
+
+    /// Plain or TLS.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The host as a name or address.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `HOST:PORT`, with brackets around an IPv6 address, for the `Host` header and for messages.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// The path of the transfer, percent-encoded. It holds the ticket.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The ticket: the last part of the path.
+    fn ticket(&self) -> &str {
+        self.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default()
+    }
+
+    /// `text` in one line with the ticket taken out.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        match self.ticket() {
+            "" => line.to_owned(),
+            ticket => line.replace(ticket, "TICKET"),
+        }
+    }
+}
+
+impl fmt::Display for TransferUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        let dir = self.path.strip_suffix(self.ticket()).unwrap_or("/");
+        write!(f, "{scheme}://{}{dir}TICKET", self.authority())
+    }
+}
+
+impl fmt::Debug for TransferUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TransferUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_all_shapes() {
+        for (text, authority, path, shown) in [
+            ("https://h:54322/images/t-1", "h:54322", "/images/t-1", "https://h:54322/images/TICKET"),
+            ("https://h/images/t", "h:443", "/images/t", "https://h:443/images/TICKET"),
+            ("http://h/images/t", "h:80", "/images/t", "http://h:80/images/TICKET"),
+            ("https://[::1]:1/images/t", "[::1]:1", "/images/t", "https://[::1]:1/images/TICKET"),
+            ("http://1.2.3.4:5/images/a%2Fb", "1.2.3.4:5", "/images/a%2Fb", "http://1.2.3.4:5/images/TICKET"),
+        ] {
+            let url = TransferUrl::parse(text).unwrap();
+            assert_eq!(url.authority(), authority);
+            assert_eq!(url.path(), path);
+            assert_eq!(url.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_repeating_them() {
+        for text in [
+            "",
+            "secret",
+            "/images/secret",
+            "ftp://h/images/secret",
+            "https://h",
+            "https://h/",
+            "https:///images/secret",
+            "https://u:p@h/images/secret",
+            "https://h/images/secret?x=1",
+            "https://h:99999/images/secret",
+        ] {
+            let error = TransferUrl::parse(text).expect_err(text).to_string();
+            assert!(!error.contains("secret"), "{error}");
+            assert_eq!(error.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn redaction_keeps_one_line_without_the_ticket() {
+        let url = TransferUrl::parse("https://h/images/abc-123").unwrap();
+        assert_eq!(url.redact("\n No such ticket: abc-123 \nmore"), "No such ticket: TICKET");
+    }
+}
