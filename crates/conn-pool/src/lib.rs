@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A fixed pool of connections, for servers that close idle connections and where only a flush on the *same*
+//! connection makes written data safe.
+//!
+//! # Invariants
+//! - One lock, `State`. It is never held while a connection is used or a channel is waited on.
+//! - A connection is in one of three places: in its slot (idle), with a guard (busy), or gone (after
+//!   [`Pool::close`]). An idle connection never coexists with a waiter that wants it.
+//! - Whoever waits holds no connection. So no cycle of waiting exists, whatever the callers do, as long as a thread
+//!   doesn't ask for a second connection while it holds a guard.
+//! - Waiters are served in the order of their tickets. A flush keeps its ticket for all its connections.
+//! - A failure, once set, stays: data may be lost, and no later success may hide that.
+
+mod flush;
+mod keeper;
+mod pool;
+mod state;
+
+pub use keeper::Keeper;
+pub use pool::{Guard, Pool};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the pool has to know of a connection.
+pub trait Connection: Send {
+    /// Why work on a connection fails. It is cloned to everyone who has to know.
+    type Error: Clone + Send;
+
+    /// Whether it carried work that only [`flush`](Self::flush) makes safe. This must become true before the work is
+    /// acknowledged to anyone.
+    fn is_dirty(&self) -> bool;
+
+    /// Makes all earlier work on this connection safe.
+    ///
+    /// # Errors
+    /// That work may be lost.
+    fn flush(&mut self) -> Result<(), Self::Error>;
+
+    /// Uses the connection so that the server doesn't close it.
+    ///
+    /// # Errors
+    /// Work may be lost, or no later request can succeed. A connection that was lost with nothing at stake is no error.
+    fn keep_alive(&mut self) -> Result<(), Self::Error>;
+}
+
+/// Tells the time: `Instant::now`, or a test's own clock.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
+/// Why the pool gives no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError<E> {
+    /// An earlier failure may have lost data.
+    #[error("{0}")]
+    Failed(E),
+    /// The pool has been closed.
+    #[error("the connection pool is closed")]
+    Closed,
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Taking connections, and giving them back.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::state::{Slot, State, Taken, Wants};
+use crate::{Clock, Connection, PoolError};
+
+/// A fixed number of connections. Clones are handles to the same pool.
+pub struct Pool<C: Connection> {
+    shared: Arc<Shared<C>>,
+}
+
+struct Shared<C: Connection> {
+    state: Mutex<State<C>>,
+    clock: Clock,
+}
+
+impl<C: Connection> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<C: Connection> Pool<C> {
+    /// A pool of these connections, all idle since now.
+    #[must_use]
+    pub fn new(connections: impl IntoIterator<Item = C>, clock: Clock) -> Self {
+        let state = Mutex::new(State::new(connections, clock()));
+        Self { shared: Arc::new(Shared { state, clock }) }
+    }
+
+    /// Takes a connection, waiting first come first served.
+    ///
+    /// # Errors
+    /// [`PoolError`] where data may be lost or the pool is closed.
+    pub fn get(&self) -> Result<Guard<'_, C>, PoolError<C::Error>> {
+        let taken = {
+            let mut state = self.lock();
+            if let Some(refusal) = state.refusal() {
+                return Err(refusal);
+            }
+            let ticket = state.ticket();
+            state.take(Wants::Any, ticket)
+        };
+        self.await_connection(taken)
+    }
+
+    /// Makes every later request fail with `error`: data may be lost. The first such error is kept.
+    pub fn fail(&self, error: C::Error) {
+        self.lock().fail(error);
+    }
+
+    /// The error that every request gets, if data may be lost.
+    #[must_use]
+    pub fn failure(&self) -> Option<C::Error> {
+        match self.lock().refusal() {
+            Some(PoolError::Failed(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// How many callers wait for a connection: a figure for logs and tests, old as soon as it is told.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+
+    /// Ends the pool: newcomers are refused, those in line are served, then each connection is flushed if it has to
+    /// be, and dropped.
+    ///
+    /// # Errors
+    /// The first failure in the pool's life, also one of these last flushes: data may be lost.
+    pub fn close(&self) -> Result<(), C::Error> {
+        let mut left = Vec::new();
+        let mut ticket = 0;
+        {
+            let mut state = self.lock();
+            if state.close() {
+                left = state.all_slots();
+                ticket = state.ticket();
+            }
+        }
+        while !left.is_empty() {
+            let taken = self.lock().take(Wants::OneOfDespiteFailure(left.clone()), ticket);
+            // Whoever has a connection gives it back, and only this loop removes any: the wait ends.
+            let Ok(guard) = self.await_connection(taken) else { break };
+            left.retain(|&slot| slot != guard.slot);
+            self.retire(guard);
+        }
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    fn retire(&self, mut guard: Guard<'_, C>) {
+        if guard.is_dirty()
+            && let Err(error) = guard.flush()
+        {
+            self.fail(error);
+        }
+        let slot = guard.slot;
+        // Closed before the slot is, so that the end of `close` means that no connection is left.
+        drop(guard.connection.take());
+        self.lock().remove(slot);
+    }
+
+    pub(crate) fn await_connection(&self, taken: Taken<C>) -> Result<Guard<'_, C>, PoolError<C::Error>> {
+        let taken = match taken {
+            Taken::Now(taken) => Ok(taken),
+            Taken::Later(receiver) => receiver.recv(),
+        };
+        match taken {
+            Ok(taken) => Ok(self.guard(taken)),
+            Err(_) => Err(self.lock().refusal().unwrap_or(PoolError::Closed)),
+        }
+    }
+
+    pub(crate) fn guard(&self, (slot, connection): (Slot, C)) -> Guard<'_, C> {
+        Guard { pool: self, slot, connection: Some(connection) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<C>> {
+        // Nothing under the lock leaves it half done: a panic there is a bug, and the state is still whole.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        (self.shared.clock)()
+    }
+}
+
+/// A connection taken from the pool. It goes back on drop, also in a panic: a connection must know by itself when it
+/// can't be used any more.
+pub struct Guard<'a, C: Connection> {
+    pool: &'a Pool<C>,
+    pub(crate) slot: Slot,
+    connection: Option<C>,
+}
+
+impl<C: Connection> Deref for Guard<'_, C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.connection.as_ref().expect("a guard holds its connection until it is dropped")
+    }
+}
+
+impl<C: Connection> DerefMut for Guard<'_, C> {
+    fn deref_mut(&mut self) -> &mut C {
+        self.connection.as_mut().expect("a guard holds its connection until it is dropped")
+    }
+}
+
+impl<C: Connection> Drop for Guard<'_, C> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let now = self.pool.now();
+            self.pool.lock().put_back(self.slot, connection, now);
+        }
+    }
+}
