@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The parameters of a transfer, each declared once: [`PARAMETERS`] feeds the parser, the help and the man page.
+//!
+//! A name may be written with hyphens or underscores. A parameter may be given again; the last one counts.
+
+mod parse;
+mod table;
+
+use imageio_device::{Settings, UrlSource};
+
+pub use table::{PARAMETERS, Parameter};
+
+/// The parameter that a value without a name belongs to.
+pub const MAGIC: &str = "url";
+
+/// What is wrong with the parameters: one line that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No parameter has this name.
+    #[error("unknown parameter '{name}': known are {}", known())]
+    Unknown {
+        /// As it was given.
+        name: String,
+    },
+
+    /// The value can't be used. It isn't repeated where it could be secret.
+    #[error("{name}: {reason}")]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// What is wrong, and what is expected.
+        reason: String,
+    },
+
+    /// The transfer isn't named.
+    #[error("url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line")]
+    MissingUrl,
+}
+
+fn known() -> String {
+    PARAMETERS.iter().map(|parameter| parameter.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Takes parameters one by one, and gives the settings.
+#[derive(Debug, Clone)]
+pub struct Parser {
+    url: Option<UrlSource>,
+    settings: Settings,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Parser {
+    /// All parameters at their defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { url: None, settings: Settings::new(UrlSource::Inline(String::new())) }
+    }
+
+    /// Takes one parameter.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unknown`] or [`ConfigError::Value`].
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let wanted = name.replace('_', "-");
+        let parameter = PARAMETERS
+            .iter()
+            .find(|parameter| parameter.name == wanted)
+            .ok_or_else(|| ConfigError::Unknown { name: name.to_owned() })?;
+        (parameter.set)(self, value).map_err(|reason| ConfigError::Value { name: parameter.name, reason })
+    }
+
+    /// Takes a command line argument: `name=value`, or a value alone for [`MAGIC`].
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn set_argument(&mut self, argument: &str) -> Result<(), ConfigError> {
+        match argument.split_once('=') {
+            Some((name, value)) if is_name(name) => self.set(name, value),
+            _ => self.set(MAGIC, argument),
+        }
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// [`ConfigError::MissingUrl`].
+    pub fn finish(self) -> Result<Settings, ConfigError> {
+        let url = self.url.ok_or(ConfigError::MissingUrl)?;
+        Ok(Settings { url, ..self.settings })
+    }
+}
+
+/// Whether what stands before a `=` is a parameter's name, by nbdkit's rule.
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, ConfigError> {
+        let mut parser = Parser::new();
+        for argument in arguments {
+            parser.set_argument(argument)?;
+        }
+        parser.finish()
+    }
+
+    #[test]
+    fn what_virt_v2v_gives() {
+        let given = ["size=1", "url=https://h/images/1", "size=1073741824", "url=https://h/images/2"];
+        let more = ["cafile=/etc/ca.pem", "insecure=TRUE", "is_ovirt_host=1"];
+        let settings = settings(&[&given[..], &more].concat()).unwrap();
+        assert_eq!(settings.size, Some(1 << 30));
+        assert_eq!(settings.url, UrlSource::Inline("https://h/images/2".into()));
+        assert_eq!(settings.cafile.as_deref(), Some("/etc/ca.pem".as_ref()));
+        assert!(settings.insecure && settings.is_ovirt_host);
+    }
+
+    #[test]
+    fn a_value_alone_is_the_url_also_with_an_equals_sign_in_it() {
+        let settings = settings(&["https://h/images/a=b", "is-ovirt-host=no"]).unwrap();
+        assert_eq!(settings.url, UrlSource::Inline("https://h/images/a=b".into()));
+        assert!(!settings.is_ovirt_host);
+    }
+
+    #[test]
+    fn paths_become_absolute_before_a_daemon_changes_directory() {
+        let settings = settings(&["url=+ticket", "cafile=ca.pem"]).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(settings.cafile, Some(here.join("ca.pem")));
+        assert_eq!(settings.url, UrlSource::File(here.join("ticket")));
+    }
+
+    #[test]
+    fn sizes_and_times() {
+        let settings =
+            settings(&["url=u", "size=2M", "keep-alive=0", "timeout=0.5", "connections=8"]).unwrap();
+        assert_eq!(settings.size, Some(2 << 20));
+        assert_eq!(settings.keep_alive, None);
+        assert_eq!(settings.timeouts.data, Duration::from_millis(500));
+        assert_eq!(settings.connections, 8);
+    }
+
+    #[test]
+    fn bad_values_are_told_in_one_line() {
+        for argument in [
+            "size=-1",
+            "size=ten",
+            "size=",
+            "size=99999999999999999999",
+            "insecure=maybe",
+            "connections=0",
+            "connections=1000",
+            "connections=x",
+            "timeout=0",
+            "timeout=-1",
+            "timeout=inf",
+            "timeout=1e30",
+            "keep-alive=soon",
+            "cafile=",
+            "url=",
+            "url=+",
+            "colour=red",
+        ] {
+            let error = settings(&["url=u", argument]).expect_err(argument).to_string();
+            assert_eq!(error.lines().count(), 1, "{error}");
+            assert!(error.contains(argument.split_once('=').unwrap().0), "{error}");
+        }
+        assert_eq!(settings(&["size=1"]), Err(ConfigError::MissingUrl));
+    }
+
+    #[test]
+    fn the_table_is_fit_for_a_man_page() {
+        for parameter in PARAMETERS {
+            assert!(is_name(parameter.name) && !parameter.name.contains('_'));
+            assert!(parameter.help.ends_with('.'), "{}", parameter.name);
+        }
+    }
+}

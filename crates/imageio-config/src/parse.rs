@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Values from text. An error says what is expected; the parameter's name is put before it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use imageio_device::UrlSource;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// The words that nbdkit takes, in any case.
+pub(crate) fn boolean(text: &str) -> Result<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+        "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
+        _ => Err(format!("'{text}' is neither true nor false")),
+    }
+}
+
+/// Bytes, or with K, M, G, T: powers of 1024.
+pub(crate) fn size(text: &str) -> Result<u64> {
+    parse_size::Config::new().with_binary().parse_size(text).map_err(|_| {
+        format!("'{text}' is not a size: a number of bytes is expected, such as 1073741824 or 1G")
+    })
+}
+
+pub(crate) fn count(text: &str, most: u32) -> Result<u32> {
+    match text.parse() {
+        Ok(count) if (1..=most).contains(&count) => Ok(count),
+        _ => Err(format!("'{text}' is not a number from 1 to {most}")),
+    }
+}
+
+/// Seconds, more than none: nothing waits for ever.
+pub(crate) fn seconds(text: &str) -> Result<Duration> {
+    match seconds_or_none(text) {
+        Ok(Some(time)) => Ok(time),
+        _ => Err(format!("'{text}' is not a number of seconds above 0")),
+    }
+}
+
+/// Seconds, where 0 switches something off.
+pub(crate) fn seconds_or_none(text: &str) -> Result<Option<Duration>> {
+    /// A year: adding it to the present is safe.
+    const LONGEST: f64 = 365.0 * 86_400.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=LONGEST).contains(&seconds) => {
+            let time = Duration::from_secs_f64(seconds);
+            Ok((!time.is_zero()).then_some(time))
+        }
+        _ => Err(format!("'{text}' is not a number of seconds")),
+    }
+}
+
+/// A path, made absolute: a daemon changes its directory before it is used.
+pub(crate) fn path(text: &str) -> Result<PathBuf> {
+    std::path::absolute(text).map_err(|_| "a file name is expected".to_owned())
+}
+
+/// A URL, or `+` and the name of a file with the URL. What is wrong with a URL is found when it is used.
+pub(crate) fn url(text: &str) -> Result<UrlSource> {
+    match text.strip_prefix('+') {
+        Some(file) => Ok(UrlSource::File(path(file)?)),
+        None if text.is_empty() => Err("a URL is expected, such as https://HOST:54322/images/TICKET".into()),
+        None => Ok(UrlSource::Inline(text.to_owned())),
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The parameters.
+
+use crate::{Parser, parse};
+
+/// One parameter, with all that is ever said of it.
+#[derive(Debug)]
+pub struct Parameter {
+    /// The name, with hyphens.
+    pub name: &'static str,
+    /// What stands for the value in a synopsis.
+    pub value: &'static str,
+    /// The default, in words.
+    pub default: &'static str,
+    /// What it does: whole sentences.
+    pub help: &'static str,
+    /// Takes the value into the settings, or says what is wrong with it.
+    pub(crate) set: fn(&mut Parser, &str) -> Result<(), String>,
+}
+
+/// How many connections make any sense.
+const MOST_CONNECTIONS: u32 = 64;
+
+/// All parameters, in the order of their use.
+pub const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "url",
+        value: "URL|+FILE",
+        default: "required",
+        help: "The transfer's URL, https://HOST:54322/images/TICKET. The ticket in it is the key to the disk: \
+               +FILE reads the URL from the first line of a file, so that ps doesn't show it. \
+               The name may be left out: a value alone is the URL.",
+        set: |parser, value| parse::url(value).map(|value| parser.url = Some(value)),
+    },
+    Parameter {
+        name: "size",
+        value: "BYTES",
+        default: "asked of the server",
+        help: "The size to offer, at most that of the transfer. K, M, G and T stand for powers of 1024.",
+        set: |parser, value| parse::size(value).map(|value| parser.settings.size = Some(value)),
+    },
+    Parameter {
+        name: "cafile",
+        value: "FILE",
+        default: "the system's roots",
+        help: "A PEM file with the CA that signed the server's certificate: for oVirt, the engine's CA.",
+        set: |parser, value| parse::path(value).map(|value| parser.settings.cafile = Some(value)),
+    },
+    Parameter {
+        name: "insecure",
+        value: "true|false",
+        default: "false",
+        help: "Don't verify the server's certificate. Anyone in between can then read and change the disk.",
+        set: |parser, value| parse::boolean(value).map(|value| parser.settings.insecure = value),
+    },
+    Parameter {
+        name: "is-ovirt-host",
+        value: "true|false",
+        default: "false",
+        help: "This host is an oVirt host with access to the disk: use the server's unix socket, which is faster. \
+               A server on this host is recognized without it.",
+        set: |parser, value| parse::boolean(value).map(|value| parser.settings.is_ovirt_host = value),
+    },
+    Parameter {
+        name: "unix-socket",
+        value: "true|false",
+        default: "true",
+        help: "Use the server's unix socket where it is known to lead to the same server. False: always the URL.",
+        set: |parser, value| parse::boolean(value).map(|value| parser.settings.unix_socket = value),
+    },
+    Parameter {
+        name: "connections",
+        value: "N",
+        default: "4",
+        help: "Open at most so many connections to the server, from 1 to 64. The server may allow fewer.",
+        set: |parser, value| {
+            parse::count(value, MOST_CONNECTIONS).map(|value| parser.settings.connections = value)
+        },
+    },
+    Parameter {
+        name: "keep-alive",
+        value: "SECONDS",
+        default: "20",
+        help: "Use a connection that has been idle for so long, by a flush where possible, so that the server \
+               doesn't close it (imageio does after 60 seconds). 0: never.",
+        set: |parser, value| parse::seconds_or_none(value).map(|value| parser.settings.keep_alive = value),
+    },
+    Parameter {
+        name: "connect-timeout",
+        value: "SECONDS",
+        default: "10",
+        help: "Give up connecting to the server after so long.",
+        set: |parser, value| parse::seconds(value).map(|value| parser.settings.timeouts.connect = value),
+    },
+    Parameter {
+        name: "timeout",
+        value: "SECONDS",
+        default: "60",
+        help: "Give up a read or write when no byte has moved for so long.",
+        set: |parser, value| parse::seconds(value).map(|value| parser.settings.timeouts.data = value),
+    },
+    Parameter {
+        name: "operation-timeout",
+        value: "SECONDS",
+        default: "900",
+        help: "Give up what may be slow on some storage (zero, flush, extents) when no answer came for so long.",
+        set: |parser, value| parse::seconds(value).map(|value| parser.settings.timeouts.operation = value),
+    },
+];

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The block device.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use block_device::{BlockDevice, BlockSize, Capabilities, Errno, Error, Result, ZeroFlags};
+use bytes::Bytes;
+use conn_pool::{Guard, Keeper, Pool};
+
+use crate::error::{OpenError, pool_error};
+use crate::link::{Failure, Link};
+use crate::transfer::Transfer;
+
+/// An oVirt disk as a block device. Any thread may use it at any time.
+///
+/// Each request waits for a connection, first come first served. Drop it only after [`close`](Self::close): what is
+/// unflushed then is lost.
+pub struct Device {
+    pool: Pool<Link>,
+    keeper: Mutex<Option<Keeper>>,
+    size: u64,
+    capabilities: Capabilities,
+}
+
+impl Device {
+    pub(crate) fn start(transfer: &Transfer) -> std::result::Result<Self, OpenError> {
+        let pool = Pool::new(transfer.links(), Arc::new(Instant::now));
+        let keeper = transfer.settings.keep_alive.map(|limit| Keeper::start(pool.clone(), limit));
+        Ok(Self {
+            pool,
+            keeper: Mutex::new(keeper.transpose().map_err(OpenError::Keeper)?),
+            size: transfer.size(),
+            capabilities: Capabilities {
+                read_only: transfer.is_read_only(),
+                flush: transfer.can_flush(),
+                fua: transfer.can_flush(),
+                fast_zero: false,
+                multi_conn: true,
+                block_size: BlockSize::default(),
+            },
+        })
+    }
+
+    /// Waits for the requests in flight, flushes what is unflushed, and closes all connections. Later requests get
+    /// [`Errno::Shutdown`].
+    ///
+    /// # Errors
+    /// Data may be lost: this flush failed, or something did before.
+    pub fn close(&self) -> Result<()> {
+        // First, as it would otherwise keep using what is being closed.
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(keeper);
+        self.pool.close()
+    }
+
+    /// The failure that every request now gets, if data may be lost.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.pool.failure()
+    }
+
+    fn with_link(&self, work: impl FnOnce(&mut Link) -> std::result::Result<(), Failure>) -> Result<()> {
+        let mut link: Guard<'_, Link> = self.pool.get().map_err(pool_error)?;
+        work(&mut link).map_err(|failure| {
+            if failure.fatal {
+                // Before the guard goes back, so that nobody takes the link unaware.
+                self.pool.fail(failure.error.clone());
+            }
+            failure.error
+        })
+    }
+
+    fn check_write(&self, offset: u64, len: u64) -> Result<()> {
+        if self.capabilities.read_only {
+            return Err(Error::new(Errno::Perm, "the disk is read-only"));
+        }
+        self.check_range(offset, len, Errno::NoSpc)
+    }
+
+    fn check_range(&self, offset: u64, len: u64, errno: Errno) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(Error::new(errno, format!("{len} bytes at {offset} end past the disk's {}", self.size))),
+        }
+    }
+}
+
+impl BlockDevice for Device {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.check_range(offset, buf.len() as u64, Errno::Inval)?;
+        self.with_link(|link| link.read(offset, buf))
+    }
+
+    fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
+        self.check_write(offset, data.len() as u64)?;
+        self.with_link(|link| link.write(offset, &data, fua))
+    }
+
+    /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer
+    /// (`sparse`), and imageio has no means to ask for either.
+    fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        if flags.fast {
+            return Err(Error::new(Errno::NotSup, "zeroing may be as slow as writing"));
+        }
+        self.check_write(offset, len)?;
+        self.with_link(|link| link.zero(offset, len, flags.fua))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.pool.flush().map_err(pool_error)
+    }
+}

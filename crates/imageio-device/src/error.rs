@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the server's errors to a disk's.
+
+use std::io;
+use std::path::PathBuf;
+
+use block_device::{Errno, Error};
+use conn_pool::PoolError;
+use imageio_client::StatusCode;
+
+/// Why a transfer can't be opened: one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Reaching the server or using the ticket failed.
+    #[error("{0}")]
+    Client(#[from] imageio_client::Error),
+
+    /// The file with the URL can't be read.
+    #[error("url=+{}: {source}", path.display())]
+    UrlFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// The ticket doesn't allow writing.
+    #[error(
+        "the ticket allows reading only: open it read-only (-r), or ask for a transfer that allows upload"
+    )]
+    ReadOnlyTicket,
+
+    /// More was asked for than there is.
+    #[error("size={size} is larger than the disk of this transfer, which has {actual} bytes")]
+    TooLarge {
+        /// The size asked for, in bytes.
+        size: u64,
+        /// The transfer's, in bytes.
+        actual: u64,
+    },
+
+    /// The size is not known.
+    #[error("the server doesn't tell the size of the disk: give it with size=BYTES")]
+    UnknownSize,
+
+    /// No thread for the keeper.
+    #[error("cannot start the keeper of the connection pool: {0}")]
+    Keeper(io::Error),
+}
+
+/// What a request was doing, where the client has to be told something else for the same answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+    Flush,
+}
+
+/// An error of the client as one of the device.
+pub(crate) fn device_error(kind: Kind, error: &imageio_client::Error) -> Error {
+    Error::new(errno(kind, error), error.to_string())
+}
+
+fn errno(kind: Kind, error: &imageio_client::Error) -> Errno {
+    match error.status() {
+        Some(StatusCode::FORBIDDEN) => Errno::Perm,
+        Some(StatusCode::RANGE_NOT_SATISFIABLE) if kind == Kind::Write => Errno::NoSpc,
+        Some(StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST) => Errno::Inval,
+        _ => Errno::Io,
+    }
+}
+
+/// A refusal of the pool as an error of the device.
+pub(crate) fn pool_error(error: PoolError<Error>) -> Error {
+    match error {
+        PoolError::Failed(error) => error,
+        PoolError::Closed => Error::new(Errno::Shutdown, "the transfer is being closed"),
+    }
+}

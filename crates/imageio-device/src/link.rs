@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One of the pool's connections, with what has to be known of it to lose nothing.
+
+use std::sync::Arc;
+
+use block_device::{Errno, Error};
+use bytes::Bytes;
+use imageio_client::{Connection, Connector, Flush};
+
+use crate::error::{Kind, device_error};
+
+/// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
+const ZERO_STEP: u64 = 128 << 20;
+
+/// A connection of the pool: open, or yet to be opened.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connector: Arc<Connector>,
+    means: Means,
+    /// Opened when it is needed.
+    connection: Option<Connection>,
+    /// Writes were acknowledged on `connection` since its last flush.
+    dirty: bool,
+}
+
+/// By what means the server does things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Means {
+    /// `PATCH` flush; else each write is durable by itself.
+    pub(crate) flush: bool,
+    /// `PATCH` zero; else zeroes are written.
+    pub(crate) zero: bool,
+    /// What keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews only the first hop.
+    pub(crate) keep_alive: KeepAlive,
+}
+
+/// What keeps a connection alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeepAlive {
+    Flush,
+    ReadOneByte,
+}
+
+/// A failed request.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    /// Data may be lost: no later request may succeed.
+    pub(crate) fatal: bool,
+}
+
+impl Link {
+    pub(crate) fn new(connector: Arc<Connector>, means: Means) -> Self {
+        Self { connector, means, connection: None, dirty: false }
+    }
+
+    pub(crate) fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Failure> {
+        self.request(Kind::Read, |connection| connection.read(offset, buf))
+    }
+
+    pub(crate) fn write(&mut self, offset: u64, data: &Bytes, fua: bool) -> Result<(), Failure> {
+        let flush = self.flush_now(fua);
+        self.request(Kind::Write, |connection| connection.write(offset, [data.clone()], flush))?;
+        self.written(flush)
+    }
+
+    /// Zeroes a range, in steps on this one connection, so that the flush of the last covers all.
+    pub(crate) fn zero(&mut self, offset: u64, len: u64, fua: bool) -> Result<(), Failure> {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let step = ZERO_STEP.min(end - at);
+            self.zero_step(at, step, fua && at + step == end)?;
+            at += step;
+        }
+        Ok(())
+    }
+
+    fn zero_step(&mut self, offset: u64, len: u64, fua: bool) -> Result<(), Failure> {
+        let flush = self.flush_now(fua);
+        let patch = self.means.zero;
+        self.request(Kind::Write, |connection| {
+            if patch {
+                connection.zero(offset, len, flush)
+            } else {
+                connection.write_zeroes(offset, len, flush)
+            }
+        })?;
+        self.written(flush)
+    }
+
+    fn flush_now(&self, fua: bool) -> Flush {
+        if fua || !self.means.flush { Flush::Yes } else { Flush::No }
+    }
+
+    /// Takes note of a write that was answered. The server's flush of a write covers all of its backend connection.
+    fn written(&mut self, flush: Flush) -> Result<(), Failure> {
+        self.dirty = flush == Flush::No;
+        if self.dirty && self.connection.is_none() {
+            return Err(fatal("the server closed a connection whose writes are not flushed", Errno::Io));
+        }
+        Ok(())
+    }
+
+    /// Sends a request, on a new connection if the old one turns out to be gone with nothing at stake.
+    fn request<T>(
+        &mut self,
+        kind: Kind,
+        mut send: impl FnMut(&mut Connection) -> imageio_client::Result<T>,
+    ) -> Result<T, Failure> {
+        loop {
+            let reused = self.connection.is_some();
+            let error = match self.attempt(&mut send) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let gone = self.connection.is_none();
+            if self.loses_data(kind, &error) {
+                let error = device_error(kind, &error);
+                return Err(fatal(&error.to_string(), error.errno()));
+            }
+            let harmless = error.is_unsent() || (kind == Kind::Read && error.is_lost());
+            if !(reused && gone && harmless) {
+                return Err(Failure { error: device_error(kind, &error), fatal: false });
+            }
+            log::info!("opening a connection again: {error}");
+        }
+    }
+
+    fn attempt<T>(
+        &mut self,
+        send: &mut impl FnMut(&mut Connection) -> imageio_client::Result<T>,
+    ) -> imageio_client::Result<T> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(self.connector.connect()?),
+        };
+        let result = send(connection);
+        if !connection.is_open() {
+            self.connection = None;
+        }
+        result
+    }
+
+    /// Whether acknowledged data may be gone, or a write may still come true on a connection that is lost.
+    fn loses_data(&self, kind: Kind, error: &imageio_client::Error) -> bool {
+        let gone = self.connection.is_none();
+        let server_failed = error.status().is_some_and(|status| status.is_server_error());
+        let on_its_way = kind == Kind::Write && gone && error.status().is_none() && !error.is_unsent();
+        (self.dirty && (gone || (server_failed && kind != Kind::Read))) || on_its_way
+    }
+
+    fn keep_alive_once(&mut self) -> imageio_client::Result<()> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let result = match self.means.keep_alive {
+            KeepAlive::Flush => connection.flush(),
+            KeepAlive::ReadOneByte => connection.read(0, &mut [0]),
+        };
+        if !connection.is_open() {
+            self.connection = None;
+        }
+        result
+    }
+}
+
+impl conn_pool::Connection for Link {
+    type Error = Error;
+
+    fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.connection.is_none() {
+            return Err(fatal("the connection with unflushed writes is lost", Errno::Io).error);
+        }
+        self.request(Kind::Flush, Connection::flush).map_err(|failure| {
+            if failure.fatal {
+                return failure.error;
+            }
+            fatal(&failure.error.to_string(), failure.error.errno()).error
+        })?;
+        self.dirty = false;
+        Ok(())
+    }
+
+    fn keep_alive(&mut self) -> Result<(), Error> {
+        if self.connection.is_some() {
+            log::debug!("keeping an idle connection alive");
+        }
+        match self.keep_alive_once() {
+            Ok(()) => {
+                self.dirty &= self.means.keep_alive != KeepAlive::Flush;
+                // The server may have announced to close.
+                if self.dirty && self.connection.is_none() {
+                    return Err(fatal("the server closed an idle connection", Errno::Io).error);
+                }
+                Ok(())
+            }
+            // Nothing was at stake: it is opened again when it is needed.
+            Err(error) if !self.dirty && self.connection.is_none() && error.status().is_none() => {
+                log::info!("an idle connection was lost: {error}");
+                Ok(())
+            }
+            Err(error) => {
+                let error = device_error(Kind::Flush, &error);
+                Err(fatal(&format!("keeping an idle connection alive: {error}"), error.errno()).error)
+            }
+        }
+    }
+}
+
+fn fatal(reason: &str, errno: Errno) -> Failure {
+    Failure { error: Error::new(errno, format!("data may be lost: {reason}")), fatal: true }
+}

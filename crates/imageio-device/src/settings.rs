@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a user can choose.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use imageio_client::Timeouts;
+
+/// Where the transfer URL comes from. It holds the ticket, so `Debug` doesn't show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum UrlSource {
+    /// The URL itself.
+    Inline(String),
+    /// A file with the URL in its first line, which `ps` doesn't show.
+    File(PathBuf),
+}
+
+impl fmt::Debug for UrlSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("Inline(…)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// How to reach a transfer, and how to treat it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The transfer.
+    pub url: UrlSource,
+    /// The size to offer in bytes; the transfer's own if `None`.
+    pub size: Option<u64>,
+    /// The CA to trust, in PEM.
+    pub cafile: Option<PathBuf>,
+    /// Trust any server.
+    pub insecure: bool,
+    /// This host is an oVirt host: the server's unix socket reaches the same disk.
+    pub is_ovirt_host: bool,
+    /// Use the server's unix socket where that is known to be right.
+    pub unix_socket: bool,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// At most so many connections; the server may allow fewer.
+    pub connections: u32,
+    /// A connection idle for so long is used, so that the server doesn't close it. `None`: never.
+    pub keep_alive: Option<Duration>,
+    /// How long to wait for the server.
+    pub timeouts: Timeouts,
+}
+
+impl Settings {
+    /// The defaults for a transfer.
+    #[must_use]
+    pub fn new(url: UrlSource) -> Self {
+        Self {
+            url,
+            size: None,
+            cafile: None,
+            insecure: false,
+            is_ovirt_host: false,
+            unix_socket: true,
+            read_only: false,
+            connections: 4,
+            keep_alive: Some(Duration::from_secs(20)),
+            timeouts: Timeouts::default(),
+        }
+    }
+}

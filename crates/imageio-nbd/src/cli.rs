@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line: nbdkit's, where nbdkit has the option.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, CommandFactory, Parser};
+use imageio_config::PARAMETERS;
+
+/// Serve an oVirt disk transfer as an NBD device.
+#[derive(Debug, Parser)]
+#[command(
+    name = "imageio-nbd",
+    version,
+    disable_version_flag = true,
+    override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE [size=BYTES] [NAME=VALUE]...",
+    max_term_width = 100
+)]
+pub(crate) struct Options {
+    /// Listen on this unix socket; "-" makes a private one for --run
+    #[arg(short = 'U', long = "unix", value_name = "SOCKET", conflicts_with_all = ["port", "ipaddr"])]
+    pub(crate) unix: Option<PathBuf>,
+
+    /// Listen on this TCP port; 0 takes a free one [default: 10809, unless a unix socket is used]
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    /// Listen on this address; "any" is every address of this host, for every host that reaches it
+    #[arg(short, long, value_name = "ADDRESS", default_value = "localhost")]
+    pub(crate) ipaddr: String,
+
+    /// Write the process id here once clients can connect
+    #[arg(short = 'P', long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+
+    /// Stay in the foreground instead of becoming a daemon
+    #[arg(short, long, visible_alias = "no-fork")]
+    pub(crate) foreground: bool,
+
+    /// Refuse writes
+    #[arg(short, long, visible_alias = "read-only")]
+    pub(crate) readonly: bool,
+
+    /// How many requests of one NBD connection are served at a time
+    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+
+    /// Name the export; clients may also ask for the empty name
+    #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", default_value = "", value_parser = export_name)]
+    pub(crate) export_name: String,
+
+    /// Run this shell command once clients can connect, and exit when it ends. $uri, $unixsocket, $port and
+    /// $exportname tell where
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) run: Option<String>,
+
+    /// Exit when the parent process does
+    #[arg(long)]
+    pub(crate) exit_with_parent: bool,
+
+    /// Say what happens; twice: every detail. RUST_LOG overrides it
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Set a debug flag of nbdkit; accepted for its command lines, and of no effect
+    #[arg(short = 'D', long = "debug", value_name = "FLAG=N", hide = true)]
+    pub(crate) debug_flags: Vec<String>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
+
+    /// Write the man page and the shell completions into this directory
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) generate: Option<PathBuf>,
+
+    /// Parameters of the transfer: see below
+    #[arg(value_name = "NAME=VALUE", hide = true)]
+    pub(crate) parameters: Vec<String>,
+}
+
+/// The parser, with the parameters' help under that of the options.
+pub(crate) fn command() -> clap::Command {
+    Options::command().after_help(after_help())
+}
+
+/// NBD's limit on strings.
+fn export_name(text: &str) -> Result<String, String> {
+    if text.len() > 4096 { Err("longer than 4096 bytes".into()) } else { Ok(text.to_owned()) }
+}
+
+fn after_help() -> String {
+    let mut help = String::from("Parameters (a hyphen may be an underscore; the last of a name counts):\n");
+    for parameter in PARAMETERS {
+        help += &format!("  {}={}\n", parameter.name, parameter.value);
+        for line in wrap(&format!("{} [default: {}]", parameter.help, parameter.default), 86) {
+            help += &format!("          {line}\n");
+        }
+    }
+    help += EXIT_STATUS;
+    help
+}
+
+const EXIT_STATUS: &str = "
+Exit status:
+  0  all is well: what was written is flushed, and the connections are closed
+  1  an error, told in one line; or data may be lost
+  2  the command line can't be understood
+  With --run: that of the command, if it is not 0; 128 and the number of the signal that ended it.
+
+Examples:
+  imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
+  imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G";
+
+/// Lines of at most `width` characters, broken at spaces.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is always a line");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.len() + 1 + word.len() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn options(arguments: &str) -> Options {
+        let matches = command().get_matches_from(arguments.split_whitespace());
+        Options::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn what_virt_v2v_gives_nbdkit() {
+        let options = options(
+            "imageio-nbd --exit-with-parent --foreground --pidfile /p --unix /s --threads 8 \
+             -D nbdkit.backend.datapath=0 --verbose size=1 url=https://h/images/t",
+        );
+        assert!(options.exit_with_parent && options.foreground);
+        assert_eq!(options.unix, Some("/s".into()));
+        assert_eq!(options.parameters, ["size=1", "url=https://h/images/t"]);
+    }
+
+    #[test]
+    fn a_dash_is_a_value_and_short_options_combine() {
+        let options = options("imageio-nbd -frvv -U - u");
+        assert!(options.foreground && options.readonly);
+        assert_eq!((options.verbose, options.unix), (2, Some("-".into())));
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where clients connect.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nbd_frontend::{Listener, bind_tcp, bind_unix};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tempfile::TempDir;
+
+use crate::cli::Options;
+
+/// NBD's registered port.
+const NBD_PORT: u16 = 10809;
+
+/// Sockets that listen, and how clients find them.
+pub(crate) struct Listening {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) address: Address,
+    /// Holds a private socket; goes after the listeners.
+    _private: Option<TempDir>,
+}
+
+/// How clients find the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Unix(PathBuf),
+    Tcp { host: String, port: u16 },
+}
+
+impl Listening {
+    /// What the options ask for: a unix socket, a TCP port, or for `--run` alone a private unix socket.
+    pub(crate) fn bind(options: &Options) -> Result<Self> {
+        let private = match &options.unix {
+            Some(path) => path == Path::new("-"),
+            None => options.run.is_some() && options.port.is_none(),
+        };
+        match &options.unix {
+            _ if private => Self::private(),
+            Some(path) => Self::unix(path, None),
+            None => Self::tcp(&options.ipaddr, options.port.unwrap_or(NBD_PORT)),
+        }
+    }
+
+    fn private() -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("imageio-nbd-")
+            .tempdir()
+            .context("cannot make a directory for the socket")?;
+        let path = dir.path().join("socket");
+        Self::unix(&path, Some(dir))
+    }
+
+    fn unix(path: &Path, private: Option<TempDir>) -> Result<Self> {
+        // Absolute: a daemon changes its directory, and the file is to be removed at the end.
+        let path = std::path::absolute(path).context("-U: the name of a socket is expected")?;
+        let listeners = vec![bind_unix(&path)?];
+        Ok(Self { listeners, address: Address::Unix(path), _private: private })
+    }
+
+    fn tcp(host: &str, port: u16) -> Result<Self> {
+        let listeners = bind_tcp(if host == "any" { "" } else { host }, port)?;
+        let chosen = listeners.first().and_then(Listener::tcp_addr).map_or(port, |address| address.port());
+        let host = if host == "any" { "localhost" } else { host };
+        Ok(Self { listeners, address: Address::Tcp { host: host.to_owned(), port: chosen }, _private: None })
+    }
+}
+
+impl Address {
+    /// The NBD URI (`doc/uri.md` of the NBD project).
+    pub(crate) fn uri(&self, export_name: &str) -> String {
+        /// What RFC 3986 leaves alone in a path or query.
+        const ESCAPED: &AsciiSet =
+            &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+        let name = utf8_percent_encode(export_name, ESCAPED);
+        match self {
+            Self::Unix(path) => {
+                let path = path.to_string_lossy();
+                format!("nbd+unix:///{name}?socket={}", utf8_percent_encode(&path, ESCAPED))
+            }
+            Self::Tcp { host, port } if host.contains(':') => format!("nbd://[{host}]:{port}/{name}"),
+            Self::Tcp { host, port } => format!("nbd://{host}:{port}/{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris() {
+        let unix = Address::Unix("/tmp/a b/s&t".into());
+        assert_eq!(unix.uri(""), "nbd+unix:///?socket=/tmp/a%20b/s%26t");
+        assert_eq!(unix.uri("é"), "nbd+unix:///%C3%A9?socket=/tmp/a%20b/s%26t");
+        assert_eq!(Address::Tcp { host: "::1".into(), port: 1 }.uri("x"), "nbd://[::1]:1/x");
+        assert_eq!(Address::Tcp { host: "localhost".into(), port: 1 }.uri(""), "nbd://localhost:1/");
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Any oVirt disk transfer as an NBD device.
+//!
+//! The order of things: all that can fail is tried first, while there is someone to tell; then the process may become a
+//! daemon; only then threads start.
+
+mod cli;
+mod generate;
+mod listen;
+mod logging;
+mod process;
+
+use std::process::{Child, ExitCode};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::FromArgMatches;
+use imageio_config::Parser;
+use imageio_device::{Device, Transfer};
+use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
+
+use crate::cli::Options;
+use crate::listen::Listening;
+use crate::process::SignalThread;
+
+fn main() -> ExitCode {
+    let options =
+        Options::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
+    logging::init(options.verbose);
+    match run(&options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything, up to the exit status.
+fn run(options: &Options) -> Result<u8> {
+    if let Some(dir) = &options.generate {
+        return generate::generate(dir).map(|()| 0);
+    }
+    if options.exit_with_parent {
+        process::exit_with_parent()?;
+    }
+    let pidfile = options.pidfile.as_deref().map(std::path::absolute).transpose().context("-P")?;
+    let transfer = open(options)?;
+    let listening = Listening::bind(options)?;
+    if !(options.foreground || options.run.is_some() || options.exit_with_parent) {
+        process::become_daemon()?;
+    }
+    let device = Arc::new(transfer.start()?);
+    if let Some(pidfile) = pidfile {
+        process::write_pidfile(&pidfile)?;
+    }
+    let served = serve(options, listening, &device);
+    // Whatever happened, what was acknowledged is to be made safe.
+    let closed = device.close();
+    let code = served?;
+    closed.context("the disk may be incomplete")?;
+    Ok(code)
+}
+
+fn open(options: &Options) -> Result<Transfer> {
+    let mut parser = Parser::new();
+    for argument in &options.parameters {
+        parser.set_argument(argument)?;
+    }
+    let mut settings = parser.finish()?;
+    settings.read_only |= options.readonly;
+    Ok(Transfer::open(settings)?)
+}
+
+/// Serves until a signal comes or the command of `--run` ends, whose exit status it returns.
+fn serve(options: &Options, listening: Listening, device: &Arc<Device>) -> Result<u8> {
+    let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
+    let config = Config { threads: usize::from(options.threads), ..Config::default() };
+    let mut server = Server::new(Arc::clone(device), &info, config)?;
+    let Listening { listeners, address, .. } = listening;
+    log::info!("listening: {}", address.uri(&info.name));
+    for listener in listeners {
+        server.listen(listener);
+    }
+    let handle = server.handle();
+    let command = options.run.as_deref().map(|run| process::run_command(run, &address, &info.name));
+    let command = command.transpose()?;
+    let _signals = SignalThread::start(handle.clone(), command.as_ref().map(Child::id))?;
+    thread::scope(|scope| {
+        let waiter = command.map(|command| {
+            thread::Builder::new().name("run".into()).spawn_scoped(scope, move || wait_for(command, &handle))
+        });
+        let outcome = server.run()?;
+        log::info!("{outcome:?}");
+        match waiter {
+            Some(waiter) => waiter?.join().unwrap_or(Ok(1)),
+            None => Ok(0),
+        }
+    })
+}
+
+fn wait_for(mut command: Child, server: &ShutdownHandle) -> Result<u8> {
+    let status = command.wait();
+    server.shutdown();
+    status.map(process::exit_code).context("waiting for the command of --run")
+}
