@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, InvalidMessage, RootCertStore};
 
 use crate::{Error, Result};
 
@@ -68,8 +68,12 @@ fn pem_certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
 
 /// A handshake's failure in words that say what to do.
 pub(crate) fn explain(error: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(certificate) = error else {
-        return error.to_string();
+    let certificate = match error {
+        rustls::Error::InvalidCertificate(certificate) => certificate,
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            return "the server doesn't speak TLS there: should the URL be http, or the port another?".into();
+        }
+        other => return other.to_string(),
     };
     match certificate {
         CertificateError::UnknownIssuer => {

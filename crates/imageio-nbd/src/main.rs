@@ -31,10 +31,21 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            log::error!("{error:#}");
+            log::error!("{}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, as far as its text doesn't tell them.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// Everything, up to the exit status.

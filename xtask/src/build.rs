@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The release build, laid out for packaging.
+
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+/// Fills `target/dist`.
+pub(crate) fn run(sh: &Shell) -> Result<()> {
+    cmd!(sh, "cargo build --release --package imageio-nbd --package fake-imageio").run()?;
+    let target = crate::target_dir(sh)?;
+    let (release, dist) = (target.join("release"), target.join("dist"));
+    sh.remove_path(&dist)?;
+    let (bin, doc) = (dist.join("bin"), dist.join("doc"));
+    sh.create_dir(&bin)?;
+    for program in ["imageio-nbd", "fake-imageio"] {
+        sh.copy_file(release.join(program), &bin)?;
+    }
+    let (program, generated) = (bin.join("imageio-nbd"), dist.join("generated"));
+    cmd!(sh, "{program} --generate {generated}").quiet().run()?;
+    for (file, dir) in [
+        ("imageio-nbd.1", "man/man1"),
+        ("imageio-nbd.bash", "completions/bash"),
+        ("imageio-nbd.fish", "completions/fish"),
+        ("_imageio-nbd", "completions/zsh"),
+    ] {
+        sh.create_dir(dist.join(dir))?;
+        sh.copy_file(generated.join(file), dist.join(dir))?;
+    }
+    sh.remove_path(&generated)?;
+    sh.create_dir(&doc)?;
+    for text in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+        sh.copy_file(text, &doc)?;
+    }
+    eprintln!("built into {}", dist.display());
+    Ok(())
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask build`.
+
+mod build;
+mod demo;
+mod test;
+mod tidy;
+mod tools;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use xshell::Shell;
+
+/// The commands of the project imageio-nbd.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Upload an image to a fake imageio server through NBD, read it back, and compare. Needs nothing but Rust
+    Demo(demo::Arguments),
+    /// Check everything: format, lints, docs, unit tests, and tests of the whole with each real tool found
+    Test(test::Arguments),
+    /// Build for release into target/dist: binaries, man pages, shell completions
+    Build,
+    /// The demo's NBD client, which imageio-nbd runs
+    #[command(hide = true)]
+    DemoClient(demo::ClientArguments),
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Command::DemoClient(arguments) = arguments.command {
+        return demo::client(&arguments);
+    }
+    let sh = Shell::new()?;
+    sh.change_dir(project_root());
+    match arguments.command {
+        Command::Demo(arguments) => demo::run(&sh, &arguments),
+        Command::Test(arguments) => test::run(&sh, &arguments),
+        Command::Build => build::run(&sh),
+        Command::DemoClient(_) => Ok(()),
+    }
+}
+
+fn project_root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    xtask.parent().map(ToOwned::to_owned).unwrap_or(xtask)
+}
+
+/// Where Cargo puts what it builds.
+fn target_dir(sh: &Shell) -> Result<PathBuf> {
+    let metadata = xshell::cmd!(sh, "cargo metadata --format-version 1 --no-deps").quiet().read()?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let dir = metadata["target_directory"].as_str().context("cargo metadata tells no target directory")?;
+    Ok(dir.into())
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! All checks, one after another.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use xshell::{Shell, cmd};
+
+use crate::tools::TOOLS;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only the tests, without format, lints and docs
+    #[arg(long)]
+    quick: bool,
+}
+
+type Step = (&'static str, fn(&Shell) -> Result<()>);
+
+const CHECKS: &[Step] = &[("format", format), ("lints", lints), ("docs", docs), ("oldest Rust", oldest_rust)];
+const TESTS: &[Step] = &[("build", build), ("tests", tests), ("demo", demo), ("dependencies", dependencies)];
+
+/// Runs all steps, also after one failed, and ends with a table.
+pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
+    let ci = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
+    let missing = list_missing_tools();
+    let checks = if arguments.quick { &[] } else { CHECKS };
+    let mut table = Vec::new();
+    for (name, step) in checks.iter().chain(TESTS) {
+        eprintln!("\n=== {name}");
+        let started = Instant::now();
+        let result = step(sh);
+        if let Err(error) = &result {
+            eprintln!("{name}: {error:#}");
+        }
+        table.push((*name, result.is_ok(), started.elapsed()));
+    }
+    print_table(&table);
+    let failed: Vec<_> = table.iter().filter(|(_, ok, _)| !ok).map(|(name, ..)| *name).collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    if ci && missing > 0 {
+        bail!("{missing} tools are missing, and CI is set");
+    }
+    Ok(())
+}
+
+/// Says what is missing, and how to get it. Tests that need it are ignored, visibly; with `CI` set, they fail.
+fn list_missing_tools() -> usize {
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| tool.find().is_none()).collect();
+    for tool in &missing {
+        eprintln!("missing: {:14} {}", tool.name, tool.install);
+    }
+    missing.len()
+}
+
+fn print_table(table: &[(&str, bool, Duration)]) {
+    eprintln!();
+    for (name, ok, time) in table {
+        eprintln!("{:6} {name:14} {:6.1} s", if *ok { "ok" } else { "FAILED" }, time.as_secs_f64());
+    }
+}
+
+fn format(sh: &Shell) -> Result<()> {
+    Ok(cmd!(sh, "cargo fmt --all --check").run()?)
+}
+
+fn lints(sh: &Shell) -> Result<()> {
+    Ok(cmd!(sh, "cargo clippy --workspace --all-targets --locked -- -D warnings").run()?)
+}
+
+fn docs(sh: &Shell) -> Result<()> {
+    let _denied = sh.push_env("RUSTDOCFLAGS", "-D warnings");
+    Ok(cmd!(sh, "cargo doc --workspace --no-deps --locked --document-private-items").run()?)
+}
+
+/// The oldest Rust that is promised: this very toolchain, or another that rustup has.
+fn oldest_rust(sh: &Shell) -> Result<()> {
+    let manifest = sh.read_file("Cargo.toml")?;
+    let promised = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"'))
+        .context("Cargo.toml tells no rust-version")?;
+    let version = cmd!(sh, "rustc --version").quiet().read()?;
+    if version.starts_with(&format!("rustc {promised}.")) {
+        eprintln!("this is {version}: every step here tests it");
+        return Ok(());
+    }
+    let toolchains = cmd!(sh, "rustup toolchain list").quiet().ignore_stderr().read().unwrap_or_default();
+    if !toolchains.lines().any(|toolchain| toolchain.starts_with(promised)) {
+        eprintln!("not tested: Rust {promised} is missing: rustup toolchain install {promised}");
+        return Ok(());
+    }
+    let toolchain = format!("+{promised}");
+    Ok(cmd!(sh, "cargo {toolchain} check --workspace --all-targets --locked --target-dir target/oldest")
+        .run()?)
+}
+
+fn build(sh: &Shell) -> Result<()> {
+    Ok(cmd!(sh, "cargo build --workspace --bins --locked").run()?)
+}
+
+fn tests(sh: &Shell) -> Result<()> {
+    Ok(cmd!(sh, "cargo test --workspace --locked --no-fail-fast").run()?)
+}
+
+fn demo(sh: &Shell) -> Result<()> {
+    cmd!(sh, "cargo xtask demo").run()?;
+    Ok(cmd!(sh, "cargo xtask demo --tls").run()?)
+}
+
+/// Licences, sources and duplicates, where cargo-deny is installed. Advisories need the network: see the workflow.
+fn dependencies(sh: &Shell) -> Result<()> {
+    if which::which("cargo-deny").is_err() {
+        eprintln!("not checked: cargo-deny is missing: cargo install --locked cargo-deny");
+        return Ok(());
+    }
+    Ok(cmd!(sh, "cargo deny --offline check bans licenses sources").run()?)
+}
