@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A faithful fake of oVirt's imageio server, for tests and benchmarks of its clients.
+//!
+//! It serves one ticket over HTTP, HTTPS and a unix socket, keeps the bytes, writes down what it saw, and goes wrong
+//! where a script of faults says so.
+//!
+//! ```
+//! use std::time::Duration;
+//! use fake_imageio::{Fault, FakeServer, Op, What};
+//!
+//! let server = FakeServer::builder().size(1 << 30).start()?;
+//! server.fault(Fault::on(Op::Put).nth(2).then(What::Reset { after: 1000 }));
+//! // … a client uses server.url() …
+//! let all_closed = server.wait_for(Duration::from_secs(10), |log| log.open().count() == 0);
+//! assert!(all_closed);
+//! assert_eq!(server.log().lost_unflushed(), 0);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! **Invariant:** it uses none of this workspace's other crates, so that a misreading of the protocol in them cannot
+//! hide in their tests.
+
+mod answer;
+mod backend;
+mod config;
+mod connection;
+mod extents;
+mod fault;
+mod journal;
+mod ops;
+mod request;
+mod server;
+mod service;
+mod stream;
+mod tls;
+
+pub use backend::Backend;
+pub use config::{Builder, DEFAULT_TICKET, OptionsMode};
+pub use fault::{Fault, Gate, Op, What, When};
+pub use journal::{ClosedBy, ConnectionRecord, Log, RequestRecord, Transport};
+pub use server::FakeServer;
+pub use tls::{Certificate, Pki};

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The real imageio daemon.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use fake_imageio::Pki;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::http::{Client, Endpoint};
+use crate::process::Daemon;
+use crate::tools::IMAGEIO;
+
+/// A ticket: what a transfer may do to which image.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// Its id, the last part of the transfer URL.
+    pub uuid: String,
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// The image: `file:///path` or `nbd:unix:/path`.
+    pub url: String,
+    /// Without it, a ticket for reading only.
+    pub writable: bool,
+    /// Whole seconds until an idle connection is closed; `None` for the daemon's 60.
+    pub inactivity_timeout: Option<u64>,
+}
+
+/// A running daemon on 127.0.0.1 with a local and a control socket, ended when it is dropped.
+#[derive(Debug)]
+pub struct RealDaemon {
+    addr: SocketAddr,
+    pki: Option<Pki>,
+    // Before the directory: fields are dropped in order, and the daemon uses it to its end.
+    _process: Daemon,
+    dir: TempDir,
+}
+
+impl RealDaemon {
+    /// Starts it; with certificates, for HTTPS.
+    ///
+    /// # Errors
+    /// If its files cannot be written, or it ends before it is ready.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub fn start(pki: Option<Pki>) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("imageio-").tempdir()?;
+        write_config(dir.path(), pki.as_ref())?;
+        let mut process = Daemon::spawn(Command::new(IMAGEIO.path()).arg("-c").arg(dir.path()))?;
+        let mut port = None;
+        process.wait_for_line(|line| {
+            port = port.or_else(|| listening_port(line));
+            line.contains("Ready for requests").then_some(())
+        })?;
+        let port = port.ok_or_else(|| io::Error::other("the daemon did not tell its port"))?;
+        Ok(Self { addr: (Ipv4Addr::LOCALHOST, port).into(), pki, _process: process, dir })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its certificates, with HTTPS.
+    #[must_use]
+    pub fn pki(&self) -> Option<&Pki> {
+        self.pki.as_ref()
+    }
+
+    /// Its unix socket for local clients.
+    #[must_use]
+    pub fn local_socket(&self) -> String {
+        self.dir.path().join("local").display().to_string()
+    }
+
+    /// The transfer URL of a ticket.
+    #[must_use]
+    pub fn url(&self, uuid: &str) -> String {
+        let scheme = if self.pki.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/images/{uuid}", self.addr)
+    }
+
+    /// Adds a ticket.
+    ///
+    /// # Errors
+    /// If the daemon refuses it.
+    pub fn add_ticket(&self, ticket: &Ticket) -> io::Result<()> {
+        let ops: &[&str] = if ticket.writable { &["read", "write"] } else { &["read"] };
+        let mut message = json!({
+            "uuid": ticket.uuid,
+            "size": ticket.size,
+            "url": ticket.url,
+            "timeout": 3000,
+            "sparse": true,
+            "ops": ops,
+            "transfer_id": format!("transfer-{}", ticket.uuid),
+        });
+        if let Some(timeout) = ticket.inactivity_timeout {
+            message["inactivity_timeout"] = timeout.into();
+        }
+        self.control("PUT", &ticket.uuid, message.to_string().as_bytes())
+    }
+
+    /// Removes a ticket, as the end of a transfer does.
+    ///
+    /// # Errors
+    /// If the daemon refuses to.
+    pub fn remove_ticket(&self, uuid: &str) -> io::Result<()> {
+        self.control("DELETE", uuid, b"")
+    }
+
+    fn control(&self, method: &str, uuid: &str, body: &[u8]) -> io::Result<()> {
+        let endpoint = Endpoint::Unix(self.dir.path().join("control").display().to_string());
+        let answer = Client::connect(&endpoint)?.request(method, &format!("/tickets/{uuid}"), &[], body)?;
+        if matches!(answer.status, 200 | 204) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{method} ticket: {answer:?}")))
+    }
+}
+
+/// The port in a line such as `… remote.service listening on ('127.0.0.1', 43567)`.
+fn listening_port(line: &str) -> Option<u16> {
+    let (_, address) = line.split_once("remote.service listening on ")?;
+    address.rsplit(", ").next()?.trim_end_matches(')').parse().ok()
+}
+
+fn write_config(dir: &Path, pki: Option<&Pki>) -> io::Result<()> {
+    let path = |name: &str| dir.join(name).display().to_string();
+    if let Some(pki) = pki {
+        for (name, pem) in [("ca.pem", &pki.ca_pem), ("cert.pem", &pki.cert_pem), ("key.pem", &pki.key_pem)] {
+            std::fs::write(dir.join(name), pem)?;
+        }
+    }
+    let tls = match pki {
+        Some(_) => format!(
+            "enable = true\nca_file = {}\ncert_file = {}\nkey_file = {}",
+            path("ca.pem"),
+            path("cert.pem"),
+            path("key.pem")
+        ),
+        None => "enable = false".to_owned(),
+    };
+    let config = format!(
+        "[daemon]\npoll_interval = 0.1\ndrop_privileges = false\nsystemd_enable = false\nrun_dir = {run}\n\
+         [tls]\n{tls}\n\
+         [remote]\nhost = 127.0.0.1\nport = 0\n\
+         [local]\nsocket = {local}\n\
+         [control]\ntransport = unix\nsocket = {control}\n\
+         [profile]\nfilename = {profile}\n\
+         [handlers]\nkeys = stderr\n\
+         [logger_root]\nhandlers = stderr\nlevel = INFO\n",
+        run = dir.display(),
+        local = path("local"),
+        control = path("control"),
+        profile = path("profile"),
+    );
+    std::fs::create_dir(dir.join("conf.d"))?;
+    std::fs::write(dir.join("conf.d/daemon.conf"), config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listening_port;
+
+    #[test]
+    fn the_port_is_in_the_log() {
+        let line =
+            "2026-01-01 00:00:00,000 INFO (MainThread) [services] remote.service listening on ('::', 54322)";
+        assert_eq!(listening_port(line), Some(54322));
+        assert_eq!(listening_port("local.service listening on '/run/sock'"), None);
+    }
+}

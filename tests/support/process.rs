@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Child processes that never outlive their test.
+
+use std::io::{self, BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a program may take to be ready, or to end.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process whose standard error is read line by line. Dropping it sends SIGTERM, and SIGKILL if that does not help.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Starts it, with nothing on its standard input and output.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (sender, lines) = channel();
+        let stderr = child.stderr.take().map(BufReader::new);
+        let reader = std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
+            // Read to the end even if nobody wants the lines: a full pipe would stop the process.
+            for line in stderr.into_iter().flat_map(|stderr| stderr.lines().map_while(Result::ok)) {
+                let _ = sender.send(line);
+            }
+        })?;
+        Ok(Self { child, lines, said: Vec::new(), reader: Some(reader) })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line on standard error for which `find` has an answer.
+    ///
+    /// # Errors
+    /// If the process ends or [`PATIENCE`] does before such a line; with what it said so far.
+    pub fn wait_for_line<T>(&mut self, mut find: impl FnMut(&str) -> Option<T>) -> io::Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let found = find(&line);
+                    self.said.push(line);
+                    if let Some(found) = found {
+                        return Ok(found);
+                    }
+                }
+                Err(error) => return Err(io::Error::other(format!("{error}; it said: {:?}", self.said))),
+            }
+        }
+    }
+
+    /// Tries something until it succeeds.
+    ///
+    /// # Errors
+    /// The last error, if the process ends or [`PATIENCE`] does before.
+    pub fn retry<T>(&mut self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let error = match attempt() {
+                Ok(success) => return Ok(success),
+                Err(error) => error,
+            };
+            // The pause between two attempts ends early if the process does.
+            match self.lines.recv_timeout(Duration::from_millis(5)) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(_) => {
+                    return Err(io::Error::new(error.kind(), format!("{error}; it said: {:?}", self.said)));
+                }
+            }
+        }
+    }
+
+    /// Sends SIGTERM, and waits until it has ended.
+    ///
+    /// # Errors
+    /// If it had to be killed.
+    pub fn terminate(&mut self) -> io::Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            // Again and again: qemu-nbd and the imageio daemon both have a moment in which they miss it.
+            self.signal(Signal::SIGTERM)?;
+            // Its standard error closes when it ends.
+            let pause = Instant::now() + Duration::from_millis(500);
+            let closed = loop {
+                match self.lines.recv_timeout(pause.saturating_duration_since(Instant::now())) {
+                    Ok(_) => {}
+                    Err(error) => break error == RecvTimeoutError::Disconnected,
+                }
+            };
+            if closed {
+                self.child.wait()?;
+                return Ok(());
+            }
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end on SIGTERM"))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If there is no such process any more.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = i32::try_from(self.child.id()).map_err(io::Error::other)?;
+        kill(Pid::from_raw(pid), signal).map_err(io::Error::from)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.terminate().is_err() {
+            // Nothing is left to try, and a panic here would hide the test's.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Images, and `qemu-nbd` serving them.
+
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Daemon, PATIENCE};
+use crate::tools::{QEMU_IMG, QEMU_NBD};
+
+/// Makes an empty image of `size` bytes.
+///
+/// # Errors
+/// If `qemu-img` fails.
+pub fn create_image(path: &Path, format: &str, size: u64) -> io::Result<()> {
+    let output = Command::new(QEMU_IMG.path())
+        .args(["create", "-q", "-f", format])
+        .arg(path)
+        .arg(size.to_string())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// `qemu-nbd` serving an image on a unix socket, as oVirt runs it. Dropping it closes the image.
+#[derive(Debug)]
+pub struct QemuNbd {
+    socket: PathBuf,
+    daemon: Daemon,
+}
+
+impl QemuNbd {
+    /// Serves an existing image; `socket` is made.
+    ///
+    /// # Errors
+    /// If it cannot be started, or ends before it accepts connections.
+    pub fn start(image: &Path, format: &str, socket: PathBuf) -> io::Result<Self> {
+        let mut command = Command::new(QEMU_NBD.path());
+        command.args(["-t", "-e", "16", "-x", "", "-f", format, "-k"]).arg(&socket).arg(image);
+        let mut daemon = Daemon::spawn(&mut command)?;
+        // Its greeting shows that it is at work; that the socket accepts, only that it is listening.
+        let mut greeting = daemon.retry(|| UnixStream::connect(&socket))?;
+        greeting.set_read_timeout(Some(PATIENCE))?;
+        greeting.read_exact(&mut [0; 8])?;
+        Ok(Self { socket, daemon })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The URL of a ticket for it.
+    #[must_use]
+    pub fn ticket_url(&self) -> String {
+        format!("nbd:unix:{}", self.socket.display())
+    }
+
+    /// Ends it, and waits until the image is closed.
+    ///
+    /// # Errors
+    /// If it had to be killed.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.daemon.terminate()
+    }
+}
