@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One connection from start to end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use block_device::BlockDevice;
+use nbd_wire::Export;
+use rustix::net::RecvFlags;
+use socket2::{Domain, Socket, TcpKeepalive};
+
+use crate::negotiate::{Failed, negotiate};
+use crate::registry::Control;
+use crate::session::Session;
+use crate::stats::Counters;
+use crate::{Config, panic_message};
+
+/// A peer that has vanished without a word is noticed after about this long, and half as long again.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// What all connections of a server share.
+pub(crate) struct Service<'a, D> {
+    pub(crate) device: &'a D,
+    pub(crate) exports: &'a [Export],
+    pub(crate) config: &'a Config,
+    pub(crate) counters: &'a Counters,
+}
+
+impl<D: BlockDevice> Service<'_, D> {
+    /// Serves a client until it has gone.
+    pub(crate) fn serve(&self, control: &Control) {
+        // A mistake of ours in one session must not take the others down.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.session(control))) {
+            log::error!("client {}: the session failed: {}", control.id, panic_message(&*panic));
+        }
+        finish(control);
+        log::debug!("client {}: closed", control.id);
+    }
+
+    fn session(&self, control: &Control) {
+        configure(&control.socket);
+        match negotiate(&control.socket, self.exports, self.config.negotiation_timeout) {
+            Ok(negotiated) => {
+                log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
+                Session::new(self, negotiated.export, control).run();
+            }
+            Err(why @ Failed::TooSlow) => log::warn!("client {}: {why}", control.id),
+            Err(why) => log::debug!("client {}: {why}", control.id),
+        }
+    }
+}
+
+/// Replies leave at once, and dead peers are found out; both for TCP only.
+fn configure(socket: &Socket) {
+    if matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6)) {
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
+        let set = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
+        set.unwrap_or_else(|e| log::debug!("cannot configure a TCP socket: {e}"));
+    }
+}
+
+/// Ends the stream in order. Closing a socket with unread input resets the connection, and replies that are still on
+/// their way could be lost; so what has arrived is read, though not forever.
+fn finish(control: &Control) {
+    control.finish_sending();
+    let mut scrap = [0; 16 << 10];
+    for _ in 0..64 {
+        if !matches!(rustix::net::recv(&control.socket, &mut scrap, RecvFlags::DONTWAIT), Ok((1.., _))) {
+            break;
+        }
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a server cannot start or go on.
+
+use std::io;
+use std::path::PathBuf;
+
+use nbd_wire::InvalidExport;
+
+/// Why a server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is something at the path of the unix socket.
+    #[error("{} exists: stop the server that listens there, or remove what it left behind", .0.display())]
+    PathTaken(PathBuf),
+    /// The operating system refused to listen.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// What was asked for.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The name, the description or the block size may not be offered to clients.
+    #[error(transparent)]
+    Export(#[from] InvalidExport),
+    /// Sockets or threads failed underneath.
+    #[error("the NBD server failed: {0}")]
+    System(#[from] io::Error),
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A device in the terms of NBD.
+
+use block_device::{BlockDevice, Errno as DeviceErrno};
+use nbd_wire::{BlockSize, Command, CommandFlags, Errno, Export, InvalidExport, TransmissionFlags};
+
+/// The longest payload of one request in bytes, whatever the device says: clients may count on this much.
+pub const MAX_PAYLOAD: u32 = 32 << 20;
+
+/// How the device is called.
+///
+/// Clients may ask for the export by its name or by the empty name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExportInfo {
+    /// The name; may be empty.
+    pub name: String,
+    /// A text for humans; empty means none.
+    pub description: String,
+}
+
+impl ExportInfo {
+    /// What clients are told about `device`.
+    pub(crate) fn describe(&self, device: &impl BlockDevice) -> Result<Export, InvalidExport> {
+        let sizes = device.capabilities().block_size;
+        let block_size = BlockSize {
+            minimum: sizes.minimum,
+            preferred: sizes.preferred,
+            maximum: sizes.maximum.min(MAX_PAYLOAD),
+        };
+        Export::new(&self.name, device.size(), flags(device), block_size)?.with_description(&self.description)
+    }
+}
+
+fn flags(device: &impl BlockDevice) -> TransmissionFlags {
+    let caps = device.capabilities();
+    let mut flags = TransmissionFlags::empty();
+    flags.set(TransmissionFlags::READ_ONLY, caps.read_only);
+    flags.set(TransmissionFlags::SEND_FLUSH, caps.flush);
+    flags.set(TransmissionFlags::SEND_FUA, caps.fua);
+    flags.set(TransmissionFlags::SEND_WRITE_ZEROES, !caps.read_only);
+    flags.set(TransmissionFlags::SEND_FAST_ZERO, !caps.read_only && caps.fast_zero);
+    flags.set(TransmissionFlags::CAN_MULTI_CONN, caps.multi_conn);
+    flags
+}
+
+/// What the client is told when the device has failed `command` with `errno`.
+pub(crate) fn wire_errno(errno: DeviceErrno, command: Command) -> Errno {
+    match errno {
+        DeviceErrno::Perm => Errno::Perm,
+        DeviceErrno::Io => Errno::Io,
+        DeviceErrno::NoMem => Errno::NoMem,
+        DeviceErrno::NoSpc => Errno::NoSpc,
+        DeviceErrno::NotSup if is_fast(command) => Errno::NotSup,
+        DeviceErrno::Shutdown => Errno::Shutdown,
+        // The protocol keeps these two for features that were not negotiated.
+        DeviceErrno::Inval | DeviceErrno::Overflow | DeviceErrno::NotSup => Errno::Inval,
+    }
+}
+
+fn is_fast(command: Command) -> bool {
+    matches!(command, Command::Zero { flags, .. } if flags.contains(CommandFlags::FAST_ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use block_device::{Capabilities, MemoryDevice};
+
+    use super::*;
+
+    fn export(change: impl FnOnce(&mut Capabilities)) -> Result<Export, InvalidExport> {
+        let disk = MemoryDevice::new(4096);
+        let mut capabilities = disk.capabilities();
+        change(&mut capabilities);
+        ExportInfo::default().describe(&disk.with_capabilities(capabilities))
+    }
+
+    #[test]
+    fn flags_follow_the_capabilities() {
+        let bits = |change: fn(&mut Capabilities)| export(change).unwrap().flags().bits();
+        assert_eq!(bits(|_| ()), 0b1001_0100_1101);
+        assert_eq!(bits(|caps| caps.read_only = true), 0b0001_0000_1111);
+        assert_eq!(bits(|caps| caps.fast_zero = false), 0b0001_0100_1101);
+        assert_eq!(
+            bits(|caps| (caps.flush, caps.fua, caps.multi_conn) = (false, false, false)),
+            0b1000_0100_0001
+        );
+    }
+
+    #[test]
+    fn the_maximum_is_bounded_and_bad_sizes_are_refused() {
+        let huge = export(|caps| caps.block_size.maximum = u32::MAX).unwrap();
+        assert_eq!(huge.block_size().maximum, MAX_PAYLOAD);
+        assert!(export(|caps| caps.block_size.preferred = 5000).is_err());
+    }
+
+    #[test]
+    fn errors_are_limited_to_what_was_negotiated() {
+        let fast = Command::Zero { offset: 0, length: 1, flags: CommandFlags::FAST_ZERO };
+        assert_eq!(wire_errno(DeviceErrno::NotSup, fast), Errno::NotSup);
+        assert_eq!(wire_errno(DeviceErrno::NotSup, Command::Flush), Errno::Inval);
+        assert_eq!(wire_errno(DeviceErrno::Overflow, fast), Errno::Inval);
+        assert_eq!(wire_errno(DeviceErrno::Shutdown, Command::Flush), Errno::Shutdown);
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A parallel NBD server for any [`BlockDevice`](block_device::BlockDevice).
+//!
+//! Each connection is a session with up to [`Config::threads`] threads that take turns: one of them reads the next
+//! request, passes the turn on, calls the device and sends the reply. No request changes threads, and replies go out
+//! as they become ready. [`Config::memory`] bounds the payloads of a session, so that a client that sends fast or
+//! reads slowly only waits for itself.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use block_device::MemoryDevice;
+//! use nbd_frontend::{Config, ExportInfo, Server, bind_unix};
+//!
+//! let disk = Arc::new(MemoryDevice::new(1 << 20));
+//! let mut server = Server::new(disk, &ExportInfo::default(), Config::default())?;
+//! server.listen(bind_unix("/tmp/nbd.sock")?);
+//! let handle = server.handle(); // For a thread that waits for signals: it calls handle.shutdown().
+//! let outcome = server.run()?;
+//! # Ok::<(), nbd_frontend::Error>(())
+//! ```
+
+mod bind;
+mod connection;
+mod error;
+mod export;
+mod negotiate;
+mod pool;
+mod registry;
+mod server;
+mod session;
+mod stats;
+
+pub use bind::{Listener, bind_tcp, bind_unix};
+pub use error::Error;
+pub use export::{ExportInfo, MAX_PAYLOAD};
+pub use nbd_wire::InvalidExport;
+pub use server::{Config, Server, ShutdownHandle};
+pub use stats::Outcome;
+
+use std::any::Any;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex whose data is sound between any two statements, so that a panic elsewhere does not spread.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}

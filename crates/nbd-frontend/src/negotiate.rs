@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The negotiation on a socket, against a deadline.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use nbd_wire::{Close, Export, Handshake, Negotiated, Progress};
+use socket2::Socket;
+
+/// Why a client did not come to the transmission phase.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error(transparent)]
+    Close(#[from] Close),
+    #[error("the client took too long to negotiate")]
+    TooSlow,
+    #[error("the client left during the negotiation")]
+    Left,
+    #[error("the connection broke during the negotiation: {0}")]
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // The former is what a socket's timeout looks like.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::TooSlow,
+            _ => Self::Broken(error),
+        }
+    }
+}
+
+/// Negotiates until the client has chosen one of `exports` or `timeout` is over.
+pub(crate) fn negotiate<'e>(
+    socket: &Socket,
+    exports: &'e [Export],
+    timeout: Duration,
+) -> Result<Negotiated<'e>, Failed> {
+    let deadline = Instant::now().checked_add(timeout);
+    let mut handshake = Handshake::new(exports);
+    let mut output = Handshake::greeting().to_vec();
+    let mut chunk = [0; 4096];
+    loop {
+        send(socket, deadline, &mut output)?;
+        // Never more than is wanted: the bytes behind it are requests.
+        let wanted = handshake.wanted().min(chunk.len());
+        let mut input = receive(socket, deadline, &mut chunk[..wanted])?;
+        let progress = handshake.feed(&mut input, &mut output);
+        if progress != Progress::Continue {
+            send(socket, deadline, &mut output)?;
+        }
+        match progress {
+            Progress::Continue => {}
+            Progress::Close(reason) => return Err(reason.into()),
+            Progress::Transmission(negotiated) => {
+                socket.set_read_timeout(None)?;
+                socket.set_write_timeout(None)?;
+                return Ok(negotiated);
+            }
+        }
+    }
+}
+
+fn send(mut socket: &Socket, deadline: Option<Instant>, output: &mut Vec<u8>) -> Result<(), Failed> {
+    if !output.is_empty() {
+        socket.set_write_timeout(remaining(deadline)?)?;
+        socket.write_all(output)?;
+        output.clear();
+    }
+    Ok(())
+}
+
+fn receive<'b>(
+    mut socket: &Socket,
+    deadline: Option<Instant>,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], Failed> {
+    loop {
+        socket.set_read_timeout(remaining(deadline)?)?;
+        match socket.read(buffer) {
+            Ok(0) => return Err(Failed::Left),
+            Ok(length) => return Ok(&buffer[..length]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn remaining(deadline: Option<Instant>) -> Result<Option<Duration>, Failed> {
+    let Some(deadline) = deadline else { return Ok(None) };
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(Failed::TooSlow),
+        remaining => Ok(Some(remaining)),
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The buffers of a session: recycled, and bounded by a budget.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::lock;
+
+/// The smallest buffer; larger ones have a power of two, so that few sizes occur and buffers find their next user.
+const SMALLEST: usize = 4096;
+
+/// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept as long as they fit into the
+/// budget together with those that are lent, so an idle session holds at most its budget.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    budget: usize,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lent: usize,
+    idle: Vec<Vec<u8>>,
+    idle_bytes: usize,
+}
+
+impl Pool {
+    pub(crate) fn new(budget: usize) -> Arc<Self> {
+        Arc::new(Self { budget, state: Mutex::default(), returned: Condvar::new() })
+    }
+
+    /// A buffer of `len` bytes with arbitrary contents. Waits until the budget has room; a pool that has lent
+    /// nothing lends one buffer of any size. Only one thread at a time may wait.
+    pub(crate) fn take(self: &Arc<Self>, len: usize) -> Buffer {
+        if len == 0 {
+            return Buffer { data: Vec::new(), len, pool: Arc::clone(self) };
+        }
+        let size = len.max(SMALLEST).next_power_of_two();
+        let state = lock(&self.state);
+        let full = |state: &mut State| state.lent > 0 && state.lent + size > self.budget;
+        let mut state = self.returned.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
+        state.lent += size;
+        let recycled = state.pop(|idle| idle == size);
+        while state.lent + state.idle_bytes > self.budget && state.pop(|_| true).is_some() {}
+        drop(state);
+        // New memory comes zeroed from the system; a recycled buffer is not cleared again.
+        Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, pool: Arc::clone(self) }
+    }
+
+    fn give_back(&self, data: Vec<u8>) {
+        let mut state = lock(&self.state);
+        state.lent -= data.len();
+        if state.lent + state.idle_bytes + data.len() <= self.budget {
+            state.idle_bytes += data.len();
+            state.idle.push(data);
+        }
+        drop(state);
+        self.returned.notify_one();
+    }
+}
+
+impl State {
+    /// An idle buffer whose size suits, the most recently used first: it may still be in the cache.
+    fn pop(&mut self, suits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
+        let at = self.idle.iter().rposition(|idle| suits(idle.len()))?;
+        let data = self.idle.swap_remove(at);
+        self.idle_bytes -= data.len();
+        Some(data)
+    }
+}
+
+/// Some bytes that go back to their pool when they are dropped.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    data: Vec<u8>,
+    len: usize,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !self.data.is_empty() {
+            self.pool.give_back(std::mem::take(&mut self.data));
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.data[..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.data[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(pool: &Pool) -> (usize, usize) {
+        let state = lock(&pool.state);
+        assert_eq!(state.idle_bytes, state.idle.iter().map(Vec::len).sum::<usize>());
+        (state.lent, state.idle_bytes)
+    }
+
+    #[test]
+    fn buffers_are_recycled_by_size() {
+        let pool = Pool::new(1 << 16);
+        let mut buffer = pool.take(5000);
+        assert_eq!((buffer.len(), held(&pool)), (5000, (8192, 0)));
+        let address = buffer.as_ptr();
+        buffer[4999] = 7;
+        drop(buffer);
+        assert_eq!(held(&pool), (0, 8192));
+        let buffer = pool.take(8192);
+        assert_eq!((buffer.as_ptr(), buffer[4999]), (address, 7));
+        let other = pool.take(4096);
+        assert_ne!(other.as_ptr(), address);
+    }
+
+    #[test]
+    fn idle_buffers_make_room_and_never_exceed_the_budget() {
+        let pool = Pool::new(3 * 4096);
+        drop((pool.take(4096), pool.take(1), pool.take(4096)));
+        assert_eq!(held(&pool), (0, 3 * 4096));
+        let large = pool.take(8192);
+        assert_eq!(held(&pool), (8192, 4096));
+        drop(large);
+        assert_eq!(held(&pool), (0, 3 * 4096));
+        let huge = pool.take(1 << 20);
+        assert_eq!(held(&pool), (1 << 20, 0));
+        drop(huge);
+        assert_eq!(held(&pool), (0, 0));
+    }
+
+    #[test]
+    fn nothing_costs_nothing() {
+        let pool = Pool::new(1);
+        let _all = pool.take(100);
+        assert!(pool.take(0).is_empty());
+    }
+
+    #[test]
+    fn who_finds_no_room_waits_for_a_return() {
+        let pool = Pool::new(8192);
+        let (first, second) = (pool.take(4096), pool.take(4096));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pool.take(4096).len());
+            assert_eq!(held(&pool), (8192, 0));
+            drop(first);
+            assert_eq!(waiting.join().unwrap(), 4096);
+        });
+        drop(second);
+    }
+}

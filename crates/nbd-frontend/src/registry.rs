@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which sessions there are, and how they and the accept loop are told to stop.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use socket2::Socket;
+
+use crate::lock;
+
+/// The sessions of a server, shared with its handles.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    sessions: Mutex<Sessions>,
+    gone: Condvar,
+    stopping: AtomicBool,
+    waker: Waker,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    last_id: u64,
+    // Weak, so that the socket of a session that has ended is closed before the session is forgotten.
+    live: HashMap<u64, Weak<Control>>,
+}
+
+/// A client's socket, which can be shut from outside the session.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) id: u64,
+    pub(crate) socket: Socket,
+    stopping: AtomicBool,
+}
+
+/// A place in the registry, given up on drop: the socket first, then the entry.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    control: Arc<Control>,
+    _entry: Entry,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    registry: Arc<Registry>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            sessions: Mutex::default(),
+            gone: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            waker: Waker::new()?,
+        }))
+    }
+
+    pub(crate) fn register(self: &Arc<Self>, socket: Socket) -> Registered {
+        let mut sessions = lock(&self.sessions);
+        sessions.last_id += 1;
+        let id = sessions.last_id;
+        let control = Arc::new(Control { id, socket, stopping: AtomicBool::new(false) });
+        sessions.live.insert(id, Arc::downgrade(&control));
+        Registered { control, _entry: Entry { id, registry: Arc::clone(self) } }
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.sessions).live.len()
+    }
+
+    /// Tells the accept loop to stop.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Becomes readable when the accept loop should look around: a session has gone, or it is to stop.
+    pub(crate) fn woken(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Ends all sessions: each finishes the requests it has read, but those left after `grace` are cut off. Returns
+    /// how many that were.
+    pub(crate) fn end_sessions(&self, grace: Duration) -> usize {
+        self.for_each(Control::stop);
+        let sessions = lock(&self.sessions);
+        let busy = |sessions: &mut Sessions| !sessions.live.is_empty();
+        drop(self.gone.wait_timeout_while(sessions, grace, busy).unwrap_or_else(PoisonError::into_inner));
+        self.for_each(Control::cut_off)
+    }
+
+    fn for_each(&self, end: impl Fn(&Control)) -> usize {
+        // Collected first: sessions that end meanwhile need the lock.
+        let live: Vec<_> = lock(&self.sessions).live.values().filter_map(Weak::upgrade).collect();
+        live.iter().for_each(|control| end(control));
+        live.len()
+    }
+}
+
+impl Registered {
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        lock(&self.registry.sessions).live.remove(&self.id);
+        self.registry.gone.notify_all();
+        self.registry.waker.wake();
+    }
+}
+
+impl Control {
+    /// No further request is read.
+    fn stop(&self) {
+        // The flag is for data that has arrived already: a socket delivers that even after it is shut for reading.
+        self.stopping.store(true, Ordering::SeqCst);
+        self.shut(Shutdown::Read);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is read or sent any more; whoever is blocked on the socket returns.
+    pub(crate) fn cut_off(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.shut(Shutdown::Both);
+    }
+
+    /// The end of everything that is sent.
+    pub(crate) fn finish_sending(&self) {
+        self.shut(Shutdown::Write);
+    }
+
+    fn shut(&self, how: Shutdown) {
+        // It fails if the peer has gone: then there is nothing to shut.
+        let _ = self.socket.shutdown(how);
+    }
+}
+
+/// Interrupts a `poll`.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    read: UnixStream,
+    write: UnixStream,
+}
+
+impl Waker {
+    fn new() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        write.set_nonblocking(true)?;
+        Ok(Self { read, write })
+    }
+
+    fn wake(&self) {
+        // If the socket is full, the wake-up is there already.
+        let _ = (&self.write).write(&[0]);
+    }
+
+    /// Forgets the wake-ups so far.
+    pub(crate) fn clear(&self) {
+        let mut bytes = [0; 64];
+        while matches!((&self.read).read(&mut bytes), Ok(64)) {}
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}

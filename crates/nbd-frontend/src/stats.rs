@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a server has done.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What a server has done from start to end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Connections, whether or not their negotiation succeeded.
+    pub sessions: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+    /// Bytes that clients have read.
+    pub bytes_read: u64,
+    /// Bytes that clients have written, without zeroes.
+    pub bytes_written: u64,
+    /// Sessions that were cut off at the end of the grace period.
+    pub cut_off: u64,
+}
+
+/// The same while the server runs.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) sessions: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+}
+
+impl Counters {
+    /// The numbers so far.
+    pub(crate) fn outcome(&self, cut_off: u64) -> Outcome {
+        Outcome {
+            sessions: self.sessions.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+            bytes_read: self.bytes_read.load(Relaxed),
+            bytes_written: self.bytes_written.load(Relaxed),
+            cut_off,
+        }
+    }
+}
+
+/// Counts `by` more.
+pub(crate) fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Relaxed);
+}
