@@ -13,7 +13,8 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Trial};
 
 use cases::CASES;
-use setup::{Server, Setup, Via, World};
+use setup::{Server, Setup, Via};
+use support::daemon::Daemons;
 use support::tools::{IMAGEIO, QEMU_IMG, QEMU_NBD, Tool, trial};
 
 /// Servers, ways to reach them, and what that takes.
@@ -32,8 +33,8 @@ const TARGETS: &[(&str, Server, Via, &[Tool])] = &[
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    // The daemons of this world end when it is dropped, after the last trial.
-    let world = Arc::new(World::default());
+    // The daemons end when this is dropped, after the last trial.
+    let world = Arc::new(Daemons::default());
     let mut trials: Vec<Trial> = Vec::new();
     for (target, server, via, tools) in TARGETS {
         for case in CASES {

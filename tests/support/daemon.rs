@@ -5,8 +5,10 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use fake_imageio::Pki;
+use fake_imageio::{Certificate, Pki};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -121,6 +123,43 @@ impl RealDaemon {
             return Ok(());
         }
         Err(io::Error::other(format!("{method} ticket: {answer:?}")))
+    }
+}
+
+/// What the tests of a program share: a real daemon for HTTP and unix sockets, and one for HTTPS, started when first
+/// used.
+#[derive(Debug, Default)]
+pub struct Daemons {
+    plain: Mutex<Option<RealDaemon>>,
+    tls: Mutex<Option<RealDaemon>>,
+    tickets: AtomicU32,
+}
+
+impl Daemons {
+    /// Does something with the daemon, one caller at a time.
+    ///
+    /// # Errors
+    /// If the daemon can't be started, and those of `use_it`.
+    pub fn with_daemon<T>(
+        &self,
+        tls: bool,
+        use_it: impl FnOnce(&RealDaemon) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let slot = if tls { &self.tls } else { &self.plain };
+        let mut daemon = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if daemon.is_none() {
+            let pki = tls.then(|| Pki::generate(&Certificate::default())).transpose()?;
+            *daemon = Some(RealDaemon::start(pki)?);
+        }
+        // It was put there a moment ago.
+        daemon.as_ref().map_or_else(|| Err(io::Error::other("no daemon")), use_it)
+    }
+
+    /// A ticket id that no other test has.
+    #[must_use]
+    pub fn new_uuid(&self) -> String {
+        let n = self.tickets.fetch_add(1, Ordering::Relaxed);
+        format!("00000000-1111-4222-8333-{n:012}")
     }
 }
 

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tests of the whole share: real tools and how to find them, the real daemon, and a raw HTTP client.
+//! What the tests of the whole share: real tools and how to find them, real and fake servers, and the doors to the device.
 
 pub mod daemon;
+pub mod door;
 pub mod http;
+pub mod image;
 pub mod process;
 pub mod qemu;
+pub mod target;
 pub mod tools;
+
+/// What a test does, and what it says when it fails.
+pub type TestResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

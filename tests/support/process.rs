@@ -2,7 +2,7 @@
 //! Child processes that never outlive their test.
 
 use std::io::{self, BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -89,34 +89,66 @@ impl Daemon {
         }
     }
 
+    /// What it said so far on standard error, as far as anybody waited for it.
+    #[must_use]
+    pub fn said(&self) -> &[String] {
+        &self.said
+    }
+
     /// Sends SIGTERM, and waits until it has ended.
     ///
     /// # Errors
     /// If it had to be killed.
-    pub fn terminate(&mut self) -> io::Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
+    pub fn terminate(&mut self) -> io::Result<ExitStatus> {
+        self.end(PATIENCE)
+    }
+
+    /// The same, again and again: qemu-nbd and the imageio daemon both have a moment in which they miss a signal.
+    ///
+    /// # Errors
+    /// If it had to be killed.
+    pub fn terminate_insistently(&mut self) -> io::Result<ExitStatus> {
+        self.end(Duration::from_millis(500))
+    }
+
+    fn end(&mut self, repeat: Duration) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            // Again and again: qemu-nbd and the imageio daemon both have a moment in which they miss it.
+            if let Some(status) = self.child.try_wait()? {
+                self.listen(Instant::now() + PATIENCE);
+                return Ok(status);
+            }
             self.signal(Signal::SIGTERM)?;
-            // Its standard error closes when it ends.
-            let pause = Instant::now() + Duration::from_millis(500);
-            let closed = loop {
-                match self.lines.recv_timeout(pause.saturating_duration_since(Instant::now())) {
-                    Ok(_) => {}
-                    Err(error) => break error == RecvTimeoutError::Disconnected,
-                }
-            };
-            if closed {
-                self.child.wait()?;
-                return Ok(());
+            if self.listen(deadline.min(Instant::now() + repeat)) {
+                return self.child.wait();
             }
         }
         self.child.kill()?;
         self.child.wait()?;
         Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end on SIGTERM"))
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// If it had to be killed.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        if self.listen(Instant::now() + PATIENCE) {
+            return self.child.wait();
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end"))
+    }
+
+    /// Takes in what it says until its standard error closes, which happens when it ends. False if it goes on.
+    fn listen(&mut self, deadline: Instant) -> bool {
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(error) => return error == RecvTimeoutError::Disconnected,
+            }
+        }
     }
 
     /// Sends a signal.
@@ -131,7 +163,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if self.terminate().is_err() {
+        if self.terminate_insistently().is_err() {
             // Nothing is left to try, and a panic here would hide the test's.
             let _ = self.child.kill();
             let _ = self.child.wait();

@@ -65,6 +65,6 @@ impl QemuNbd {
     /// # Errors
     /// If it had to be killed.
     pub fn stop(mut self) -> io::Result<()> {
-        self.daemon.terminate()
+        self.daemon.terminate_insistently().map(drop)
     }
 }

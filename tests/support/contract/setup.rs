@@ -5,12 +5,10 @@ use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use fake_imageio::{Backend, Certificate, FakeServer, Pki};
-use support::daemon::{RealDaemon, Ticket};
+use fake_imageio::{Backend, Certificate, FakeServer};
+use support::daemon::{Daemons, Ticket};
 use support::http::{Answer, Client, Endpoint};
 use support::qemu::{QemuNbd, create_image};
 use tempfile::TempDir;
@@ -55,32 +53,6 @@ pub(crate) struct Needs {
     pub(crate) short_timeout: bool,
 }
 
-/// What cases share: a real daemon for HTTP and unix sockets, and one for HTTPS, started when first used.
-#[derive(Debug, Default)]
-pub(crate) struct World {
-    plain: Mutex<Option<RealDaemon>>,
-    tls: Mutex<Option<RealDaemon>>,
-    tickets: AtomicU32,
-}
-
-impl World {
-    fn with_daemon<T>(&self, tls: bool, use_it: impl FnOnce(&RealDaemon) -> io::Result<T>) -> io::Result<T> {
-        let slot = if tls { &self.tls } else { &self.plain };
-        let mut daemon = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if daemon.is_none() {
-            let pki = tls.then(|| Pki::generate(&Certificate::default())).transpose()?;
-            *daemon = Some(RealDaemon::start(pki)?);
-        }
-        // It was put there a moment ago.
-        daemon.as_ref().map_or_else(|| Err(io::Error::other("no daemon")), use_it)
-    }
-
-    fn new_uuid(&self) -> String {
-        let n = self.tickets.fetch_add(1, Ordering::Relaxed);
-        format!("00000000-1111-4222-8333-{n:012}")
-    }
-}
-
 /// A server with one ticket and an empty disk.
 pub(crate) struct Setup<'a> {
     pub(crate) server: Server,
@@ -90,7 +62,7 @@ pub(crate) struct Setup<'a> {
     /// The unix socket that `OPTIONS` should tell.
     pub(crate) unix_socket: String,
     pub(crate) fake: Option<FakeServer>,
-    world: &'a World,
+    world: &'a Daemons,
     uuid: String,
     via: Via,
     // In the order of their end.
@@ -101,7 +73,7 @@ pub(crate) struct Setup<'a> {
 pub(crate) type CaseResult = Result<(), Box<dyn Error>>;
 
 impl<'a> Setup<'a> {
-    pub(crate) fn new(world: &'a World, server: Server, via: Via, needs: Needs) -> io::Result<Self> {
+    pub(crate) fn new(world: &'a Daemons, server: Server, via: Via, needs: Needs) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("contract-").tempdir()?;
         if server.is_real() {
             Self::real(world, server, via, needs, dir)
@@ -110,7 +82,7 @@ impl<'a> Setup<'a> {
         }
     }
 
-    fn fake(world: &'a World, server: Server, via: Via, needs: Needs, dir: TempDir) -> io::Result<Self> {
+    fn fake(world: &'a Daemons, server: Server, via: Via, needs: Needs, dir: TempDir) -> io::Result<Self> {
         let uuid = world.new_uuid();
         let unix_socket = match via {
             Via::AbstractUnix => format!("\0contract/{}/{uuid}", std::process::id()),
@@ -149,7 +121,7 @@ impl<'a> Setup<'a> {
         })
     }
 
-    fn real(world: &'a World, server: Server, via: Via, needs: Needs, dir: TempDir) -> io::Result<Self> {
+    fn real(world: &'a Daemons, server: Server, via: Via, needs: Needs, dir: TempDir) -> io::Result<Self> {
         let (url, qemu) = match server {
             Server::RealNbd(format) => {
                 let image = dir.path().join("disk");
