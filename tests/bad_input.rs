@@ -1,2 +1,289 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! bad_input
+//! What can't work is said in one line, with exit status 1, before anything is served.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use fake_imageio::{Certificate, DEFAULT_TICKET, FakeServer, OptionsMode, Pki};
+use support::run::imageio_nbd;
+use tempfile::TempDir;
+
+/// Runs it as a user would who expects it to serve. The shell command of `--run` must not be reached.
+fn refused(dir: &Path, arguments: &[&str], expected: &str) {
+    let run = ["--run", "echo served"];
+    let ended = imageio_nbd(dir, &[&run[..], arguments].concat()).unwrap();
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.out, "");
+    assert_eq!(ended.err, format!("imageio-nbd: error: {expected}\n"));
+    assert!(!ended.err.contains(DEFAULT_TICKET));
+}
+
+fn dir() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn https(certificate: Certificate) -> FakeServer {
+    FakeServer::builder().tls(certificate).start().unwrap()
+}
+
+/// `url=` and `cafile=` for a server that can be trusted, if the URL's host is right.
+fn trusting(server: &FakeServer) -> [String; 2] {
+    [format!("url={}", server.url()), format!("cafile={}", server.cafile().unwrap().display())]
+}
+
+#[test]
+fn an_unknown_parameter() {
+    refused(
+        dir().path(),
+        &["colour=red", "url=http://h/images/t"],
+        "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, connections, \
+         keep-alive, connect-timeout, timeout, operation-timeout",
+    );
+}
+
+#[test]
+fn no_url() {
+    refused(
+        dir().path(),
+        &["size=1G"],
+        "url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line",
+    );
+}
+
+#[test]
+fn a_url_of_another_scheme() {
+    refused(
+        dir().path(),
+        &["url=ftp://h/images/t"],
+        "bad transfer URL: the scheme must be https or http, not ftp",
+    );
+}
+
+#[test]
+fn a_url_without_a_ticket() {
+    refused(
+        dir().path(),
+        &["url=https://h:54322"],
+        "bad transfer URL: the path is missing: expected https://HOST:54322/images/TICKET",
+    );
+}
+
+#[test]
+fn a_url_file_that_is_missing() {
+    let dir = dir();
+    let path = dir.path().join("url");
+    let expected = format!("url=+{}: No such file or directory (os error 2)", path.display());
+    refused(dir.path(), &["url=+url"], &expected);
+}
+
+#[test]
+fn a_cafile_that_can_not_be_read() {
+    let dir = dir();
+    let path = dir.path().join("ca.pem");
+    let expected = format!("cafile {}: No such file or directory (os error 2)", path.display());
+    refused(dir.path(), &["url=https://127.0.0.1:1/images/t", "cafile=ca.pem"], &expected);
+}
+
+#[test]
+fn a_cafile_without_a_certificate() {
+    let dir = dir();
+    for contents in ["", "not PEM at all\n"] {
+        let path = dir.path().join("ca.pem");
+        fs::write(&path, contents).unwrap();
+        let expected = format!(
+            "cafile {}: no certificate in it (a PEM file with the engine's CA is expected)",
+            path.display()
+        );
+        refused(dir.path(), &["url=https://127.0.0.1:1/images/t", "cafile=ca.pem"], &expected);
+    }
+}
+
+#[test]
+fn a_server_that_another_ca_signed() {
+    let (dir, server) = (dir(), https(Certificate::default()));
+    let other = Pki::generate(&Certificate::default()).unwrap();
+    fs::write(dir.path().join("ca.pem"), other.ca_pem).unwrap();
+    let expected = format!(
+        "TLS to {}: the server's certificate is not signed by a CA that is trusted here: give the engine's CA with cafile=FILE",
+        server.addr()
+    );
+    refused(dir.path(), &[&format!("url={}", server.url()), "cafile=ca.pem"], &expected);
+}
+
+#[test]
+fn a_server_with_another_name() {
+    let server = https(Certificate::wrong_host());
+    let [url, cafile] = trusting(&server);
+    let expected = format!(
+        "TLS to {}: the server's certificate is for another host name: use in the URL the name that the certificate \
+         holds (it is for wrong.example.com)",
+        server.addr()
+    );
+    refused(dir().path(), &[&url, &cafile], &expected);
+}
+
+#[test]
+fn a_server_named_only_by_the_common_name() {
+    let server = https(Certificate::CommonNameOnly("127.0.0.1".into()));
+    let [url, cafile] = trusting(&server);
+    let expected = format!(
+        "TLS to {}: the server's certificate names no host in its subjectAltName (a CN alone is not used): the host \
+         needs a new certificate",
+        server.addr()
+    );
+    refused(dir().path(), &[&url, &cafile], &expected);
+}
+
+#[test]
+fn a_server_that_uses_a_ca_certificate_as_its_own() {
+    let server = https(Certificate::CaAsServer(vec!["127.0.0.1".into()]));
+    let [url, cafile] = trusting(&server);
+    let expected = format!(
+        "TLS to {}: the server uses a CA certificate as its own, which is refused: it needs a certificate signed by \
+         that CA",
+        server.addr()
+    );
+    refused(dir().path(), &[&url, &cafile], &expected);
+}
+
+#[test]
+fn a_server_that_does_not_speak_tls() {
+    let server = FakeServer::builder().start().unwrap();
+    let url = format!("url={}", server.url().replace("http:", "https:"));
+    let expected = format!(
+        "TLS to {}: the server doesn't speak TLS there: should the URL be http, or the port another?",
+        server.addr()
+    );
+    refused(dir().path(), &[&url, "insecure=false", "cafile=/dev/null"], {
+        "cafile /dev/null: no certificate in it (a PEM file with the engine's CA is expected)"
+    });
+    let ended = imageio_nbd(dir().path(), &[&url, "insecure=true", "--run", "echo served"]).unwrap();
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert_eq!(ended.err.lines().nth(1), Some(format!("imageio-nbd: error: {expected}").as_str()));
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    // Bound, but not listening: nobody else can take the port.
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unused.local_addr().unwrap();
+    drop(unused);
+    let expected = format!("cannot connect to {address}: Connection refused (os error 111)");
+    refused(dir().path(), &[&format!("url=http://{address}/images/t")], &expected);
+}
+
+#[test]
+fn a_ticket_that_the_server_does_not_know() {
+    let server = FakeServer::builder().start().unwrap();
+    let url = format!("url=http://{}/images/another-ticket", server.addr());
+    let ended = imageio_nbd(dir().path(), &[url.as_str(), "--run", "echo served"]).unwrap();
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert!(ended.err.starts_with("imageio-nbd: error: OPTIONS: 403 Forbidden: "), "{}", ended.err);
+    assert_eq!(ended.err.lines().count(), 1);
+    assert!(!ended.err.contains("another-ticket"), "{}", ended.err);
+}
+
+#[test]
+fn an_answer_that_is_not_json() {
+    let server = FakeServer::builder().options(OptionsMode::Malformed).start().unwrap();
+    let ended =
+        imageio_nbd(dir().path(), &[&format!("url={}", server.url()), "--run", "echo served"]).unwrap();
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert!(
+        ended.err.starts_with("imageio-nbd: error: OPTIONS: the server's answer makes no sense: "),
+        "{}",
+        ended.err
+    );
+    assert_eq!(ended.err.lines().count(), 1);
+}
+
+#[test]
+fn a_size_larger_than_the_disk() {
+    let server = FakeServer::builder().size(1 << 20).start().unwrap();
+    refused(
+        dir().path(),
+        &[&format!("url={}", server.url()), "size=1048577"],
+        "size=1048577 is larger than the disk of this transfer, which has 1048576 bytes",
+    );
+}
+
+#[test]
+fn a_size_that_is_no_number() {
+    for size in ["-1", "ten", "1048576 bytes?"] {
+        let expected =
+            format!("size: '{size}' is not a size: a number of bytes is expected, such as 1073741824 or 1G");
+        refused(dir().path(), &["url=http://h/images/t", &format!("size={size}")], &expected);
+    }
+}
+
+#[test]
+fn a_port_in_use() {
+    let (server, taken) = (FakeServer::builder().start().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = taken.local_addr().unwrap().port().to_string();
+    refused(
+        dir().path(),
+        &[&format!("url={}", server.url()), "-i", "127.0.0.1", "-p", &port],
+        &format!("cannot listen on 127.0.0.1:{port}: Address already in use (os error 98)"),
+    );
+}
+
+#[test]
+fn a_socket_path_that_is_taken() {
+    let (server, dir) = (FakeServer::builder().start().unwrap(), dir());
+    let path = dir.path().join("sock");
+    let _taken = UnixListener::bind(&path).unwrap();
+    refused(
+        dir.path(),
+        &[&format!("url={}", server.url()), "-U", "sock"],
+        &format!(
+            "{} exists: stop the server that listens there, or remove what it left behind",
+            path.display()
+        ),
+    );
+    assert!(path.exists(), "it belongs to somebody else");
+}
+
+#[test]
+fn a_ticket_for_reading_opened_for_writing() {
+    let server = FakeServer::builder().read_only(true).start().unwrap();
+    let url = format!("url={}", server.url());
+    refused(
+        dir().path(),
+        &[&url],
+        "the ticket allows reading only: open it read-only (-r), or ask for a transfer that allows upload",
+    );
+    let ended = imageio_nbd(dir().path(), &["-r", &url, "--run", "echo served"]).unwrap();
+    assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (0, "served\n", ""));
+}
+
+#[test]
+fn a_command_line_that_can_not_be_understood() {
+    for arguments in [&["--colour"][..], &["-p", "99999"], &["-t", "0"], &["-U", "a", "-p", "1"]] {
+        let ended = imageio_nbd(dir().path(), arguments).unwrap();
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.err.starts_with("error: "), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_pid_file_that_can_not_be_written() {
+    let server = FakeServer::builder().start().unwrap();
+    let dir = dir();
+    let pidfile = dir.path().join("no/pid");
+    let ended =
+        imageio_nbd(dir.path(), &["-f", "-P", "no/pid", "-U", "sock", &format!("url={}", server.url())])
+            .unwrap();
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(
+        ended
+            .err
+            .starts_with(&format!("imageio-nbd: error: cannot write the pid file {}: ", pidfile.display())),
+        "{}",
+        ended.err
+    );
+    assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+}

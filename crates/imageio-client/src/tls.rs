@@ -76,7 +76,8 @@ pub(crate) fn explain(error: &rustls::Error) -> String {
         other => return other.to_string(),
     };
     match certificate {
-        CertificateError::UnknownIssuer => {
+        // The CA of an engine that was installed anew has the old one's name and another key: a bad signature.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the server's certificate is not signed by a CA that is trusted here: give the engine's CA with cafile=FILE"
                 .into()
         }
@@ -86,7 +87,8 @@ pub(crate) fn explain(error: &rustls::Error) -> String {
                 .into()
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("{NAME_MISMATCH} (it is for {})", presented.join(", "))
+            let names: Vec<_> = presented.iter().map(|name| bare_name(name)).collect();
+            format!("{NAME_MISMATCH} (it is for {})", names.join(", "))
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "the server's certificate has expired, or this host's clock is wrong".into()
@@ -100,6 +102,11 @@ pub(crate) fn explain(error: &rustls::Error) -> String {
         }
         other => format!("the server's certificate is refused: {other}"),
     }
+}
+
+/// `host` out of `DnsName("host")`.
+fn bare_name(presented: &str) -> &str {
+    presented.split_once('(').map_or(presented, |(_, name)| name).trim_matches(['"', ')'])
 }
 
 const NAME_MISMATCH: &str =
