@@ -4,16 +4,41 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use fake_imageio::{Backend, ClosedBy, FakeServer, Fault, Op, What};
-use support::door::{Door, Served, built};
-use support::image::{SIZE, guest_disk};
-use support::process::{Daemon, PATIENCE};
-use support::tools::NBDCOPY;
+use fake_imageio::{Backend, Builder, ClosedBy, FakeServer, Fault, Log, Op, What};
+use libtest_mimic::Arguments;
+use nbd::client::{NbdClient, handshake};
+use support::door::{Door, Served};
+use support::image::{SIZE, guest_disk, noise};
+use support::process::PATIENCE;
+use support::tools::{NBDCOPY, Tool, trial};
 use tempfile::TempDir;
+
+type Test = (&'static str, &'static [Tool], fn());
+
+const TESTS: &[Test] = &[
+    ("a_source_that_stalls_for_three_timeouts_loses_nothing_and_no_connection", &[NBDCOPY], stalling_source),
+    ("without_the_keeper_the_same_copy_fails", &[NBDCOPY], stalling_source_without_keeper),
+    ("a_failed_keep_alive_makes_the_copy_fail", &[NBDCOPY], failed_keep_alive),
+    ("little_memory_at_rest_and_bounded_memory_at_work", &[NBDCOPY], memory_is_bounded),
+    ("servers_without_flush_stay_usable_after_a_pause", &[], pause_without_flush),
+    ("read_only_tickets_stay_usable_after_a_pause", &[], pause_of_a_read_only_ticket),
+];
+
+fn main() -> ExitCode {
+    let test = |(name, tools, run): &Test| {
+        let run = *run;
+        trial(*name, tools, move || {
+            run();
+            Ok(())
+        })
+    };
+    libtest_mimic::run(&Arguments::from_args(), TESTS.iter().map(test).collect()).exit_code()
+}
 
 /// After which the server closes an idle connection; the keeper is eight times as fast.
 const INACTIVITY: Duration = Duration::from_secs(2);
@@ -59,14 +84,10 @@ impl StallingCopy {
     }
 }
 
-#[test]
-fn a_source_that_stalls_for_three_timeouts_loses_nothing_and_no_connection() {
-    if NBDCOPY.find().is_none() {
-        return eprintln!("not tested: nbdcopy is missing");
-    }
+fn stalling_source() {
     let copy = StallingCopy::half_way(KEEP_ALIVE);
     // The keeper's requests tell the time: 24 of them on one connection take three timeouts.
-    let stalled = |log: &fake_imageio::Log| {
+    let stalled = |log: &Log| {
         log.connections
             .iter()
             .any(|connection| log.on(connection.id).filter(|request| request.op == Op::Flush).count() >= 24)
@@ -82,25 +103,17 @@ fn a_source_that_stalls_for_three_timeouts_loses_nothing_and_no_connection() {
     assert!(server.accepted() <= 5, "{:?}", log.connections);
 }
 
-#[test]
-fn without_the_keeper_the_same_copy_fails() {
-    if NBDCOPY.find().is_none() {
-        return eprintln!("not tested: nbdcopy is missing");
-    }
+fn stalling_source_without_keeper() {
     let copy = StallingCopy::half_way("keep-alive=0");
     assert!(copy.server.wait_for(PATIENCE, |log| log.open().count() == 0));
     let (copied, ended, ..) = copy.finish();
     assert!(!copied && !ended);
 }
 
-#[test]
-fn a_failed_keep_alive_makes_the_copy_fail() {
-    if NBDCOPY.find().is_none() {
-        return eprintln!("not tested: nbdcopy is missing");
-    }
+fn failed_keep_alive() {
     let copy = StallingCopy::half_way(KEEP_ALIVE);
     copy.server.fault(Fault::on(Op::Flush).then(What::Status { status: 500, text: "disk full".into() }));
-    let failed = |log: &fake_imageio::Log| log.of(Op::Flush).any(|flush| flush.status == Some(500));
+    let failed = |log: &Log| log.of(Op::Flush).any(|flush| flush.status == Some(500));
     assert!(copy.server.wait_for(PATIENCE, failed));
     let (copied, ended, ..) = copy.finish();
     assert!(!copied && !ended);
@@ -113,21 +126,18 @@ fn memory(pid: u32, figure: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-#[test]
-fn little_memory_at_rest_and_bounded_memory_at_work() {
+fn memory_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let size = 1 << 30;
-    let server = FakeServer::builder().size(size).backend(Backend::Null).start().unwrap();
+    let size = 256 << 20;
+    // A server slow enough for the clients to have as much in flight as they are let.
+    let slow = Fault::on(Op::Put).every().then(What::Delay(Duration::from_millis(30)));
+    let server = FakeServer::builder().size(size).backend(Backend::Null).fault(slow).start().unwrap();
     let served = Door::ImageioNbd.serve(dir.path(), &[format!("url={}", server.url())]).unwrap();
     let at_rest = memory(served.id(), "VmRSS");
-    eprintln!("at rest: {at_rest} KiB");
     assert!(at_rest < 16 << 10, "{at_rest} KiB at rest");
-    if NBDCOPY.find().is_none() {
-        return eprintln!("not tested at work: nbdcopy is missing");
-    }
     // virt-v2v's settings: up to four NBD connections, sixteen requests of 4 MiB on each.
     let image = dir.path().join("image");
-    fs::File::create(&image).unwrap().set_len(size).unwrap();
+    fs::write(&image, noise(size as usize, 1)).unwrap();
     let settings = [
         "--request-size=4194304",
         "--requests=16",
@@ -138,49 +148,45 @@ fn little_memory_at_rest_and_bounded_memory_at_work() {
     ];
     let status = Command::new(NBDCOPY.path()).args(settings).arg(&image).arg(served.uri()).status().unwrap();
     assert!(status.success());
+    let written: u64 = server.log().of(Op::Put).map(|put| put.size).sum();
+    assert_eq!(written, size);
     let at_most = memory(served.id(), "VmHWM");
-    eprintln!("at most: {at_most} KiB");
     assert!(at_most < 128 << 10, "{at_most} KiB at most");
     assert!(served.finish().unwrap().0.success());
 }
 
-/// A server that can't flush, or a ticket that can't be written, and yet a transfer that survives a pause.
-#[test]
-fn servers_without_flush_and_read_only_tickets_stay_usable_after_a_pause() {
-    for read_only in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let server = FakeServer::builder()
-            .flush(false)
-            .read_only(read_only)
-            .inactivity_timeout(Some(INACTIVITY))
-            .start()
-            .unwrap();
-        let mut command = Command::new(built("imageio-nbd"));
-        command.args(["-f", "-v", "-U", "sock", KEEP_ALIVE, &format!("url={}", server.url())]);
-        if read_only {
-            command.arg("-r");
-        }
-        let mut served = Daemon::spawn(command.current_dir(dir.path())).unwrap();
-        served.wait_for_line(|line| line.contains("listening: ").then_some(())).unwrap();
-        let mut stream = std::os::unix::net::UnixStream::connect(dir.path().join("sock")).unwrap();
-        let export = nbd::client::handshake(&mut stream, b"").unwrap();
-        let mut client = nbd::client::NbdClient::new(stream, &export);
-        let work = |client: &mut nbd::client::NbdClient<_>| {
-            if !read_only {
-                client.write_all(&[7; 512]).unwrap();
-            }
-            std::io::Read::read_exact(client, &mut [0; 512]).unwrap();
-        };
-        work(&mut client);
-        let pause_is_over =
-            |log: &fake_imageio::Log| log.of(Op::Get).filter(|get| get.size == 1).count() >= 25;
-        assert!(server.wait_for(PATIENCE, pause_is_over));
-        work(&mut client);
-        let log = server.log();
-        let closed = log.connections.iter().filter(|connection| connection.closed.is_some());
-        assert_eq!(closed.count(), 1, "none but that of OPTIONS: {:?}", log.connections);
-        assert_eq!(server.log().of(Op::Flush).count(), 0);
-        drop(client);
-        assert!(served.terminate().unwrap().success(), "{:?}", served.said());
-    }
+fn pause_without_flush() {
+    let server = FakeServer::builder().flush(false);
+    survives_a_pause(server, &[], |client| {
+        client.write_all(&[7; 512]).unwrap();
+        client.read_exact(&mut [0; 512]).unwrap();
+    });
+}
+
+fn pause_of_a_read_only_ticket() {
+    let server = FakeServer::builder().read_only(true);
+    survives_a_pause(server, &["-r"], |client| client.read_exact(&mut [0; 512]).unwrap());
+}
+
+/// Works, waits for three timeouts, and works again.
+fn survives_a_pause(server: Builder, options: &[&str], work: fn(&mut NbdClient<UnixStream>)) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server.inactivity_timeout(Some(INACTIVITY)).start().unwrap();
+    let mut parameters = vec![format!("url={}", server.url()), KEEP_ALIVE.into()];
+    parameters.extend(options.iter().map(ToString::to_string));
+    let served = Door::ImageioNbd.serve(dir.path(), &parameters).unwrap();
+    let mut stream = UnixStream::connect(served.socket()).unwrap();
+    let export = handshake(&mut stream, b"").unwrap();
+    let mut client = NbdClient::new(stream, &export);
+    work(&mut client);
+    let pause_is_over = |log: &Log| log.of(Op::Get).filter(|get| get.size == 1).count() >= 25;
+    assert!(server.wait_for(PATIENCE, pause_is_over));
+    work(&mut client);
+    let log = server.log();
+    let closed = log.connections.iter().filter(|connection| connection.closed.is_some());
+    assert_eq!(closed.count(), 1, "none but that of OPTIONS: {:?}", log.connections);
+    assert_eq!(log.of(Op::Flush).count(), 0);
+    drop(client);
+    let (status, said) = served.finish().unwrap();
+    assert!(status.success(), "{said}");
 }
