@@ -128,9 +128,10 @@ fn memory(pid: u32, figure: &str) -> u64 {
 
 fn memory_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let size = 256 << 20;
+    // nbdcopy's threads take 128 MiB each: this is work for all four.
+    let size = 512 << 20;
     // A server slow enough for the clients to have as much in flight as they are let.
-    let slow = Fault::on(Op::Put).every().then(What::Delay(Duration::from_millis(30)));
+    let slow = Fault::on(Op::Put).every().then(What::Delay(Duration::from_millis(10)));
     let server = FakeServer::builder().size(size).backend(Backend::Null).fault(slow).start().unwrap();
     let served = Door::ImageioNbd.serve(dir.path(), &[format!("url={}", server.url())]).unwrap();
     let at_rest = memory(served.id(), "VmRSS");

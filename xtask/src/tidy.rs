@@ -83,8 +83,7 @@ mod tests {
             fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(crates.len(), MAY_USE.len(), "each crate has its line in MAY_USE");
         for (name, may_use) in MAY_USE {
-            let tree =
-                cmd!(sh, "cargo tree --package {name} --edges normal,build --prefix none");
+            let tree = cmd!(sh, "cargo tree --package {name} --edges normal,build --prefix none");
             let tree = tree.quiet().read().unwrap();
             let used =
                 tree.lines().filter(|line| line.contains("(/")).filter_map(|line| line.split(' ').next());

@@ -317,7 +317,8 @@ impl Connection {
             Err(_) => false,
         };
         let outcome = match result {
-            Ok(_) if !sent.is_whole() => {
+            // hyper may have taken in more of the body than the server did.
+            Ok(_) if !sent.is_whole() || open.driver.send_error().is_some() => {
                 Err(Failure::Nonsense("it came before the whole request was sent".into()))
             }
             other => other,

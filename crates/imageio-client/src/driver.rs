@@ -108,6 +108,8 @@ impl Driver {
             let timeout = Timespec::try_from(left).ok();
             match poll(&mut [PollFd::new(&self.readiness.socket, events)], timeout.as_ref()) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                // A hang-up while nothing is waited for, as after sending broke: it would be reported for ever.
+                Ok(_) if events.is_empty() => return Err(Stalled::Closed),
                 Ok(_) => return Ok(()),
                 Err(error) => return Err(Stalled::Io(error.into())),
             }

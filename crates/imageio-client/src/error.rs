@@ -142,7 +142,10 @@ impl Error {
     /// Whether the connection was already gone when the request was to be sent, so that it had no effect.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Self::Lost { unsent: true, .. } | Self::Resolve { .. } | Self::Connect { .. })
+        matches!(
+            self,
+            Self::Lost { unsent: true, .. } | Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. }
+        )
     }
 }
 

@@ -201,14 +201,15 @@ impl hyper::rt::Write for Stream {
         }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Transport::Tls(tls) = &mut self.transport {
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Transport::Tls(tls) = &mut this.transport {
             tls.send_close_notify();
-            // A farewell: no one waits for it.
-            let _ = self.as_mut().poll_flush(cx);
+            // A farewell: no one waits for it, and its failure says nothing of the request.
+            let _ = send_records(&this.readiness, tls);
         }
         // The server may have closed before.
-        let _ = self.readiness.socket.shutdown(std::net::Shutdown::Write);
+        let _ = this.readiness.socket.shutdown(std::net::Shutdown::Write);
         Poll::Ready(Ok(()))
     }
 }

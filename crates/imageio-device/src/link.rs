@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use block_device::{Errno, Error};
 use bytes::Bytes;
-use imageio_client::{Connection, Connector, Flush};
+use imageio_client::{Connection, Connector, Flush, StatusCode};
 
 use crate::error::{Kind, device_error};
 
@@ -150,6 +150,19 @@ impl Link {
         (self.dirty && (gone || (server_failed && kind != Kind::Read))) || on_its_way
     }
 
+    /// Whether nothing was at stake in a keep-alive that failed, and later requests may well succeed.
+    fn is_harmless(&self, error: &imageio_client::Error) -> bool {
+        match error.status() {
+            _ if self.dirty => false,
+            // It is opened again when it is needed.
+            None => self.connection.is_none(),
+            // The ticket won't get better.
+            Some(StatusCode::FORBIDDEN) => false,
+            // There may be nothing to read: an empty disk, or a server that can only be written to.
+            Some(_) => self.means.keep_alive == KeepAlive::ReadOneByte,
+        }
+    }
+
     fn keep_alive_once(&mut self) -> imageio_client::Result<()> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let result = match self.means.keep_alive {
@@ -197,9 +210,8 @@ impl conn_pool::Connection for Link {
                 }
                 Ok(())
             }
-            // Nothing was at stake: it is opened again when it is needed.
-            Err(error) if !self.dirty && self.connection.is_none() && error.status().is_none() => {
-                log::info!("an idle connection was lost: {error}");
+            Err(error) if self.is_harmless(&error) => {
+                log::info!("keeping an idle connection alive: {error}");
                 Ok(())
             }
             Err(error) => {
