@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Devices on a fake server.
+#![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
+#![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
+
+use std::fmt::{Debug, Display};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use block_device::{BlockDevice, Errno, Error, Result, ZeroFlags};
+use bytes::Bytes;
+use fake_imageio::{DEFAULT_TICKET, FakeServer, Fault, Gate, Op, What};
+use imageio_client::Timeouts;
+use imageio_device::{Device, Settings, Transfer, UrlSource};
+
+/// Longer than anything here takes; only a failing test waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const FUA: ZeroFlags = ZeroFlags { fua: true, no_hole: false, fast: false };
+pub const NO_FUA: ZeroFlags = ZeroFlags { fua: false, no_hole: false, fast: false };
+
+/// A request of a device, whatever it is.
+pub type Request = fn(&Device) -> Result<()>;
+
+pub const READ: Request = |device| device.read(0, &mut [0; 4]);
+pub const WRITE: Request = |device| device.write(0, Bytes::from_static(b"more"), false);
+pub const ZERO: Request = |device| device.zero(0, 4, NO_FUA);
+pub const FLUSH: Request = |device| device.flush();
+pub const ALL: [Request; 4] = [READ, WRITE, ZERO, FLUSH];
+
+/// For this server, without a keeper.
+pub fn settings(server: &FakeServer) -> Settings {
+    Settings {
+        cafile: server.cafile().map(Path::to_owned),
+        keep_alive: None,
+        timeouts: Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE },
+        ..Settings::new(UrlSource::Inline(server.url()))
+    }
+}
+
+pub fn start(settings: Settings) -> Device {
+    Transfer::open(settings).unwrap().start().unwrap()
+}
+
+pub fn device(server: &FakeServer) -> Device {
+    start(settings(server))
+}
+
+/// A device of one connection, which has written `unflushed` to the start of the disk.
+pub fn device_with(server: &FakeServer, unflushed: &'static [u8]) -> Device {
+    let device = start(Settings { connections: 1, ..settings(server) });
+    device.write(0, Bytes::from_static(unflushed), false).unwrap();
+    device
+}
+
+/// Uses `n` connections at the same time, writing `byte` all over the first `n` times 4 KiB.
+pub fn use_connections(server: &FakeServer, device: &Device, n: usize, byte: u8) {
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Put).every().then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        for i in 0..n as u64 {
+            scope.spawn(move || device.write(i * 4096, vec![byte; 4096].into(), false).unwrap());
+        }
+        let reached = gate.wait_reached(n, PATIENCE);
+        server.clear_faults();
+        gate.open();
+        assert!(reached, "not {n} connections at the same time");
+    });
+}
+
+/// The text of an error: one line, which keeps the ticket secret.
+#[track_caller]
+pub fn line(error: &(impl Debug + Display)) -> String {
+    let text = error.to_string();
+    assert_eq!(text.lines().count(), 1, "{text:?}");
+    let all = format!("{error} {error:?}");
+    assert!(!all.contains(DEFAULT_TICKET), "{all}");
+    text
+}
+
+#[track_caller]
+pub fn error<T: Debug>(result: Result<T>) -> Error {
+    let error = result.unwrap_err();
+    line(&error);
+    error
+}
+
+/// Every request fails from now on, and so does `close`.
+#[track_caller]
+pub fn assert_fails_for_good(device: &Device, errno: Errno) {
+    assert_eq!(device.failure().map(|error| error.errno()), Some(errno));
+    for request in ALL {
+        let error = error(request(device));
+        assert_eq!(error.errno(), errno);
+        assert!(error.to_string().contains("data may be lost"), "{error}");
+    }
+    assert_eq!(error(device.close()).errno(), errno);
+}
+
+/// Closes the device, and checks that nothing is left unflushed or open.
+#[track_caller]
+pub fn close_well(server: &FakeServer, device: &Device) {
+    device.close().unwrap();
+    assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
+    assert_eq!(server.log().lost_unflushed(), 0);
+}
+
+/// Waits for a failure that comes without a request.
+#[track_caller]
+pub fn await_failure(device: &Device) -> Error {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(failure) = device.failure() {
+            return failure;
+        }
+        assert!(Instant::now() < deadline, "no failure");
+        thread::yield_now();
+    }
+}
+
+/// Closes every idle connection, and comes back when that can be seen from outside.
+pub fn close_idle(server: &FakeServer) {
+    server.close_idle();
+    assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
+    // The log has it before the socket is closed; the server's one thread does that before it answers anyone.
+    let mut other = TcpStream::connect(server.addr()).unwrap();
+    other.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    other.read_exact(&mut [0]).unwrap();
+}
+
+/// Runs a test that may hang if it fails.
+pub fn within_a_minute(test: impl FnOnce() + Send + 'static) {
+    let (done, end) = mpsc::channel();
+    let test = move || {
+        test();
+        done.send(()).unwrap();
+    };
+    let thread = thread::Builder::new().name("test".to_owned()).spawn(test).unwrap();
+    match end.recv_timeout(Duration::from_secs(60)) {
+        Ok(()) => thread.join().unwrap(),
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("a deadlock: not done within 60 s"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+/// An abstract socket that no other process uses.
+pub fn abstract_socket(name: &str) -> String {
+    format!("\0imageio-{name}-{}", std::process::id())
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Refusals and lost connections: what is tried again, what fails, and what fails for good.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+mod common;
+
+use std::time::Duration;
+
+use block_device::{BlockDevice, Errno};
+use bytes::Bytes;
+use common::{
+    ALL, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_well, device, device_with, error,
+    settings, start,
+};
+use fake_imageio::{Certificate, FakeServer, Fault, Op, What};
+use imageio_client::Timeouts;
+use imageio_device::Settings;
+
+fn status(status: u16) -> What {
+    What::Status { status, text: "for a reason".to_owned() }
+}
+
+#[test]
+fn a_refusal_has_the_errno_that_fits() {
+    let cases: [(u16, Errno, Errno); 7] = [
+        // status, of a read, of a write
+        (403, Errno::Perm, Errno::Perm),
+        (416, Errno::Inval, Errno::NoSpc),
+        (400, Errno::Inval, Errno::Inval),
+        (404, Errno::Io, Errno::Io),
+        (409, Errno::Io, Errno::Io),
+        (500, Errno::Io, Errno::Io),
+        (503, Errno::Io, Errno::Io),
+    ];
+    let server = FakeServer::builder().start().unwrap();
+    let device = device(&server);
+    for (code, of_read, of_write) in cases {
+        for (request, op, errno) in
+            [(READ, Op::Get, of_read), (WRITE, Op::Put, of_write), (ZERO, Op::Zero, of_write)]
+        {
+            server.fault(Fault::on(op).then(status(code)));
+            let error = error(request(&device));
+            assert_eq!(error.errno(), errno, "{error}");
+            assert!(error.to_string().contains("for a reason"), "{error}");
+            // Nothing was at stake.
+            request(&device).unwrap();
+            device.flush().unwrap();
+        }
+    }
+    close_well(&server, &device);
+}
+
+#[test]
+fn a_refused_flush_ends_everything() {
+    for (code, errno) in [(403, Errno::Perm), (400, Errno::Inval), (500, Errno::Io)] {
+        let server = FakeServer::builder().fault(Fault::on(Op::Flush).then(status(code))).start().unwrap();
+        let device = device_with(&server, b"data");
+        assert_eq!(error(device.flush()).errno(), errno);
+        assert_fails_for_good(&device, errno);
+    }
+}
+
+#[test]
+fn a_refused_last_flush_makes_closing_fail() {
+    let server = FakeServer::builder().fault(Fault::on(Op::Flush).then(status(500))).start().unwrap();
+    let device = device_with(&server, b"data");
+    let error = error(device.close());
+    assert!(error.to_string().contains("data may be lost") && error.to_string().contains("for a reason"));
+}
+
+#[test]
+fn a_server_that_fails_a_write_may_have_lost_the_unflushed_ones() {
+    for (request, op) in [(WRITE, Op::Put), (ZERO, Op::Zero)] {
+        let server = FakeServer::builder().start().unwrap();
+        let device = device_with(&server, b"data");
+        server.fault(Fault::on(op).then(status(500)));
+        assert_eq!(error(request(&device)).errno(), Errno::Io);
+        assert_fails_for_good(&device, Errno::Io);
+    }
+}
+
+#[test]
+fn a_failed_read_loses_nothing_while_the_connection_stays() {
+    let server = FakeServer::builder().start().unwrap();
+    let device = device_with(&server, b"data");
+    server.fault(Fault::on(Op::Get).then(status(500)));
+    assert_eq!(error(READ(&device)).errno(), Errno::Io);
+    READ(&device).unwrap();
+    assert_eq!(server.accepted(), 2);
+    close_well(&server, &device);
+}
+
+#[test]
+fn a_cancelled_ticket_loses_what_is_unflushed() {
+    for request in ALL {
+        let server = FakeServer::builder().start().unwrap();
+        let device = device_with(&server, b"data");
+        server.cancel_ticket();
+        assert_eq!(error(request(&device)).errno(), Errno::Perm);
+        assert_fails_for_good(&device, Errno::Perm);
+    }
+}
+
+#[test]
+fn a_connection_closed_while_idle_is_opened_again_if_nothing_is_unflushed() {
+    for request in [READ, WRITE, ZERO] {
+        let server = FakeServer::builder().start().unwrap();
+        let device = device_with(&server, b"data");
+        device.flush().unwrap();
+        close_idle(&server);
+        let accepted = server.accepted();
+        request(&device).unwrap();
+        assert_eq!(server.accepted(), accepted + 1);
+        device.close().unwrap();
+        assert_eq!(server.log().lost_unflushed(), 0);
+    }
+}
+
+#[test]
+fn a_read_that_breaks_off_is_done_again_if_nothing_is_unflushed() {
+    for what in [What::Reset { after: 3 }, What::Close { after: 3 }, What::LoseAnswer] {
+        let server = FakeServer::builder().start().unwrap();
+        let device = device_with(&server, b"data");
+        device.flush().unwrap();
+        server.fault(Fault::on(Op::Get).then(what));
+        let mut back = [0; 5];
+        device.read(0, &mut back).unwrap();
+        assert_eq!(&back, b"data\0");
+        assert_eq!(server.accepted(), 3);
+        close_well(&server, &device);
+    }
+}
+
+#[test]
+fn a_read_that_breaks_off_again_and_again_fails() {
+    let server = FakeServer::builder().start().unwrap();
+    let device = device_with(&server, b"data");
+    device.flush().unwrap();
+    server.fault(Fault::on(Op::Get).every().then(What::Close { after: 3 }));
+    assert_eq!(error(READ(&device)).errno(), Errno::Io);
+    assert_eq!(server.accepted(), 3);
+    server.clear_faults();
+    READ(&device).unwrap();
+    close_well(&server, &device);
+}
+
+#[test]
+fn a_connection_lost_with_unflushed_writes_ends_everything() {
+    for request in ALL {
+        let server = FakeServer::builder().start().unwrap();
+        let device = device_with(&server, b"data");
+        close_idle(&server);
+        let accepted = server.accepted();
+        let error = error(request(&device));
+        assert!(error.to_string().contains("data may be lost"), "{error}");
+        assert_fails_for_good(&device, Errno::Io);
+        assert_eq!(server.accepted(), accepted);
+    }
+}
+
+#[test]
+fn a_read_that_breaks_off_with_unflushed_writes_ends_everything() {
+    let server = FakeServer::builder().fault(Fault::on(Op::Get).nth(2).then(What::Reset { after: 2 }));
+    let server = server.start().unwrap();
+    let device = device_with(&server, b"data");
+    assert_eq!(error(READ(&device)).errno(), Errno::Io);
+    assert_fails_for_good(&device, Errno::Io);
+}
+
+#[test]
+fn a_write_without_an_answer_ends_everything() {
+    let reset = What::Reset { after: 2 };
+    for what in [What::LoseAnswer, reset, What::Close { after: 2 }, What::NoAnswer] {
+        let server = FakeServer::builder().fault(Fault::on(Op::Put).then(what)).start().unwrap();
+        // Only the last one waits so long.
+        let timeouts = Timeouts { operation: Duration::from_millis(100), ..settings(&server).timeouts };
+        let device = start(Settings { timeouts, ..settings(&server) });
+        // Even a durable one: it may still come true, after a later one.
+        assert_eq!(error(device.write(0, Bytes::from_static(b"data"), true)).errno(), Errno::Io);
+        assert_fails_for_good(&device, Errno::Io);
+        assert_eq!(server.accepted(), 2);
+    }
+}
+
+#[test]
+fn a_server_that_closes_after_an_unflushed_write_ends_everything() {
+    let server = FakeServer::builder().start().unwrap();
+    let device = device_with(&server, b"data");
+    device.flush().unwrap();
+    // As a success that says `connection: close`.
+    server.fault(Fault::on(Op::Put).then(What::AnswerEarly { status: 200, text: String::new() }));
+    let error = error(WRITE(&device));
+    assert!(error.to_string().contains("data may be lost: the server closed a connection"), "{error}");
+    assert_fails_for_good(&device, Errno::Io);
+}
+
+#[test]
+fn a_server_that_closes_after_a_durable_write_is_connected_again() {
+    let server = FakeServer::builder().start().unwrap();
+    let device = device_with(&server, b"data");
+    server.fault(Fault::on(Op::Put).then(What::AnswerEarly { status: 200, text: String::new() }));
+    device.write(0, Bytes::from_static(b"safe"), true).unwrap();
+    WRITE(&device).unwrap();
+    assert_eq!(server.accepted(), 3);
+    device.close().unwrap();
+}
+
+#[test]
+fn a_connection_that_can_not_be_opened_fails_one_request() {
+    for request in [READ, WRITE, ZERO] {
+        let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
+        let device = device(&server);
+        server.fault(Fault::on(Op::Accept).then(What::Close { after: 0 }));
+        let error = error(request(&device));
+        assert_eq!((error.errno(), device.failure()), (Errno::Io, None), "{error}");
+        request(&device).unwrap();
+        assert_eq!(server.accepted(), 3);
+        close_well(&server, &device);
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_fails_requests_but_not_for_good() {
+    let mut server = FakeServer::builder().start().unwrap();
+    let device = device_with(&server, b"data");
+    device.flush().unwrap();
+    server.shutdown();
+    for request in [READ, WRITE, ZERO] {
+        assert_eq!(error(request(&device)).errno(), Errno::Io);
+    }
+    assert_eq!(device.failure(), None);
+    device.flush().unwrap();
+    device.close().unwrap();
+}
