@@ -14,11 +14,12 @@ pub(crate) type Slot = usize;
 
 pub(crate) struct State<C: Connection> {
     slots: Vec<SlotState<C>>,
-    /// Idle slots, the last used one on top: connections beyond the need stay unused.
+    /// Idle slots, in the order of their last request, the latest on top: connections beyond the need stay unused.
     idle: Vec<Slot>,
     /// In the order of their tickets.
     waiters: VecDeque<Waiter<C>>,
     next_ticket: u64,
+    requests: u64,
     failure: Option<C::Error>,
     closed: bool,
     pub(crate) flushes: FlushTurns<C::Error>,
@@ -28,7 +29,10 @@ struct SlotState<C> {
     /// `None` while someone has it, and for ever once it is gone.
     connection: Option<C>,
     gone: bool,
+    /// By a request or by the keeper.
     last_used: Instant,
+    /// The number of the last request that got it; flushes and the keeper don't count.
+    last_request: u64,
     /// Dirty when it was taken: what a flush that starts meanwhile has to wait for.
     dirty_when_taken: bool,
 }
@@ -67,13 +71,20 @@ impl<C: Connection> State<C> {
     pub(crate) fn new(connections: impl IntoIterator<Item = C>, now: Instant) -> Self {
         let slots: Vec<_> = connections
             .into_iter()
-            .map(|c| SlotState { connection: Some(c), gone: false, last_used: now, dirty_when_taken: false })
+            .map(|c| SlotState {
+                connection: Some(c),
+                gone: false,
+                last_used: now,
+                last_request: 0,
+                dirty_when_taken: false,
+            })
             .collect();
         Self {
             idle: (0..slots.len()).rev().collect(),
             slots,
             waiters: VecDeque::new(),
             next_ticket: 0,
+            requests: 0,
             failure: None,
             closed: false,
             flushes: FlushTurns::default(),
@@ -125,6 +136,7 @@ impl<C: Connection> State<C> {
 
     pub(crate) fn take(&mut self, wants: Wants, ticket: u64) -> Taken<C> {
         if let Some(at) = self.idle.iter().rposition(|&slot| wants.includes(slot)) {
+            self.given(self.idle[at], &wants);
             return Taken::Now(self.take_idle(at));
         }
         let (hand, receiver) = bounded(1);
@@ -154,12 +166,21 @@ impl<C: Connection> State<C> {
         (slot, connection)
     }
 
+    /// Takes note of who gets a connection: a request, or one that looks after connections.
+    fn given(&mut self, slot: Slot, wants: &Wants) {
+        if matches!(wants, Wants::Any) {
+            self.requests += 1;
+            self.slots[slot].last_request = self.requests;
+        }
+    }
+
     /// Hands the connection to the first that waits for it, or lets it be idle.
     pub(crate) fn put_back(&mut self, slot: Slot, mut connection: C, now: Instant) {
         self.slots[slot].last_used = now;
         self.slots[slot].dirty_when_taken = connection.is_dirty();
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.wants.includes(slot)) {
             let waiter = self.waiters.remove(at).expect("the position was just found");
+            self.given(slot, &waiter.wants);
             match waiter.hand.try_send((slot, connection)) {
                 Ok(()) => return,
                 // The waiter is gone: its thread panicked.
@@ -167,7 +188,9 @@ impl<C: Connection> State<C> {
             }
         }
         self.slots[slot].connection = Some(connection);
-        self.idle.push(slot);
+        let latest = self.slots[slot].last_request;
+        let at = self.idle.partition_point(|&idle| self.slots[idle].last_request <= latest);
+        self.idle.insert(at, slot);
     }
 
     /// The connection will never come back: those that wait for nothing else are sent away.

@@ -324,6 +324,22 @@ fn the_keeper_uses_what_was_idle_for_long_and_nothing_else() {
 }
 
 #[test]
+fn neither_the_keeper_nor_a_flush_brings_connections_into_use_that_no_request_needed() {
+    let setup = Setup::new(3);
+    let in_use = setup.pool.get().unwrap().id;
+    for _ in 0..3 {
+        setup.pass(LIMIT);
+        setup.pool.keep_alive(LIMIT);
+        let guard = setup.pool.get().unwrap();
+        assert_eq!(guard.id, in_use);
+        guard.write();
+        drop(guard);
+        setup.pool.flush().unwrap();
+    }
+    assert_eq!(setup.world.kept_alive.load(SeqCst), 9);
+}
+
+#[test]
 fn the_keeper_leaves_the_others_free_while_it_uses_one() {
     let setup = Setup::new(2);
     setup.pass(LIMIT);

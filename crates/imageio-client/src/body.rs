@@ -4,8 +4,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,22 +17,11 @@ static ZEROES: [u8; ZERO_CHUNK] = [0; ZERO_CHUNK];
 pub(crate) struct RequestBody {
     source: Source,
     left: u64,
-    sent: Arc<AtomicBool>,
 }
 
 enum Source {
     Chunks(VecDeque<Bytes>),
     Zeroes,
-}
-
-/// Tells whether a body went out to its last byte.
-#[derive(Clone)]
-pub(crate) struct Sent(Arc<AtomicBool>);
-
-impl Sent {
-    pub(crate) fn is_whole(&self) -> bool {
-        self.0.load(Relaxed)
-    }
 }
 
 impl RequestBody {
@@ -54,16 +41,12 @@ impl RequestBody {
     }
 
     fn new(source: Source, left: u64) -> Self {
-        Self { source, left, sent: Arc::new(AtomicBool::new(left == 0)) }
+        Self { source, left }
     }
 
     /// In bytes, before anything was sent.
     pub(crate) fn len(&self) -> u64 {
         self.left
-    }
-
-    pub(crate) fn sent(&self) -> Sent {
-        Sent(Arc::clone(&self.sent))
     }
 
     fn next_chunk(&mut self) -> Option<Bytes> {
@@ -87,9 +70,6 @@ impl Body for RequestBody {
         let chunk = self.next_chunk();
         if let Some(chunk) = &chunk {
             self.left -= chunk.len() as u64;
-        }
-        if self.left == 0 {
-            self.sent.store(true, Relaxed);
         }
         Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
     }

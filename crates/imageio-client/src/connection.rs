@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, RANGE};
+use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, RANGE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
+use crate::answer::{
+    Exchanged, Failure, accepted, collected, content_range, discard, fill, refused, unsent_or_lost,
+    with_source,
+};
 use crate::body::RequestBody;
 use crate::capabilities::Capabilities;
 use crate::connector::Timeouts;
@@ -21,9 +23,6 @@ use crate::extents::{self, Extent, ExtentsContext};
 use crate::stream::Stream;
 use crate::url::TransferUrl;
 use crate::{Error, Result};
-
-/// How much of an error's text is read: the server sends one line.
-const ERROR_TEXT_LIMIT: usize = 4 << 10;
 
 /// How long an `OPTIONS` answer may be.
 const OPTIONS_LIMIT: usize = 64 << 10;
@@ -153,7 +152,7 @@ impl Connection {
             self.run("read the size", request, self.timeouts.data, async |response| {
                 match response.status() {
                     StatusCode::PARTIAL_CONTENT => fill(response, &mut first).await,
-                    StatusCode::RANGE_NOT_SATISFIABLE => discard(response, ERROR_TEXT_LIMIT).await,
+                    StatusCode::RANGE_NOT_SATISFIABLE => discard(response).await,
                     _ => Err(refused(response).await),
                 }
             })?;
@@ -273,15 +272,7 @@ impl Connection {
             if !expected.contains(&response.status()) {
                 return Err(refused(response).await);
             }
-            let mut bytes = Vec::new();
-            let mut body = response.into_body();
-            while let Some(data) = next_data(&mut body).await? {
-                if bytes.len() + data.len() > limit {
-                    return Err(Failure::Nonsense(format!("longer than {limit} bytes")));
-                }
-                bytes.extend_from_slice(&data);
-            }
-            Ok(bytes)
+            collected(response, limit).await
         })
     }
 
@@ -291,39 +282,37 @@ impl Connection {
         operation: &str,
         request: Request<RequestBody>,
         patience: Duration,
-        receive: impl AsyncFnOnce(Response<Incoming>) -> Result2<T>,
+        receive: impl AsyncFnOnce(Response<Incoming>) -> Exchanged<T>,
     ) -> Result<Answer<T>> {
         // Taken out: an early return closes the connection.
         let Some(mut open) = self.open.take() else {
             return Err(lost(operation, "it was closed before", true));
         };
-        let sent = request.body().sent();
+        let length = request.body().len();
+        let readiness = open.driver.readiness();
+        let start = readiness.sent();
+        let is_sent = || readiness.sent() - start >= length;
         // Slow storage may delay the answer, but not the taking in of the request.
         let data = self.timeouts.data;
-        let patience = || if sent.is_whole() { patience } else { data };
+        let patience = || if is_sent() { patience } else { data };
         let exchange = async {
             let response = open.sender.try_send_request(request).await.map_err(unsent_or_lost)?;
             let (status, headers) = (response.status(), response.headers().clone());
             let body = receive(response).await?;
             Ok(Answer { headers, status, body })
         };
-        let result = match open.driver.block_on(exchange, patience) {
-            Ok(result) => result,
-            Err(stalled) => Err(Failure::Stalled(stalled)),
+        let result =
+            open.driver.block_on(exchange, patience).unwrap_or_else(|stalled| Err(Failure::Stalled(stalled)));
+        let result = match result {
+            Ok(_) if !is_sent() => Err(Failure::Nonsense("it came before the whole request was sent".into())),
+            other => other,
         };
         // A body that didn't go out whole leaves the server reading the rest of it as the next request.
         let clean = match &result {
-            Ok(_) | Err(Failure::Refused { .. }) => sent.is_whole() && open.is_ready(patience),
+            Ok(_) | Err(Failure::Refused { closes: false, .. }) => is_sent() && open.is_ready(patience),
             Err(_) => false,
         };
-        let outcome = match result {
-            // hyper may have taken in more of the body than the server did.
-            Ok(_) if !sent.is_whole() || open.driver.send_error().is_some() => {
-                Err(Failure::Nonsense("it came before the whole request was sent".into()))
-            }
-            other => other,
-        };
-        let outcome = outcome.map_err(|failure| self.error(operation, patience(), &open, failure));
+        let outcome = result.map_err(|failure| self.error(operation, patience(), &open, failure));
         if clean {
             self.open = Some(open);
         }
@@ -341,7 +330,7 @@ impl Connection {
             reason: self.url.redact(reason),
         };
         match failure {
-            Failure::Refused { status, text } => Error::Status {
+            Failure::Refused { status, text, .. } => Error::Status {
                 operation: operation.to_owned(),
                 status,
                 explanation: self.url.redact(&String::from_utf8_lossy(&text)),
@@ -369,107 +358,6 @@ impl Open {
     }
 }
 
-/// Why an exchange failed, before it is put into words.
-enum Failure {
-    Refused {
-        status: StatusCode,
-        text: Vec<u8>,
-    },
-    Nonsense(String),
-    Http(hyper::Error),
-    /// Not a byte of the request went out.
-    Unsent(hyper::Error),
-    Stalled(Stalled),
-}
-
-type Result2<T> = std::result::Result<T, Failure>;
-
-fn unsent_or_lost(mut error: TrySendError<Request<RequestBody>>) -> Failure {
-    match error.take_message() {
-        Some(_) => Failure::Unsent(error.into_error()),
-        None => Failure::Http(error.into_error()),
-    }
-}
-
 fn lost(operation: &str, reason: &str, unsent: bool) -> Error {
     Error::Lost { operation: operation.to_owned(), reason: reason.to_owned(), unsent }
-}
-
-/// The next bytes of an answer.
-async fn next_data(body: &mut Incoming) -> Result2<Option<Bytes>> {
-    while let Some(frame) = body.frame().await {
-        // Trailers carry nothing for us.
-        if let Ok(data) = frame.map_err(Failure::Http)?.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
-}
-
-/// Takes in exactly `buf.len()` bytes.
-async fn fill(response: Response<Incoming>, buf: &mut [u8]) -> Result2<()> {
-    let announced = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if let Some(length) = announced.filter(|length| *length != buf.len().to_string()) {
-        return Err(Failure::Nonsense(format!("Content-Length: {length}, expected {}", buf.len())));
-    }
-    let mut body = response.into_body();
-    let mut filled = 0;
-    while let Some(data) = next_data(&mut body).await? {
-        let Some(room) = buf.get_mut(filled..filled + data.len()) else {
-            return Err(Failure::Nonsense(format!("more than the {} bytes asked for", buf.len())));
-        };
-        room.copy_from_slice(&data);
-        filled += data.len();
-    }
-    if filled < buf.len() {
-        return Err(Failure::Nonsense(format!("{filled} bytes instead of {}", buf.len())));
-    }
-    Ok(())
-}
-
-/// Expects 200, and takes in its body, which holds nothing.
-async fn accepted(response: Response<Incoming>) -> Result2<()> {
-    if response.status() != StatusCode::OK {
-        return Err(refused(response).await);
-    }
-    discard(response, ERROR_TEXT_LIMIT).await
-}
-
-async fn discard(response: Response<Incoming>, limit: usize) -> Result2<()> {
-    let mut body = response.into_body();
-    let mut length = 0;
-    while let Some(data) = next_data(&mut body).await? {
-        length += data.len();
-        if length > limit {
-            return Err(Failure::Nonsense(format!("longer than {limit} bytes")));
-        }
-    }
-    Ok(())
-}
-
-/// The server's refusal with its words, as far as they come: the connection may break off.
-async fn refused(response: Response<Incoming>) -> Failure {
-    let status = response.status();
-    let mut text = Vec::new();
-    let mut body = response.into_body();
-    while let Ok(Some(data)) = next_data(&mut body).await {
-        let room = ERROR_TEXT_LIMIT - text.len();
-        text.extend_from_slice(&data[..data.len().min(room)]);
-        if text.len() == ERROR_TEXT_LIMIT {
-            break;
-        }
-    }
-    Failure::Refused { status, text }
-}
-
-fn content_range(headers: &HeaderMap) -> Option<&str> {
-    headers.get(CONTENT_RANGE)?.to_str().ok()
-}
-
-/// hyper's own words with those of what caused them.
-fn with_source(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -116,6 +116,11 @@ impl Driver {
         }
     }
 
+    /// How far the connection's I/O is.
+    pub(crate) fn readiness(&self) -> Arc<Readiness> {
+        Arc::clone(&self.readiness)
+    }
+
     /// What broke sending, if anything did.
     pub(crate) fn send_error(&self) -> Option<String> {
         let error = self.readiness.send_error.lock().unwrap_or_else(PoisonError::into_inner);

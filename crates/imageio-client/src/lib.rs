@@ -5,6 +5,7 @@
 //! reopened here: whoever keeps several connections knows what is safe.
 
 mod address;
+mod answer;
 mod body;
 mod capabilities;
 mod connection;

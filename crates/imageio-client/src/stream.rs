@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -31,6 +31,8 @@ pub(crate) struct Readiness {
     pub(crate) want_write: AtomicBool,
     /// Bytes moved since the driver last looked.
     pub(crate) progress: AtomicBool,
+    /// Bytes of HTTP that the socket has taken since the connection was opened.
+    sent: AtomicU64,
     /// What broke sending. The server may have answered before it closed, so the answer is still waited for.
     pub(crate) send_error: Mutex<Option<io::Error>>,
 }
@@ -42,6 +44,7 @@ impl Readiness {
             want_read: AtomicBool::new(false),
             want_write: AtomicBool::new(false),
             progress: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
             send_error: Mutex::new(None),
         }
     }
@@ -50,6 +53,16 @@ impl Readiness {
         if n > 0 {
             self.progress.store(true, Relaxed);
         }
+    }
+
+    /// Bytes of HTTP that the socket has taken since the connection was opened.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    fn sent_more(&self, n: usize) {
+        self.moved(n);
+        self.sent.fetch_add(n as u64, Relaxed);
     }
 
     fn sending_is_broken(&self) -> bool {
@@ -71,7 +84,13 @@ impl Readiness {
 
 enum Transport {
     Plain { chunk: Box<[u8]> },
-    Tls(Box<ClientConnection>),
+    Tls(Box<Tls>),
+}
+
+struct Tls {
+    session: ClientConnection,
+    /// Plaintext that the session has taken, and whose records the socket has not.
+    unsent: usize,
 }
 
 /// The stream. It owns nothing that outlives the connection.
@@ -87,9 +106,9 @@ impl Stream {
     }
 
     /// A stream over a connected socket on which the TLS handshake is done.
-    pub(crate) fn tls(socket: Socket, mut tls: ClientConnection) -> io::Result<Self> {
-        tls.set_buffer_limit(Some(TLS_WRITE_BUFFER));
-        Self::new(socket, Transport::Tls(Box::new(tls)))
+    pub(crate) fn tls(socket: Socket, mut session: ClientConnection) -> io::Result<Self> {
+        session.set_buffer_limit(Some(TLS_WRITE_BUFFER));
+        Self::new(socket, Transport::Tls(Box::new(Tls { session, unsent: 0 })))
     }
 
     fn new(socket: Socket, transport: Transport) -> io::Result<Self> {
@@ -111,7 +130,7 @@ impl hyper::rt::Read for Stream {
         let this = &mut *self;
         let result = match &mut this.transport {
             Transport::Plain { chunk } => read_plain(&this.readiness, chunk, &mut buf),
-            Transport::Tls(tls) => read_tls(&this.readiness, tls, &mut buf),
+            Transport::Tls(tls) => read_tls(&this.readiness, &mut tls.session, &mut buf),
         };
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -174,10 +193,9 @@ impl hyper::rt::Write for Stream {
             return Poll::Pending;
         }
         let result = match &mut this.transport {
-            Transport::Plain { .. } => {
-                retry(|| (&this.readiness.socket).write_vectored(bufs)).inspect(|&n| this.readiness.moved(n))
-            }
-            Transport::Tls(tls) => write_tls(&this.readiness, tls, bufs),
+            Transport::Plain { .. } => retry(|| (&this.readiness.socket).write_vectored(bufs))
+                .inspect(|&n| this.readiness.sent_more(n)),
+            Transport::Tls(tls) => tls.write(&this.readiness, bufs),
         };
         match result {
             Ok(n) => Poll::Ready(Ok(n)),
@@ -195,7 +213,7 @@ impl hyper::rt::Write for Stream {
         if this.readiness.sending_is_broken() {
             return Poll::Pending;
         }
-        match send_records(&this.readiness, tls) {
+        match tls.send_records(&this.readiness) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => this.readiness.write_failed(error),
         }
@@ -204,9 +222,9 @@ impl hyper::rt::Write for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if let Transport::Tls(tls) = &mut this.transport {
-            tls.send_close_notify();
+            tls.session.send_close_notify();
             // A farewell: no one waits for it, and its failure says nothing of the request.
-            let _ = send_records(&this.readiness, tls);
+            let _ = tls.send_records(&this.readiness);
         }
         // The server may have closed before.
         let _ = this.readiness.socket.shutdown(std::net::Shutdown::Write);
@@ -214,26 +232,35 @@ impl hyper::rt::Write for Stream {
     }
 }
 
-/// Takes plaintext as far as the record buffer has room, and sends what the socket takes. `WouldBlock` only where
-/// nothing was taken.
-fn write_tls(readiness: &Readiness, tls: &mut ClientConnection, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-    let mut taken = tls.writer().write_vectored(bufs)?;
-    let sent = send_records(readiness, tls);
-    if taken == 0 && sent.is_ok() {
-        taken = tls.writer().write_vectored(bufs)?;
+impl Tls {
+    /// Takes plaintext as far as the record buffer has room, and sends what the socket takes. `WouldBlock` only where
+    /// nothing was taken.
+    fn write(&mut self, readiness: &Readiness, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut taken = self.take(bufs)?;
+        let sent = self.send_records(readiness);
+        if taken == 0 && sent.is_ok() {
+            taken = self.take(bufs)?;
+        }
+        match sent {
+            Err(error) if taken == 0 || error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
     }
-    match sent {
-        Err(error) if taken == 0 || error.kind() != io::ErrorKind::WouldBlock => Err(error),
-        _ => Ok(taken),
-    }
-}
 
-fn send_records(readiness: &Readiness, tls: &mut ClientConnection) -> io::Result<()> {
-    while tls.wants_write() {
-        let n = retry(|| tls.write_tls(&mut &readiness.socket))?;
-        readiness.moved(n);
+    fn take(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let taken = self.session.writer().write_vectored(bufs)?;
+        self.unsent += taken;
+        Ok(taken)
     }
-    Ok(())
+
+    fn send_records(&mut self, readiness: &Readiness) -> io::Result<()> {
+        while self.session.wants_write() {
+            let n = retry(|| self.session.write_tls(&mut &readiness.socket))?;
+            readiness.moved(n);
+        }
+        readiness.sent_more(std::mem::take(&mut self.unsent));
+        Ok(())
+    }
 }
 
 /// Repeats a system call that a signal interrupted.

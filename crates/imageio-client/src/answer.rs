@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Taking in answers, and what they can be instead of what was hoped for.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+
+use crate::body::RequestBody;
+use crate::driver::Stalled;
+
+/// How much of an error's text is read: the server sends one line.
+const ERROR_TEXT_LIMIT: usize = 4 << 10;
+
+/// Why an exchange failed, before it is put into words.
+pub(crate) enum Failure {
+    Refused {
+        status: StatusCode,
+        text: Vec<u8>,
+        /// The server announced to close: no use in sending on.
+        closes: bool,
+    },
+    Nonsense(String),
+    Http(hyper::Error),
+    /// Not a byte of the request went out.
+    Unsent(hyper::Error),
+    Stalled(Stalled),
+}
+
+/// The result of a part of an exchange.
+pub(crate) type Exchanged<T> = std::result::Result<T, Failure>;
+
+/// hyper gives back a request of which it has sent nothing.
+pub(crate) fn unsent_or_lost(mut error: TrySendError<Request<RequestBody>>) -> Failure {
+    match error.take_message() {
+        Some(_) => Failure::Unsent(error.into_error()),
+        None => Failure::Http(error.into_error()),
+    }
+}
+
+/// The next bytes of an answer.
+async fn next_data(body: &mut Incoming) -> Exchanged<Option<Bytes>> {
+    while let Some(frame) = body.frame().await {
+        // Trailers carry nothing for us.
+        if let Ok(data) = frame.map_err(Failure::Http)?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes in exactly `buf.len()` bytes.
+pub(crate) async fn fill(response: Response<Incoming>, buf: &mut [u8]) -> Exchanged<()> {
+    let announced = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if let Some(length) = announced.filter(|length| *length != buf.len().to_string()) {
+        return Err(Failure::Nonsense(format!("Content-Length: {length}, expected {}", buf.len())));
+    }
+    let mut body = response.into_body();
+    let mut filled = 0;
+    while let Some(data) = next_data(&mut body).await? {
+        let Some(room) = buf.get_mut(filled..filled + data.len()) else {
+            return Err(Failure::Nonsense(format!("more than the {} bytes asked for", buf.len())));
+        };
+        room.copy_from_slice(&data);
+        filled += data.len();
+    }
+    if filled < buf.len() {
+        return Err(Failure::Nonsense(format!("{filled} bytes instead of {}", buf.len())));
+    }
+    Ok(())
+}
+
+/// The whole body, of at most `limit` bytes.
+pub(crate) async fn collected(response: Response<Incoming>, limit: usize) -> Exchanged<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut body = response.into_body();
+    while let Some(data) = next_data(&mut body).await? {
+        if bytes.len() + data.len() > limit {
+            return Err(Failure::Nonsense(format!("longer than {limit} bytes")));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// Expects 200, and takes in its body, which holds nothing.
+pub(crate) async fn accepted(response: Response<Incoming>) -> Exchanged<()> {
+    if response.status() != StatusCode::OK {
+        return Err(refused(response).await);
+    }
+    discard(response).await
+}
+
+/// Takes in a body that holds nothing of interest.
+pub(crate) async fn discard(response: Response<Incoming>) -> Exchanged<()> {
+    let mut body = response.into_body();
+    let mut length = 0;
+    while let Some(data) = next_data(&mut body).await? {
+        length += data.len();
+        if length > ERROR_TEXT_LIMIT {
+            return Err(Failure::Nonsense(format!("longer than {ERROR_TEXT_LIMIT} bytes")));
+        }
+    }
+    Ok(())
+}
+
+/// The server's refusal with its words, as far as they come: the connection may break off.
+pub(crate) async fn refused(response: Response<Incoming>) -> Failure {
+    let status = response.status();
+    let closes = response
+        .headers()
+        .get(CONNECTION)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    let mut text = Vec::new();
+    let mut body = response.into_body();
+    while let Ok(Some(data)) = next_data(&mut body).await {
+        let room = ERROR_TEXT_LIMIT - text.len();
+        text.extend_from_slice(&data[..data.len().min(room)]);
+        if text.len() == ERROR_TEXT_LIMIT {
+            break;
+        }
+    }
+    Failure::Refused { status, text, closes }
+}
+
+/// The header that tells which bytes of how many these are.
+pub(crate) fn content_range(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_RANGE)?.to_str().ok()
+}
+
+/// hyper's own words with those of what caused them.
+pub(crate) fn with_source(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
