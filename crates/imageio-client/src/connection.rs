@@ -17,10 +17,10 @@ use crate::answer::{
 };
 use crate::body::RequestBody;
 use crate::capabilities::Capabilities;
-use crate::connector::Timeouts;
 use crate::driver::{Driver, Stalled};
 use crate::extents::{self, Extent, ExtentsContext};
 use crate::stream::Stream;
+use crate::timeouts::Timeouts;
 use crate::url::TransferUrl;
 use crate::{Error, Result};
 

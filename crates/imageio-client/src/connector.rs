@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
@@ -13,31 +12,10 @@ use url::Host;
 use crate::address::{self, UnixAddress};
 use crate::connection::Connection;
 use crate::stream::Stream;
+use crate::timeouts::Timeouts;
 use crate::tls::{self, TlsConfig};
 use crate::url::{Scheme, TransferUrl};
 use crate::{Error, Result};
-
-/// How long to wait. Never for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a connection, and for each step of the TLS handshake.
-    pub connect: Duration,
-    /// For the next byte of a read or write.
-    pub data: Duration,
-    /// For the answer to what may take a server minutes: zero, flush, extents.
-    pub operation: Duration,
-}
-
-impl Default for Timeouts {
-    /// 10 s, 60 s, 15 min.
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            data: Duration::from_secs(60),
-            operation: Duration::from_secs(15 * 60),
-        }
-    }
-}
 
 /// Opens connections to one transfer.
 #[derive(Debug, Clone)]

@@ -14,15 +14,17 @@ mod driver;
 mod error;
 mod extents;
 mod stream;
+mod timeouts;
 mod tls;
 mod url;
 
 pub use crate::address::UnixAddress;
 pub use crate::capabilities::Capabilities;
 pub use crate::connection::{Connection, Flush};
-pub use crate::connector::{Connector, Timeouts};
+pub use crate::connector::Connector;
 pub use crate::error::{Error, Fault, Result};
 pub use crate::extents::{Extent, ExtentsContext};
+pub use crate::timeouts::Timeouts;
 pub use crate::tls::TlsConfig;
 pub use crate::url::{Scheme, TransferUrl};
 pub use hyper::StatusCode;

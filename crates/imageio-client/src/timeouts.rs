@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Limits to patience.
+
+use std::time::Duration;
+
+/// How long to wait. Never for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection, and for each step of the TLS handshake.
+    pub connect: Duration,
+    /// For the next byte of a read or write.
+    pub data: Duration,
+    /// For the answer to what may take a server minutes: zero, flush, extents.
+    pub operation: Duration,
+}
+
+impl Default for Timeouts {
+    /// 10 s, 60 s, 15 min.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            data: Duration::from_secs(60),
+            operation: Duration::from_secs(15 * 60),
+        }
+    }
+}
