@@ -116,5 +116,5 @@ fn dependencies(sh: &Shell) -> Result<()> {
         eprintln!("not checked: cargo-deny is missing: cargo install --locked cargo-deny");
         return Ok(());
     }
-    Ok(cmd!(sh, "cargo deny --offline check bans licenses sources").run()?)
+    Ok(cmd!(sh, "cargo deny check bans licenses sources").run()?)
 }

@@ -22,7 +22,7 @@ use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
 
 use crate::cli::Options;
 use crate::listen::Listening;
-use crate::process::SignalThread;
+use crate::process::Caught;
 
 fn main() -> ExitCode {
     let options =
@@ -95,9 +95,11 @@ fn serve(options: &Options, listening: Listening, device: &Arc<Device>) -> Resul
         server.listen(listener);
     }
     let handle = server.handle();
+    // Before the command starts, which may well send one.
+    let signals = Caught::new()?;
     let command = options.run.as_deref().map(|run| process::run_command(run, &address, &info.name));
     let command = command.transpose()?;
-    let _signals = SignalThread::start(handle.clone(), command.as_ref().map(Child::id))?;
+    let _signals = signals.listen(handle.clone(), command.as_ref().map(Child::id))?;
     thread::scope(|scope| {
         let waiter = command.map(|command| {
             thread::Builder::new().name("run".into()).spawn_scoped(scope, move || wait_for(command, &handle))

@@ -58,26 +58,32 @@ fn share(file: &File) -> std::io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
+/// The signals that end the server in good order are caught; what comes is kept for [`listen`](Self::listen).
+pub(crate) struct Caught(Signals);
+
 /// The thread that waits for signals.
 pub(crate) struct SignalThread {
     handle: Handle,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl SignalThread {
-    /// The first signal that stops, stops the server in good order, and is passed on to the `--run` command. A second
-    /// one ends the process at once.
-    pub(crate) fn start(server: ShutdownHandle, command: Option<u32>) -> Result<Self> {
+impl Caught {
+    /// From now on, a first signal waits, and a second one ends the process at once.
+    pub(crate) fn new() -> Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in STOP {
             // In this order: at the first signal, the flag is not set yet.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
             signal_hook::flag::register(signal, Arc::clone(&stopping))?;
         }
-        let mut signals = Signals::new(STOP)?;
-        let handle = signals.handle();
+        Ok(Self(Signals::new(STOP)?))
+    }
+
+    /// The first signal, also one that came before, stops the server and is passed on to the `--run` command.
+    pub(crate) fn listen(mut self, server: ShutdownHandle, command: Option<u32>) -> Result<SignalThread> {
+        let handle = self.0.handle();
         let wait = move || {
-            if let Some(signal) = signals.forever().next() {
+            if let Some(signal) = self.0.forever().next() {
                 log::info!("signal {signal}: finishing the requests in flight");
                 if let Some(pid) = command {
                     pass_on(signal, pid);
@@ -86,7 +92,7 @@ impl SignalThread {
             }
         };
         let thread = thread::Builder::new().name("signals".into()).spawn(wait)?;
-        Ok(Self { handle, thread: Some(thread) })
+        Ok(SignalThread { handle, thread: Some(thread) })
     }
 }
 
