@@ -37,8 +37,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Starts the fake server and imageio-nbd, which runs [`client`].
 pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
-    eprintln!("building …");
-    cmd!(sh, "cargo build --quiet --package imageio-nbd --package fake-imageio").quiet().run()?;
+    cmd!(sh, "cargo build --package imageio-nbd --package fake-imageio").quiet().run()?;
     let bin = crate::target_dir(sh)?.join("debug");
     let dir = tempfile::Builder::new().prefix("imageio-nbd-demo-").tempdir()?;
     let image = match &arguments.image {
