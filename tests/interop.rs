@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             for via in Via::ALL {
                 for case in CASES {
                     let name = format!("{}/{}/{}/{}", door.name(), kind.name(), via.name(), case.name);
-                    let tools = [kind.tools(), case.tools].concat();
+                    let tools = [door.tools(), kind.tools(), case.tools].concat();
                     let daemons = Arc::clone(&daemons);
                     let run = move || run(&daemons, door, kind, via, case).map_err(|e| e.to_string().into());
                     trials.push(trial(name, &tools, run));

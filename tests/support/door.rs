@@ -6,23 +6,36 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use crate::process::Daemon;
+use crate::tools::{NBDKIT, Tool};
 
 /// A program that gives an oVirt disk to NBD clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// `imageio-nbd`.
     ImageioNbd,
+    /// The plugin in nbdkit.
+    Nbdkit,
 }
 
 impl Door {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::ImageioNbd];
+    pub const ALL: [Self; 2] = [Self::ImageioNbd, Self::Nbdkit];
 
     /// For the names of tests.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::ImageioNbd => "imageio-nbd",
+            Self::Nbdkit => "nbdkit",
+        }
+    }
+
+    /// What it takes.
+    #[must_use]
+    pub fn tools(self) -> &'static [Tool] {
+        match self {
+            Self::ImageioNbd => &[],
+            Self::Nbdkit => &[NBDKIT],
         }
     }
 
@@ -32,12 +45,16 @@ impl Door {
     /// If it ends before clients can connect; with what it said.
     pub fn serve(self, dir: &Path, parameters: &[String]) -> io::Result<Served> {
         let socket = dir.join("nbd.sock");
-        let mut command = match self {
-            Self::ImageioNbd => Command::new(built("imageio-nbd")),
+        let (program, plugin, ready) = match self {
+            Self::ImageioNbd => (built("imageio-nbd"), None, "listening: "),
+            Self::Nbdkit => {
+                (NBDKIT.path(), Some(built("libnbdkit_imageio_plugin.so")), "bound to unix socket")
+            }
         };
-        command.args(["-f", "-v", "-U"]).arg(&socket).args(parameters);
+        let mut command = Command::new(program);
+        command.args(["-f", "-v", "-U"]).arg(&socket).args(plugin).args(parameters);
         let mut process = Daemon::spawn(&mut command)?;
-        process.wait_for_line(|line| line.contains("listening: ").then_some(()))?;
+        process.wait_for_line(|line| line.contains(ready).then_some(()))?;
         Ok(Served { socket, process })
     }
 }

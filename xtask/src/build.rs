@@ -7,6 +7,8 @@ use xshell::{Shell, cmd};
 /// Fills `target/dist`.
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     cmd!(sh, "cargo build --release --package imageio-nbd --package fake-imageio").run()?;
+    // Without the rlib that the crate's tests need, so that it is optimized as a whole.
+    cmd!(sh, "cargo rustc --release --package nbdkit-imageio-plugin --lib --crate-type cdylib").run()?;
     let target = crate::target_dir(sh)?;
     let (release, dist) = (target.join("release"), target.join("dist"));
     sh.remove_path(&dist)?;
@@ -15,6 +17,8 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     for program in ["imageio-nbd", "fake-imageio"] {
         sh.copy_file(release.join(program), &bin)?;
     }
+    sh.create_dir(dist.join("nbdkit"))?;
+    sh.copy_file(release.join("libnbdkit_imageio_plugin.so"), dist.join("nbdkit/nbdkit-imageio-plugin.so"))?;
     let (program, generated) = (bin.join("imageio-nbd"), dist.join("generated"));
     cmd!(sh, "{program} --generate {generated}").quiet().run()?;
     for (file, dir) in [

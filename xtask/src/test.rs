@@ -98,7 +98,7 @@ fn oldest_rust(sh: &Shell) -> Result<()> {
 }
 
 fn build(sh: &Shell) -> Result<()> {
-    Ok(cmd!(sh, "cargo build --workspace --bins --locked").run()?)
+    Ok(cmd!(sh, "cargo build --workspace --locked").run()?)
 }
 
 fn tests(sh: &Shell) -> Result<()> {

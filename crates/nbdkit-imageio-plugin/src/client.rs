@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One client's view of the disk.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use block_device::{BlockDevice, Capabilities, Errno, Error, Result, ZeroFlags};
+use bytes::Bytes;
+
+use crate::ffi::{channel, flags};
+use crate::stats::{self, Operation};
+
+/// What nbdkit has for each client: the disk, and whether this client may only read.
+pub(crate) struct Client {
+    device: Arc<dyn BlockDevice>,
+    read_only: bool,
+}
+
+/// A request, as logs show it.
+struct Request {
+    operation: Operation,
+    offset: u64,
+    count: u64,
+    flags: &'static str,
+}
+
+impl Client {
+    pub(crate) fn new(device: Arc<dyn BlockDevice>, read_only: bool) -> Self {
+        Self { device, read_only }
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.device.capabilities()
+    }
+
+    pub(crate) fn can_write(&self) -> bool {
+        !self.read_only && !self.capabilities().read_only
+    }
+
+    /// In nbdkit's type.
+    pub(crate) fn size(&self) -> Result<i64> {
+        let size = self.device.size();
+        i64::try_from(size)
+            .map_err(|_| Error::new(Errno::Overflow, format!("{size} bytes are too many for nbdkit")))
+    }
+
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let count = buf.len() as u64;
+        let request = Request { operation: Operation::Read, offset, count, flags: "" };
+        request.run(|| self.device.read(offset, buf))
+    }
+
+    pub(crate) fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
+        let count = data.len() as u64;
+        let request = Request { operation: Operation::Write, offset, count, flags: flag(fua, " fua") };
+        request.run(|| {
+            self.check_writable()?;
+            self.device.write(offset, data, fua)
+        })
+    }
+
+    pub(crate) fn zero(&self, offset: u64, count: u64, flags: ZeroFlags) -> Result<()> {
+        let request = Request { operation: Operation::Zero, offset, count, flags: flag(flags.fua, " fua") };
+        request.run(|| {
+            self.check_writable()?;
+            self.device.zero(offset, count, flags)
+        })
+    }
+
+    pub(crate) fn flush(&self) -> Result<()> {
+        Request { operation: Operation::Flush, offset: 0, count: 0, flags: "" }.run(|| self.device.flush())
+    }
+
+    /// nbdkit has refused it before; a filter may not have.
+    fn check_writable(&self) -> Result<()> {
+        if self.can_write() { Ok(()) } else { Err(Error::new(Errno::Perm, "the disk is read-only")) }
+    }
+}
+
+fn flag(set: bool, name: &'static str) -> &'static str {
+    if set { name } else { "" }
+}
+
+impl Request {
+    /// Carries it out, and takes note of how it went. An error says what was asked.
+    fn run(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        let result = work();
+        let took = start.elapsed();
+        stats::count(self.operation, self.count, took, result.is_ok());
+        if flags::requests() {
+            self.show(took, &result);
+        }
+        result.map_err(|error| Error::new(error.errno(), format!("{self}: {error}")))
+    }
+
+    fn show(&self, took: Duration, result: &Result<()>) {
+        let took = took.as_secs_f64() * 1e3;
+        channel::debug(&match result {
+            Ok(()) => format!("imageio: {self}: {took:.3} ms"),
+            Err(error) => format!("imageio: {self}: {took:.3} ms: {}: {error}", error.errno().name()),
+        });
+    }
+}
+
+impl std::fmt::Display for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.operation.name();
+        match self.operation {
+            Operation::Flush => f.write_str(name),
+            _ => write!(f, "{name} of {} bytes at {}{}", self.count, self.offset, self.flags),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use block_device::MemoryDevice;
+
+    use super::*;
+
+    #[test]
+    fn a_read_only_client_of_a_writable_disk_only_reads() {
+        let disk: Arc<dyn BlockDevice> = Arc::new(MemoryDevice::from_bytes(b"disk".to_vec()));
+        let client = Client::new(Arc::clone(&disk), true);
+        assert!(!client.can_write() && Client::new(disk, false).can_write());
+        let error = client.write(0, Bytes::from_static(b"x"), true).unwrap_err();
+        assert_eq!(error.errno(), Errno::Perm);
+        assert_eq!(error.to_string(), "write of 1 bytes at 0 fua: the disk is read-only");
+        let mut buf = [0; 4];
+        client.read(0, &mut buf).unwrap();
+        assert_eq!(&buf, b"disk");
+        assert_eq!(client.size().unwrap(), 4);
+    }
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the plugin says of itself: `--help` and `--dump-plugin`.
+
+use imageio_config::PARAMETERS;
+
+/// Of the plugin.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What it can do where the server can, for `--dump-plugin`.
+const FEATURES: &str = "http https unix-socket flush fua-native zero multi-conn keep-alive block-size";
+
+/// Columns of a terminal.
+const WIDTH: usize = 79;
+const INDENT: &str = "    ";
+
+/// One `key=value` a line.
+pub(crate) fn facts() -> Vec<String> {
+    let names: Vec<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
+    vec![
+        format!("imageio_version={VERSION}"),
+        format!("imageio_features={FEATURES}"),
+        format!("imageio_parameters={}", names.join(" ")),
+        format!("imageio_debug_flags={}", "requests pool stats"),
+        concat!("hyper_version=", env!("VERSION_OF_HYPER")).to_owned(),
+        concat!("rustls_version=", env!("VERSION_OF_RUSTLS")).to_owned(),
+        concat!("ring_version=", env!("VERSION_OF_RING")).to_owned(),
+    ]
+}
+
+/// All parameters.
+pub(crate) fn config_help() -> String {
+    let mut help = String::new();
+    for parameter in PARAMETERS {
+        help += &format!("{}={}  ({})\n", parameter.name, parameter.value, parameter.default);
+        for line in wrap(parameter.help, WIDTH - INDENT.len()) {
+            help += &format!("{INDENT}{line}\n");
+        }
+    }
+    help
+}
+
+/// Words in lines of at most `width` columns, if no word is longer.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fact_is_a_key_and_a_value_on_one_line() {
+        for fact in facts() {
+            let (key, value) = fact.split_once('=').unwrap();
+            assert!(key.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{fact}");
+            assert!(!value.is_empty() && value != "unknown" && fact.lines().count() == 1, "{fact}");
+        }
+    }
+
+    #[test]
+    fn the_help_has_all_parameters_and_fits_a_terminal() {
+        let help = config_help();
+        for parameter in PARAMETERS {
+            assert!(help.lines().any(|line| line.starts_with(&format!("{}=", parameter.name))));
+        }
+        assert!(help.lines().all(|line| line.chars().count() <= WIDTH), "{help}");
+    }
+}

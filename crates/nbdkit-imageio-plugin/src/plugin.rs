@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The life of the plugin, from its parameters to the last flush.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use block_device::{BlockDevice, Errno, Error, Result};
+use imageio_config::Parser;
+use imageio_device::{Device, OpenError, Settings, Transfer};
+
+use crate::client::Client;
+use crate::ffi::channel;
+use crate::{logging, stats};
+
+/// How far the plugin has come. nbdkit calls what changes it from one thread, one call at a time; clients open while it
+/// is `Serving`.
+enum Stage {
+    Unloaded,
+    Configuring(Parser),
+    Configured(Settings),
+    Ready(Transfer),
+    Serving(Serving),
+    Closed,
+}
+
+struct Serving {
+    device: Arc<Device>,
+    /// Someone who didn't ask for a read-only disk was told that it is.
+    told_read_only: bool,
+}
+
+static STAGE: Mutex<Stage> = Mutex::new(Stage::Unloaded);
+
+fn stage() -> MutexGuard<'static, Stage> {
+    // A panic under the lock leaves a stage out of order, which the next call refuses.
+    STAGE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first call.
+pub(crate) fn load() {
+    logging::start();
+    stats::reset();
+    *stage() = Stage::Configuring(Parser::new());
+}
+
+/// Takes a parameter.
+pub(crate) fn config(name: &str, value: &str) -> Result<()> {
+    match &mut *stage() {
+        Stage::Configuring(parser) => parser.set(name, value).map_err(invalid),
+        _ => Err(out_of_order("config")),
+    }
+}
+
+/// All parameters are there.
+pub(crate) fn config_complete() -> Result<()> {
+    let mut stage = stage();
+    match mem::replace(&mut *stage, Stage::Closed) {
+        Stage::Configuring(parser) => {
+            *stage = Stage::Configured(parser.finish().map_err(invalid)?);
+            Ok(())
+        }
+        _ => Err(out_of_order("config_complete")),
+    }
+}
+
+/// Tries all that can fail. No connection and no thread is left: nbdkit may fork after this.
+pub(crate) fn get_ready() -> Result<()> {
+    let mut stage = stage();
+    match mem::replace(&mut *stage, Stage::Closed) {
+        Stage::Configured(settings) => {
+            *stage = Stage::Ready(open_transfer(settings).map_err(invalid)?);
+            Ok(())
+        }
+        _ => Err(out_of_order("get_ready")),
+    }
+}
+
+/// Opens the transfer, for reading only if the ticket allows no more. nbdkit's `-r` is told to each client only, much
+/// later, so that it can't be asked for here.
+fn open_transfer(settings: Settings) -> std::result::Result<Transfer, OpenError> {
+    match Transfer::open(settings.clone()) {
+        Err(OpenError::ReadOnlyTicket) => {
+            log::info!("the ticket allows reading only");
+            Transfer::open(Settings { read_only: true, ..settings })
+        }
+        other => other,
+    }
+}
+
+/// Starts the threads.
+pub(crate) fn after_fork() -> Result<()> {
+    let mut stage = stage();
+    match mem::replace(&mut *stage, Stage::Closed) {
+        Stage::Ready(transfer) => {
+            let device = transfer.start().map_err(|error| Error::new(Errno::Io, error.to_string()))?;
+            *stage = Stage::Serving(Serving { device: Arc::new(device), told_read_only: false });
+            Ok(())
+        }
+        _ => Err(out_of_order("after_fork")),
+    }
+}
+
+/// A client came.
+pub(crate) fn open(read_only: bool) -> Result<Client> {
+    match &mut *stage() {
+        Stage::Serving(serving) => {
+            if serving.device.capabilities().read_only
+                && !read_only
+                && !mem::replace(&mut serving.told_read_only, true)
+            {
+                log::warn!(
+                    "the ticket allows reading only, and so does this disk: with -r this is no surprise"
+                );
+            }
+            Ok(Client::new(Arc::clone(&serving.device) as Arc<dyn BlockDevice>, read_only))
+        }
+        _ => Err(Error::new(Errno::Shutdown, "the transfer is closed")),
+    }
+}
+
+/// The clients are gone: waits for all that is under way, flushes, closes, and ends all threads. More calls change
+/// nothing.
+pub(crate) fn close() -> Result<()> {
+    // Not under the lock: this may take long.
+    let before = mem::replace(&mut *stage(), Stage::Closed);
+    match before {
+        Stage::Serving(Serving { device, .. }) => device
+            .close()
+            .map_err(|error| Error::new(error.errno(), format!("the disk may be incomplete: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// The last call.
+pub(crate) fn unload() {
+    if crate::ffi::flags::stats() {
+        stats::table().iter().for_each(|line| channel::debug(line));
+    }
+    logging::stop();
+    *stage() = Stage::Unloaded;
+}
+
+/// The user's mistake, or the server's refusal.
+fn invalid(error: impl std::error::Error) -> Error {
+    Error::new(Errno::Inval, error.to_string())
+}
+
+fn out_of_order(call: &str) -> Error {
+    Error::new(Errno::Inval, format!("bug: {call} was called out of order"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fake_imageio::FakeServer;
+
+    use super::*;
+    use crate::ffi::channel::server::said;
+    use crate::ffi::registered;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// One test, as there is one plugin in a process.
+    #[test]
+    fn from_load_to_unload_and_again() {
+        let server = FakeServer::builder().size(1 << 20).start().unwrap();
+        let callbacks = registered();
+        for has_cleanup in [true, false, true] {
+            load();
+            assert!(config("colour", "red").unwrap_err().to_string().contains("colour"));
+            config("url", "https://first.invalid/images/x").unwrap();
+            config("url", &server.url()).unwrap();
+            config("is_ovirt_host", "true").unwrap();
+            assert!(get_ready().is_err(), "out of order");
+            load();
+            config("url", &server.url()).unwrap();
+            config_complete().unwrap();
+            get_ready().unwrap();
+            let closed = server.wait_for(PATIENCE, |log| log.open().count() == 0);
+            assert!(closed, "nothing is left open across the fork");
+            assert!(open(false).is_err());
+            after_fork().unwrap();
+            let client = open(false).unwrap();
+            client.write(0, bytes::Bytes::from_static(b"data"), false).unwrap();
+            // nbdkit before 1.26 has none.
+            for last in [callbacks.cleanup.filter(|_| has_cleanup), callbacks.unload].into_iter().flatten() {
+                last();
+                assert_eq!(client.flush().unwrap_err().errno(), Errno::Shutdown);
+            }
+        }
+        assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0 && log.lost_unflushed() == 0));
+        assert_eq!(server.read(0, 4).unwrap(), b"data");
+        let errors: Vec<_> = said().into_iter().filter(|line| line.starts_with("error")).collect();
+        assert_eq!(errors, [""; 0]);
+    }
+}

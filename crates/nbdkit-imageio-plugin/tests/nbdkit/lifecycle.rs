@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Loading, forking, ending.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use fake_imageio::{Certificate, FakeServer, Op};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::support::{PATIENCE, assert_all_closed, captive, has, nbdkit, run, tool};
+
+#[test]
+fn dump_plugin_needs_no_parameters() {
+    if !has(&["nbdkit"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let ended = nbdkit(dir.path(), &["--dump-plugin"], &[]);
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    for line in ended.out.lines() {
+        assert!(line.contains('='), "{line}");
+    }
+    for line in [
+        "name=imageio",
+        "api_version=2",
+        "thread_model=parallel",
+        "magic_config_key=url",
+        "has_cleanup=1",
+        "has_block_size=1",
+        "has_can_fua=1",
+        "has_zero=1",
+        concat!("imageio_version=", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert!(ended.out.lines().any(|printed| printed == line), "{line} is not in\n{}", ended.out);
+    }
+    assert!(!ended.out.contains("_v1=1"), "{}", ended.out);
+    assert!(ended.out.contains("imageio_features=") && ended.out.contains("rustls_version="));
+    assert_eq!(nbdkit(dir.path(), &["--dump-plugin"], &["size=1M", "is_ovirt_host=true"]).code, Some(0));
+}
+
+#[test]
+fn help_has_the_parameters() {
+    if !has(&["nbdkit"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let ended = nbdkit(dir.path(), &["--help"], &[]);
+    assert!(ended.out.contains("\nurl=URL|+FILE  (required)\n"), "{}", ended.out);
+    assert!(ended.out.contains("\nkeep-alive=SECONDS"), "{}", ended.out);
+}
+
+#[test]
+fn it_can_be_loaded_again_and_again() {
+    if !has(&["nbdkit"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = FakeServer::builder().size(1 << 20).start().unwrap();
+    let url = server.url();
+    for i in 0..100 {
+        let ended = nbdkit(dir.path(), &["--dump-plugin"], &[]);
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "dump {i}");
+    }
+    for i in 0..50 {
+        let ended = captive(dir.path(), &[&url], "true");
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "run {i}");
+    }
+    assert_all_closed(&server);
+}
+
+/// A daemon, which is nobody's child, by a handle that can't become another's.
+struct Daemon(OwnedFd);
+
+impl Daemon {
+    /// Starts nbdkit without `-f`; it has a client when this returns.
+    fn start(dir: &Path, parameters: &[&str]) -> Self {
+        let ended = nbdkit(dir, &["-P", "pid", "-U", "sock"], parameters);
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+        let info = run(tool(dir, "nbdinfo").args(["--size", URI]));
+        assert_eq!(info.code, Some(0), "{}", info.err);
+        // It was written before the client was served.
+        let pid: i32 = fs::read_to_string(dir.join("pid")).unwrap().trim().parse().unwrap();
+        Self(pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap())
+    }
+
+    fn terminate(&self) {
+        pidfd_send_signal(&self.0, Signal::TERM).unwrap();
+        let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
+        assert_eq!(poll(&mut ended, Some(&timeout)).unwrap(), 1, "it doesn't end");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended, which is as good.
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+}
+
+const URI: &str = "nbd+unix:///?socket=sock";
+
+#[test]
+fn the_keeper_lives_in_a_daemon() {
+    if !has(&["nbdkit", "nbdinfo", "nbdsh"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = FakeServer::builder().size(1 << 20).tls(Certificate::default()).start().unwrap();
+    // A relative name: the daemon is in another directory by the time it connects again.
+    fs::copy(server.cafile().unwrap(), dir.path().join("ca.pem")).unwrap();
+    let daemon = Daemon::start(dir.path(), &[&server.url(), "cafile=ca.pem", "keep-alive=0.1"]);
+    let wrote = run(tool(dir.path(), "nbdsh").args(["-u", URI, "-c", "h.pwrite(b'x' * 512, 0)"]));
+    assert_eq!(wrote.code, Some(0), "{}", wrote.err);
+    assert!(server.wait_for(PATIENCE, |log| log.of(Op::Flush).count() >= 2), "{:?}", server.log());
+    daemon.terminate();
+    assert_all_closed(&server);
+}
+
+#[test]
+fn sigterm_leaves_nothing_unflushed() {
+    if !has(&["nbdkit", "nbdinfo", "nbdcopy"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = FakeServer::builder().size(16 << 20).start().unwrap();
+    fs::write(dir.path().join("disk.img"), vec![7; 16 << 20]).unwrap();
+    let daemon = Daemon::start(dir.path(), &[&server.url(), "keep-alive=0"]);
+    let copied = run(tool(dir.path(), "nbdcopy").args(["disk.img", URI]));
+    assert_eq!(copied.code, Some(0), "{}", copied.err);
+    assert_eq!(server.log().of(Op::Flush).count(), 0, "nobody asked for it yet");
+    daemon.terminate();
+    assert_all_closed(&server);
+    let log = server.log();
+    assert_eq!(log.lost_unflushed(), 0);
+    for connection in &log.connections {
+        if log.on(connection.id).any(|request| request.op == Op::Put) {
+            assert_eq!(log.on(connection.id).last().unwrap().op, Op::Flush, "connection {}", connection.id);
+        }
+    }
+}
