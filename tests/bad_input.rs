@@ -68,8 +68,29 @@ fn a_url_without_a_ticket() {
     refused(
         dir().path(),
         &["url=https://h:54322"],
-        "bad transfer URL: the path is missing: expected https://HOST:54322/images/TICKET",
+        "bad transfer URL: the path is missing: https://HOST:54322/images/TICKET is expected",
     );
+}
+
+#[test]
+fn what_is_no_url() {
+    refused(
+        dir().path(),
+        &["transfer.url"],
+        "bad transfer URL: https://HOST:54322/images/TICKET is expected",
+    );
+}
+
+#[test]
+fn a_url_file_without_a_url() {
+    let dir = dir();
+    let path = dir.path().join("url");
+    for contents in ["", "\n", "\u{feff}\r\n"] {
+        fs::write(&path, contents).unwrap();
+        let expected =
+            format!("url=+{}: the first line is empty, the transfer URL is expected there", path.display());
+        refused(dir.path(), &["url=+url"], &expected);
+    }
 }
 
 #[test]
@@ -167,6 +188,15 @@ fn a_server_that_does_not_speak_tls() {
 }
 
 #[test]
+fn a_server_that_speaks_tls_where_the_url_has_http() {
+    let server = https(Certificate::default());
+    let url = format!("url={}", server.url().replace("https:", "http:"));
+    let ended = imageio_nbd(dir().path(), &[url.as_str(), "--run", "echo served"]).unwrap();
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert!(ended.err.ends_with("(should the URL be https, or the port another?)\n"), "{}", ended.err);
+}
+
+#[test]
 fn a_server_that_is_not_there() {
     // Bound, but not listening: nobody else can take the port.
     let unused = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -213,7 +243,7 @@ fn a_size_larger_than_the_disk() {
 
 #[test]
 fn a_size_that_is_no_number() {
-    for size in ["-1", "ten", "1048576 bytes?"] {
+    for size in ["-1", "ten", "1e6", "1.5M", "1KB", "0x10", "1048576 bytes?"] {
         let expected =
             format!("size: '{size}' is not a size: a number of bytes is expected, such as 1073741824 or 1G");
         refused(dir().path(), &["url=http://h/images/t", &format!("size={size}")], &expected);
@@ -273,17 +303,11 @@ fn a_command_line_that_can_not_be_understood() {
 fn a_pid_file_that_can_not_be_written() {
     let server = FakeServer::builder().start().unwrap();
     let dir = dir();
-    let pidfile = dir.path().join("no/pid");
-    let ended =
-        imageio_nbd(dir.path(), &["-f", "-P", "no/pid", "-U", "sock", &format!("url={}", server.url())])
-            .unwrap();
-    assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(
-        ended
-            .err
-            .starts_with(&format!("imageio-nbd: error: cannot write the pid file {}: ", pidfile.display())),
-        "{}",
-        ended.err
-    );
-    assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    let expected =
+        "imageio-nbd: error: cannot write the pid file no/pid: No such file or directory (os error 2)\n";
+    for mode in [&["-f"][..], &[]] {
+        let arguments = ["-P", "no/pid", "-U", "sock", &format!("url={}", server.url())];
+        let ended = imageio_nbd(dir.path(), &[mode, &arguments].concat()).unwrap();
+        assert_eq!((ended.code, ended.err.as_str()), (1, expected));
+    }
 }

@@ -162,6 +162,43 @@ fn the_pid_file_of_a_daemon_is_there_soon_and_never_empty() {
 }
 
 #[test]
+fn a_signal_as_soon_as_the_pid_file_is_there_is_heeded() {
+    let server = server();
+    for _ in 0..40 {
+        let dir = dir();
+        let mut served = Daemon::spawn(
+            Command::new(built("imageio-nbd"))
+                .args(["-f", "-P", "pid", "-U", "sock", &url(&server)])
+                .current_dir(dir.path()),
+        )
+        .unwrap();
+        served.retry(|| fs::read_to_string(dir.path().join("pid"))).unwrap();
+        let status = served.terminate().unwrap();
+        assert!(status.success(), "{status}: {:?}", served.said());
+        assert!(!dir.path().join("sock").exists());
+    }
+}
+
+#[test]
+fn signals_that_come_together_are_one() {
+    let (server, dir) = (server(), dir());
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));
+    let served = Door::ImageioNbd.serve(dir.path(), &[url(&server)]).unwrap();
+    client(served.socket()).write_all(&[4; 512]).unwrap();
+    let pid = Pid::from_raw(i32::try_from(served.id()).unwrap());
+    for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
+        kill(pid, signal).unwrap();
+    }
+    // The last flush is under way, and those signals have come.
+    assert!(gate.wait_reached(1, PATIENCE));
+    gate.open();
+    let (status, said) = served.wait().unwrap();
+    assert!(status.success(), "{said}");
+    assert_eq!(server.log().lost_unflushed(), 0);
+}
+
+#[test]
 fn it_ends_with_its_parent() {
     let (server, dir) = (server(), dir());
     let script = format!(

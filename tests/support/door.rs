@@ -85,6 +85,15 @@ impl Served {
         self.process.id()
     }
 
+    /// Waits until it ends by itself, and returns how it ended and all that it said.
+    ///
+    /// # Errors
+    /// If it had to be killed.
+    pub fn wait(mut self) -> io::Result<(ExitStatus, String)> {
+        let status = self.process.wait()?;
+        Ok((status, self.process.said().join("\n")))
+    }
+
     /// Sends SIGTERM as virt-v2v does, and returns how it ended and all that it said.
     ///
     /// # Errors

@@ -15,7 +15,14 @@ pub(crate) struct Arguments {
     quick: bool,
 }
 
-type Step = (&'static str, fn(&Shell) -> Result<()>);
+/// Whether a step was done, or had to be left out, which it has said why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Yes,
+    LeftOut,
+}
+
+type Step = (&'static str, fn(&Shell) -> Result<Done>);
 
 const CHECKS: &[Step] = &[("format", format), ("lints", lints), ("docs", docs), ("oldest Rust", oldest_rust)];
 const TESTS: &[Step] = &[("build", build), ("tests", tests), ("demo", demo), ("dependencies", dependencies)];
@@ -33,10 +40,10 @@ pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
         if let Err(error) = &result {
             eprintln!("{name}: {error:#}");
         }
-        table.push((*name, result.is_ok(), started.elapsed()));
+        table.push((*name, result.ok(), started.elapsed()));
     }
     print_table(&table);
-    let failed: Vec<_> = table.iter().filter(|(_, ok, _)| !ok).map(|(name, ..)| *name).collect();
+    let failed: Vec<_> = table.iter().filter(|(_, done, _)| done.is_none()).map(|(name, ..)| *name).collect();
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -55,28 +62,36 @@ fn list_missing_tools() -> usize {
     missing.len()
 }
 
-fn print_table(table: &[(&str, bool, Duration)]) {
+fn print_table(table: &[(&str, Option<Done>, Duration)]) {
     eprintln!();
-    for (name, ok, time) in table {
-        eprintln!("{:6} {name:14} {:6.1} s", if *ok { "ok" } else { "FAILED" }, time.as_secs_f64());
+    for (name, done, time) in table {
+        let word = match done {
+            Some(Done::Yes) => "ok",
+            Some(Done::LeftOut) => "left out",
+            None => "FAILED",
+        };
+        eprintln!("{word:8} {name:14} {:6.1} s", time.as_secs_f64());
     }
 }
 
-fn format(sh: &Shell) -> Result<()> {
-    Ok(cmd!(sh, "cargo fmt --all --check").run()?)
+fn format(sh: &Shell) -> Result<Done> {
+    cmd!(sh, "cargo fmt --all --check").run()?;
+    Ok(Done::Yes)
 }
 
-fn lints(sh: &Shell) -> Result<()> {
-    Ok(cmd!(sh, "cargo clippy --workspace --all-targets --locked -- -D warnings").run()?)
+fn lints(sh: &Shell) -> Result<Done> {
+    cmd!(sh, "cargo clippy --workspace --all-targets --locked -- -D warnings").run()?;
+    Ok(Done::Yes)
 }
 
-fn docs(sh: &Shell) -> Result<()> {
+fn docs(sh: &Shell) -> Result<Done> {
     let _denied = sh.push_env("RUSTDOCFLAGS", "-D warnings");
-    Ok(cmd!(sh, "cargo doc --workspace --no-deps --locked --document-private-items").run()?)
+    cmd!(sh, "cargo doc --workspace --no-deps --locked --document-private-items").run()?;
+    Ok(Done::Yes)
 }
 
 /// The oldest Rust that is promised: this very toolchain, or another that rustup has.
-fn oldest_rust(sh: &Shell) -> Result<()> {
+fn oldest_rust(sh: &Shell) -> Result<Done> {
     let manifest = sh.read_file("Cargo.toml")?;
     let promised = manifest
         .lines()
@@ -85,36 +100,41 @@ fn oldest_rust(sh: &Shell) -> Result<()> {
     let version = cmd!(sh, "rustc --version").quiet().read()?;
     if version.starts_with(&format!("rustc {promised}.")) {
         eprintln!("this is {version}: every step here tests it");
-        return Ok(());
+        return Ok(Done::Yes);
     }
     let toolchains = cmd!(sh, "rustup toolchain list").quiet().ignore_stderr().read().unwrap_or_default();
     if !toolchains.lines().any(|toolchain| toolchain.starts_with(promised)) {
         eprintln!("not tested: Rust {promised} is missing: rustup toolchain install {promised}");
-        return Ok(());
+        return Ok(Done::LeftOut);
     }
     let toolchain = format!("+{promised}");
-    Ok(cmd!(sh, "cargo {toolchain} check --workspace --all-targets --locked --target-dir target/oldest")
-        .run()?)
+    cmd!(sh, "cargo {toolchain} check --workspace --all-targets --locked --target-dir target/oldest")
+        .run()?;
+    Ok(Done::Yes)
 }
 
-fn build(sh: &Shell) -> Result<()> {
-    Ok(cmd!(sh, "cargo build --workspace --locked").run()?)
+fn build(sh: &Shell) -> Result<Done> {
+    cmd!(sh, "cargo build --workspace --locked").run()?;
+    Ok(Done::Yes)
 }
 
-fn tests(sh: &Shell) -> Result<()> {
-    Ok(cmd!(sh, "cargo test --workspace --locked --no-fail-fast").run()?)
+fn tests(sh: &Shell) -> Result<Done> {
+    cmd!(sh, "cargo test --workspace --locked --no-fail-fast").run()?;
+    Ok(Done::Yes)
 }
 
-fn demo(sh: &Shell) -> Result<()> {
+fn demo(sh: &Shell) -> Result<Done> {
     cmd!(sh, "cargo xtask demo").run()?;
-    Ok(cmd!(sh, "cargo xtask demo --tls").run()?)
+    cmd!(sh, "cargo xtask demo --tls").run()?;
+    Ok(Done::Yes)
 }
 
 /// Licences, sources and duplicates, where cargo-deny is installed. Advisories need the network: see the workflow.
-fn dependencies(sh: &Shell) -> Result<()> {
+fn dependencies(sh: &Shell) -> Result<Done> {
     if which::which("cargo-deny").is_err() {
         eprintln!("not checked: cargo-deny is missing: cargo install --locked cargo-deny");
-        return Ok(());
+        return Ok(Done::LeftOut);
     }
-    Ok(cmd!(sh, "cargo deny check bans licenses sources").run()?)
+    cmd!(sh, "cargo deny check bans licenses sources").run()?;
+    Ok(Done::Yes)
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::driver::{Driver, Stalled};
 use crate::extents::{self, Extent, ExtentsContext};
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
-use crate::url::TransferUrl;
+use crate::url::{Scheme, TransferUrl};
 use crate::{Error, Result};
 
 /// How long an `OPTIONS` answer may be.
@@ -290,6 +291,7 @@ impl Connection {
         };
         let length = request.body().len();
         let readiness = open.driver.readiness();
+        readiness.reading_body.store(false, Relaxed);
         let start = readiness.sent();
         let is_sent = || readiness.sent() - start >= length;
         // Slow storage may delay the answer, but not the taking in of the request.
@@ -297,6 +299,7 @@ impl Connection {
         let patience = || if is_sent() { patience } else { data };
         let exchange = async {
             let response = open.sender.try_send_request(request).await.map_err(unsent_or_lost)?;
+            readiness.reading_body.store(true, Relaxed);
             let (status, headers) = (response.status(), response.headers().clone());
             let body = receive(response).await?;
             Ok(Answer { headers, status, body })
@@ -342,6 +345,9 @@ impl Connection {
             Failure::Stalled(Stalled::Io(e)) => lost(operation, &e.to_string(), false),
             Failure::Nonsense(reason) => protocol(&reason),
             Failure::Unsent(e) => lost(operation, &with_source(&e), true),
+            Failure::Http(e) if e.is_parse() && self.url.scheme() == Scheme::Http => {
+                protocol(&format!("{} (should the URL be https, or the port another?)", with_source(&e)))
+            }
             Failure::Http(e) if e.is_parse() => protocol(&with_source(&e)),
             Failure::Http(e) => {
                 let reason = open.driver.send_error().unwrap_or_else(|| with_source(&e));

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
@@ -79,11 +80,26 @@ impl Connector {
         Ok(Stream::tls(socket, tls))
     }
 
+    /// All of the handshake has one limit, also where a byte comes now and then.
     fn shake_hands(&self, socket: &Socket, tls: &mut ClientConnection) -> io::Result<()> {
-        socket.set_read_timeout(Some(self.timeouts.connect))?;
-        socket.set_write_timeout(Some(self.timeouts.connect))?;
+        let deadline = Instant::now() + self.timeouts.connect;
         while tls.is_handshaking() {
-            tls.complete_io(&mut &*socket)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            socket.set_read_timeout(Some(left))?;
+            socket.set_write_timeout(Some(left))?;
+            if tls.wants_write() {
+                tls.write_tls(&mut &*socket)?;
+            } else if tls.read_tls(&mut &*socket)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Err(error) = tls.process_new_packets() {
+                // The alert that tells the server why; if it can't be sent, that's no further news.
+                let _ = tls.write_tls(&mut &*socket);
+                return Err(io::Error::other(error));
+            }
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(crate) struct Readiness {
     pub(crate) want_write: AtomicBool,
     /// Bytes moved since the driver last looked.
     pub(crate) progress: AtomicBool,
+    /// What is read counts as progress. Not so while an answer's head is awaited: a head has no business to drip.
+    pub(crate) reading_body: AtomicBool,
     /// Bytes of HTTP that the socket has taken since the connection was opened.
     sent: AtomicU64,
     /// What broke sending. The server may have answered before it closed, so the answer is still waited for.
@@ -44,8 +46,15 @@ impl Readiness {
             want_read: AtomicBool::new(false),
             want_write: AtomicBool::new(false),
             progress: AtomicBool::new(false),
+            reading_body: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             send_error: Mutex::new(None),
+        }
+    }
+
+    fn received(&self, n: usize) {
+        if self.reading_body.load(Relaxed) {
+            self.moved(n);
         }
     }
 
@@ -148,7 +157,7 @@ fn read_plain(readiness: &Readiness, chunk: &mut Box<[u8]>, buf: &mut ReadBufCur
     }
     let want = chunk.len().min(buf.remaining());
     let n = retry(|| (&readiness.socket).read(&mut chunk[..want]))?;
-    readiness.moved(n);
+    readiness.received(n);
     buf.put_slice(&chunk[..n]);
     Ok(())
 }
@@ -173,7 +182,7 @@ fn read_tls(
             Err(_) => {}
         }
         let n = retry(|| tls.read_tls(&mut &readiness.socket))?;
-        readiness.moved(n);
+        readiness.received(n);
         tls.process_new_packets().map_err(io::Error::other)?;
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 /// How long to wait. Never for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For a connection, and for each step of the TLS handshake.
+    /// For a connection, and as much again for the TLS handshake.
     pub connect: Duration,
-    /// For the next byte of a read or write.
+    /// For the next byte of a read or write, and for an answer's head.
     pub data: Duration,
     /// For the answer to what may take a server minutes: zero, flush, extents.
     pub operation: Duration,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use url::{Host, Url};
+use url::{Host, ParseError, Url};
 
 use crate::{Error, Result};
 
@@ -27,6 +27,8 @@ pub struct TransferUrl {
     path: String,
 }
 
+const EXPECTED: &str = "https://HOST:54322/images/TICKET";
+
 impl TransferUrl {
     /// Reads a URL. IPv6 literals, percent-encoded paths and a missing port are all right.
     ///
@@ -37,7 +39,10 @@ impl TransferUrl {
         if text.contains(":///") {
             return Err(Error::Url("the host is missing".into()));
         }
-        let url = Url::parse(text).map_err(|e| Error::Url(e.to_string()))?;
+        let url = Url::parse(text).map_err(|e| match e {
+            ParseError::RelativeUrlWithoutBase => Error::Url(format!("{EXPECTED} is expected")),
+            other => Error::Url(format!("{other}: {EXPECTED} is expected")),
+        })?;
         let scheme = match url.scheme() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
@@ -52,7 +57,7 @@ impl TransferUrl {
             return Err(Error::Url("a query or fragment is not part of a transfer URL".into()));
         }
         if url.path().len() < 2 {
-            return Err(Error::Url("the path is missing: expected https://HOST:54322/images/TICKET".into()));
+            return Err(Error::Url(format!("the path is missing: {EXPECTED} is expected")));
         }
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return Err(Error::Url("the host is missing".into()));

@@ -17,9 +17,14 @@ pub(crate) fn boolean(text: &str) -> Result<bool> {
     }
 }
 
-/// Bytes, or with K, M, G, T: powers of 1024.
+/// Bytes, or with K, M, G, T, P, E: powers of 1024. No fractions and no other units, which mean something else to others.
 pub(crate) fn size(text: &str) -> Result<u64> {
-    parse_size::Config::new().with_binary().parse_size(text).map_err(|_| {
+    let digits = text.trim_end_matches(|c: char| "kmgtpe".contains(c.to_ascii_lowercase()));
+    let is_size = !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && text.len() - digits.len() <= 1;
+    let parsed = parse_size::Config::new().with_binary().parse_size(text);
+    parsed.ok().filter(|_| is_size).ok_or_else(|| {
         format!("'{text}' is not a size: a number of bytes is expected, such as 1073741824 or 1G")
     })
 }

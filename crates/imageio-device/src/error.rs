@@ -16,13 +16,13 @@ pub enum OpenError {
     #[error("{0}")]
     Client(#[from] imageio_client::Error),
 
-    /// The file with the URL can't be read.
-    #[error("url=+{}: {source}", path.display())]
+    /// The file with the URL can't be used.
+    #[error("url=+{}: {reason}", path.display())]
     UrlFile {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why not.
+        reason: String,
     },
 
     /// The ticket doesn't allow writing.

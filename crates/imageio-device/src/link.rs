@@ -203,11 +203,8 @@ impl conn_pool::Connection for Link {
         }
         match self.keep_alive_once() {
             Ok(()) => {
-                self.dirty &= self.means.keep_alive != KeepAlive::Flush;
-                // The server may have announced to close.
-                if self.dirty && self.connection.is_none() {
-                    return Err(fatal("the server closed an idle connection", Errno::Io).error);
-                }
+                // Where a read keeps it alive, nothing is ever unflushed.
+                self.dirty = false;
                 Ok(())
             }
             Err(error) if self.is_harmless(&error) => {

@@ -94,9 +94,14 @@ fn url_text(source: &UrlSource) -> std::result::Result<String, OpenError> {
         UrlSource::Inline(url) => return Ok(url.clone()),
         UrlSource::File(path) => path,
     };
-    let text =
-        fs::read_to_string(path).map_err(|source| OpenError::UrlFile { path: path.clone(), source })?;
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    let fail = |reason: String| OpenError::UrlFile { path: path.clone(), reason };
+    let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    // Editors on other systems begin a file with a byte order mark.
+    let first = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default().trim();
+    if first.is_empty() {
+        return Err(fail("the first line is empty, the transfer URL is expected there".into()));
+    }
+    Ok(first.to_owned())
 }
 
 fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig>> {

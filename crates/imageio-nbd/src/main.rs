@@ -22,7 +22,7 @@ use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
 
 use crate::cli::Options;
 use crate::listen::Listening;
-use crate::process::Caught;
+use crate::process::{Caught, PidFile};
 
 fn main() -> ExitCode {
     let options =
@@ -56,17 +56,19 @@ fn run(options: &Options) -> Result<u8> {
     if options.exit_with_parent {
         process::exit_with_parent()?;
     }
-    let pidfile = options.pidfile.as_deref().map(std::path::absolute).transpose().context("-P")?;
+    let pidfile = options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
     let transfer = open(options)?;
+    // Before anybody can know that there is something to stop.
+    let signals = Caught::new()?;
     let listening = Listening::bind(options)?;
     if !(options.foreground || options.run.is_some() || options.exit_with_parent) {
         process::become_daemon()?;
     }
     let device = Arc::new(transfer.start()?);
     if let Some(pidfile) = pidfile {
-        process::write_pidfile(&pidfile)?;
+        pidfile.write()?;
     }
-    let served = serve(options, listening, &device);
+    let served = serve(options, listening, signals, &device);
     // Whatever happened, what was acknowledged is to be made safe.
     let closed = device.close();
     let code = served?;
@@ -85,7 +87,7 @@ fn open(options: &Options) -> Result<Transfer> {
 }
 
 /// Serves until a signal comes or the command of `--run` ends, whose exit status it returns.
-fn serve(options: &Options, listening: Listening, device: &Arc<Device>) -> Result<u8> {
+fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<Device>) -> Result<u8> {
     let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
     let config = Config { threads: usize::from(options.threads), ..Config::default() };
     let mut server = Server::new(Arc::clone(device), &info, config)?;
@@ -95,8 +97,6 @@ fn serve(options: &Options, listening: Listening, device: &Arc<Device>) -> Resul
         server.listen(listener);
     }
     let handle = server.handle();
-    // Before the command starts, which may well send one.
-    let signals = Caught::new()?;
     let command = options.run.as_deref().map(|run| process::run_command(run, &address, &info.name));
     let command = command.transpose()?;
     let _signals = signals.listen(handle.clone(), command.as_ref().map(Child::id))?;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Being a process: daemon, parent's child, command's parent, receiver of signals.
 
-use std::fs::File;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nbd_frontend::ShutdownHandle;
@@ -16,8 +16,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
+use tempfile::NamedTempFile;
 
 use crate::listen::Address;
+
+/// A signal that comes sooner after the first belongs to it: the end of a session sends several.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What ends the server in good order.
 const STOP: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
@@ -40,22 +44,34 @@ pub(crate) fn become_daemon() -> Result<()> {
     Ok(())
 }
 
-/// Writes the process id, all at once: whoever waits for the file must not find it empty.
-pub(crate) fn write_pidfile(path: &Path) -> Result<()> {
-    let write = || {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        writeln!(file, "{}", std::process::id())?;
-        share(file.as_file())?;
-        file.persist(path).map_err(|e| e.error)
-    };
-    write().map(drop).with_context(|| format!("cannot write the pid file {}", path.display()))
+/// A pid file in the making: what can fail is tried while there is someone to tell.
+pub(crate) struct PidFile {
+    path: PathBuf,
+    file: NamedTempFile,
 }
 
-/// Others may read it, as any file, where a temporary file is its owner's alone.
-fn share(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+impl PidFile {
+    pub(crate) fn prepare(path: &Path) -> Result<Self> {
+        let fail = || format!("cannot write the pid file {}", path.display());
+        // Absolute: a daemon changes its directory.
+        let path = std::path::absolute(path).with_context(fail)?;
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        // The usual mistake, told without the name of the temporary file.
+        dir.metadata().with_context(fail)?;
+        let file = NamedTempFile::new_in(dir).with_context(fail)?;
+        // Others may read it, as any file, where a temporary file is its owner's alone.
+        file.as_file().set_permissions(Permissions::from_mode(0o644)).with_context(fail)?;
+        Ok(Self { path, file })
+    }
+
+    /// Writes the process id, all at once: whoever waits for the file must not find it empty.
+    pub(crate) fn write(self) -> Result<()> {
+        let Self { path, mut file } = self;
+        writeln!(file, "{}", std::process::id())
+            .and_then(|()| file.persist(&path).map_err(|e| e.error))
+            .map(drop)
+            .with_context(|| format!("cannot write the pid file {}", path.display()))
+    }
 }
 
 /// The signals that end the server in good order are caught; what comes is kept for [`listen`](Self::listen).
@@ -68,32 +84,41 @@ pub(crate) struct SignalThread {
 }
 
 impl Caught {
-    /// From now on, a first signal waits, and a second one ends the process at once.
+    /// From now on, signals wait.
     pub(crate) fn new() -> Result<Self> {
-        let stopping = Arc::new(AtomicBool::new(false));
-        for signal in STOP {
-            // In this order: at the first signal, the flag is not set yet.
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
-            signal_hook::flag::register(signal, Arc::clone(&stopping))?;
-        }
         Ok(Self(Signals::new(STOP)?))
     }
 
-    /// The first signal, also one that came before, stops the server and is passed on to the `--run` command.
+    /// The first signal, also one that came before, stops the server and is passed on to the `--run` command. One that
+    /// comes much later ends the process.
     pub(crate) fn listen(mut self, server: ShutdownHandle, command: Option<u32>) -> Result<SignalThread> {
         let handle = self.0.handle();
         let wait = move || {
-            if let Some(signal) = self.0.forever().next() {
-                log::info!("signal {signal}: finishing the requests in flight");
-                if let Some(pid) = command {
-                    pass_on(signal, pid);
+            let mut first = None;
+            for signal in self.0.forever() {
+                match first {
+                    None => {
+                        log::info!("signal {signal}: finishing the requests in flight");
+                        if let Some(pid) = command {
+                            pass_on(signal, pid);
+                        }
+                        server.shutdown();
+                        first = Some(Instant::now());
+                    }
+                    Some(first) if first.elapsed() >= AGAIN => give_up(signal),
+                    Some(_) => {}
                 }
-                server.shutdown();
             }
         };
         let thread = thread::Builder::new().name("signals".into()).spawn(wait)?;
         Ok(SignalThread { handle, thread: Some(thread) })
     }
+}
+
+/// Somebody insists, though what was acknowledged may not be flushed.
+fn give_up(signal: i32) {
+    log::error!("signal {signal} again: ending at once, the disk may be incomplete");
+    signal_hook::low_level::exit(1);
 }
 
 impl Drop for SignalThread {

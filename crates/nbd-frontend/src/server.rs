@@ -147,8 +147,13 @@ impl<D: BlockDevice> Accept<'_, '_, D> {
     fn until_stopped(&self, listeners: &[Listener]) -> io::Result<()> {
         listeners.iter().try_for_each(Listener::prepare)?;
         let mut paused = false;
+        let mut told_full = false;
         while !self.registry.is_stopping() && (!listeners.is_empty() || self.registry.count() > 0) {
-            let open = if paused || self.is_full() { &[] } else { listeners };
+            let full = self.is_full();
+            if full && !std::mem::replace(&mut told_full, true) {
+                log::warn!("{} clients are connected, more have to wait", self.registry.count());
+            }
+            let open = if paused || full { &[] } else { listeners };
             let ready = self.wait(open, paused)?;
             // Each client may be the last that there is room for.
             paused = !ready.into_iter().all(|listener| self.is_full() || self.accept(listener));

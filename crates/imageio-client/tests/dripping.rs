@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Servers that send a byte now and then: not for ever.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use imageio_client::{Connector, Error, Timeouts, TlsConfig, TransferUrl};
+
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Sends `bytes` one at a time, each well within the client's patience, until the test is over.
+fn drip(listener: &TcpListener, bytes: &[u8], over: &Receiver<()>) {
+    let (mut socket, _) = listener.accept().unwrap();
+    for byte in bytes {
+        // The client may have had enough.
+        if socket.write_all(&[*byte]).is_err()
+            || over.recv_timeout(PATIENCE / 6) != Err(RecvTimeoutError::Timeout)
+        {
+            return;
+        }
+    }
+}
+
+fn with_dripping_server(bytes: &[u8], test: impl FnOnce(SocketAddr)) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (end, over) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || drip(&listener, bytes, &over));
+        test(address);
+        drop(end);
+    });
+}
+
+fn connector(scheme: &str, address: SocketAddr) -> Connector {
+    let url = TransferUrl::parse(&format!("{scheme}://{address}/images/ticket")).unwrap();
+    let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
+    Connector::new(url, Some(TlsConfig::insecure()), timeouts).unwrap()
+}
+
+#[test]
+fn the_head_of_an_answer_may_not_drip() {
+    let head = [&b"HTTP/1.1 200 OK\r\nx-more: "[..], &[b'x'; 200]].concat();
+    with_dripping_server(&head, |address| {
+        let mut connection = connector("http", address).connect().unwrap();
+        assert!(matches!(connection.options(), Err(Error::Timeout { .. })));
+        assert!(!connection.is_open());
+    });
+}
+
+#[test]
+fn the_body_of_an_answer_may() {
+    let answer = b"HTTP/1.1 206 Partial Content\r\ncontent-length: 12\r\n\r\nabcdefghijkl";
+    let body = answer.len() - 12;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (end, over) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.write_all(&answer[..body]).unwrap();
+            for byte in &answer[body..] {
+                let _ = over.recv_timeout(PATIENCE / 6);
+                socket.write_all(&[*byte]).unwrap();
+            }
+        });
+        let mut buf = [0; 12];
+        connector("http", address).connect().unwrap().read(0, &mut buf).unwrap();
+        assert_eq!(&buf, b"abcdefghijkl");
+        drop(end);
+    });
+}
+
+#[test]
+fn a_tls_handshake_may_not_drip() {
+    // A handshake record of 16 KiB, which never gets whole.
+    let record = [&[0x16, 3, 3, 0x40, 0][..], &[0; 200]].concat();
+    with_dripping_server(&record, |address| match connector("https", address).connect() {
+        Err(Error::Tls { reason, .. }) => assert!(reason.starts_with("no answer for"), "{reason}"),
+        other => panic!("{other:?}"),
+    });
+}
