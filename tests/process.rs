@@ -199,6 +199,24 @@ fn signals_that_come_together_are_one() {
 }
 
 #[test]
+fn who_insists_ends_it_in_the_middle_of_the_last_flush_and_is_told_so() {
+    let (server, dir) = (server(), dir());
+    server.fault(Fault::on(Op::Flush).every().then(What::NoAnswer));
+    let mut served = Daemon::spawn(
+        Command::new(built("imageio-nbd"))
+            .args(["-f", "-v", "-U", "sock", &url(&server)])
+            .current_dir(dir.path()),
+    )
+    .unwrap();
+    served.wait_for_line(|line| line.contains("listening: ").then_some(())).unwrap();
+    client(&dir.path().join("sock")).write_all(&[4; 512]).unwrap();
+    assert_eq!(served.terminate_insistently().unwrap().code(), Some(1));
+    let said = served.said().join("\n");
+    assert!(said.ends_with("signal 15 again: ending at once, the disk may be incomplete"), "{said}");
+    assert_eq!(server.log().of(Op::Flush).count(), 1);
+}
+
+#[test]
 fn it_ends_with_its_parent() {
     let (server, dir) = (server(), dir());
     let script = format!(

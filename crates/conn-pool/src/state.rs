@@ -19,7 +19,6 @@ pub(crate) struct State<C: Connection> {
     /// In the order of their tickets.
     waiters: VecDeque<Waiter<C>>,
     next_ticket: u64,
-    requests: u64,
     failure: Option<C::Error>,
     closed: bool,
     pub(crate) flushes: FlushTurns<C::Error>,
@@ -31,7 +30,7 @@ struct SlotState<C> {
     gone: bool,
     /// By a request or by the keeper.
     last_used: Instant,
-    /// The number of the last request that got it; flushes and the keeper don't count.
+    /// The ticket of the last request that got it; flushes and the keeper don't count.
     last_request: u64,
     /// Dirty when it was taken: what a flush that starts meanwhile has to wait for.
     dirty_when_taken: bool,
@@ -84,7 +83,6 @@ impl<C: Connection> State<C> {
             slots,
             waiters: VecDeque::new(),
             next_ticket: 0,
-            requests: 0,
             failure: None,
             closed: false,
             flushes: FlushTurns::default(),
@@ -136,7 +134,7 @@ impl<C: Connection> State<C> {
 
     pub(crate) fn take(&mut self, wants: Wants, ticket: u64) -> Taken<C> {
         if let Some(at) = self.idle.iter().rposition(|&slot| wants.includes(slot)) {
-            self.given(self.idle[at], &wants);
+            self.given(self.idle[at], &wants, ticket);
             return Taken::Now(self.take_idle(at));
         }
         let (hand, receiver) = bounded(1);
@@ -167,10 +165,9 @@ impl<C: Connection> State<C> {
     }
 
     /// Takes note of who gets a connection: a request, or one that looks after connections.
-    fn given(&mut self, slot: Slot, wants: &Wants) {
+    fn given(&mut self, slot: Slot, wants: &Wants, ticket: u64) {
         if matches!(wants, Wants::Any) {
-            self.requests += 1;
-            self.slots[slot].last_request = self.requests;
+            self.slots[slot].last_request = ticket;
         }
     }
 
@@ -180,7 +177,7 @@ impl<C: Connection> State<C> {
         self.slots[slot].dirty_when_taken = connection.is_dirty();
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.wants.includes(slot)) {
             let waiter = self.waiters.remove(at).expect("the position was just found");
-            self.given(slot, &waiter.wants);
+            self.given(slot, &waiter.wants, waiter.ticket);
             match waiter.hand.try_send((slot, connection)) {
                 Ok(()) => return,
                 // The waiter is gone: its thread panicked.

@@ -59,25 +59,25 @@ impl Connector {
     /// # Errors
     /// [`Error::Resolve`], [`Error::Connect`] or [`Error::Tls`].
     pub fn connect(&self) -> Result<Connection> {
-        let (stream, same_host) = match &self.unix_socket {
-            Some(address) => (plain(address::connect_unix(address, self.timeouts.connect)?), true),
-            None => {
-                let socket = address::connect_tcp(&self.url, self.timeouts.connect)?;
-                let same_host = address::is_same_host(&socket);
-                (self.secured(socket)?, same_host)
-            }
+        let socket = match &self.unix_socket {
+            Some(address) => address::connect_unix(address, self.timeouts.connect)?,
+            None => address::connect_tcp(&self.url, self.timeouts.connect)?,
+        };
+        let same_host = self.unix_socket.is_some() || address::is_same_host(&socket);
+        let stream = match &self.tls {
+            Some(tls) if self.unix_socket.is_none() => Stream::tls(self.secured(tls, &socket)?, socket),
+            _ => Stream::plain(socket),
         };
         let stream = stream.map_err(|source| Error::Connect { peer: self.url.authority(), source })?;
         Connection::new(stream, Arc::clone(&self.url), self.timeouts, same_host)
     }
 
-    fn secured(&self, socket: Socket) -> Result<io::Result<Stream>> {
-        let Some(TlsConfig(config)) = &self.tls else { return Ok(plain(socket)) };
+    fn secured(&self, TlsConfig(config): &TlsConfig, socket: &Socket) -> Result<ClientConnection> {
         let fail = |reason: String| Error::Tls { peer: self.url.authority(), reason };
         let mut tls = ClientConnection::new(Arc::clone(config), self.server_name()?)
             .map_err(|e| fail(e.to_string()))?;
-        self.shake_hands(&socket, &mut tls).map_err(|e| fail(self.explain(&e)))?;
-        Ok(Stream::tls(socket, tls))
+        self.shake_hands(socket, &mut tls).map_err(|e| fail(self.explain(&e)))?;
+        Ok(tls)
     }
 
     /// All of the handshake has one limit, also where a byte comes now and then.
@@ -126,8 +126,4 @@ impl Connector {
             Host::Ipv6(ip) => Ok(ServerName::from(std::net::IpAddr::from(*ip))),
         }
     }
-}
-
-fn plain(socket: Socket) -> io::Result<Stream> {
-    Stream::plain(socket)
 }

@@ -25,6 +25,7 @@ type HyperConnection = http1::Connection<Stream, RequestBody>;
 pub(crate) struct Driver {
     connection: Option<Pin<Box<HyperConnection>>>,
     readiness: Arc<Readiness>,
+    woken: Arc<Woken>,
 }
 
 /// Why a future was given up.
@@ -58,7 +59,7 @@ impl Driver {
             unreachable!("hyper's HTTP/1 client handshake sends nothing");
         };
         let (sender, connection) = result?;
-        Ok((Self { connection: Some(Box::pin(connection)), readiness }, sender))
+        Ok((Self { connection: Some(Box::pin(connection)), readiness, woken: Arc::default() }, sender))
     }
 
     /// Runs `future` to its end, doing the connection's I/O, as long as bytes move at least every
@@ -69,12 +70,11 @@ impl Driver {
         patience: impl Fn() -> Duration,
     ) -> Result<T, Stalled> {
         let mut future = pin!(future);
-        let woken = Arc::new(Woken::default());
-        let waker = Waker::from(Arc::clone(&woken));
+        let waker = Waker::from(Arc::clone(&self.woken));
         let mut cx = Context::from_waker(&waker);
         let mut last_progress = Instant::now();
         loop {
-            woken.0.store(false, Relaxed);
+            self.woken.0.store(false, Relaxed);
             self.readiness.want_read.store(false, Relaxed);
             self.readiness.want_write.store(false, Relaxed);
             if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
@@ -86,7 +86,7 @@ impl Driver {
                 self.connection = None;
                 continue;
             }
-            if woken.0.load(Relaxed) {
+            if self.woken.0.load(Relaxed) {
                 continue;
             }
             if self.readiness.progress.swap(false, Relaxed) {

@@ -115,7 +115,7 @@ impl Stream {
     }
 
     /// A stream over a connected socket on which the TLS handshake is done.
-    pub(crate) fn tls(socket: Socket, mut session: ClientConnection) -> io::Result<Self> {
+    pub(crate) fn tls(mut session: ClientConnection, socket: Socket) -> io::Result<Self> {
         session.set_buffer_limit(Some(TLS_WRITE_BUFFER));
         Self::new(socket, Transport::Tls(Box::new(Tls { session, unsent: 0 })))
     }

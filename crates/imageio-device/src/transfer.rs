@@ -2,7 +2,6 @@
 //! Opening a transfer: all that can fail, before anything is served.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imageio_client::{
@@ -114,9 +113,8 @@ fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig
         );
         return Ok(Some(TlsConfig::insecure()));
     }
-    let cafile: Option<&PathBuf> = settings.cafile.as_ref();
-    Ok(Some(match cafile {
-        Some(cafile) => TlsConfig::with_cafile(Path::new(cafile))?,
+    Ok(Some(match &settings.cafile {
+        Some(cafile) => TlsConfig::with_cafile(cafile)?,
         None => TlsConfig::with_system_roots()?,
     }))
 }

@@ -68,12 +68,7 @@ fn run(options: &Options) -> Result<u8> {
     if let Some(pidfile) = pidfile {
         pidfile.write()?;
     }
-    let served = serve(options, listening, signals, &device);
-    // Whatever happened, what was acknowledged is to be made safe.
-    let closed = device.close();
-    let code = served?;
-    closed.context("the disk may be incomplete")?;
-    Ok(code)
+    serve(options, listening, signals, &device)
 }
 
 fn open(options: &Options) -> Result<Transfer> {
@@ -86,7 +81,7 @@ fn open(options: &Options) -> Result<Transfer> {
     Ok(Transfer::open(settings)?)
 }
 
-/// Serves until a signal comes or the command of `--run` ends, whose exit status it returns.
+/// Serves until a signal comes or the command of `--run` ends, whose exit status it returns, and closes the disk.
 fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<Device>) -> Result<u8> {
     let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
     let config = Config { threads: usize::from(options.threads), ..Config::default() };
@@ -99,17 +94,25 @@ fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<
     let handle = server.handle();
     let command = options.run.as_deref().map(|run| process::run_command(run, &address, &info.name));
     let command = command.transpose()?;
+    // To the end: somebody may lose patience with the last flush.
     let _signals = signals.listen(handle.clone(), command.as_ref().map(Child::id))?;
+    let served = run_server(server, &handle, command);
+    // Whatever happened, what was acknowledged is to be made safe.
+    let closed = device.close();
+    let code = served?;
+    closed.context("the disk may be incomplete")?;
+    Ok(code)
+}
+
+fn run_server(server: Server<Device>, handle: &ShutdownHandle, command: Option<Child>) -> Result<u8> {
     thread::scope(|scope| {
         let waiter = command.map(|command| {
-            thread::Builder::new().name("run".into()).spawn_scoped(scope, move || wait_for(command, &handle))
+            thread::Builder::new().name("run".into()).spawn_scoped(scope, move || wait_for(command, handle))
         });
+        let waiter = waiter.transpose()?;
         let outcome = server.run()?;
         log::info!("{outcome:?}");
-        match waiter {
-            Some(waiter) => waiter?.join().unwrap_or(Ok(1)),
-            None => Ok(0),
-        }
+        waiter.map_or(Ok(0), |waiter| waiter.join().unwrap_or(Ok(1)))
     })
 }
 
