@@ -19,10 +19,14 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     }
     sh.create_dir(dist.join("nbdkit"))?;
     sh.copy_file(release.join("libnbdkit_imageio_plugin.so"), dist.join("nbdkit/nbdkit-imageio-plugin.so"))?;
+    // What `imageio-nbd virt-v2v` puts into PATH: the program by another name.
+    let shims = sh.create_dir(dist.join("libexec/imageio-nbd"))?;
+    std::os::unix::fs::symlink("../../bin/imageio-nbd", shims.join("nbdkit"))?;
     let (program, generated) = (bin.join("imageio-nbd"), dist.join("generated"));
     cmd!(sh, "{program} --generate {generated}").quiet().run()?;
     for (file, dir) in [
         ("imageio-nbd.1", "man/man1"),
+        ("nbdkit-imageio-plugin.1", "man/man1"),
         ("imageio-nbd.bash", "completions/bash"),
         ("imageio-nbd.fish", "completions/fish"),
         ("_imageio-nbd", "completions/zsh"),
@@ -32,7 +36,7 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     }
     sh.remove_path(&generated)?;
     sh.create_dir(&doc)?;
-    for text in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+    for text in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/virt-v2v.md"] {
         sh.copy_file(text, &doc)?;
     }
     eprintln!("built into {}", dist.display());

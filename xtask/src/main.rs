@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask build`.
+//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask build`, `cargo xtask dist`.
 
 mod build;
 mod demo;
+mod dist;
 mod test;
 mod tidy;
 mod tools;
@@ -30,6 +31,8 @@ enum Command {
     Test(test::Arguments),
     /// Build for release into target/dist: binaries, man pages, shell completions
     Build,
+    /// Build packages into target/packages: a .deb and an archive
+    Dist,
     /// The demo's NBD client, which imageio-nbd runs
     #[command(hide = true)]
     DemoClient(demo::ClientArguments),
@@ -55,6 +58,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Demo(arguments) => demo::run(&sh, &arguments),
         Command::Test(arguments) => test::run(&sh, &arguments),
         Command::Build => build::run(&sh),
+        Command::Dist => dist::run(&sh).map(drop),
         Command::DemoClient(_) => Ok(()),
     }
 }

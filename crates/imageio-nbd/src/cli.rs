@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: nbdkit's, where nbdkit has the option.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use imageio_config::PARAMETERS;
 
 /// Serve an oVirt disk transfer as an NBD device.
@@ -12,7 +13,10 @@ use imageio_config::PARAMETERS;
     name = "imageio-nbd",
     version,
     disable_version_flag = true,
-    override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE [size=BYTES] [NAME=VALUE]...",
+    override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE [size=BYTES] [NAME=VALUE]...\n       \
+                      imageio-nbd virt-v2v [ARGUMENTS]...",
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
     max_term_width = 100
 )]
 pub(crate) struct Options {
@@ -45,7 +49,7 @@ pub(crate) struct Options {
     pub(crate) threads: u16,
 
     /// Name the export; clients may also ask for the empty name
-    #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", default_value = "", value_parser = export_name)]
+    #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", default_value = "", hide_default_value = true, value_parser = export_name)]
     pub(crate) export_name: String,
 
     /// Run this shell command once clients can connect, and exit when it ends. $uri, $unixsocket, $port and
@@ -76,6 +80,21 @@ pub(crate) struct Options {
     /// Parameters of the transfer: see below
     #[arg(value_name = "NAME=VALUE", hide = true)]
     pub(crate) parameters: Vec<String>,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What else this program does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the installed virt-v2v with nbdkit-imageio-plugin instead of its Python plugin for oVirt
+    #[command(name = "virt-v2v", disable_help_flag = true)]
+    VirtV2v {
+        /// virt-v2v's own
+        #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// The parser, with the parameters' help under that of the options.
@@ -109,7 +128,8 @@ Exit status:
 
 Examples:
   imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
-  imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G";
+  imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G
+  imageio-nbd virt-v2v -i disk guest.img -o rhv-upload …";
 
 /// Lines of at most `width` characters, broken at spaces.
 fn wrap(text: &str, width: usize) -> Vec<String> {
@@ -153,6 +173,17 @@ mod tests {
         assert!(options.exit_with_parent && options.foreground);
         assert_eq!(options.unix, Some("/s".into()));
         assert_eq!(options.parameters, ["size=1", "url=https://h/images/t"]);
+    }
+
+    #[test]
+    fn the_arguments_of_virt_v2v_are_its_own() {
+        let Some(Command::VirtV2v { arguments }) =
+            options("imageio-nbd virt-v2v --help -o rhv-upload -U x -- -V").command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(arguments, ["--help", "-o", "rhv-upload", "-U", "x", "--", "-V"]);
+        assert!(options("imageio-nbd -U - virt-v2v-is-not-a-url=x").command.is_none());
     }
 
     #[test]

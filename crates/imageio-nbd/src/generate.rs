@@ -1,24 +1,120 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The man page and the shell completions, from the same definitions as the command line.
+//! The man pages of both doors and the shell completions.
+//!
+//! The pages' text is in `man/`; options and parameters come from the definitions that the command line is parsed by.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+use imageio_config::{PARAMETERS, Parameter};
 
 use crate::cli;
+
+/// Name and text of each page.
+const PAGES: [(&str, &str); 2] = [
+    ("imageio-nbd", include_str!("../man/imageio-nbd.1")),
+    ("nbdkit-imageio-plugin", include_str!("../man/nbdkit-imageio-plugin.1")),
+];
+
+/// Lines that stand for what comes from definitions.
+const OPTIONS_HERE: &str = ".\\\" OPTIONS\n";
+const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
 
 pub(crate) fn generate(dir: &Path) -> Result<()> {
     let write = || {
         fs::create_dir_all(dir)?;
-        let mut page = Vec::new();
-        clap_mangen::Man::new(cli::command()).render(&mut page)?;
-        fs::write(dir.join("imageio-nbd.1"), page)?;
+        for (name, text) in PAGES {
+            fs::write(dir.join(format!("{name}.1")), page(name, text)?)?;
+        }
         for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
             clap_complete::generate_to(shell, &mut cli::command(), "imageio-nbd", dir)?;
         }
         std::io::Result::Ok(())
     };
     write().with_context(|| format!("cannot write into {}", dir.display()))
+}
+
+fn page(name: &str, text: &str) -> std::io::Result<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    let title = format!(".TH {name} 1 \"\" \"imageio\\-nbd {version}\" \"User Commands\"\n");
+    Ok(title + &text.replace(OPTIONS_HERE, &options()?).replace(PARAMETERS_HERE, &parameters()))
+}
+
+/// The body of the section.
+fn options() -> std::io::Result<String> {
+    let mut section = Vec::new();
+    Man::new(cli::command()).render_options_section(&mut section)?;
+    let section = String::from_utf8_lossy(&section);
+    Ok(section.split_once(".SH OPTIONS\n").map_or(&*section, |(_, body)| body).to_owned())
+}
+
+/// A list of them all.
+fn parameters() -> String {
+    let mut list = Roff::new();
+    for parameter in PARAMETERS {
+        list.control("TP", []);
+        list.text([bold(format!("{}=", parameter.name)), italic(parameter.value)]);
+        list.text([roman(parameter.help)]);
+        list.text([roman(default(parameter))]);
+    }
+    list.render()
+}
+
+fn default(parameter: &Parameter) -> String {
+    match parameter.default {
+        "required" => "Required.".into(),
+        default => format!("Default: {default}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sections(page: &str) -> Vec<&str> {
+        page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect()
+    }
+
+    #[test]
+    fn every_page_has_every_parameter_and_no_place_left_open() {
+        for (name, text) in PAGES {
+            let page = page(name, text).unwrap();
+            for parameter in PARAMETERS {
+                let entry = format!("\\fB{}=\\fR", parameter.name.replace('-', "\\-"));
+                assert!(page.contains(&entry), "{name} lacks {entry}");
+            }
+            assert!(!page.contains(".\\\" "), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_option_is_there() {
+        let page = page(PAGES[0].0, PAGES[0].1).unwrap();
+        for argument in cli::command().get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let Some(option) = argument.get_long() else { continue };
+            assert!(page.contains(&format!("\\-\\-{}", option.replace('-', "\\-"))), "{option}");
+        }
+    }
+
+    #[test]
+    fn the_sections_are_in_the_order_of_nbdkit() {
+        const ORDER: [&str; 11] = [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "EXAMPLES",
+            "PARAMETERS",
+            "DUMP-PLUGIN OUTPUT",
+            "DEBUG FLAGS",
+            "ERRORS",
+            "FILES",
+            "VERSION",
+            "SEE ALSO",
+        ];
+        assert_eq!(sections(PAGES[1].1), ORDER);
+    }
 }

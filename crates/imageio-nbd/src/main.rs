@@ -9,6 +9,7 @@ mod generate;
 mod listen;
 mod logging;
 mod process;
+mod virt_v2v;
 
 use std::process::{Child, ExitCode};
 use std::sync::Arc;
@@ -20,15 +21,21 @@ use imageio_config::Parser;
 use imageio_device::{Device, Transfer};
 use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
 
-use crate::cli::Options;
+use crate::cli::{Command, Options};
 use crate::listen::Listening;
 use crate::process::{Caught, PidFile};
 
 fn main() -> ExitCode {
-    let options =
-        Options::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
-    logging::init(options.verbose);
-    match run(&options) {
+    let result = if virt_v2v::shim::is_called() {
+        logging::init(1);
+        virt_v2v::shim::run()
+    } else {
+        let options =
+            Options::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
+        logging::init(options.verbose);
+        run(&options)
+    };
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log::error!("{}", one_line(&error));
@@ -52,6 +59,9 @@ fn one_line(error: &anyhow::Error) -> String {
 fn run(options: &Options) -> Result<u8> {
     if let Some(dir) = &options.generate {
         return generate::generate(dir).map(|()| 0);
+    }
+    if let Some(Command::VirtV2v { arguments }) = &options.command {
+        return virt_v2v::run(arguments);
     }
     if options.exit_with_parent {
         process::exit_with_parent()?;
