@@ -9,8 +9,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
-/// Builds, and fills `target/packages`. Returns the `.deb`, where there are Debian's tools.
-pub(crate) fn run(sh: &Shell) -> Result<Option<PathBuf>> {
+/// What was made.
+pub(crate) struct Packages {
+    pub(crate) archive: PathBuf,
+    /// Where there are Debian's tools.
+    pub(crate) deb: Option<PathBuf>,
+}
+
+/// Builds, and fills `target/packages`.
+pub(crate) fn run(sh: &Shell) -> Result<Packages> {
     crate::build::run(sh)?;
     let target = crate::target_dir(sh)?;
     let (built, packages) = (target.join("dist"), target.join("packages"));
@@ -22,11 +29,11 @@ pub(crate) fn run(sh: &Shell) -> Result<Option<PathBuf>> {
     eprintln!("made {}", archive.display());
     if let Some(missing) = deb::missing_tool() {
         eprintln!("no .deb: {missing} is missing: apt-get install dpkg-dev");
-        return Ok(None);
+        return Ok(Packages { archive, deb: None });
     }
     let deb = deb::make(sh, &built, &packages, &date)?;
     eprintln!("made {}", deb.display());
-    Ok(Some(deb))
+    Ok(Packages { archive, deb: Some(deb) })
 }
 
 /// The version of all crates.

@@ -25,11 +25,16 @@ enum Done {
 type Step = (&'static str, fn(&Shell) -> Result<Done>);
 
 const CHECKS: &[Step] = &[("format", format), ("lints", lints), ("docs", docs), ("oldest Rust", oldest_rust)];
-const TESTS: &[Step] = &[("build", build), ("tests", tests), ("demo", demo), ("dependencies", dependencies)];
+const TESTS: &[Step] = &[
+    ("build", build),
+    ("tests", tests),
+    ("demo", demo),
+    ("packages", packages),
+    ("dependencies", dependencies),
+];
 
 /// Runs all steps, also after one failed, and ends with a table.
 pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
-    let ci = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
     let missing = list_missing_tools();
     let checks = if arguments.quick { &[] } else { CHECKS };
     let mut table = Vec::new();
@@ -47,10 +52,14 @@ pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
-    if ci && missing > 0 {
+    if in_ci() && missing > 0 {
         bail!("{missing} tools are missing, and CI is set");
     }
     Ok(())
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| !ci.is_empty())
 }
 
 /// Says what is missing, and how to get it. Tests that need it are ignored, visibly; with `CI` set, they fail.
@@ -127,6 +136,22 @@ fn demo(sh: &Shell) -> Result<Done> {
     cmd!(sh, "cargo xtask demo").run()?;
     cmd!(sh, "cargo xtask demo --tls").run()?;
     Ok(Done::Yes)
+}
+
+/// Makes the packages, unpacks one, and in CI installs the other. Anywhere else, what is installed is the user's affair.
+fn packages(sh: &Shell) -> Result<Done> {
+    let made = crate::dist::run(sh)?;
+    let _archive = sh.push_env("IMAGEIO_NBD_ARCHIVE", made.archive);
+    let _deb = match made.deb {
+        Some(deb) if in_ci() && is_root(sh)? => Some(sh.push_env("IMAGEIO_NBD_DEB", deb)),
+        _ => None,
+    };
+    cmd!(sh, "cargo test --locked --package integration-tests --test package").run()?;
+    Ok(Done::Yes)
+}
+
+fn is_root(sh: &Shell) -> Result<bool> {
+    Ok(cmd!(sh, "id -u").quiet().read()? == "0")
 }
 
 /// Licences, sources and duplicates, where cargo-deny is installed. Advisories need the network: see the workflow.

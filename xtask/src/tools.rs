@@ -34,7 +34,6 @@ pub const NBDSH: Tool = Tool { name: "nbdsh", install: "apt-get install python3-
 pub const FIO: Tool = Tool { name: "fio", install: "apt-get install fio" };
 /// The NBD server whose place we take.
 pub const NBDKIT: Tool = Tool { name: "nbdkit", install: "apt-get install nbdkit" };
-
 /// All of them.
 pub const TOOLS: &[Tool] = &[IMAGEIO, QEMU_NBD, QEMU_IMG, QEMU_IO, NBDCOPY, NBDINFO, NBDSH, FIO, NBDKIT];
 

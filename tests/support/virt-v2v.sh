@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# A stand-in for virt-v2v: runs nbdkit and nbdcopy as it does, for two disks.
+#
+# $nbdkit, $script, $options and the parameters $disk1 and $disk2 are set by lines that a test puts before this.
+# virt-v2v is done with nbdkit when it has ended, not when it was told to.
+set -e
+
+$nbdkit --version >/dev/null 2>&1
+$nbdkit --dump-config >dump-config
+$nbdkit null --filter=cow --version >/dev/null 2>&1
+# By its name even where the rest is by path.
+nbdkit python "$script" --dump-plugin >dump-plugin
+
+# It collects parameters from disk to disk, so that those of the last are given again.
+parameters="script=$script"
+pids=
+for disk in 1 2; do
+    eval "parameters=\"\$parameters \$disk$disk\""
+    LANG=C $nbdkit --exit-with-parent --foreground --pidfile "$PWD/nbdkit$disk.pid" --unix "$PWD/out$disk" \
+        $options python $parameters &
+    pids="$pids $!"
+    until [ -s "nbdkit$disk.pid" ]; do
+        kill -0 $!
+        sleep 0.02
+    done
+done
+for disk in 1 2; do
+    nbdcopy guest.img "nbd+unix:///?socket=$PWD/out$disk" --request-size=4194304 --requests=16 --flush
+done
+kill $pids
+for pid in $pids; do
+    wait $pid
+done

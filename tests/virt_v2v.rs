@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `imageio-nbd virt-v2v`, with a stand-in for virt-v2v that runs nbdkit as virt-v2v does.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use fake_imageio::{Certificate, FakeServer, Op};
+use libtest_mimic::{Arguments, Trial};
+use support::door::built;
+use support::image::{SIZE, guest_disk};
+use support::process::PATIENCE;
+use support::run::Ended;
+use support::tools::{NBDCOPY, NBDKIT, Tool, trial};
+use tempfile::TempDir;
+
+type Test = (&'static str, &'static [Tool], fn());
+
+const TESTS: &[Test] = &[
+    ("version_2_2_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_2)),
+    ("version_2_8_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_8)),
+    ("every_other_call_of_nbdkit_is_passed_on_as_it_is", &[NBDKIT], passes_on),
+    ("virt_v2v_takes_its_place_with_its_own_arguments_and_status", &[NBDKIT], takes_its_place),
+    ("what_is_missing_is_told_in_one_line", &[NBDKIT], what_is_missing),
+    ("the_shims_directory_in_path_is_enough", &[NBDKIT], shim_in_path),
+];
+
+/// These make mount namespaces, which not every container allows, whatever is installed.
+const TESTS_IN_NAMESPACES: &[Test] = &[
+    ("version_2_10_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_10)),
+    ("what_is_replaced_by_full_path_is_not_seen_by_others", &[NBDKIT], seen_by_nobody_else),
+];
+
+fn main() -> ExitCode {
+    let test = |(name, tools, run): &Test| {
+        let run = *run;
+        trial(*name, tools, move || {
+            run();
+            Ok(())
+        })
+    };
+    let mut trials: Vec<Trial> = TESTS.iter().map(test).collect();
+    let allowed = namespaces_are_allowed();
+    for spec in TESTS_IN_NAMESPACES {
+        if !allowed {
+            eprintln!("not tested: {}: mount namespaces are not allowed here", spec.0);
+        }
+        let trial = test(spec);
+        trials.push(if allowed { trial } else { trial.with_ignored_flag(true) });
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn namespaces_are_allowed() -> bool {
+    let unshare = |flags: &str| Command::new("unshare").args([flags, "true"]).output();
+    ["-m", "-Um"].iter().any(|flags| unshare(flags).is_ok_and(|output| output.status.success()))
+}
+
+/// What differs between versions of virt-v2v.
+struct Version {
+    script: &'static str,
+    /// How it runs nbdkit for a disk.
+    nbdkit: Nbdkit,
+    options: &'static str,
+}
+
+enum Nbdkit {
+    ByName,
+    /// By the full path that was found when it was built.
+    ByPath,
+}
+
+const VERSION_2_2: Version =
+    Version { script: "rhv-upload-plugin.py", nbdkit: Nbdkit::ByName, options: "--threads 8" };
+const VERSION_2_8: Version = Version {
+    script: "ovirt-upload-plugin.py",
+    nbdkit: Nbdkit::ByName,
+    options: "--threads 8 -D nbdkit.backend.datapath=0 --verbose",
+};
+const VERSION_2_10: Version = Version {
+    script: "ovirt-upload-plugin.py",
+    nbdkit: Nbdkit::ByPath,
+    options: "--threads 8 -D nbdkit.backend.datapath=0",
+};
+
+/// Of which `path:` is the layout's own.
+const PATH: &str = "path:/usr/bin:/bin:/usr/sbin";
+
+/// The program as it is laid out where it isn't installed, and a directory for `PATH`.
+struct Layout {
+    dir: TempDir,
+}
+
+impl Layout {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for name in ["bin", "libexec/imageio-nbd", "nbdkit", "path", "v2v.x"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::copy(built("imageio-nbd"), root.join("bin/imageio-nbd")).unwrap();
+        symlink("../../bin/imageio-nbd", root.join("libexec/imageio-nbd/nbdkit")).unwrap();
+        symlink(built("libnbdkit_imageio_plugin.so"), root.join("nbdkit/nbdkit-imageio-plugin.so")).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A program in `PATH`.
+    fn add_script(&self, name: &str, text: &str) {
+        let file = self.path().join("path").join(name);
+        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        self.command("bin/imageio-nbd", PATH).args(arguments).output().unwrap().into()
+    }
+
+    fn command(&self, program: &str, path: &str) -> Command {
+        let mut command = Command::new("/usr/bin/timeout");
+        command.args(["--foreground", "60"]).arg(self.path().join(program)).current_dir(self.path());
+        // Absolute, as a relative directory in PATH changes its meaning with the working directory.
+        let path = path.replace("path:", &format!("{}/path:", self.path().display()));
+        command.env("PATH", path).env_remove("IMAGEIO_NBD_PLUGIN").env_remove("RUST_LOG");
+        command
+    }
+}
+
+/// What virt-v2v does with nbdkit (`lib/nbdkit.ml`, `output/output_rhv_upload.ml` there).
+fn stand_in(layout: &Layout, version: &Version, disks: &[String; 2]) -> String {
+    let script = layout.path().join("v2v.x").join(version.script);
+    let nbdkit = match version.nbdkit {
+        Nbdkit::ByName => "nbdkit".into(),
+        Nbdkit::ByPath => NBDKIT.path(),
+    };
+    let [first, second] = disks;
+    format!(
+        "nbdkit={}\nscript={}\noptions='{}'\ndisk1='{first}'\ndisk2='{second}'\n{}",
+        nbdkit.display(),
+        script.display(),
+        version.options,
+        include_str!("support/virt-v2v.sh"),
+    )
+}
+
+fn uploads_two_disks(version: &Version) {
+    let layout = Layout::new();
+    let servers =
+        [1, 2].map(|_| FakeServer::builder().size(SIZE).tls(Certificate::default()).start().unwrap());
+    let disks = servers.each_ref().map(|server| {
+        let cafile = server.cafile().unwrap().display();
+        format!("size={SIZE} url={} cafile={cafile} is_ovirt_host=true", server.url())
+    });
+    layout.add_script("virt-v2v", &stand_in(&layout, version, &disks));
+    let disk = guest_disk(3);
+    fs::write(layout.path().join("guest.img"), &disk).unwrap();
+
+    let ended = layout.run(&["virt-v2v", "-o", "rhv-upload"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let told: Vec<_> = ended.err.lines().filter(|line| line.starts_with(TOLD)).collect();
+    assert_eq!(told.len(), 3, "{ended:?}");
+    assert!(told.iter().all(|line| line.ends_with(&format!("/v2v.x/{}", version.script))), "{told:?}");
+    for server in &servers {
+        assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
+        assert!(server.contents().unwrap() == disk);
+        assert_eq!(server.log().lost_unflushed(), 0);
+        assert_eq!(server.log().of(Op::Options).count(), 1, "each disk goes to its own server");
+    }
+    let dumped = |name: &str| fs::read_to_string(layout.path().join(name)).unwrap();
+    assert!(dumped("dump-plugin").contains("\nname=imageio\n"));
+    let config: Ended = Command::new(NBDKIT.path()).arg("--dump-config").output().unwrap().into();
+    // It tells of its own file as it was called, which differs where the shim is in that place.
+    let without_binary =
+        |text: &str| text.lines().filter(|line| !line.starts_with("binary=")).collect::<Vec<_>>().join("\n");
+    assert_eq!(without_binary(&dumped("dump-config")), without_binary(&config.out));
+}
+
+/// What the shim says when it has replaced something.
+const TOLD: &str = "imageio-nbd: info: nbdkit runs the plugin ";
+
+fn seen_by_nobody_else() {
+    let layout = Layout::new();
+    let nbdkit = NBDKIT.path().display().to_string();
+    let call = "python /x/rhv-upload-plugin.py --dump-plugin";
+    // While it waits, a process from outside calls the same file.
+    layout.add_script("virt-v2v", &format!("nbdkit={nbdkit}\n$nbdkit {call} && echo ready && read line"));
+    let mut command = layout.command("bin/imageio-nbd", PATH);
+    let command = command.arg("virt-v2v").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    let lines = BufReader::new(running.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let inside: Vec<_> = lines.take_while(|line| line != "ready").collect();
+    assert!(inside.contains(&"name=imageio".to_owned()), "{inside:?}");
+    let outside: Ended = Command::new(&nbdkit).args(call.split(' ')).output().unwrap().into();
+    assert!(outside.code != 0 && !outside.err.contains(TOLD), "{outside:?}");
+    let shims: Vec<_> = fs::read_dir(layout.path().join("libexec/imageio-nbd")).unwrap().collect();
+    assert_eq!(shims.len(), 1, "{shims:?}");
+    // The end of the file is what `read` fails with.
+    drop(running.stdin.take());
+    assert_eq!(running.wait().unwrap().code(), Some(1));
+}
+
+/// An nbdkit that prints its arguments, a line each, and fails.
+const PRINTS: &str = "[ \"$2\" = --dump-plugin ] && exit 0; printf '<%s>\\n' \"$@\"; exit 3";
+
+fn passes_on() {
+    let layout = Layout::new();
+    layout.add_script("nbdkit", PRINTS);
+    layout.add_script(
+        "virt-v2v",
+        "nbdkit --readonly vddk 'file=[a b] c d.vmdk' '' '*' -- \"it's\"; \
+         nbdkit -e python --filter=log python script=x/rhv-upload-plugin.py 'cafile=a b' --run ''",
+    );
+    let ended = layout.run(&["virt-v2v"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let plugin = layout.path().join("nbdkit/nbdkit-imageio-plugin.so").canonicalize().unwrap();
+    let expected = format!(
+        "<--readonly>\n<vddk>\n<file=[a b] c d.vmdk>\n<>\n<*>\n<-->\n<it's>\n\
+         <-e>\n<python>\n<--filter=log>\n<{}>\n<cafile=a b>\n<--run>\n<>\n",
+        plugin.display()
+    );
+    assert_eq!(ended.out, expected);
+    let told = format!("{TOLD}{} instead of x/rhv-upload-plugin.py\n", plugin.display());
+    assert_eq!(ended.err, told, "{ended:?}");
+}
+
+fn takes_its_place() {
+    let layout = Layout::new();
+    layout.add_script("virt-v2v", "echo $$; printf '<%s>' \"$@\"; echo problem >&2; exit 7");
+    // Not by `timeout`, whose child it would be.
+    let mut command = Command::new(layout.path().join("bin/imageio-nbd"));
+    command.args(["virt-v2v", "--help", "-v", "a b", "--", "url=x"]);
+    command.env("PATH", format!("{}/path:/usr/bin:/bin:/usr/sbin", layout.path().display()));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let ended: Ended = child.wait_with_output().unwrap().into();
+    assert_eq!((ended.code, ended.err.as_str()), (7, "problem\n"));
+    assert_eq!(ended.out, format!("{pid}\n<--help><-v><a b><--><url=x>"));
+}
+
+fn what_is_missing() {
+    let layout = Layout::new();
+    let fails = |path: &str, variable: (&str, &str), reasons: &[&str]| {
+        let mut command = layout.command("bin/imageio-nbd", path);
+        let ended: Ended = command.arg("virt-v2v").env(variable.0, variable.1).output().unwrap().into();
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        for reason in reasons {
+            assert!(ended.err.contains(reason), "'{reason}' is not in {}", ended.err);
+        }
+    };
+    let none = ("NONE", "");
+    // Debian's own virt-v2v isn't looked for.
+    fails("path:", none, &["virt-v2v is not in PATH: install it"]);
+    layout.add_script("virt-v2v", "exit 0");
+    fails("path:", none, &["nbdkit is not in PATH: install it"]);
+    let other = ("IMAGEIO_NBD_PLUGIN", "/nonexistent.so");
+    fails(PATH, other, &["doesn't take the plugin /nonexistent.so", "IMAGEIO_NBD_PLUGIN=FILE"]);
+    fs::remove_file(layout.path().join("libexec/imageio-nbd/nbdkit")).unwrap();
+    fails(PATH, none, &["libexec/imageio-nbd/nbdkit is missing", "cargo xtask build"]);
+}
+
+fn shim_in_path() {
+    let layout = Layout::new();
+    let shims = layout.path().join("libexec/imageio-nbd").display().to_string();
+    let path = format!("{shims}:/usr/bin:/bin:/usr/sbin");
+    let mut command = layout.command("libexec/imageio-nbd/nbdkit", &path);
+    let ended: Ended =
+        command.args(["python", "rhv-upload-plugin.py", "--dump-plugin"]).output().unwrap().into();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.out.contains("\nname=imageio\n") && ended.err.starts_with(TOLD), "{ended:?}");
+    // There is no other nbdkit: it must not call itself for ever.
+    let mut command = layout.command("libexec/imageio-nbd/nbdkit", &format!("{shims}:{shims}"));
+    let ended: Ended = command.arg("--version").env("PATH", shims).output().unwrap().into();
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("nbdkit is not in PATH behind its shim"), "{ended:?}");
+}
