@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The programs that give an oVirt disk to NBD clients.
 
+use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use crate::process::Daemon;
-use crate::tools::{NBDKIT, Tool};
+use crate::tools::{NBDKIT, NBDKIT_PYTHON, Tool, VIRT_V2V};
 
 /// A program that gives an oVirt disk to NBD clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,10 +17,12 @@ pub enum Door {
     ImageioNbd,
     /// The plugin in nbdkit.
     Nbdkit,
+    /// The plugin in Python whose place ours takes, in nbdkit: to compare with.
+    Reference,
 }
 
 impl Door {
-    /// All of them.
+    /// Ours.
     pub const ALL: [Self; 2] = [Self::ImageioNbd, Self::Nbdkit];
 
     /// For the names of tests.
@@ -27,6 +31,7 @@ impl Door {
         match self {
             Self::ImageioNbd => "imageio-nbd",
             Self::Nbdkit => "nbdkit",
+            Self::Reference => "reference",
         }
     }
 
@@ -36,6 +41,7 @@ impl Door {
         match self {
             Self::ImageioNbd => &[],
             Self::Nbdkit => &[NBDKIT],
+            Self::Reference => &[NBDKIT, NBDKIT_PYTHON, VIRT_V2V],
         }
     }
 
@@ -46,13 +52,18 @@ impl Door {
     pub fn serve(self, dir: &Path, parameters: &[String]) -> io::Result<Served> {
         let socket = dir.join("nbd.sock");
         let (program, plugin, ready) = match self {
-            Self::ImageioNbd => (built("imageio-nbd"), None, "listening: "),
+            Self::ImageioNbd => (built("imageio-nbd"), vec![], "listening: "),
             Self::Nbdkit => {
-                (NBDKIT.path(), Some(built("libnbdkit_imageio_plugin.so")), "bound to unix socket")
+                (NBDKIT.path(), vec![built("libnbdkit_imageio_plugin.so").into()], "bound to unix socket")
             }
+            Self::Reference => (NBDKIT.path(), reference_plugin(dir)?, "bound to unix socket"),
         };
         let mut command = Command::new(program);
         command.args(["-f", "-v", "-U"]).arg(&socket).args(plugin).args(parameters);
+        if self == Self::Reference {
+            // Another Python in PATH would lead Debian's to the wrong modules.
+            command.env("PATH", "/usr/bin:/bin");
+        }
         let mut process = Daemon::spawn(&mut command)?;
         process.wait_for_line(|line| line.contains(ready).then_some(()))?;
         Ok(Served { socket, process })
@@ -102,6 +113,21 @@ impl Served {
         let status = self.process.terminate()?;
         Ok((status, self.process.said().join("\n")))
     }
+}
+
+/// nbdkit's arguments for the plugin in Python, which is cut out of virt-v2v into `dir`. It is under the GPL, so there
+/// is no copy of it here.
+fn reference_plugin(dir: &Path) -> io::Result<Vec<OsString>> {
+    const START: &[u8] = b"# -*- python -*-\n# oVirt or RHV upload nbdkit plugin";
+    let program = fs::read(VIRT_V2V.path())?;
+    let start = program.windows(START.len()).position(|bytes| bytes == START);
+    let text = start.and_then(|start| program[start..].split(|&byte| byte == 0).next());
+    let text = text.ok_or_else(|| io::Error::other("virt-v2v has no upload plugin inside"))?;
+    let script = dir.join("upload-plugin.py");
+    fs::write(&script, text)?;
+    let mut argument = OsString::from("script=");
+    argument.push(script);
+    Ok(vec!["python".into(), argument])
 }
 
 /// A program of this workspace, beside the test's own.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use xshell::{Shell, cmd};
 
-use crate::tools::TOOLS;
+use crate::tools::{MANDOC, TOOLS};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -141,6 +141,7 @@ fn demo(sh: &Shell) -> Result<Done> {
 /// Makes the packages, unpacks one, and in CI installs the other. Anywhere else, what is installed is the user's affair.
 fn packages(sh: &Shell) -> Result<Done> {
     let made = crate::dist::run(sh)?;
+    check_man_pages(sh)?;
     let _archive = sh.push_env("IMAGEIO_NBD_ARCHIVE", made.archive);
     let _deb = match made.deb {
         Some(deb) if in_ci() && is_root(sh)? => Some(sh.push_env("IMAGEIO_NBD_DEB", deb)),
@@ -148,6 +149,14 @@ fn packages(sh: &Shell) -> Result<Done> {
     };
     cmd!(sh, "cargo test --locked --package integration-tests --test package").run()?;
     Ok(Done::Yes)
+}
+
+fn check_man_pages(sh: &Shell) -> Result<()> {
+    let Some(mandoc) = MANDOC.find() else { return Ok(()) };
+    for page in sh.read_dir(crate::target_dir(sh)?.join("dist/man/man1"))? {
+        cmd!(sh, "{mandoc} -T lint -W error {page}").run()?;
+    }
+    Ok(())
 }
 
 fn is_root(sh: &Shell) -> Result<bool> {

@@ -2,60 +2,110 @@
 //! The real programs that tests of the whole use: where they are, and how to get them.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// A program.
+/// A program, or a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
     /// The name of its file.
     pub name: &'static str,
     /// How to get it, in one line.
     pub install: &'static str,
+    place: Place,
 }
 
-/// The real imageio daemon. `IMAGEIO_DAEMON` names it; else it is looked for in the virtual environment in the target
-/// directory, then in `PATH`.
+/// Where a tool is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In `PATH`.
+    Path,
+    /// Where the variable points, else in the target directory, else in `PATH`.
+    Target { variable: &'static str, file: &'static str },
+    /// Among nbdkit's plugins.
+    Plugin,
+}
+
+/// The real imageio daemon, in a virtual environment.
 pub const IMAGEIO: Tool = Tool {
     name: "ovirt-imageio",
     install: "python3 -m venv target/ovirt-imageio && target/ovirt-imageio/bin/pip install ovirt-imageio==2.5.1",
+    place: Place::Target { variable: "IMAGEIO_DAEMON", file: "ovirt-imageio/bin/ovirt-imageio" },
 };
 /// Serves images over NBD.
-pub const QEMU_NBD: Tool = Tool { name: "qemu-nbd", install: "apt-get install qemu-utils" };
+pub const QEMU_NBD: Tool = in_path("qemu-nbd", "apt-get install qemu-utils");
 /// Makes, converts and compares images.
-pub const QEMU_IMG: Tool = Tool { name: "qemu-img", install: "apt-get install qemu-utils" };
+pub const QEMU_IMG: Tool = in_path("qemu-img", "apt-get install qemu-utils");
 /// Reads and writes patterns.
-pub const QEMU_IO: Tool = Tool { name: "qemu-io", install: "apt-get install qemu-utils" };
+pub const QEMU_IO: Tool = in_path("qemu-io", "apt-get install qemu-utils");
 /// Copies disks.
-pub const NBDCOPY: Tool = Tool { name: "nbdcopy", install: "apt-get install libnbd-bin" };
+pub const NBDCOPY: Tool = in_path("nbdcopy", "apt-get install libnbd-bin");
 /// Tells what a server offers.
-pub const NBDINFO: Tool = Tool { name: "nbdinfo", install: "apt-get install libnbd-bin" };
+pub const NBDINFO: Tool = in_path("nbdinfo", "apt-get install libnbd-bin");
 /// Python with libnbd.
-pub const NBDSH: Tool = Tool { name: "nbdsh", install: "apt-get install python3-libnbd" };
+pub const NBDSH: Tool = in_path("nbdsh", "apt-get install python3-libnbd");
 /// Makes load, and verifies it.
-pub const FIO: Tool = Tool { name: "fio", install: "apt-get install fio" };
+pub const FIO: Tool = in_path("fio", "apt-get install fio");
 /// The NBD server whose place we take.
-pub const NBDKIT: Tool = Tool { name: "nbdkit", install: "apt-get install nbdkit" };
+pub const NBDKIT: Tool = in_path("nbdkit", "apt-get install nbdkit");
+/// Lets nbdkit run plugins in Python.
+pub const NBDKIT_PYTHON: Tool = Tool {
+    name: "nbdkit-python-plugin.so",
+    install: "apt-get install nbdkit-plugin-python",
+    place: Place::Plugin,
+};
+/// Not to be run: the plugin whose place we take is text inside of it. Unpacked, as installing it brings libguestfs.
+pub const VIRT_V2V: Tool = Tool {
+    name: "virt-v2v",
+    install: "mkdir -p target/virt-v2v && cd target/virt-v2v && apt-get download virt-v2v && dpkg-deb -x virt-v2v_*.deb .",
+    place: Place::Target { variable: "VIRT_V2V", file: "virt-v2v/usr/bin/virt-v2v" },
+};
+/// Checks man pages.
+pub const MANDOC: Tool = in_path("mandoc", "apt-get install mandoc");
+
 /// All of them.
-pub const TOOLS: &[Tool] = &[IMAGEIO, QEMU_NBD, QEMU_IMG, QEMU_IO, NBDCOPY, NBDINFO, NBDSH, FIO, NBDKIT];
+pub const TOOLS: &[Tool] = &[
+    IMAGEIO,
+    QEMU_NBD,
+    QEMU_IMG,
+    QEMU_IO,
+    NBDCOPY,
+    NBDINFO,
+    NBDSH,
+    FIO,
+    NBDKIT,
+    NBDKIT_PYTHON,
+    VIRT_V2V,
+    MANDOC,
+];
+
+const fn in_path(name: &'static str, install: &'static str) -> Tool {
+    Tool { name, install, place: Place::Path }
+}
 
 impl Tool {
     /// Where it is, if it is installed.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
-        if *self == IMAGEIO
-            && let Some(daemon) = installed_imageio()
-        {
-            return Some(daemon);
+        let in_path = || which::which(self.name).ok();
+        match self.place {
+            Place::Path => in_path(),
+            Place::Target { variable, file } => {
+                let named = std::env::var_os(variable).map(PathBuf::from);
+                named.or_else(|| in_target(file)).or_else(in_path)
+            }
+            Place::Plugin => Some(plugin_dir()?.join(self.name)).filter(|plugin| plugin.exists()),
         }
-        which::which(self.name).ok()
     }
 }
 
-fn installed_imageio() -> Option<PathBuf> {
-    if let Some(daemon) = std::env::var_os("IMAGEIO_DAEMON") {
-        return Some(daemon.into());
-    }
+fn in_target(file: &str) -> Option<PathBuf> {
     // Whoever compiles this file is a folder of the workspace.
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-    let daemon = workspace.join("target/ovirt-imageio/bin/ovirt-imageio");
-    daemon.exists().then_some(daemon)
+    Some(workspace.join("target").join(file)).filter(|file| file.exists())
+}
+
+fn plugin_dir() -> Option<PathBuf> {
+    let config = Command::new(NBDKIT.find()?).arg("--dump-config").output().ok()?.stdout;
+    let config = String::from_utf8(config).ok()?;
+    config.lines().find_map(|line| line.strip_prefix("plugindir=")).map(PathBuf::from)
 }

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Comparing what two doors sent. Ours must send the very same as the reference, but where a rule here says that it does
+//! better. A rule also checks the reference, so none outlives its reason.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use fake_imageio::{ClosedBy, Op, RequestRecord, Transport};
+use support::TestResult;
+use support::target::Via;
+
+use crate::observe::{Observation, Setup, Step};
+use crate::script::Command;
+
+/// How many connections either plugin opens at most, whatever the server wants.
+const CONNECTIONS: u32 = 4;
+
+/// What a request to the server is, apart from the connection that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fact {
+    op: Op,
+    offset: u64,
+    size: u64,
+    flush: bool,
+    status: Option<u16>,
+    transport: Transport,
+}
+
+impl From<&RequestRecord> for Fact {
+    fn from(record: &RequestRecord) -> Self {
+        let &RequestRecord { op, offset, size, flush, status, transport, .. } = record;
+        Self { op, offset, size, flush, status, transport }
+    }
+}
+
+fn facts(records: &[RequestRecord]) -> Vec<Fact> {
+    records.iter().map(Fact::from).collect()
+}
+
+/// The connections with writes that no flush has covered.
+#[derive(Debug, Default)]
+struct Unflushed(BTreeSet<u64>);
+
+impl Unflushed {
+    fn note(&mut self, records: &[RequestRecord]) {
+        for record in records.iter().filter(|record| record.status == Some(200)) {
+            if record.flush {
+                // The server flushes all of the connection, not only this write.
+                self.0.remove(&record.connection);
+            } else if matches!(record.op, Op::Put | Op::Zero) {
+                self.0.insert(record.connection);
+            }
+        }
+    }
+}
+
+/// Compares two observations of the same script, in which nothing failed.
+pub(crate) fn compare(setup: &Setup, reference: &Observation, ours: &Observation) -> TestResult {
+    equal("what clients are offered", &ours.offered, &reference.offered)?;
+    compare_start(setup, reference, ours)?;
+    compare_steps(setup, reference, ours)?;
+    compare_connections(setup, reference, ours)?;
+    equal("bytes left unflushed", &ours.log.lost_unflushed(), &0)?;
+    equal("the status at exit", &ours.status, &reference.status)
+}
+
+fn compare_start(setup: &Setup, reference: &Observation, ours: &Observation) -> TestResult {
+    let mut expected = facts(&reference.start);
+    the_size_is_checked(&mut expected);
+    if setup.via == Via::Unix {
+        the_unix_socket_is_tried(&mut expected);
+    }
+    equal("sent before the first request", &facts(&ours.start), &expected)
+}
+
+/// Compares what was sent for each request and at the end.
+pub(crate) fn compare_steps(setup: &Setup, reference: &Observation, ours: &Observation) -> TestResult {
+    let mut unflushed = Unflushed::default();
+    for (reference, ours) in reference.steps.iter().zip(&ours.steps) {
+        let expected = expected(setup, reference, &unflushed)?;
+        let what = format!("sent for {:?}", ours.request);
+        equal(&what, &facts(&ours.sent), &expected)?;
+        unflushed.note(&ours.sent);
+    }
+    equal("sent at the end by the reference", &facts(&reference.end), &vec![])?;
+    equal("sent at the end", &facts(&ours.end), &the_end_is_flushed(setup, &unflushed))?;
+    unflushed.note(&ours.end);
+    equal("connections with unflushed writes in the end", &unflushed.0, &BTreeSet::new())
+}
+
+/// What ours must send where the reference did what it did.
+fn expected(setup: &Setup, reference: &Step, unflushed: &Unflushed) -> TestResult<Vec<Fact>> {
+    let request = &reference.request;
+    let mut expected = facts(&reference.sent);
+    if request.fua {
+        fua_is_native(setup, reference, &mut expected)?;
+    }
+    if !setup.features.flush && request.changes_the_disk() {
+        without_flush_each_write_is_durable(&mut expected)?;
+    }
+    if request.command == Command::Flush {
+        only_unflushed_writes_are_flushed(setup, reference, unflushed, &mut expected)?;
+    }
+    Ok(expected)
+}
+
+/// The reference takes `size` as it is given. Ours asks, while an error can still be seen: on the same connection as
+/// `OPTIONS`.
+fn the_size_is_checked(expected: &mut Vec<Fact>) {
+    let (status, transport) = (Some(206), Transport::Tcp);
+    expected.push(Fact { op: Op::Get, offset: 0, size: 1, flush: false, status, transport });
+}
+
+/// The reference finds out at the first request that there is no server behind the socket. Ours asks there once, and
+/// can still go by the URL.
+fn the_unix_socket_is_tried(expected: &mut Vec<Fact>) {
+    let (status, transport) = (Some(200), Transport::Unix);
+    expected.push(Fact { op: Op::Options, offset: 0, size: 0, flush: false, status, transport });
+}
+
+/// The reference means to have it native, but its `True` is nbdkit's "emulate": each such write is followed by a flush
+/// of each connection. Ours lets the server flush with the write.
+fn fua_is_native(setup: &Setup, reference: &Step, expected: &mut Vec<Fact>) -> TestResult {
+    flushes_all_connections(setup, reference.sent.get(1..).unwrap_or_default())?;
+    expected.truncate(1);
+    now_with_flush(expected)
+}
+
+/// The reference never says `flush=y`, so to a server that knows no `PATCH` flush nothing is ever durable before the end
+/// of the transfer. Ours says it with each write.
+fn without_flush_each_write_is_durable(expected: &mut [Fact]) -> TestResult {
+    now_with_flush(expected)
+}
+
+/// The reference waits for all connections and flushes each, used or not. Ours flushes those that have something to
+/// flush, and no other.
+fn only_unflushed_writes_are_flushed(
+    setup: &Setup,
+    reference: &Step,
+    unflushed: &Unflushed,
+    expected: &mut Vec<Fact>,
+) -> TestResult {
+    flushes_all_connections(setup, &reference.sent)?;
+    expected.truncate(unflushed.0.len());
+    Ok(())
+}
+
+/// The reference leaves it to the client to flush before it goes. Ours flushes what is unflushed before it closes.
+fn the_end_is_flushed(setup: &Setup, unflushed: &Unflushed) -> Vec<Fact> {
+    let (op, status) = (Op::Flush, Some(200));
+    let flush = Fact { op, offset: 0, size: 0, flush: true, status, transport: transport(setup) };
+    vec![flush; unflushed.0.len()]
+}
+
+/// The reference takes connections in turn, so a client that does one request at a time opens all of them. Ours takes
+/// the one used last, and spares the server the rest.
+fn the_connection_used_last_is_taken_first(requests: usize) -> usize {
+    requests.min(1)
+}
+
+fn compare_connections(setup: &Setup, reference: &Observation, ours: &Observation) -> TestResult {
+    for observation in [reference, ours] {
+        let closed = observation.log.connections.iter().map(|connection| connection.closed_by);
+        equal(
+            "closed by the client",
+            &closed.clone().flatten().collect(),
+            &vec![ClosedBy::Client; closed.len()],
+        )?;
+        let all_go_there = requests(observation).all(|record| record.transport == transport(setup));
+        equal("requests take the wanted way", &all_go_there, &true)?;
+    }
+    let opened = requests(reference).count().min(pool(setup));
+    equal("connections of the reference", &connections(reference), &opened)?;
+    let opened = the_connection_used_last_is_taken_first(requests(ours).count());
+    equal("connections", &connections(ours), &opened)
+}
+
+/// The requests to the server after the start.
+fn requests(observation: &Observation) -> impl Iterator<Item = &RequestRecord> {
+    observation.log.requests.iter().skip(observation.start.len())
+}
+
+/// How many connections these took.
+fn connections(observation: &Observation) -> usize {
+    requests(observation).map(|record| record.connection).collect::<BTreeSet<_>>().len()
+}
+
+fn pool(setup: &Setup) -> usize {
+    setup.writers.min(CONNECTIONS) as usize
+}
+
+fn transport(setup: &Setup) -> Transport {
+    if setup.via == Via::Unix { Transport::Unix } else { Transport::Tcp }
+}
+
+fn now_with_flush(expected: &mut [Fact]) -> TestResult {
+    for fact in expected {
+        equal("the reference's own flush", &fact.flush, &false)?;
+        fact.flush = true;
+    }
+    Ok(())
+}
+
+fn flushes_all_connections(setup: &Setup, records: &[RequestRecord]) -> TestResult {
+    let flushed = records.iter().filter(|record| record.op == Op::Flush).map(|record| record.connection);
+    let flushed: BTreeSet<u64> = flushed.collect();
+    let found = (records.len(), flushed.len());
+    equal("requests and connections in a flush by the reference", &found, &(pool(setup), pool(setup)))
+}
+
+pub(crate) fn equal<T: PartialEq + Debug>(what: &str, found: &T, expected: &T) -> TestResult {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what}:\n    found {found:?}\n    instead of {expected:?}").into())
+}
