@@ -1,25 +1,53 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can't work is said in one line, with exit status 1, before anything is served.
+//! What can't work is said in one line, with exit status 1, before anything is served: by both doors alike.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 
 use fake_imageio::{Certificate, DEFAULT_TICKET, FakeServer, OptionsMode, Pki};
-use support::run::imageio_nbd;
+use support::door::built;
+use support::run::{Ended, imageio_nbd};
+use support::tools::NBDKIT;
 use tempfile::TempDir;
 
-/// Runs it as a user would who expects it to serve. The shell command of `--run` must not be reached.
-fn refused(dir: &Path, arguments: &[&str], expected: &str) {
-    let run = ["--run", "echo served"];
-    let ended = imageio_nbd(dir, &[&run[..], arguments].concat()).unwrap();
-    assert_eq!(ended.code, 1, "{ended:?}");
-    assert_eq!(ended.out, "");
+/// Runs each door as a user would who expects it to serve. The shell command of `--run` must not be reached.
+fn refused(dir: &Path, parameters: &[&str], expected: &str) {
+    refused_by_program(dir, parameters, expected);
+    if let Some(ended) = nbdkit(dir, parameters) {
+        assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{ended:?}");
+        // Before its plugin is configured, nbdkit says its own name, then the plugin's too.
+        let line = ended.err.strip_prefix("nbdkit: ").expect(&ended.err).trim_start_matches("imageio: ");
+        assert_eq!(line, format!("error: {expected}\n"));
+        assert!(!ended.err.contains(DEFAULT_TICKET));
+    }
+}
+
+/// The same, where it is about an option or differs between the doors.
+fn refused_by_program(dir: &Path, arguments: &[&str], expected: &str) {
+    let ended = imageio_nbd(dir, &[&RUN[..], arguments].concat()).unwrap();
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{ended:?}");
     assert_eq!(ended.err, format!("imageio-nbd: error: {expected}\n"));
     assert!(!ended.err.contains(DEFAULT_TICKET));
+}
+
+const RUN: [&str; 2] = ["--run", "echo served"];
+
+/// The plugin in nbdkit; none where nbdkit is missing, which is told.
+fn nbdkit(dir: &Path, parameters: &[&str]) -> Option<Ended> {
+    let Some(nbdkit) = NBDKIT.find() else {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{}", NBDKIT.install);
+        eprintln!("not tested with nbdkit: {}", NBDKIT.install);
+        return None;
+    };
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "60"]).arg(nbdkit).args(["-U", "-"]).args(RUN);
+    let command = command.arg(built("libnbdkit_imageio_plugin.so")).args(parameters).current_dir(dir);
+    Some(command.output().unwrap().into())
 }
 
 fn dir() -> TempDir {
@@ -254,7 +282,7 @@ fn a_size_that_is_no_number() {
 fn a_port_in_use() {
     let (server, taken) = (FakeServer::builder().start().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let port = taken.local_addr().unwrap().port().to_string();
-    refused(
+    refused_by_program(
         dir().path(),
         &[&format!("url={}", server.url()), "-i", "127.0.0.1", "-p", &port],
         &format!("cannot listen on 127.0.0.1:{port}: Address already in use (os error 98)"),
@@ -266,7 +294,7 @@ fn a_socket_path_that_is_taken() {
     let (server, dir) = (FakeServer::builder().start().unwrap(), dir());
     let path = dir.path().join("sock");
     let _taken = UnixListener::bind(&path).unwrap();
-    refused(
+    refused_by_program(
         dir.path(),
         &[&format!("url={}", server.url()), "-U", "sock"],
         &format!(
@@ -281,7 +309,7 @@ fn a_socket_path_that_is_taken() {
 fn a_ticket_for_reading_opened_for_writing() {
     let server = FakeServer::builder().read_only(true).start().unwrap();
     let url = format!("url={}", server.url());
-    refused(
+    refused_by_program(
         dir().path(),
         &[&url],
         "the ticket allows reading only: open it read-only (-r), or ask for a transfer that allows upload",
