@@ -8,6 +8,7 @@
 mod copying;
 mod debugging;
 mod errors;
+mod filters;
 mod lifecycle;
 mod refusals;
 mod support;
