@@ -10,5 +10,6 @@ mod debugging;
 mod errors;
 mod filters;
 mod lifecycle;
+mod options;
 mod refusals;
 mod support;

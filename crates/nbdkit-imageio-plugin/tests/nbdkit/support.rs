@@ -136,6 +136,10 @@ impl Served {
         served
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it says this.
     pub(crate) fn wait_for_line(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
