@@ -9,6 +9,7 @@ mod copying;
 mod debugging;
 mod errors;
 mod filters;
+mod leaks;
 mod lifecycle;
 mod options;
 mod refusals;
