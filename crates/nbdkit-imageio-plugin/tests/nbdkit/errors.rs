@@ -3,12 +3,7 @@
 
 use fake_imageio::{FakeServer, Fault, Op, What};
 
-use crate::support::{Served, assert_all_closed, has, nbdsh, run, tool};
-
-/// Tries some Python, and prints the errno that the client got.
-fn attempt(what: &str) -> String {
-    format!("try:\n  {what}\n  print('no error')\nexcept nbd.Error as e:\n  print(e.errno)\n")
-}
+use crate::support::{Served, assert_all_closed, attempt, has, nbdsh, run, tool};
 
 const WRITE: &str = "h.pwrite(b'x' * 512, 0)";
 /// More than fits into the buffers of a connection.

@@ -8,6 +8,9 @@
 mod copying;
 mod debugging;
 mod errors;
+mod filters;
+mod leaks;
 mod lifecycle;
+mod options;
 mod refusals;
 mod support;

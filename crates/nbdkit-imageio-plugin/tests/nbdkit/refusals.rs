@@ -3,12 +3,13 @@
 
 use fake_imageio::{Certificate, DEFAULT_TICKET, FakeServer};
 
-use crate::support::{assert_all_closed, captive, has};
+use crate::support::{assert_all_closed, has, nbdkit};
 
 /// nbdkit must end with a failure before it runs anything, and say all of `reasons`.
 fn refuses(parameters: &[&str], reasons: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let ended = captive(dir.path(), parameters, "echo served");
+    // Not `-U -`, whose directory in /tmp nbdkit leaves behind when it gives up.
+    let ended = nbdkit(dir.path(), &["-U", "sock"], &[parameters, &["--run", "echo served"]].concat());
     assert!(ended.code.is_some_and(|code| code != 0 && code != 124), "{parameters:?}: {ended:?}");
     assert_eq!(ended.out, "", "{parameters:?}");
     for reason in reasons {

@@ -13,6 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of nbdkit with `-U sock`.
+pub(crate) const URI: &str = "nbd+unix:///?socket=sock";
+
 /// Where tools are looked for: a Python in the user's PATH may not have nbdsh's modules.
 const PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
@@ -49,6 +52,14 @@ pub(crate) fn assert_all_closed(server: &FakeServer) {
     assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0), "{:?}", server.log());
 }
 
+/// The server has all of the data and no more, and no connection that holds any back.
+pub(crate) fn assert_uploaded(server: &FakeServer, data: &[u8]) {
+    assert_all_closed(server);
+    assert_eq!(server.log().lost_unflushed(), 0);
+    // Not by assert_eq, which would print megabytes.
+    assert!(server.contents().unwrap() == data, "the disk's bytes are others");
+}
+
 /// How a program ended, and what it printed.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -82,6 +93,16 @@ pub(crate) fn nbdsh(dir: &Path, parameters: &[&str], script: &str) -> Ended {
     captive(dir, parameters, "nbdsh -u \"$uri\" -c \"exec(open('script.py').read())\"")
 }
 
+/// Python that tries a statement, and prints the errno that the client got.
+pub(crate) fn attempt(what: &str) -> String {
+    format!("try:\n  {what}\n  print('no error')\nexcept nbd.Error as e:\n  print(e.errno)\n")
+}
+
+/// Some Python for nbdsh, with [`Served`] or a daemon as `h`.
+pub(crate) fn nbdsh_at_sock(dir: &Path, script: &str) -> Ended {
+    run(tool(dir, "nbdsh").args(["-u", URI, "-c", script]))
+}
+
 /// nbdkit in the foreground. Dropping it kills it.
 pub(crate) struct Served {
     child: Child,
@@ -92,8 +113,14 @@ pub(crate) struct Served {
 impl Served {
     /// `nbdkit -f -v -U sock OPTIONS PLUGIN PARAMETERS`, ready for clients.
     pub(crate) fn start(dir: &Path, options: &[&str], parameters: &[&str]) -> Self {
-        let mut command = Command::new("nbdkit");
-        command.current_dir(dir).env("PATH", PATH).args(["-f", "-v", "-U", "sock"]).args(options);
+        Self::start_by(dir, &["nbdkit"], options, parameters)
+    }
+
+    /// The same by a program that starts nbdkit, such as a shell: that is what gets the signals.
+    pub(crate) fn start_by(dir: &Path, program: &[&str], options: &[&str], parameters: &[&str]) -> Self {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).current_dir(dir).env("PATH", PATH);
+        command.args(["-f", "-v", "-U", "sock"]).args(options);
         command.arg(plugin()).args(parameters).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
@@ -107,6 +134,10 @@ impl Served {
         let mut served = Self { child, lines, said: Vec::new() };
         served.wait_for_line("bound to unix socket");
         served
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it says this.
