@@ -192,7 +192,6 @@ fn survives_a_pause(door: Door, server: Builder, options: &[&str], work: fn(&mut
     // Those of OPTIONS, of which there are two where a ticket turns out to be for reading.
     let mut closed = log.connections.iter().filter(|connection| connection.closed.is_some());
     assert!(closed.all(|connection| connection.closed_by == Some(ClosedBy::Client)), "{:?}", log.connections);
-    assert_eq!(log.open().count(), 1, "{:?}", log.connections);
     assert_eq!(log.of(Op::Flush).count(), 0);
     drop(client);
     let (status, said) = served.finish().unwrap();

@@ -59,6 +59,8 @@ pub const VIRT_V2V: Tool = Tool {
     install: "mkdir -p target/virt-v2v && cd target/virt-v2v && apt-get download virt-v2v && dpkg-deb -x virt-v2v_*.deb .",
     place: Place::Target { variable: "VIRT_V2V", file: "virt-v2v/usr/bin/virt-v2v" },
 };
+/// Finds leaks and bad access.
+pub const VALGRIND: Tool = in_path("valgrind", "apt-get install valgrind");
 /// Checks man pages.
 pub const MANDOC: Tool = in_path("mandoc", "apt-get install mandoc");
 
@@ -75,6 +77,7 @@ pub const TOOLS: &[Tool] = &[
     NBDKIT,
     NBDKIT_PYTHON,
     VIRT_V2V,
+    VALGRIND,
     MANDOC,
 ];
 
