@@ -111,8 +111,8 @@ impl<'a, C: Connection> Turn<'a, C> {
 
     fn flush_all(&mut self) -> Outcome<C::Error> {
         while !self.slots.is_empty() {
-            let taken = self.pool.lock().take(Wants::OneOf(self.slots.clone()), self.ticket);
-            let mut guard = self.pool.await_connection(taken)?;
+            let hand = self.pool.take(Wants::OneOf(self.slots.clone()), None, Some(self.ticket))?;
+            let mut guard = self.pool.guard_of(hand);
             self.slots.retain(|&slot| slot != guard.slot);
             if guard.is_dirty()
                 && let Err(error) = guard.flush()

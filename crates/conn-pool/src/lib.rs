@@ -10,14 +10,21 @@
 //!   doesn't ask for a second connection while it holds a guard.
 //! - Waiters are served in the order of their tickets. A flush keeps its ticket for all its connections.
 //! - A failure, once set, stays: data may be lost, and no later success may hide that.
+//!
+//! # Requests that wait together
+//! A request that finds an idle connection has it at once; nothing waits for company. When a connection comes free, the
+//! first in line gets it and takes along those that wait and can be carried out with it ([`Request::merge`]), from
+//! anywhere in the line up to the first flush that waits for this connection: a flush is never passed.
 
 mod flush;
 mod keeper;
 mod pool;
+mod request;
 mod state;
 
 pub use keeper::Keeper;
 pub use pool::{Guard, Pool};
+pub use request::Request;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +33,9 @@ use std::time::Instant;
 pub trait Connection: Send {
     /// Why work on a connection fails. It is cloned to everyone who has to know.
     type Error: Clone + Send;
+
+    /// What is carried out on it by [`Pool::run`]. `()` where that isn't used.
+    type Request: Request;
 
     /// Whether it carried work that only [`flush`](Self::flush) makes safe. This must become true before the work is
     /// acknowledged to anyone.
@@ -56,4 +66,7 @@ pub enum PoolError<E> {
     /// The pool has been closed.
     #[error("the connection pool is closed")]
     Closed,
+    /// The request was merged into that of a thread that then panicked.
+    #[error("the thread that carried out this request together with its own panicked")]
+    Abandoned,
 }

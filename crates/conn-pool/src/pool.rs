@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::state::{Slot, State, Taken, Wants};
+use crate::state::{Hand, Slot, State, Taken, Wants};
 use crate::{Clock, Connection, PoolError};
 
 /// A fixed number of connections. Clones are handles to the same pool.
@@ -37,15 +37,37 @@ impl<C: Connection> Pool<C> {
     /// # Errors
     /// [`PoolError`] where data may be lost or the pool is closed.
     pub fn get(&self) -> Result<Guard<'_, C>, PoolError<C::Error>> {
+        let hand = self.take(Wants::Any, None, None)?;
+        Ok(self.guard_of(hand))
+    }
+
+    /// Waits in line with a request.
+    pub(crate) fn line_up(&self, request: C::Request) -> Result<Hand<C>, PoolError<C::Error>> {
+        self.take(Wants::Any, Some(request), None)
+    }
+
+    /// Takes a connection, or waits for it: as a newcomer, who may be refused, or by a ticket that was got before.
+    pub(crate) fn take(
+        &self,
+        wants: Wants,
+        request: Option<C::Request>,
+        ticket: Option<u64>,
+    ) -> Result<Hand<C>, PoolError<C::Error>> {
         let taken = {
             let mut state = self.lock();
-            if let Some(refusal) = state.refusal() {
-                return Err(refusal);
-            }
-            let ticket = state.ticket();
-            state.take(Wants::Any, ticket)
+            let ticket = match (ticket, state.refusal()) {
+                (Some(ticket), _) => ticket,
+                (None, Some(refusal)) => return Err(refusal),
+                (None, None) => state.ticket(),
+            };
+            state.take(wants, request, ticket)
         };
-        self.await_connection(taken)
+        match taken {
+            Taken::Now(hand) => Ok(hand),
+            Taken::Later(receiver) => {
+                receiver.recv().map_err(|_| self.lock().refusal().unwrap_or(PoolError::Abandoned))
+            }
+        }
     }
 
     /// Makes every later request fail with `error`: data may be lost. The first such error is kept.
@@ -84,9 +106,10 @@ impl<C: Connection> Pool<C> {
             }
         }
         while !left.is_empty() {
-            let taken = self.lock().take(Wants::OneOfDespiteFailure(left.clone()), ticket);
             // Whoever has a connection gives it back, and only this loop removes any: the wait ends.
-            let Ok(guard) = self.await_connection(taken) else { break };
+            let wants = Wants::OneOfDespiteFailure(left.clone());
+            let Ok(hand) = self.take(wants, None, Some(ticket)) else { break };
+            let guard = self.guard_of(hand);
             left.retain(|&slot| slot != guard.slot);
             self.retire(guard);
         }
@@ -105,14 +128,11 @@ impl<C: Connection> Pool<C> {
         self.lock().remove(slot);
     }
 
-    pub(crate) fn await_connection(&self, taken: Taken<C>) -> Result<Guard<'_, C>, PoolError<C::Error>> {
-        let taken = match taken {
-            Taken::Now(taken) => Ok(taken),
-            Taken::Later(receiver) => receiver.recv(),
-        };
-        match taken {
-            Ok(taken) => Ok(self.guard(taken)),
-            Err(_) => Err(self.lock().refusal().unwrap_or(PoolError::Closed)),
+    /// For who waits without a request.
+    pub(crate) fn guard_of(&self, hand: Hand<C>) -> Guard<'_, C> {
+        match hand {
+            Hand::Connection { slot, connection, .. } => self.guard((slot, connection)),
+            Hand::Answer(_) => unreachable!("only a request is answered"),
         }
     }
 

@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::flush::FlushTurns;
-use crate::{Connection, PoolError};
+use crate::request::{Answer, Followers};
+use crate::{Connection, PoolError, Request};
 
 /// The index of a connection.
 pub(crate) type Slot = usize;
@@ -36,10 +37,21 @@ struct SlotState<C> {
     dirty_when_taken: bool,
 }
 
-struct Waiter<C> {
+struct Waiter<C: Connection> {
     ticket: u64,
     wants: Wants,
-    hand: Sender<(Slot, C)>,
+    /// None where just the connection is wanted.
+    request: Option<C::Request>,
+    hand: Sender<Hand<C>>,
+}
+
+/// What a waiter gets in the end.
+pub(crate) enum Hand<C: Connection> {
+    /// A connection, the waiter's request with all that were merged into it, and those who wait for its outcome. They
+    /// are dropped after the request, by which they may have lent memory.
+    Connection { slot: Slot, connection: C, request: Option<C::Request>, followers: Followers<C> },
+    /// Its request was carried out with another's.
+    Answer(Answer<C>),
 }
 
 /// Which connections will do.
@@ -51,10 +63,10 @@ pub(crate) enum Wants {
 }
 
 /// The outcome of asking for a connection.
-pub(crate) enum Taken<C> {
-    Now((Slot, C)),
+pub(crate) enum Taken<C: Connection> {
+    Now(Hand<C>),
     /// It comes here, or the channel is closed and [`State::refusal`] tells why.
-    Later(Receiver<(Slot, C)>),
+    Later(Receiver<Hand<C>>),
 }
 
 impl Wants {
@@ -132,15 +144,21 @@ impl<C: Connection> State<C> {
         (0..self.slots.len()).filter(|&slot| dirty(&self.slots[slot])).collect()
     }
 
-    pub(crate) fn take(&mut self, wants: Wants, ticket: u64) -> Taken<C> {
+    pub(crate) fn take(&mut self, wants: Wants, request: Option<C::Request>, ticket: u64) -> Taken<C> {
         if let Some(at) = self.idle.iter().rposition(|&slot| wants.includes(slot)) {
             self.given(self.idle[at], &wants, ticket);
-            return Taken::Now(self.take_idle(at));
+            let (slot, connection) = self.take_idle(at);
+            return Taken::Now(Hand::Connection {
+                slot,
+                connection,
+                request,
+                followers: Followers::default(),
+            });
         }
         let (hand, receiver) = bounded(1);
         if (0..self.slots.len()).any(|slot| wants.includes(slot) && !self.slots[slot].gone) {
             let at = self.waiters.partition_point(|waiter| waiter.ticket < ticket);
-            self.waiters.insert(at, Waiter { ticket, wants, hand });
+            self.waiters.insert(at, Waiter { ticket, wants, request, hand });
         }
         Taken::Later(receiver)
     }
@@ -176,18 +194,50 @@ impl<C: Connection> State<C> {
         self.slots[slot].last_used = now;
         self.slots[slot].dirty_when_taken = connection.is_dirty();
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.wants.includes(slot)) {
-            let waiter = self.waiters.remove(at).expect("the position was just found");
+            let mut waiter = self.waiters.remove(at).expect("the position was just found");
             self.given(slot, &waiter.wants, waiter.ticket);
-            match waiter.hand.try_send((slot, connection)) {
-                Ok(()) => return,
-                // The waiter is gone: its thread panicked.
-                Err(returned) => connection = returned.into_inner().1,
+            let followers = waiter.request.as_mut().map(|request| self.merge_into(request, slot));
+            let followers = followers.unwrap_or_default();
+            let hand = Hand::Connection { slot, connection, request: waiter.request, followers };
+            match waiter.hand.try_send(hand).map_err(TrySendError::into_inner) {
+                Err(Hand::Connection { connection: returned, .. }) => {
+                    // The waiter is gone: its thread panicked.
+                    connection = returned;
+                }
+                _ => return,
             }
         }
         self.slots[slot].connection = Some(connection);
         let latest = self.slots[slot].last_request;
         let at = self.idle.partition_point(|&idle| self.slots[idle].last_request <= latest);
         self.idle.insert(at, slot);
+    }
+
+    /// Merges what waits and goes with `request`, up to a flush that waits for this connection, and returns who waited
+    /// with it.
+    fn merge_into(&mut self, request: &mut C::Request, slot: Slot) -> Followers<C> {
+        let mut followers = Followers::default();
+        let is_flush = |waiter: &Waiter<C>| waiter.request.is_none() && waiter.wants.includes(slot);
+        let mut end = self.waiters.iter().position(is_flush).unwrap_or(self.waiters.len());
+        let mut at = 0;
+        while at < end {
+            let other = self.waiters[at].request.take();
+            match other.map(|other| request.merge(other)) {
+                Some(Ok(())) => {
+                    let waiter = self.waiters.remove(at).expect("the position is in the line");
+                    followers.add(waiter.hand);
+                    end -= 1;
+                    // What did not go with it before may do now.
+                    at = 0;
+                }
+                Some(Err(other)) => {
+                    self.waiters[at].request = Some(other);
+                    at += 1;
+                }
+                None => at += 1,
+            }
+        }
+        followers
     }
 
     /// The connection will never come back: those that wait for nothing else are sent away.

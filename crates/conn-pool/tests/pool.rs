@@ -65,6 +65,7 @@ impl Counter {
 
 impl Connection for Counter {
     type Error = String;
+    type Request = ();
 
     fn is_dirty(&self) -> bool {
         self.written.load(SeqCst) > self.flushed.load(SeqCst)

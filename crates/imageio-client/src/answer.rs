@@ -51,23 +51,27 @@ async fn next_data(body: &mut Incoming) -> Exchanged<Option<Bytes>> {
     Ok(None)
 }
 
-/// Takes in exactly `buf.len()` bytes.
-pub(crate) async fn fill(response: Response<Incoming>, buf: &mut [u8]) -> Exchanged<()> {
+/// Takes in exactly `len` bytes, piece by piece.
+pub(crate) async fn receive(
+    response: Response<Incoming>,
+    len: u64,
+    mut take: impl FnMut(Bytes),
+) -> Exchanged<()> {
     let announced = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if let Some(length) = announced.filter(|length| *length != buf.len().to_string()) {
-        return Err(Failure::Nonsense(format!("Content-Length: {length}, expected {}", buf.len())));
+    if let Some(announced) = announced.filter(|announced| *announced != len.to_string()) {
+        return Err(Failure::Nonsense(format!("Content-Length: {announced}, expected {len}")));
     }
     let mut body = response.into_body();
-    let mut filled = 0;
+    let mut left = len;
     while let Some(data) = next_data(&mut body).await? {
-        let Some(room) = buf.get_mut(filled..filled + data.len()) else {
-            return Err(Failure::Nonsense(format!("more than the {} bytes asked for", buf.len())));
+        let Some(still_left) = left.checked_sub(data.len() as u64) else {
+            return Err(Failure::Nonsense(format!("more than the {len} bytes asked for")));
         };
-        room.copy_from_slice(&data);
-        filled += data.len();
+        left = still_left;
+        take(data);
     }
-    if filled < buf.len() {
-        return Err(Failure::Nonsense(format!("{filled} bytes instead of {}", buf.len())));
+    if left > 0 {
+        return Err(Failure::Nonsense(format!("{} bytes instead of {len}", len - left)));
     }
     Ok(())
 }

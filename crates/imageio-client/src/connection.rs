@@ -13,7 +13,7 @@ use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, RANGE}
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::answer::{
-    Exchanged, Failure, accepted, collected, content_range, discard, fill, refused, unsent_or_lost,
+    Exchanged, Failure, accepted, collected, content_range, discard, receive, refused, unsent_or_lost,
     with_source,
 };
 use crate::body::RequestBody;
@@ -127,18 +127,24 @@ impl Connection {
         if buf.is_empty() {
             return Ok(());
         }
-        let operation = format!("read {} bytes at {offset}", buf.len());
-        let answer = self.get_range(&operation, offset, buf)?;
-        let expected = format!("bytes {offset}-{}/", offset + buf.len() as u64 - 1);
-        match content_range(&answer.headers) {
-            // The length is right; a proxy may drop this header.
-            None => Ok(()),
-            Some(range) if range.starts_with(&expected) => Ok(()),
-            Some(range) => {
-                let reason = format!("Content-Range: {range}");
-                Err(self.nonsense(&operation, &reason))
-            }
+        let (mut filled, len) = (0, buf.len() as u64);
+        self.get_range(offset, len, |data| {
+            // No more comes than was asked for.
+            buf[filled..filled + data.len()].copy_from_slice(&data);
+            filled += data.len();
+        })
+    }
+
+    /// Reads `len` bytes from `offset`, in the pieces in which they come.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_pieces(&mut self, offset: u64, len: u64) -> Result<Vec<Bytes>> {
+        let mut pieces = Vec::new();
+        if len > 0 {
+            self.get_range(offset, len, |data| pieces.push(data))?;
         }
+        Ok(pieces)
     }
 
     /// The size of the transfer in bytes, or `None` where the server doesn't tell.
@@ -146,13 +152,12 @@ impl Connection {
     /// # Errors
     /// [`Error::Status`] for what is neither 206 nor 416.
     pub fn size(&mut self) -> Result<Option<u64>> {
-        let mut first = [0];
         // An empty disk has no first byte; its 416 tells the size too.
         let request = self.request(Method::GET, "", &[(RANGE, "bytes=0-0".into())], RequestBody::empty());
         let answer =
             self.run("read the size", request, self.timeouts.data, async |response| {
                 match response.status() {
-                    StatusCode::PARTIAL_CONTENT => fill(response, &mut first).await,
+                    StatusCode::PARTIAL_CONTENT => receive(response, 1, drop).await,
                     StatusCode::RANGE_NOT_SATISFIABLE => discard(response).await,
                     _ => Err(refused(response).await),
                 }
@@ -213,13 +218,24 @@ impl Connection {
         extents::parse(&answer.body).map_err(|reason| self.nonsense(&operation, &reason))
     }
 
-    fn get_range(&mut self, operation: &str, offset: u64, buf: &mut [u8]) -> Result<Answer<()>> {
-        let range = format!("bytes={offset}-{}", offset + buf.len() as u64 - 1);
-        let request = self.request(Method::GET, "", &[(RANGE, range)], RequestBody::empty());
-        self.run(operation, request, self.timeouts.data, async |response| match response.status() {
-            StatusCode::PARTIAL_CONTENT => fill(response, buf).await,
-            _ => Err(refused(response).await),
-        })
+    fn get_range(&mut self, offset: u64, len: u64, take: impl FnMut(Bytes)) -> Result<()> {
+        let operation = format!("read {len} bytes at {offset}");
+        let range = format!("{offset}-{}", offset + len - 1);
+        let headers = [(RANGE, format!("bytes={range}"))];
+        let request = self.request(Method::GET, "", &headers, RequestBody::empty());
+        let answer =
+            self.run(&operation, request, self.timeouts.data, async |response| match response.status() {
+                StatusCode::PARTIAL_CONTENT => receive(response, len, take).await,
+                _ => Err(refused(response).await),
+            })?;
+        match content_range(&answer.headers) {
+            Some(told) if !told.starts_with(&format!("bytes {range}/")) => {
+                let reason = format!("Content-Range: {told}");
+                Err(self.nonsense(&operation, &reason))
+            }
+            // Where it is missing, the length is right; a proxy may drop this header.
+            _ => Ok(()),
+        }
     }
 
     fn put(&mut self, offset: u64, body: RequestBody, flush: Flush) -> Result<()> {
@@ -277,13 +293,13 @@ impl Connection {
         })
     }
 
-    /// Sends a request, takes in the answer with `receive`, and decides whether the connection can go on.
+    /// Sends a request, takes in the answer with `take_in`, and decides whether the connection can go on.
     fn run<T>(
         &mut self,
         operation: &str,
         request: Request<RequestBody>,
         patience: Duration,
-        receive: impl AsyncFnOnce(Response<Incoming>) -> Exchanged<T>,
+        take_in: impl AsyncFnOnce(Response<Incoming>) -> Exchanged<T>,
     ) -> Result<Answer<T>> {
         // Taken out: an early return closes the connection.
         let Some(mut open) = self.open.take() else {
@@ -301,7 +317,7 @@ impl Connection {
             let response = open.sender.try_send_request(request).await.map_err(unsent_or_lost)?;
             readiness.reading_body.store(true, Relaxed);
             let (status, headers) = (response.status(), response.headers().clone());
-            let body = receive(response).await?;
+            let body = take_in(response).await?;
             Ok(Answer { headers, status, body })
         };
         let result =

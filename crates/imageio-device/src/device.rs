@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use block_device::{BlockDevice, BlockSize, Capabilities, Errno, Error, Result, ZeroFlags};
 use bytes::Bytes;
-use conn_pool::{Guard, Keeper, Pool};
+use conn_pool::{Keeper, Pool};
 
 use crate::error::{OpenError, pool_error};
 use crate::link::{Failure, Link};
+use crate::request::{Data, Done, Request, Work};
 use crate::transfer::Transfer;
 
 /// An oVirt disk as a block device. Any thread may use it at any time.
@@ -21,6 +22,7 @@ pub struct Device {
     keeper: Mutex<Option<Keeper>>,
     size: u64,
     capabilities: Capabilities,
+    max_request: u64,
 }
 
 impl Device {
@@ -31,6 +33,7 @@ impl Device {
             pool,
             keeper: Mutex::new(keeper.transpose().map_err(OpenError::Keeper)?),
             size: transfer.size(),
+            max_request: transfer.settings.max_request,
             capabilities: Capabilities {
                 read_only: transfer.is_read_only(),
                 flush: transfer.can_flush(),
@@ -60,15 +63,22 @@ impl Device {
         self.pool.failure()
     }
 
-    fn with_link(&self, work: impl FnOnce(&mut Link) -> std::result::Result<(), Failure>) -> Result<()> {
-        let mut link: Guard<'_, Link> = self.pool.get().map_err(pool_error)?;
-        work(&mut link).map_err(|failure| {
-            if failure.fatal {
-                // Before the guard goes back, so that nobody takes the link unaware.
-                self.pool.fail(failure.error.clone());
-            }
-            failure.error
-        })
+    /// Carries out a request by `work`, together with those that go with it, or lets another do so.
+    fn run(
+        &self,
+        request: Request,
+        work: impl FnOnce(&mut Link, Request) -> std::result::Result<Done, Failure>,
+    ) -> Result<Done> {
+        let answer = self.pool.run(request, |link, request| {
+            work(link, request).map_err(|failure| {
+                if failure.fatal {
+                    // Before the link goes back, so that nobody takes it unaware.
+                    self.pool.fail(failure.error.clone());
+                }
+                failure.error
+            })
+        });
+        answer.map_err(pool_error)?
     }
 
     fn check_write(&self, offset: u64, len: u64) -> Result<()> {
@@ -96,13 +106,32 @@ impl BlockDevice for Device {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.check_range(offset, buf.len() as u64, Errno::Inval)?;
-        self.with_link(|link| link.read(offset, buf))
+        let len = buf.len() as u64;
+        self.check_range(offset, len, Errno::Inval)?;
+        let request = Request::new(offset, len, Work::Read, self.max_request);
+        let done = self.run(request, |link, request| {
+            if request.len == len {
+                return link.read(offset, buf).map(|()| Done::Plain);
+            }
+            let pieces = link.read_pieces(request.offset, request.len)?;
+            Ok(Done::Read(Data::new(request.offset, pieces)))
+        })?;
+        if let Done::Read(data) = done {
+            data.copy(offset, buf);
+        }
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
-        self.check_write(offset, data.len() as u64)?;
-        self.with_link(|link| link.write(offset, &data, fua))
+        let len = data.len() as u64;
+        self.check_write(offset, len)?;
+        let work = Work::Write { data: [data].into(), fua };
+        let request = Request::new(offset, len, work, self.max_request);
+        self.run(request, move |link, request| {
+            let Work::Write { data, .. } = request.work else { return Ok(Done::Plain) };
+            link.write(request.offset, &data, fua).map(|()| Done::Plain)
+        })?;
+        Ok(())
     }
 
     /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer
@@ -112,7 +141,11 @@ impl BlockDevice for Device {
             return Err(Error::new(Errno::NotSup, "zeroing may be as slow as writing"));
         }
         self.check_write(offset, len)?;
-        self.with_link(|link| link.zero(offset, len, flags.fua))
+        let fua = flags.fua;
+        let request = Request::new(offset, len, Work::Zero { fua }, self.max_request);
+        let zero = |link: &mut Link, request: Request| link.zero(request.offset, request.len, fua);
+        self.run(request, |link, request| zero(link, request).map(|()| Done::Plain))?;
+        Ok(())
     }
 
     fn flush(&self) -> Result<()> {

@@ -76,5 +76,6 @@ pub(crate) fn pool_error(error: PoolError<Error>) -> Error {
     match error {
         PoolError::Failed(error) => error,
         PoolError::Closed => Error::new(Errno::Shutdown, "the transfer is being closed"),
+        PoolError::Abandoned => Error::new(Errno::Io, "bug: the request was dropped"),
     }
 }

@@ -10,11 +10,14 @@
 //! - a connection that is lost with some, or with a write on its way, may have lost data: from then on every request
 //!   fails. A write on its way counts, because the server may still carry it out, after a later write to the same place.
 //!
+//! Requests that wait for a connection and are adjacent on the disk go out as one, and share its outcome: see `request`.
+//!
 //! A server that can't flush gets each write with `flush=y`, its own default, so that nothing is ever unflushed.
 
 mod device;
 mod error;
 mod link;
+mod request;
 mod settings;
 mod transfer;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One of the pool's connections, with what has to be known of it to lose nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use block_device::{Errno, Error};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use imageio_client::{Connection, Connector, Flush, StatusCode};
 
 use crate::error::{Kind, device_error};
+use crate::request::Request;
 
 /// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
 const ZERO_STEP: u64 = 128 << 20;
@@ -58,9 +60,14 @@ impl Link {
         self.request(Kind::Read, |connection| connection.read(offset, buf))
     }
 
-    pub(crate) fn write(&mut self, offset: u64, data: &Bytes, fua: bool) -> Result<(), Failure> {
+    /// A read for several.
+    pub(crate) fn read_pieces(&mut self, offset: u64, len: u64) -> Result<Vec<Bytes>, Failure> {
+        self.request(Kind::Read, |connection| connection.read_pieces(offset, len))
+    }
+
+    pub(crate) fn write(&mut self, offset: u64, data: &VecDeque<Bytes>, fua: bool) -> Result<(), Failure> {
         let flush = self.flush_now(fua);
-        self.request(Kind::Write, |connection| connection.write(offset, [data.clone()], flush))?;
+        self.request(Kind::Write, |connection| connection.write(offset, data.iter().cloned(), flush))?;
         self.written(flush)
     }
 
@@ -178,6 +185,7 @@ impl Link {
 
 impl conn_pool::Connection for Link {
     type Error = Error;
+    type Request = Request;
 
     fn is_dirty(&self) -> bool {
         self.dirty

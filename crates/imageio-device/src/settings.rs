@@ -44,6 +44,8 @@ pub struct Settings {
     pub read_only: bool,
     /// At most so many connections; the server may allow fewer.
     pub connections: u32,
+    /// Requests that wait for a connection are merged into one of at most so many bytes. 0: never.
+    pub max_request: u64,
     /// A connection idle for so long is used, so that the server doesn't close it. `None`: never.
     pub keep_alive: Option<Duration>,
     /// How long to wait for the server.
@@ -63,6 +65,7 @@ impl Settings {
             unix_socket: true,
             read_only: false,
             connections: 4,
+            max_request: 16 << 20,
             keep_alive: Some(Duration::from_secs(20)),
             timeouts: Timeouts::default(),
         }
