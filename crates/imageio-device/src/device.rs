@@ -63,6 +63,12 @@ impl Device {
         self.pool.failure()
     }
 
+    /// How many requests wait for a connection: a figure for logs and tests, old as soon as it is told.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pool.waiting()
+    }
+
     /// Carries out a request by `work`, together with those that go with it, or lets another do so.
     fn run(
         &self,
