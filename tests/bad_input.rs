@@ -69,7 +69,7 @@ fn an_unknown_parameter() {
         dir().path(),
         &["colour=red", "url=http://h/images/t"],
         "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, connections, \
-         keep-alive, connect-timeout, timeout, operation-timeout",
+         max-request, preferred-block-size, keep-alive, connect-timeout, timeout, operation-timeout",
     );
 }
 

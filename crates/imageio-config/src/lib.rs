@@ -144,8 +144,10 @@ mod tests {
 
     #[test]
     fn sizes_and_times() {
-        let settings =
-            settings(&["url=u", "size=2M", "keep-alive=0", "timeout=0.5", "connections=8"]).unwrap();
+        let given = ["url=u", "size=2M", "keep-alive=0", "timeout=0.5", "connections=8"];
+        let sizes = ["max_request=1M", "preferred_block_size=32M"];
+        let settings = settings(&[&given[..], &sizes].concat()).unwrap();
+        assert_eq!((settings.max_request, settings.preferred_block_size), (1 << 20, 32 << 20));
         assert_eq!(settings.size, Some(2 << 20));
         assert_eq!(settings.keep_alive, None);
         assert_eq!(settings.timeouts.data, Duration::from_millis(500));
@@ -160,6 +162,12 @@ mod tests {
             "size=",
             "size=99999999999999999999",
             "insecure=maybe",
+            "max-request=much",
+            "preferred-block-size=0",
+            "preferred-block-size=4095",
+            "preferred-block-size=256",
+            "preferred-block-size=64M",
+            "preferred-block-size=99G",
             "connections=0",
             "connections=1000",
             "connections=x",

@@ -29,6 +29,15 @@ pub(crate) fn size(text: &str) -> Result<u64> {
     })
 }
 
+/// NBD's rule for preferred block sizes, within what its clients take.
+pub(crate) fn block_size(text: &str) -> Result<u32> {
+    let bytes = u32::try_from(size(text)?).unwrap_or(u32::MAX);
+    if bytes.is_power_of_two() && (512..=32 << 20).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("'{text}' is not a power of two from 512 to 32M"))
+}
+
 pub(crate) fn count(text: &str, most: u32) -> Result<u32> {
     match text.parse() {
         Ok(count) if (1..=most).contains(&count) => Ok(count),

@@ -78,6 +78,24 @@ pub const PARAMETERS: &[Parameter] = &[
         },
     },
     Parameter {
+        name: "max-request",
+        value: "BYTES",
+        default: "16M",
+        help: "Merge adjacent requests that wait for a connection into one of at most this size, as the server's cost \
+               of a request is high. 0: never.",
+        set: |parser, value| parse::size(value).map(|value| parser.settings.max_request = value),
+    },
+    Parameter {
+        name: "preferred-block-size",
+        value: "BYTES",
+        default: "4M",
+        help: "Tell NBD clients to prefer requests of this size: a power of two from 512 to 32M. nbdcopy and \
+               qemu-img then use such requests, if they aren't told otherwise.",
+        set: |parser, value| {
+            parse::block_size(value).map(|value| parser.settings.preferred_block_size = value)
+        },
+    },
+    Parameter {
         name: "keep-alive",
         value: "SECONDS",
         default: "20",

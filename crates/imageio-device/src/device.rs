@@ -40,7 +40,10 @@ impl Device {
                 fua: transfer.can_flush(),
                 fast_zero: false,
                 multi_conn: true,
-                block_size: BlockSize::default(),
+                block_size: BlockSize {
+                    preferred: transfer.settings.preferred_block_size,
+                    ..BlockSize::default()
+                },
             },
         })
     }

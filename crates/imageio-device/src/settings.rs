@@ -46,6 +46,8 @@ pub struct Settings {
     pub connections: u32,
     /// Requests that wait for a connection are merged into one of at most so many bytes. 0: never.
     pub max_request: u64,
+    /// The size of request that clients are told to prefer, in bytes: a power of two.
+    pub preferred_block_size: u32,
     /// A connection idle for so long is used, so that the server doesn't close it. `None`: never.
     pub keep_alive: Option<Duration>,
     /// How long to wait for the server.
@@ -66,6 +68,7 @@ impl Settings {
             read_only: false,
             connections: 4,
             max_request: 16 << 20,
+            preferred_block_size: 4 << 20,
             keep_alive: Some(Duration::from_secs(20)),
             timeouts: Timeouts::default(),
         }
