@@ -6,7 +6,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::http::response::Parts;
+use hyper::{HeaderMap, Request, StatusCode};
 
 use crate::body::RequestBody;
 use crate::driver::Stalled;
@@ -53,15 +54,15 @@ async fn next_data(body: &mut Incoming) -> Exchanged<Option<Bytes>> {
 
 /// Takes in exactly `len` bytes, piece by piece.
 pub(crate) async fn receive(
-    response: Response<Incoming>,
+    head: &Parts,
+    mut body: Incoming,
     len: u64,
     mut take: impl FnMut(Bytes),
 ) -> Exchanged<()> {
-    let announced = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if let Some(announced) = announced.filter(|announced| *announced != len.to_string()) {
         return Err(Failure::Nonsense(format!("Content-Length: {announced}, expected {len}")));
     }
-    let mut body = response.into_body();
     let mut left = len;
     while let Some(data) = next_data(&mut body).await? {
         let Some(still_left) = left.checked_sub(data.len() as u64) else {
@@ -77,9 +78,8 @@ pub(crate) async fn receive(
 }
 
 /// The whole body, of at most `limit` bytes.
-pub(crate) async fn collected(response: Response<Incoming>, limit: usize) -> Exchanged<Vec<u8>> {
+pub(crate) async fn collected(mut body: Incoming, limit: usize) -> Exchanged<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut body = response.into_body();
     while let Some(data) = next_data(&mut body).await? {
         if bytes.len() + data.len() > limit {
             return Err(Failure::Nonsense(format!("longer than {limit} bytes")));
@@ -90,16 +90,15 @@ pub(crate) async fn collected(response: Response<Incoming>, limit: usize) -> Exc
 }
 
 /// Expects 200, and takes in its body, which holds nothing.
-pub(crate) async fn accepted(response: Response<Incoming>) -> Exchanged<()> {
-    if response.status() != StatusCode::OK {
-        return Err(refused(response).await);
+pub(crate) async fn accepted(head: &Parts, body: Incoming) -> Exchanged<()> {
+    if head.status != StatusCode::OK {
+        return Err(refused(head, body).await);
     }
-    discard(response).await
+    discard(body).await
 }
 
 /// Takes in a body that holds nothing of interest.
-pub(crate) async fn discard(response: Response<Incoming>) -> Exchanged<()> {
-    let mut body = response.into_body();
+pub(crate) async fn discard(mut body: Incoming) -> Exchanged<()> {
     let mut length = 0;
     while let Some(data) = next_data(&mut body).await? {
         length += data.len();
@@ -111,14 +110,10 @@ pub(crate) async fn discard(response: Response<Incoming>) -> Exchanged<()> {
 }
 
 /// The server's refusal with its words, as far as they come: the connection may break off.
-pub(crate) async fn refused(response: Response<Incoming>) -> Failure {
-    let status = response.status();
-    let closes = response
-        .headers()
-        .get(CONNECTION)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+pub(crate) async fn refused(head: &Parts, mut body: Incoming) -> Failure {
+    let closes =
+        head.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
     let mut text = Vec::new();
-    let mut body = response.into_body();
     while let Ok(Some(data)) = next_data(&mut body).await {
         let room = ERROR_TEXT_LIMIT - text.len();
         text.extend_from_slice(&data[..data.len().min(room)]);
@@ -126,7 +121,7 @@ pub(crate) async fn refused(response: Response<Incoming>) -> Failure {
             break;
         }
     }
-    Failure::Refused { status, text, closes }
+    Failure::Refused { status: head.status, text, closes }
 }
 
 /// The header that tells which bytes of how many these are.

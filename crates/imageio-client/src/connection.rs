@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, RANGE};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::header::ALLOW;
+use hyper::http::response::Parts;
+use hyper::{HeaderMap, StatusCode};
 
 use crate::answer::{
     Exchanged, Failure, accepted, collected, content_range, discard, receive, refused, unsent_or_lost,
@@ -20,6 +21,7 @@ use crate::body::RequestBody;
 use crate::capabilities::Capabilities;
 use crate::driver::{Driver, Stalled};
 use crate::extents::{self, Extent, ExtentsContext};
+use crate::operation::{Heads, Operation};
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
 use crate::url::{Scheme, TransferUrl};
@@ -46,6 +48,7 @@ pub enum Flush {
 /// again by itself, because a flush on a new connection need not cover what was written on the old one.
 pub struct Connection {
     url: Arc<TransferUrl>,
+    heads: Heads,
     timeouts: Timeouts,
     same_host: bool,
     open: Option<Open>,
@@ -80,8 +83,9 @@ impl Connection {
         same_host: bool,
     ) -> Result<Self> {
         let (driver, sender) =
-            Driver::handshake(stream).map_err(|e| lost("connect", &e.to_string(), true))?;
-        Ok(Self { url, timeouts, same_host, open: Some(Open { driver, sender }) })
+            Driver::handshake(stream).map_err(|e| lost(&"connect", &e.to_string(), true))?;
+        let heads = Heads::new(&url);
+        Ok(Self { url, heads, timeouts, same_host, open: Some(Open { driver, sender }) })
     }
 
     /// Whether another request can be sent. False after the server announced to close, and after any doubt.
@@ -103,12 +107,8 @@ impl Connection {
     /// [`Error::Status`] (403: the ticket is unknown, expired or cancelled), or [`Error::Protocol`] for an answer that
     /// isn't the JSON expected.
     pub fn options(&mut self) -> Result<Capabilities> {
-        let operation = "OPTIONS";
-        let request = self.request(Method::OPTIONS, "", &[], RequestBody::empty());
         let answer = self.collect(
-            operation,
-            request,
-            self.timeouts.data,
+            Operation::Options,
             OPTIONS_LIMIT,
             &[StatusCode::OK, StatusCode::NO_CONTENT, StatusCode::METHOD_NOT_ALLOWED],
         )?;
@@ -116,7 +116,8 @@ impl Connection {
             return Ok(Capabilities::old_server());
         }
         let allow = answer.headers.get(ALLOW).and_then(|value| value.to_str().ok());
-        Capabilities::parse(&answer.body, allow).map_err(|e| self.nonsense(operation, &e.to_string()))
+        let parsed = Capabilities::parse(&answer.body, allow);
+        parsed.map_err(|e| self.nonsense(Operation::Options, &e.to_string()))
     }
 
     /// Fills `buf` from `offset` in bytes.
@@ -153,14 +154,11 @@ impl Connection {
     /// [`Error::Status`] for what is neither 206 nor 416.
     pub fn size(&mut self) -> Result<Option<u64>> {
         // An empty disk has no first byte; its 416 tells the size too.
-        let request = self.request(Method::GET, "", &[(RANGE, "bytes=0-0".into())], RequestBody::empty());
         let answer =
-            self.run("read the size", request, self.timeouts.data, async |response| {
-                match response.status() {
-                    StatusCode::PARTIAL_CONTENT => receive(response, 1, drop).await,
-                    StatusCode::RANGE_NOT_SATISFIABLE => discard(response).await,
-                    _ => Err(refused(response).await),
-                }
+            self.run(Operation::Size, RequestBody::empty(), async |head, body| match head.status {
+                StatusCode::PARTIAL_CONTENT => receive(head, body, 1, drop).await,
+                StatusCode::RANGE_NOT_SATISFIABLE => discard(body).await,
+                _ => Err(refused(head, body).await),
             })?;
         let size = content_range(&answer.headers).and_then(|range| range.rsplit_once('/'));
         Ok(size.and_then(|(_, size)| size.trim().parse().ok()))
@@ -192,9 +190,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Status`] (403: not allowed; 416: past the end).
     pub fn zero(&mut self, offset: u64, len: u64, flush: Flush) -> Result<()> {
-        let flush = flush == Flush::Yes;
-        let json = format!(r#"{{"op":"zero","offset":{offset},"size":{len},"flush":{flush}}}"#);
-        self.patch(&format!("zero {len} bytes at {offset}"), json)
+        self.patch(Operation::Zero { offset, len, flush })
     }
 
     /// Brings what was written **on this connection** to stable storage.
@@ -202,7 +198,7 @@ impl Connection {
     /// # Errors
     /// Any [`Error`]: then data may be lost.
     pub fn flush(&mut self) -> Result<()> {
-        self.patch("flush", r#"{"op":"flush"}"#.into())
+        self.patch(Operation::Flush)
     }
 
     /// The disk's extents, in order and without gaps.
@@ -210,115 +206,98 @@ impl Connection {
     /// # Errors
     /// [`Error::Status`] (404: no such context for this transfer).
     pub fn extents(&mut self, context: ExtentsContext) -> Result<Vec<Extent>> {
-        let operation = format!("{} extents", context.name());
-        let query = format!("/extents?context={}", context.name());
-        let request = self.request(Method::GET, &query, &[], RequestBody::empty());
-        let patience = self.timeouts.operation;
-        let answer = self.collect(&operation, request, patience, EXTENTS_LIMIT, &[StatusCode::OK])?;
-        extents::parse(&answer.body).map_err(|reason| self.nonsense(&operation, &reason))
+        let operation = Operation::Extents(context);
+        let answer = self.collect(operation, EXTENTS_LIMIT, &[StatusCode::OK])?;
+        extents::parse(&answer.body).map_err(|reason| self.nonsense(operation, &reason))
     }
 
     fn get_range(&mut self, offset: u64, len: u64, take: impl FnMut(Bytes)) -> Result<()> {
-        let operation = format!("read {len} bytes at {offset}");
-        let range = format!("{offset}-{}", offset + len - 1);
-        let headers = [(RANGE, format!("bytes={range}"))];
-        let request = self.request(Method::GET, "", &headers, RequestBody::empty());
-        let answer =
-            self.run(&operation, request, self.timeouts.data, async |response| match response.status() {
-                StatusCode::PARTIAL_CONTENT => receive(response, len, take).await,
-                _ => Err(refused(response).await),
-            })?;
-        match content_range(&answer.headers) {
-            Some(told) if !told.starts_with(&format!("bytes {range}/")) => {
-                let reason = format!("Content-Range: {told}");
-                Err(self.nonsense(&operation, &reason))
-            }
-            // Where it is missing, the length is right; a proxy may drop this header.
-            _ => Ok(()),
+        let operation = Operation::Read { offset, len };
+        let answer = self.run(operation, RequestBody::empty(), async |head, body| match head.status {
+            StatusCode::PARTIAL_CONTENT => receive(head, body, len, take).await,
+            _ => Err(refused(head, body).await),
+        })?;
+        let Some(told) = content_range(&answer.headers) else {
+            // The length is right; a proxy may drop this header.
+            return Ok(());
+        };
+        let asked = operation.range().unwrap_or_default();
+        let is_right = told.strip_prefix("bytes ").and_then(|range| range.strip_prefix(&*asked));
+        if is_right.is_some_and(|rest| rest.starts_with('/')) {
+            return Ok(());
         }
+        let reason = format!("Content-Range: {told}");
+        Err(self.nonsense(operation, &reason))
     }
 
     fn put(&mut self, offset: u64, body: RequestBody, flush: Flush) -> Result<()> {
         if body.len() == 0 {
             return Ok(());
         }
-        let operation = format!("write {} bytes at {offset}", body.len());
-        let range = format!("bytes {offset}-{}/*", offset + body.len() - 1);
-        let (query, patience) = match flush {
-            Flush::Yes => ("?flush=y", self.timeouts.operation),
-            Flush::No => ("?flush=n", self.timeouts.data),
-        };
-        let request = self.request(Method::PUT, query, &[(CONTENT_RANGE, range)], body);
-        self.run(&operation, request, patience, accepted).map(|_| ())
+        let operation = Operation::Write { offset, len: body.len(), flush };
+        self.run(operation, body, accepted).map(|_| ())
     }
 
-    fn patch(&mut self, operation: &str, json: String) -> Result<()> {
-        let body = RequestBody::chunks([Bytes::from(json)].into());
-        let headers = [(CONTENT_TYPE, "application/json".to_owned())];
-        let request = self.request(Method::PATCH, "", &headers, body);
-        self.run(operation, request, self.timeouts.operation, accepted).map(|_| ())
+    fn patch(&mut self, operation: Operation) -> Result<()> {
+        let body = RequestBody::chunks([Bytes::from(operation.json())].into());
+        self.run(operation, body, accepted).map(|_| ())
     }
 
-    fn request(
-        &self,
-        method: Method,
-        suffix: &str,
-        headers: &[(HeaderName, String)],
-        body: RequestBody,
-    ) -> Request<RequestBody> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{suffix}", self.url.path()))
-            .header(HOST, self.url.authority());
-        for (name, value) in headers {
-            request = request.header(name, value);
+    /// How long the server may take for the answer, once it has the request.
+    fn patience(&self, operation: Operation) -> Duration {
+        match operation {
+            Operation::Options
+            | Operation::Size
+            | Operation::Read { .. }
+            | Operation::Write { flush: Flush::No, .. } => self.timeouts.data,
+            Operation::Write { flush: Flush::Yes, .. }
+            | Operation::Zero { .. }
+            | Operation::Flush
+            | Operation::Extents(_) => self.timeouts.operation,
         }
-        request.body(body).expect("the path comes from a parsed URL and the headers are digits and names")
     }
 
     /// An exchange whose answer is wanted whole, of at most `limit` bytes.
     fn collect(
         &mut self,
-        operation: &str,
-        request: Request<RequestBody>,
-        patience: Duration,
+        operation: Operation,
         limit: usize,
         expected: &[StatusCode],
     ) -> Result<Answer<Vec<u8>>> {
-        self.run(operation, request, patience, async |response| {
-            if !expected.contains(&response.status()) {
-                return Err(refused(response).await);
+        self.run(operation, RequestBody::empty(), async |head, body| {
+            if !expected.contains(&head.status) {
+                return Err(refused(head, body).await);
             }
-            collected(response, limit).await
+            collected(body, limit).await
         })
     }
 
     /// Sends a request, takes in the answer with `take_in`, and decides whether the connection can go on.
     fn run<T>(
         &mut self,
-        operation: &str,
-        request: Request<RequestBody>,
-        patience: Duration,
-        take_in: impl AsyncFnOnce(Response<Incoming>) -> Exchanged<T>,
+        operation: Operation,
+        body: RequestBody,
+        take_in: impl AsyncFnOnce(&Parts, Incoming) -> Exchanged<T>,
     ) -> Result<Answer<T>> {
         // Taken out: an early return closes the connection.
         let Some(mut open) = self.open.take() else {
-            return Err(lost(operation, "it was closed before", true));
+            return Err(lost(&operation, "it was closed before", true));
         };
-        let length = request.body().len();
+        let length = body.len();
+        let request = self.heads.request(&self.url, operation, body);
         let readiness = open.driver.readiness();
         readiness.reading_body.store(false, Relaxed);
         let start = readiness.sent();
         let is_sent = || readiness.sent() - start >= length;
         // Slow storage may delay the answer, but not the taking in of the request.
-        let data = self.timeouts.data;
+        let (data, patience) = (self.timeouts.data, self.patience(operation));
         let patience = || if is_sent() { patience } else { data };
         let exchange = async {
             let response = open.sender.try_send_request(request).await.map_err(unsent_or_lost)?;
             readiness.reading_body.store(true, Relaxed);
-            let (status, headers) = (response.status(), response.headers().clone());
-            let body = take_in(response).await?;
-            Ok(Answer { headers, status, body })
+            let (head, body) = response.into_parts();
+            let body = take_in(&head, body).await?;
+            Ok(Answer { headers: head.headers, status: head.status, body })
         };
         let result =
             open.driver.block_on(exchange, patience).unwrap_or_else(|stalled| Err(Failure::Stalled(stalled)));
@@ -338,36 +317,36 @@ impl Connection {
         outcome
     }
 
-    fn nonsense(&mut self, operation: &str, reason: &str) -> Error {
+    fn nonsense(&mut self, operation: Operation, reason: &str) -> Error {
         self.open = None;
-        Error::Protocol { operation: operation.into(), reason: self.url.redact(reason) }
+        Error::Protocol { operation: operation.to_string(), reason: self.url.redact(reason) }
     }
 
-    fn error(&self, operation: &str, patience: Duration, open: &Open, failure: Failure) -> Error {
+    fn error(&self, operation: Operation, patience: Duration, open: &Open, failure: Failure) -> Error {
         let protocol = |reason: &str| Error::Protocol {
-            operation: operation.to_owned(),
+            operation: operation.to_string(),
             reason: self.url.redact(reason),
         };
         match failure {
             Failure::Refused { status, text, .. } => Error::Status {
-                operation: operation.to_owned(),
+                operation: operation.to_string(),
                 status,
                 explanation: self.url.redact(&String::from_utf8_lossy(&text)),
             },
             Failure::Stalled(Stalled::Timeout) => {
-                Error::Timeout { operation: operation.to_owned(), after: patience }
+                Error::Timeout { operation: operation.to_string(), after: patience }
             }
-            Failure::Stalled(Stalled::Closed) => lost(operation, "closed", false),
-            Failure::Stalled(Stalled::Io(e)) => lost(operation, &e.to_string(), false),
+            Failure::Stalled(Stalled::Closed) => lost(&operation, "closed", false),
+            Failure::Stalled(Stalled::Io(e)) => lost(&operation, &e.to_string(), false),
             Failure::Nonsense(reason) => protocol(&reason),
-            Failure::Unsent(e) => lost(operation, &with_source(&e), true),
+            Failure::Unsent(e) => lost(&operation, &with_source(&e), true),
             Failure::Http(e) if e.is_parse() && self.url.scheme() == Scheme::Http => {
                 protocol(&format!("{} (should the URL be https, or the port another?)", with_source(&e)))
             }
             Failure::Http(e) if e.is_parse() => protocol(&with_source(&e)),
             Failure::Http(e) => {
                 let reason = open.driver.send_error().unwrap_or_else(|| with_source(&e));
-                lost(operation, &self.url.redact(&reason), false)
+                lost(&operation, &self.url.redact(&reason), false)
             }
         }
     }
@@ -380,6 +359,6 @@ impl Open {
     }
 }
 
-fn lost(operation: &str, reason: &str, unsent: bool) -> Error {
-    Error::Lost { operation: operation.to_owned(), reason: reason.to_owned(), unsent }
+fn lost(operation: &dyn fmt::Display, reason: &str, unsent: bool) -> Error {
+    Error::Lost { operation: operation.to_string(), reason: reason.to_owned(), unsent }
 }

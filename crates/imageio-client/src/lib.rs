@@ -13,6 +13,7 @@ mod connector;
 mod driver;
 mod error;
 mod extents;
+mod operation;
 mod stream;
 mod timeouts;
 mod tls;
