@@ -5,7 +5,7 @@ use crate::pool::Guard;
 use crate::state::Hand;
 use crate::{Connection, Pool, PoolError};
 
-use crossbeam::channel::Sender;
+use oneshot::Sender;
 
 /// Work for a connection, that may be carried out together with other work that waits.
 pub trait Request: Send + Sized {
@@ -47,7 +47,7 @@ impl<C: Connection> Followers<C> {
     fn tell(self, answer: &Answer<C>) {
         for follower in self.0 {
             // It is only gone where its thread is.
-            let _ = follower.try_send(Hand::Answer(answer.clone()));
+            let _ = follower.send(Hand::Answer(answer.clone()));
         }
     }
 }

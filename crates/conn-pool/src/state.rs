@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use oneshot::{Receiver, SendError, Sender, channel};
 
 use crate::flush::FlushTurns;
 use crate::request::{Answer, Followers};
@@ -155,7 +155,7 @@ impl<C: Connection> State<C> {
                 followers: Followers::default(),
             });
         }
-        let (hand, receiver) = bounded(1);
+        let (hand, receiver) = channel();
         if (0..self.slots.len()).any(|slot| wants.includes(slot) && !self.slots[slot].gone) {
             let at = self.waiters.partition_point(|waiter| waiter.ticket < ticket);
             self.waiters.insert(at, Waiter { ticket, wants, request, hand });
@@ -199,7 +199,7 @@ impl<C: Connection> State<C> {
             let followers = waiter.request.as_mut().map(|request| self.merge_into(request, slot));
             let followers = followers.unwrap_or_default();
             let hand = Hand::Connection { slot, connection, request: waiter.request, followers };
-            match waiter.hand.try_send(hand).map_err(TrySendError::into_inner) {
+            match waiter.hand.send(hand).map_err(SendError::into_inner) {
                 Err(Hand::Connection { connection: returned, .. }) => {
                     // The waiter is gone: its thread panicked.
                     connection = returned;
