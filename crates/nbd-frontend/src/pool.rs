@@ -21,6 +21,8 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct State {
     lent: usize,
+    /// Somebody waits for room. A notification is a system call, also where nobody listens.
+    waiting: bool,
     idle: Vec<Vec<u8>>,
     idle_bytes: usize,
 }
@@ -38,7 +40,10 @@ impl Pool {
         }
         let size = len.max(SMALLEST).next_power_of_two();
         let state = lock(&self.state);
-        let full = |state: &mut State| state.lent > 0 && state.lent + size > self.budget;
+        let full = |state: &mut State| {
+            state.waiting = state.lent > 0 && state.lent + size > self.budget;
+            state.waiting
+        };
         let mut state = self.returned.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
         state.lent += size;
         let recycled = state.pop(|idle| idle == size);
@@ -55,8 +60,11 @@ impl Pool {
             state.idle_bytes += data.len();
             state.idle.push(data);
         }
+        let waiting = state.waiting;
         drop(state);
-        self.returned.notify_one();
+        if waiting {
+            self.returned.notify_one();
+        }
     }
 }
 
