@@ -89,7 +89,18 @@ fn deb(deb: &Path) {
     ] {
         assert!(contents.lines().any(|line| line.ends_with(file)), "{file} is not in\n{contents}");
     }
+    assert!(!contents.contains("fake-imageio"), "{contents}");
+    for line in contents.lines() {
+        let mode = if line.starts_with('d') { "drwxr-xr-x" } else { "-rw-r--r--" };
+        let mode = if line.contains("/bin/imageio-nbd") { "-rwxr-xr-x" } else { mode };
+        let is_right = line.starts_with(&format!("{mode} root/root ")) || line.starts_with('l');
+        assert!(is_right, "{line}");
+    }
+    let field =
+        |name: &str| run(Command::new("dpkg-deb").arg("--field").args([deb.as_os_str(), name.as_ref()]));
+    assert!(field("Depends").contains("libc6 (>= ") && field("Recommends").contains("nbdkit"));
     let installed = Installed::new(deb);
+    assert_eq!(run(Command::new("dpkg").args(["--verify", "imageio-nbd"])), "", "its checksums are right");
     let files = Installed::files();
     assert!(files.contains(&"/usr/bin/imageio-nbd".into()), "{files:?}");
     uploads_in_each_way(Path::new("/usr/bin/imageio-nbd"), "imageio");

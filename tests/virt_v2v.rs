@@ -27,12 +27,18 @@ const TESTS: &[Test] = &[
     ("virt_v2v_takes_its_place_with_its_own_arguments_and_status", &[NBDKIT], takes_its_place),
     ("what_is_missing_is_told_in_one_line", &[NBDKIT], what_is_missing),
     ("the_shims_directory_in_path_is_enough", &[NBDKIT], shim_in_path),
+    ("several_copies_of_the_shim_do_not_call_each_other", &[NBDKIT], several_shims),
+    ("what_path_and_variables_say_of_the_current_directory_is_made_absolute", &[NBDKIT], relative_names),
 ];
 
 /// These make mount namespaces, which not every container allows, whatever is installed.
 const TESTS_IN_NAMESPACES: &[Test] = &[
     ("version_2_10_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_10)),
     ("what_is_replaced_by_full_path_is_not_seen_by_others", &[NBDKIT], seen_by_nobody_else),
+    ("mounts_do_not_spread_where_they_are_shared", &[NBDKIT], mounts_do_not_spread),
+    ("calls_below_nbdkit_and_without_an_environment_work", &[NBDKIT], calls_from_below),
+    ("each_nbdkit_by_full_path_stays_itself", &[NBDKIT], several_by_path),
+    ("somebody_who_is_not_root_does_it_with_a_user_namespace", &[NBDKIT], as_nobody),
 ];
 
 fn main() -> ExitCode {
@@ -99,7 +105,7 @@ impl Layout {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        for name in ["bin", "libexec/imageio-nbd", "nbdkit", "path", "v2v.x"] {
+        for name in ["bin", "libexec/imageio-nbd", "nbdkit", "nbdkit.d", "path", "v2v.x"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
         fs::copy(built("imageio-nbd"), root.join("bin/imageio-nbd")).unwrap();
@@ -114,7 +120,11 @@ impl Layout {
 
     /// A program in `PATH`.
     fn add_script(&self, name: &str, text: &str) {
-        let file = self.path().join("path").join(name);
+        self.add_program(&format!("path/{name}"), text);
+    }
+
+    fn add_program(&self, name: &str, text: &str) {
+        let file = self.path().join(name);
         fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     }
@@ -124,8 +134,12 @@ impl Layout {
     }
 
     fn command(&self, program: &str, path: &str) -> Command {
+        self.command_of(&self.path().join(program), path)
+    }
+
+    fn command_of(&self, program: &Path, path: &str) -> Command {
         let mut command = Command::new("/usr/bin/timeout");
-        command.args(["--foreground", "60"]).arg(self.path().join(program)).current_dir(self.path());
+        command.args(["--foreground", "60"]).arg(program).current_dir(self.path());
         // Absolute, as a relative directory in PATH changes its meaning with the working directory.
         let path = path.replace("path:", &format!("{}/path:", self.path().display()));
         command.env("PATH", path).env_remove("IMAGEIO_NBD_PLUGIN").env_remove("RUST_LOG");
@@ -206,6 +220,71 @@ fn seen_by_nobody_else() {
     assert_eq!(running.wait().unwrap().code(), Some(1));
 }
 
+/// A virt-v2v that has nbdkit's full path in it, and runs this with `$nbdkit` for that.
+fn by_path(layout: &Layout, commands: &str) {
+    layout.add_script("virt-v2v", &format!("nbdkit={}\n{commands}", NBDKIT.path().display()));
+}
+
+const DUMP: &str = "python /x/rhv-upload-plugin.py --dump-plugin";
+
+fn mounts_do_not_spread() {
+    let layout = Layout::new();
+    by_path(&layout, &format!("$nbdkit {DUMP} >inside"));
+    let outside = format!("bin/imageio-nbd virt-v2v && {} {DUMP}", NBDKIT.path().display());
+    // A namespace whose mounts spread to its children's, and back.
+    let arguments = ["-c", "exec unshare -m --propagation shared sh -c \"$0\"", &outside];
+    let ended: Ended = layout.command_of("/bin/sh".as_ref(), PATH).args(arguments).output().unwrap().into();
+    let inside = fs::read_to_string(layout.path().join("inside")).unwrap_or_default();
+    assert!(inside.contains("\nname=imageio\n"), "{ended:?}");
+    assert!(ended.code != 0 && !ended.out.contains("name=imageio"), "{ended:?}");
+}
+
+fn calls_from_below() {
+    let layout = Layout::new();
+    by_path(
+        &layout,
+        &format!(
+            "set -e; $nbdkit -U - null --run 'nbdkit {DUMP}'; env -i PATH=/usr/bin $nbdkit {DUMP}; \
+             [ -n \"$nested\" ] || nested=1 $PWD/bin/imageio-nbd virt-v2v"
+        ),
+    );
+    let ended = layout.run(&["virt-v2v"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(ended.out.matches("\nname=imageio\n").count(), 4, "{ended:?}");
+}
+
+fn several_by_path() {
+    let layout = Layout::new();
+    for name in ["one", "two"] {
+        fs::create_dir(layout.path().join(name)).unwrap();
+        layout.add_program(&format!("{name}/nbdkit"), &format!("echo {name} \"$1\""));
+    }
+    let dir = layout.path().display();
+    layout.add_script("virt-v2v", &format!("a={dir}/one/nbdkit\nb={dir}/two/nbdkit\n$a x; $b x; $b {DUMP}"));
+    let ended = layout.run(&["virt-v2v"]);
+    let plugin = layout.path().join("nbdkit/nbdkit-imageio-plugin.so").canonicalize().unwrap();
+    assert_eq!(ended.out, format!("one x\ntwo x\ntwo {}\n", plugin.display()), "{ended:?}");
+}
+
+fn as_nobody() {
+    let layout = Layout::new();
+    by_path(&layout, &format!("id -u; $nbdkit {DUMP}"));
+    if !rustix::process::getuid().is_root() {
+        // The other tests have done it already.
+        return;
+    }
+    fs::set_permissions(layout.path(), Permissions::from_mode(0o755)).unwrap();
+    // What was built may be where only root gets.
+    let plugin = layout.path().join("nbdkit/nbdkit-imageio-plugin.so");
+    fs::remove_file(&plugin).unwrap();
+    fs::copy(built("libnbdkit_imageio_plugin.so"), &plugin).unwrap();
+    let mut command = layout.command_of("/usr/bin/setpriv".as_ref(), PATH);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let command = command.arg(layout.path().join("bin/imageio-nbd")).arg("virt-v2v");
+    let ended: Ended = command.output().unwrap().into();
+    assert!(ended.out.starts_with("65534\n") && ended.out.contains("\nname=imageio\n"), "{ended:?}");
+}
+
 /// An nbdkit that prints its arguments, a line each, and fails.
 const PRINTS: &str = "[ \"$2\" = --dump-plugin ] && exit 0; printf '<%s>\\n' \"$@\"; exit 3";
 
@@ -235,13 +314,13 @@ fn takes_its_place() {
     layout.add_script("virt-v2v", "echo $$; printf '<%s>' \"$@\"; echo problem >&2; exit 7");
     // Not by `timeout`, whose child it would be.
     let mut command = Command::new(layout.path().join("bin/imageio-nbd"));
-    command.args(["virt-v2v", "--help", "-v", "a b", "--", "url=x"]);
+    command.args(["virt-v2v", "--", "--help", "-v", "a b", "--", "url=x"]);
     command.env("PATH", format!("{}/path:/usr/bin:/bin:/usr/sbin", layout.path().display()));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
     let ended: Ended = child.wait_with_output().unwrap().into();
     assert_eq!((ended.code, ended.err.as_str()), (7, "problem\n"));
-    assert_eq!(ended.out, format!("{pid}\n<--help><-v><a b><--><url=x>"));
+    assert_eq!(ended.out, format!("{pid}\n<--><--help><-v><a b><--><url=x>"));
 }
 
 fn what_is_missing() {
@@ -279,4 +358,41 @@ fn shim_in_path() {
     let ended: Ended = command.arg("--version").env("PATH", shims).output().unwrap().into();
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.err.contains("nbdkit is not in PATH behind its shim"), "{ended:?}");
+}
+
+fn several_shims() {
+    let (one, other) = (Layout::new(), Layout::new());
+    let shims = [&one, &other].map(|layout| layout.path().join("libexec/imageio-nbd").display().to_string());
+    let both = shims.join(":");
+    let run = |path: &str| -> Ended {
+        let mut command = one.command("libexec/imageio-nbd/nbdkit", "");
+        command.args(DUMP.split(' ')).env("PATH", path).output().unwrap().into()
+    };
+    let found = run(&format!("{both}:/usr/bin:/bin:/usr/sbin"));
+    assert!(found.code == 0 && found.out.contains("\nname=imageio\n"), "{found:?}");
+    // Also where one can't be known for what it is.
+    let unknown = other.path().join("path/nbdkit");
+    fs::copy(other.path().join("bin/imageio-nbd"), unknown).unwrap();
+    for path in [both.clone(), format!("{both}:{}/path", other.path().display())] {
+        let none = run(&path);
+        assert_eq!(none.code, 1, "{none:?}");
+        assert!(none.err.contains("nbdkit is not in PATH behind its shim"), "{none:?}");
+    }
+}
+
+fn relative_names() {
+    let layout = Layout::new();
+    layout.add_program("nbdkit.d/nbdkit", PRINTS);
+    layout.add_program("nbdkit.d/virt-v2v", "nbdkit 1; nbdkit python rhv-upload-plugin.py");
+    for path in ["", "nbdkit.d:/bin", ":/bin"] {
+        let mut command = layout.command("bin/imageio-nbd", path);
+        let dir = layout.path().join(if path.starts_with("nbdkit") { "" } else { "nbdkit.d" });
+        let command = command.arg("virt-v2v").current_dir(dir).env("IMAGEIO_NBD_PLUGIN", "./x.so");
+        let ended: Ended = command.output().unwrap().into();
+        let (first, second) = ended.out.split_once('\n').unwrap_or_default();
+        assert!(
+            first == "<1>" && second.starts_with("</") && second.ends_with("/x.so>\n"),
+            "{path}: {ended:?}"
+        );
+    }
 }

@@ -16,6 +16,14 @@ pub(crate) struct Packages {
     pub(crate) deb: Option<PathBuf>,
 }
 
+impl Packages {
+    /// Byte for byte.
+    pub(crate) fn contents(&self, sh: &Shell) -> Result<Vec<Vec<u8>>> {
+        let files = std::iter::once(&self.archive).chain(&self.deb);
+        files.map(|file| Ok(sh.read_binary_file(file)?)).collect()
+    }
+}
+
 /// Builds, and fills `target/packages`.
 pub(crate) fn run(sh: &Shell) -> Result<Packages> {
     crate::build::run(sh)?;

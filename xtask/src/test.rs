@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
 use crate::tools::{MANDOC, TOOLS};
@@ -141,6 +141,9 @@ fn demo(sh: &Shell) -> Result<Done> {
 /// Makes the packages, unpacks one, and in CI installs the other. Anywhere else, what is installed is the user's affair.
 fn packages(sh: &Shell) -> Result<Done> {
     let made = crate::dist::run(sh)?;
+    let again = made.contents(sh)?;
+    let made = crate::dist::run(sh)?;
+    ensure!(made.contents(sh)? == again, "packages of the same sources differ");
     check_man_pages(sh)?;
     let _archive = sh.push_env("IMAGEIO_NBD_ARCHIVE", made.archive);
     let _deb = match made.deb {

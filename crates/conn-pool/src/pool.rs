@@ -91,7 +91,8 @@ impl<C: Connection> Pool<C> {
     }
 
     /// Ends the pool: newcomers are refused, those in line are served, then each connection is flushed if it has to
-    /// be, and dropped.
+    /// be, and dropped. After a failure nothing is flushed any more: it can't change the outcome, and a server that
+    /// hangs would be waited for by each connection anew.
     ///
     /// # Errors
     /// The first failure in the pool's life, also one of these last flushes: data may be lost.
@@ -118,6 +119,7 @@ impl<C: Connection> Pool<C> {
 
     fn retire(&self, mut guard: Guard<'_, C>) {
         if guard.is_dirty()
+            && self.failure().is_none()
             && let Err(error) = guard.flush()
         {
             self.fail(error);

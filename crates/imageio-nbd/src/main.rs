@@ -60,8 +60,9 @@ fn run(options: &Options) -> Result<u8> {
     if let Some(dir) = &options.generate {
         return generate::generate(dir).map(|()| 0);
     }
-    if let Some(Command::VirtV2v { arguments }) = &options.command {
-        return virt_v2v::run(arguments);
+    if let Some(Command::VirtV2v { .. }) = &options.command {
+        // As they are: a parser has its own idea of `--`.
+        return virt_v2v::run(std::env::args_os().skip(2));
     }
     if options.exit_with_parent {
         process::exit_with_parent()?;

@@ -36,20 +36,23 @@ const REAL_NBDKIT: &str = "IMAGEIO_NBD_NBDKIT";
 const PLUGIN_VARIABLE: &str = "IMAGEIO_NBD_PLUGIN";
 
 /// Becomes virt-v2v. Returns only if that fails.
-pub(crate) fn run(arguments: &[OsString]) -> Result<u8> {
+pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
     let program = env::current_exe().context("cannot find this program's own file")?;
     let shims = shim_dir(&program)?;
     let virt_v2v = find("virt-v2v", &program).context("virt-v2v is not in PATH: install it")?;
     let by_path = nbdkits_by_path(&virt_v2v, &program)?;
-    let installed = by_path.first().cloned().or_else(|| find("nbdkit", &program));
-    let installed = installed.context("nbdkit is not in PATH: install it")?;
-    let plugin = plugin(&program);
-    check(&installed, &plugin)?;
-    let real = namespace::replace(&by_path, &program, &shims)?.unwrap_or(installed);
+    let by_name = find("nbdkit", &program);
+    if by_name.is_none() && by_path.is_empty() {
+        bail!("nbdkit is not in PATH: install it");
+    }
+    let plugin = plugin(&program)?;
+    for nbdkit in by_name.iter().chain(&by_path) {
+        check(nbdkit, &plugin)?;
+    }
+    namespace::replace(&by_path, &program, &shims, &plugin)?;
     let error = Command::new(&virt_v2v)
         .args(arguments)
         .env("PATH", first_in_path(&shims)?)
-        .env(REAL_NBDKIT, real)
         .env(PLUGIN_VARIABLE, plugin)
         .exec();
     Err(anyhow!(error).context(format!("cannot run {}", virt_v2v.display())))
@@ -66,23 +69,35 @@ fn shim_dir(program: &Path) -> Result<PathBuf> {
     Ok(dir.canonicalize()?)
 }
 
-/// As nbdkit is to be told of it.
-fn plugin(program: &Path) -> OsString {
-    if let Some(plugin) = env::var_os(PLUGIN_VARIABLE) {
-        return plugin;
-    }
+/// As nbdkit is to be told of it: a file's absolute name, as virt-v2v may change its directory, or a plugin's name.
+fn plugin(program: &Path) -> Result<OsString> {
     let beside = program.parent().unwrap_or(Path::new("/")).join(PLUGIN);
-    beside.canonicalize().map_or_else(|_| INSTALLED_PLUGIN.into(), Into::into)
+    match env::var_os(PLUGIN_VARIABLE).filter(|plugin| !plugin.is_empty()) {
+        // By nbdkit's rule of what is a file.
+        Some(file) if file.as_bytes().iter().any(|byte| b"/.".contains(byte)) => {
+            Ok(std::path::absolute(file)?.into())
+        }
+        Some(name) => Ok(name),
+        None => Ok(beside.canonicalize().map_or_else(|_| INSTALLED_PLUGIN.into(), Into::into)),
+    }
 }
 
-/// A program in `PATH` that isn't ours under another name.
+/// The absolute name of a program in `PATH` that isn't ours under another name, whichever copy of it.
 fn find(name: &str, ours: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_program(file) && !is_same(file, ours))
+    // An empty name in PATH is the current directory.
+    let mut files = env::split_paths(&path).filter_map(|dir| std::path::absolute(dir.join(name)).ok());
+    files.find(|file| is_program(file) && !is_shim(file, ours))
 }
 
 fn is_program(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
+}
+
+/// The shim is a link to this program, or to another copy of it.
+fn is_shim(file: &Path, ours: &Path) -> bool {
+    let is_copy = |file: PathBuf| file.file_name() == Some(OsStr::new("imageio-nbd"));
+    is_same(file, ours) || file.canonicalize().is_ok_and(is_copy)
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
@@ -99,20 +114,22 @@ fn first_in_path(dir: &Path) -> Result<OsString> {
 /// Every nbdkit that virt-v2v would run by its full path, whatever `PATH` says.
 fn nbdkits_by_path(virt_v2v: &Path, ours: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read(virt_v2v).with_context(|| format!("cannot read {}", virt_v2v.display()))?;
-    let mut found: Vec<_> =
-        paths_to_nbdkit(&text).filter(|file| is_program(file) && !is_same(file, ours)).collect();
+    let mut found: Vec<_> = paths_to_nbdkit(&text)
+        .filter(|file| is_program(file) && !is_shim(file, ours))
+        .filter_map(|file| file.canonicalize().ok())
+        .collect();
     found.sort();
     found.dedup();
     Ok(found)
 }
 
-/// Paths of the name `nbdkit` that a program has as a constant: they end in a byte that isn't text.
+/// Paths of the name `nbdkit` that a program has as a constant, or as a part of one.
 fn paths_to_nbdkit(program: &[u8]) -> impl Iterator<Item = PathBuf> {
     const NAME: &[u8] = b"/nbdkit";
     let ends = program.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
     ends.filter_map(|(start, _)| {
         let end = start + NAME.len();
-        let ended = program.get(end).is_none_or(|byte| *byte < b' ');
+        let ended = program.get(end).is_none_or(|byte| !is_in_path(*byte));
         let before = program[..start].iter().rev().take_while(|byte| is_in_path(**byte)).count();
         let path = Path::new(OsStr::from_bytes(&program[start - before..end]));
         (ended && path.is_absolute()).then(|| path.to_owned())
@@ -153,10 +170,17 @@ mod tests {
             b"\x7fELF /usr/share/nbdkit\0nbdkit python %s\0/usr/sbin/nbdkit\0\0\x07run /x/nbdkit now\0\
                         /usr/lib64/nbdkit/plugins\0/opt/nbdkit\0nbdkit\0lib/nbdkit\0";
         let found: Vec<_> = paths_to_nbdkit(program).collect();
-        assert_eq!(
-            found,
-            [Path::new("/usr/share/nbdkit"), "/usr/sbin/nbdkit".as_ref(), "/opt/nbdkit".as_ref()]
-        );
+        let expected = ["/usr/share/nbdkit", "/usr/sbin/nbdkit", "/x/nbdkit", "/opt/nbdkit"];
+        assert_eq!(found, expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn another_copy_of_the_program_is_a_shim_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("imageio-nbd");
+        fs::write(&copy, "").unwrap();
+        std::os::unix::fs::symlink(&copy, dir.path().join("nbdkit")).unwrap();
+        assert!(is_shim(&dir.path().join("nbdkit"), Path::new("/nonexistent")));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A mount namespace in which the shim is where nbdkit was installed.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -9,34 +12,52 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{getgid, getuid};
 
-use super::attempt;
+use super::{PLUGIN_VARIABLE, REAL_NBDKIT, attempt};
 
-/// The real nbdkit's name beside the shim.
-const REAL: &str = "real-nbdkit";
+/// What the names of real nbdkits beside the shim begin with.
+const REAL: &str = "real-nbdkit-";
 
-/// Puts `shim` where these programs are, for this process and its children, and returns where the first of them is
-/// now. Does nothing if there are none.
-pub(crate) fn replace(nbdkits: &[PathBuf], shim: &Path, shims: &Path) -> Result<Option<PathBuf>> {
-    let Some(first) = nbdkits.first() else {
-        return Ok(None);
-    };
+/// Puts the shim where these programs are, for this process and its children. Does nothing if there are none, or if
+/// this was done already, by a wrapper around this one.
+pub(crate) fn replace(nbdkits: &[PathBuf], program: &Path, shims: &Path, plugin: &OsStr) -> Result<()> {
+    let Some(first) = nbdkits.first() else { return Ok(()) };
+    if shims.join(format!("{REAL}0")).exists() {
+        return Ok(());
+    }
     enter().with_context(|| {
         format!(
             "this virt-v2v runs {} whatever PATH says; to replace that takes root, or user namespaces",
             first.display()
         )
     })?;
-    let real = shims.join(REAL);
     // The namespace ends with its last process, and this with it.
     let made = mount(Some("tmpfs"), shims, Some("tmpfs"), MsFlags::empty(), Some("mode=755"));
     attempt(|| format!("cannot mount on {}", shims.display()), made)?;
-    std::os::unix::fs::symlink(shim, shims.join("nbdkit"))?;
-    File::create(&real)?;
-    bind(first, &real)?;
-    for nbdkit in nbdkits {
-        bind(shim, nbdkit)?;
+    let shim = shims.join("nbdkit");
+    symlink(program, &shim)?;
+    for (i, nbdkit) in nbdkits.iter().enumerate() {
+        let real = shims.join(format!("{REAL}{i}"));
+        File::create(&real)?;
+        bind(nbdkit, &real)?;
+        let script = shims.join(format!("call-{i}"));
+        fs::write(&script, call(&shim, &real, plugin))?;
+        fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+        bind(&script, nbdkit)?;
     }
-    Ok(Some(real))
+    Ok(())
+}
+
+/// A script that calls the shim and tells it of what it can't know, also where the environment was cleared.
+fn call(shim: &Path, real: &Path, plugin: &OsStr) -> Vec<u8> {
+    let (shim, real, plugin) = (quoted(shim.as_os_str()), quoted(real.as_os_str()), quoted(plugin));
+    let variables = [REAL_NBDKIT.as_bytes(), b"=", &real, b" ", PLUGIN_VARIABLE.as_bytes(), b"=", &plugin];
+    [b"#!/bin/sh\n", &variables.concat()[..], b" exec ", &shim, b" \"$@\"\n"].concat()
+}
+
+/// For a shell.
+fn quoted(text: &OsStr) -> Vec<u8> {
+    let inside = text.as_bytes().split(|byte| *byte == b'\'').collect::<Vec<_>>().join(&b"'\\''"[..]);
+    [b"'", &inside[..], b"'"].concat()
 }
 
 /// Leaves the namespace of everybody else: as root alone, else with a namespace of users, in which the user is itself.
@@ -57,4 +78,19 @@ fn bind(what: &Path, place: &Path) -> Result<()> {
     let none = None::<&str>;
     let bound = mount(Some(what), place, none, MsFlags::MS_BIND, none);
     attempt(|| format!("cannot mount {} on {}", what.display(), place.display()), bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_survives_the_shell() {
+        let plugin = OsStr::new("it's a \"plugin\" $HOME\n.so");
+        let script = String::from_utf8(call(Path::new("/usr/bin/env"), Path::new("/real"), plugin)).unwrap();
+        let output = std::process::Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.contains("IMAGEIO_NBD_PLUGIN=it's a \"plugin\" $HOME\n.so\n"), "{printed}");
+        assert!(printed.contains("IMAGEIO_NBD_NBDKIT=/real\n"), "{printed}");
+    }
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{PLUGIN_VARIABLE, REAL_NBDKIT, find, plugin};
+use super::{REAL_NBDKIT, find, plugin};
 
 /// The Python plugin for oVirt, by the names that virt-v2v has given it.
 const SCRIPTS: [&str; 2] = ["rhv-upload-plugin.py", "ovirt-upload-plugin.py"];
@@ -23,67 +23,78 @@ pub(crate) fn is_called() -> bool {
     env::args_os().next().is_some_and(|name| Path::new(&name).file_name() == Some(OsStr::new("nbdkit")))
 }
 
+/// Tells this process, as long as it is one, that it has been the shim already.
+const WAS_SHIM: &str = "IMAGEIO_NBD_WAS_SHIM";
+
 /// Becomes the real nbdkit. Returns only if that fails.
 pub(crate) fn run() -> Result<u8> {
     let program = env::current_exe().context("cannot find this program's own file")?;
-    let real = match env::var_os(REAL_NBDKIT) {
-        Some(real) => PathBuf::from(real),
-        // Somebody put the shim's directory into PATH.
-        None => find("nbdkit", &program).context("nbdkit is not in PATH behind its shim: install it")?,
-    };
+    let real = real_nbdkit(&program)?;
     let mut arguments: Vec<OsString> = env::args_os().skip(1).collect();
     if let Some(call) = Call::find(&arguments) {
-        let plugin = plugin(&program);
-        log::info!(
-            "nbdkit runs the plugin {} instead of {}",
-            plugin.display(),
-            call.script(&arguments).display()
-        );
+        let plugin = plugin(&program)?;
+        log::info!("nbdkit runs the plugin {} instead of {}", plugin.display(), call.script.display());
         call.replace(&mut arguments, plugin);
     }
     let error = Command::new(&real)
         .arg0("nbdkit")
         .args(arguments)
+        // What nbdkit runs may have another.
         .env_remove(REAL_NBDKIT)
-        .env_remove(PLUGIN_VARIABLE)
+        .env(WAS_SHIM, std::process::id().to_string())
         .exec();
     Err(anyhow!(error).context(format!("cannot run {}", real.display())))
 }
 
+fn real_nbdkit(program: &Path) -> Result<PathBuf> {
+    if let Some(real) = env::var_os(REAL_NBDKIT) {
+        return Ok(real.into());
+    }
+    // What looked like the real one led back here: an unknown copy of the shim.
+    let again = env::var(WAS_SHIM).is_ok_and(|pid| pid == std::process::id().to_string());
+    let real = if again { None } else { find("nbdkit", program) };
+    real.context("nbdkit is not in PATH behind its shim: install it")
+}
+
 /// Where the Python plugin for oVirt is in nbdkit's arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Call {
     python: usize,
-    script: usize,
+    script: OsString,
 }
 
 impl Call {
-    /// The script, by its key or alone, and the last `python` before it: an option may have that for its value, as
-    /// virt-v2v gives the guest's name to `--name`.
+    /// The word `python`, and the first script behind it. The word may also be an option's value, as virt-v2v gives the
+    /// guest's name to `--name`: then what follows is no such script.
     fn find(arguments: &[OsString]) -> Option<Self> {
-        let script = arguments.iter().position(|argument| is_script(argument))?;
-        let python = arguments[..script].iter().rposition(|argument| argument == "python")?;
-        Some(Self { python, script })
+        let words = arguments.iter().enumerate().filter(|(_, argument)| *argument == "python");
+        words.map(|(python, _)| python).find_map(|python| {
+            let script = arguments[python + 1..].iter().find_map(|argument| script(argument))?;
+            is_ours(script).then(|| Self { python, script: script.to_owned() })
+        })
     }
 
-    fn script(self, arguments: &[OsString]) -> &OsStr {
-        file(&arguments[self.script])
-    }
-
-    fn replace(self, arguments: &mut Vec<OsString>, plugin: OsString) {
+    fn replace(&self, arguments: &mut Vec<OsString>, plugin: OsString) {
+        let rest = arguments.split_off(self.python + 1);
         arguments[self.python] = plugin;
-        arguments.remove(self.script);
+        // It may be given again.
+        arguments.extend(rest.into_iter().filter(|argument| script(argument) != Some(&self.script)));
     }
 }
 
-/// What `script=` names, or the argument itself.
-fn file(argument: &OsStr) -> &OsStr {
-    OsStr::from_bytes(argument.as_bytes().strip_prefix(b"script=").unwrap_or(argument.as_bytes()))
+/// The script that an argument gives to nbdkit's Python plugin: by its key, or alone.
+fn script(argument: &OsStr) -> Option<&OsStr> {
+    let bytes = argument.as_bytes();
+    match bytes.strip_prefix(b"script=") {
+        Some(script) => Some(OsStr::from_bytes(script)),
+        None if bytes.starts_with(b"-") || bytes.contains(&b'=') => None,
+        None => Some(argument),
+    }
 }
 
-fn is_script(argument: &OsStr) -> bool {
-    let name = Path::new(file(argument)).file_name();
-    name.is_some_and(|name| SCRIPTS.iter().any(|script| name == *script))
+fn is_ours(script: &OsStr) -> bool {
+    let name = Path::new(script).file_name();
+    name.is_some_and(|name| SCRIPTS.iter().any(|ours| name == *ours))
 }
 
 #[cfg(test)]
@@ -114,6 +125,11 @@ mod tests {
             ("--dump-plugin python /tmp/v2v.1/ovirt-upload-plugin.py", "--dump-plugin P.so"),
             ("python size=1 script=ovirt-upload-plugin.py", "P.so size=1"),
             ("--name python python script=/x/ovirt-upload-plugin.py", "--name python P.so"),
+            (
+                "--name ovirt-upload-plugin.py python script=/x/ovirt-upload-plugin.py size=1",
+                "--name ovirt-upload-plugin.py P.so size=1",
+            ),
+            ("python script=/x/rhv-upload-plugin.py size=1 script=/x/rhv-upload-plugin.py", "P.so size=1"),
         ] {
             assert_eq!(replaced(given), expected);
         }
@@ -131,6 +147,9 @@ mod tests {
             "file /tmp/rhv-upload-plugin.py",
             "sh /tmp/python/rhv-upload-plugin.py",
             "python",
+            "python script=/x/mine.py config=/etc/rhv-upload-plugin.py",
+            "python /x/mine.py /etc/rhv-upload-plugin.py",
+            "--name python file /data/rhv-upload-plugin.py",
         ] {
             assert_eq!(replaced(command), command);
         }

@@ -83,9 +83,9 @@ fn a_read_only_ticket_is_a_read_only_disk() {
     }
     let dir = tempfile::tempdir().unwrap();
     let server = FakeServer::builder().contents(pattern(1 << 20)).read_only(true).start().unwrap();
-    let script = "assert h.is_read_only()\nprint(h.pread(4, 4).hex())\n";
-    let ended = nbdsh(dir.path(), &[&server.url()], script);
-    assert_eq!((ended.code, ended.out.trim()), (Some(0), "b179379e"), "{}", ended.err);
+    let script = "assert h.is_read_only()\nprint(h.get_size(), h.pread(4, 4).hex())\n";
+    let ended = nbdsh(dir.path(), &[&server.url(), "size=4096"], script);
+    assert_eq!((ended.code, ended.out.trim()), (Some(0), "4096 b179379e"), "{}", ended.err);
     assert!(ended.err.contains("warning: the ticket allows reading only"), "{}", ended.err);
     fs::write(dir.path().join("script.py"), script).unwrap();
     let command = "nbdsh -u \"$uri\" -c \"exec(open('script.py').read())\"";
