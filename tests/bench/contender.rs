@@ -163,6 +163,12 @@ fn serve(
     back: Option<&Path>,
 ) -> Result<Used> {
     let pidfile = target.dir.path().join("pid");
+    // nbdkit leaves both.
+    for left in [&pidfile, &socket(target)] {
+        if left.exists() {
+            fs::remove_file(left)?;
+        }
+    }
     let mut door = Daemon::spawn(&mut server(contender, bench, target, &pidfile)?)?;
     // It is written once clients can connect.
     door.retry(|| fs::metadata(&pidfile))?;
@@ -176,12 +182,6 @@ fn serve(
     let memory = peak_memory(door.id());
     let status = door.terminate()?;
     ensure!(status.success(), "{status}: {}", door.said().join("\n"));
-    // Neither door leaves its files where they can be in the way.
-    for left in [pidfile, socket(target)] {
-        if left.exists() {
-            fs::remove_file(left)?;
-        }
-    }
     if let (Work::ReadBack { .. }, Some(back)) = (row.work, back) {
         same(back, bench.source).context("other data was read than the server has")?;
         fs::remove_file(back)?;

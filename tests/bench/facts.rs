@@ -46,7 +46,8 @@ impl Facts {
 fn version(text: &str) -> &str {
     let mut words = text.lines().next().unwrap_or_default().split(' ');
     let word = words.find(|word| word.contains('.') && word.contains(|c: char| c.is_ascii_digit()));
-    word.unwrap_or(text).trim()
+    // fio's has its name in front.
+    word.unwrap_or(text).trim().trim_start_matches("fio-")
 }
 
 fn imageio_version() -> Option<String> {

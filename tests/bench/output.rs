@@ -90,8 +90,8 @@ fn introduction(options: &Options, report: &Report, facts: &Facts, size: u64) ->
     format!(
         "# Benchmarks\n\n\
          Made by `cargo xtask bench`; not to be edited.\n\n\
-         All contenders take turns, A B C, A B C …, on one machine that everything shares: after a round that warms \
-         up, and in which the server's data is compared with the source, {rounds} rounds count. The disk has {size} MiB \
+         All contenders take turns, A B C, A B C …, on one machine that everything shares: after one round that \
+         warms up, and in which the server's data is compared with the source, {rounds} of them count. The disk has {size} MiB \
          that don't compress. Figures are medians; ratios are medians of the ratios within each round, as a machine's \
          speed drifts.{given}\n\n\
          {facts}\n\n\

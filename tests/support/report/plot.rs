@@ -13,6 +13,8 @@ const GROUP: usize = BAR * BARS.len() + 10;
 const NAMES: usize = 190;
 const PANEL: usize = 300;
 const TOP: usize = 60;
+/// Longer bars are cut, so that the others can be told apart: the limit is far above where the server keeps nothing.
+const LONGEST: f64 = 3.0;
 
 /// Two panels side by side: throughput, and CPU of the process alone, each relative to the Python plugin.
 #[must_use]
@@ -40,18 +42,19 @@ fn panel(svg: &mut String, rows: &[Row], left: usize, title: &str, figure: fn(&S
     let value = |row: &Row, name: &str| row.summary(name).as_ref().and_then(figure);
     let values = rows.iter().flat_map(|row| BARS.iter().filter_map(move |(name, _)| value(row, name)));
     // The Python plugin's 1 is always in the picture.
-    let scale = PANEL as f64 / values.fold(1.0, f64::max);
+    let scale = PANEL as f64 / values.fold(1.0, f64::max).min(LONGEST);
     text(svg, left, TOP - 22, "start", title);
     for (row_n, row) in rows.iter().enumerate() {
         for (bar_n, (name, colour)) in BARS.iter().enumerate() {
             let Some(value) = value(row, name) else { continue };
-            let (y, length) = (TOP + row_n * GROUP + bar_n * BAR, value * scale);
+            let (y, length) = (TOP + row_n * GROUP + bar_n * BAR, value.min(LONGEST) * scale);
+            let cut = if value > LONGEST { " (cut)" } else { "" };
             let _ = writeln!(
                 svg,
                 "<rect x=\"{left}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{colour}\"/>",
                 BAR - 1
             );
-            text(svg, left + length as usize + 3, y + BAR - 1, "start", &format!("{value:.2}"));
+            text(svg, left + length as usize + 3, y + BAR - 1, "start", &format!("{value:.2}{cut}"));
         }
     }
     let (x, bottom) = (left as f64 + scale, TOP + rows.len() * GROUP);
@@ -82,6 +85,15 @@ mod tests {
         assert_eq!(bars.count(), 4);
         assert!(svg.contains(">real/http/nbdcopy-256k</text>"));
         assert!(svg.contains(">0.50</text>") && svg.contains(">2.00</text>"));
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_says_so() {
+        let mut row = row();
+        let ours = row.runs.get_mut(PLUGIN).unwrap();
+        ours.iter_mut().for_each(|run| run.throughput *= 10.0);
+        let svg = svg(&[row]);
+        assert!(svg.contains(&format!("width=\"{PANEL}.0\"")) && svg.contains(">20.00 (cut)</text>"));
     }
 
     #[test]
