@@ -37,7 +37,7 @@ pub struct RealDaemon {
     addr: SocketAddr,
     pki: Option<Pki>,
     // Before the directory: fields are dropped in order, and the daemon uses it to its end.
-    _process: Daemon,
+    process: Daemon,
     dir: TempDir,
 }
 
@@ -59,13 +59,19 @@ impl RealDaemon {
             line.contains("Ready for requests").then_some(())
         })?;
         let port = port.ok_or_else(|| io::Error::other("the daemon did not tell its port"))?;
-        Ok(Self { addr: (Ipv4Addr::LOCALHOST, port).into(), pki, _process: process, dir })
+        Ok(Self { addr: (Ipv4Addr::LOCALHOST, port).into(), pki, process, dir })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Its certificates, with HTTPS.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The programs that give an oVirt disk to NBD clients.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,22 +51,33 @@ impl Door {
     /// If it ends before clients can connect; with what it said.
     pub fn serve(self, dir: &Path, parameters: &[String]) -> io::Result<Served> {
         let socket = dir.join("nbd.sock");
-        let (program, plugin, ready) = match self {
-            Self::ImageioNbd => (built("imageio-nbd"), vec![], "listening: "),
-            Self::Nbdkit => {
-                (NBDKIT.path(), vec![built("libnbdkit_imageio_plugin.so").into()], "bound to unix socket")
-            }
-            Self::Reference => (NBDKIT.path(), reference_plugin(dir)?, "bound to unix socket"),
+        let ready = match self {
+            Self::ImageioNbd => "listening: ",
+            Self::Nbdkit | Self::Reference => "bound to unix socket",
+        };
+        let options = ["-f".as_ref(), "-v".as_ref(), "-U".as_ref(), socket.as_os_str()];
+        let mut process = Daemon::spawn(&mut self.command(dir, &options, parameters)?)?;
+        process.wait_for_line(|line| line.contains(ready).then_some(()))?;
+        Ok(Served { socket, process })
+    }
+
+    /// Its command line, with options of `imageio-nbd` or nbdkit; `dir` is for its files.
+    ///
+    /// # Errors
+    /// If a part of it can't be made.
+    pub fn command(self, dir: &Path, options: &[&OsStr], parameters: &[String]) -> io::Result<Command> {
+        let (program, plugin) = match self {
+            Self::ImageioNbd => (built("imageio-nbd"), vec![]),
+            Self::Nbdkit => (NBDKIT.path(), vec![built("libnbdkit_imageio_plugin.so").into()]),
+            Self::Reference => (NBDKIT.path(), reference_plugin(dir)?),
         };
         let mut command = Command::new(program);
-        command.args(["-f", "-v", "-U"]).arg(&socket).args(plugin).args(parameters);
+        command.args(options).args(plugin).args(parameters);
         if self == Self::Reference {
             // Another Python in PATH would lead Debian's to the wrong modules.
             command.env("PATH", "/usr/bin:/bin");
         }
-        let mut process = Daemon::spawn(&mut command)?;
-        process.wait_for_line(|line| line.contains(ready).then_some(()))?;
-        Ok(Served { socket, process })
+        Ok(command)
     }
 }
 

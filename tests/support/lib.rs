@@ -7,6 +7,7 @@ pub mod http;
 pub mod image;
 pub mod process;
 pub mod qemu;
+pub mod report;
 pub mod run;
 pub mod target;
 pub mod tools;

@@ -54,6 +54,12 @@ impl QemuNbd {
         &self.socket
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// The URL of a ticket for it.
     #[must_use]
     pub fn ticket_url(&self) -> String {

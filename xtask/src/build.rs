@@ -4,11 +4,17 @@
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
-/// Fills `target/dist`.
-pub(crate) fn run(sh: &Shell) -> Result<()> {
+/// Builds all programs, and the plugin, into `target/release`.
+pub(crate) fn programs(sh: &Shell) -> Result<()> {
     cmd!(sh, "cargo build --release --package imageio-nbd --package fake-imageio").run()?;
     // Without the rlib that the crate's tests need, so that it is optimized as a whole.
     cmd!(sh, "cargo rustc --release --package nbdkit-imageio-plugin --lib --crate-type cdylib").run()?;
+    Ok(())
+}
+
+/// Fills `target/dist`.
+pub(crate) fn run(sh: &Shell) -> Result<()> {
+    programs(sh)?;
     let target = crate::target_dir(sh)?;
     let (release, dist) = (target.join("release"), target.join("dist"));
     sh.remove_path(&dist)?;

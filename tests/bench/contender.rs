@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who is compared, and one run of one of them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use support::door::Door;
+use support::process::Daemon;
+use support::report::{self, Run, Unit};
+use support::target::Via;
+use support::tools::{IMAGEIO, NBDKIT, QEMU_IMG, QEMU_NBD, Tool};
+
+use crate::client::{self, Stop};
+use crate::limit::Load;
+use crate::measure::{cpu, cpu_of_all, peak_memory};
+use crate::server::{Target, same};
+use crate::work::{RowKind, Server, Work, fio_iops};
+
+/// Someone who does a row's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// NBD clients write through it.
+    Door(Door),
+    /// ovirt-imageio's own client, in Python.
+    Client,
+    /// Plain sockets.
+    Limit,
+    /// NBD clients write into nbdkit, which forgets it.
+    Null,
+}
+
+/// In the order in which they take turns.
+pub(crate) const CONTENDERS: [Contender; 6] = [
+    Contender::Door(Door::Reference),
+    Contender::Door(Door::Nbdkit),
+    Contender::Door(Door::ImageioNbd),
+    Contender::Client,
+    Contender::Limit,
+    Contender::Null,
+];
+
+/// What all runs need.
+pub(crate) struct Bench<'a> {
+    pub(crate) stop: &'a Stop,
+    /// The image that is uploaded.
+    pub(crate) image: &'a Path,
+    /// The same in memory.
+    pub(crate) source: &'a [u8],
+    pub(crate) quick: bool,
+    /// For our doors only.
+    pub(crate) parameters: &'a [String],
+}
+
+/// What was used, before it is put in relation to what was done.
+struct Used {
+    seconds: f64,
+    plugin_cpu: f64,
+    all_cpu: f64,
+    memory: Option<u64>,
+    /// Where the client knows better than the clock.
+    throughput: Option<f64>,
+}
+
+impl Contender {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Door(Door::Reference) => report::PYTHON,
+            Self::Door(Door::Nbdkit) => report::PLUGIN,
+            Self::Door(Door::ImageioNbd) => report::IMAGEIO_NBD,
+            Self::Client => report::CLIENT,
+            Self::Limit => report::LIMIT,
+            Self::Null => report::NULL,
+        }
+    }
+
+    pub(crate) fn tools(self) -> &'static [Tool] {
+        match self {
+            Self::Door(door) => door.tools(),
+            Self::Client => &[IMAGEIO, QEMU_NBD, QEMU_IMG],
+            Self::Limit => &[],
+            Self::Null => &[NBDKIT],
+        }
+    }
+
+    pub(crate) fn can(self, row: RowKind) -> bool {
+        match self {
+            Self::Door(_) => true,
+            // It chooses the size of requests itself, or is told; another client's preferences are nothing to it.
+            Self::Client => matches!(row.work, Work::Upload { .. }) && row.server == Server::Real,
+            Self::Limit => row.via != Via::Https,
+            Self::Null => row.server == Server::FakeNull && row.via == Via::Http,
+        }
+    }
+
+    /// Does the row's work once. The run that warms up proves that the work is done.
+    pub(crate) fn run(self, bench: &Bench<'_>, row: RowKind, target: &Target, warm_up: bool) -> Result<Run> {
+        bench.stop.check()?;
+        let verified = warm_up && row.work.is_upload();
+        if verified {
+            target.clear()?;
+        }
+        let back = target.dir.path().join("back.img");
+        let back = (warm_up && row.server == Server::Real).then_some(back.as_path());
+        let used = match self {
+            Self::Door(_) | Self::Null => serve(self, bench, row, target, back)?,
+            Self::Client => upload(bench, row, target)?,
+            Self::Limit => send(bench, row, target)?,
+        };
+        if verified && self != Self::Null {
+            target.verify(bench.source).context("the server has other data than was uploaded")?;
+        }
+        Ok(used.per_unit(row.work.unit(), row.work.amount(bench.source.len() as u64, bench.quick)))
+    }
+}
+
+impl Used {
+    fn per_unit(&self, unit: Unit, amount: u64) -> Run {
+        let cpu_base = amount as f64 / unit.cpu_base();
+        let throughput = amount as f64 / unit.throughput_base() / self.seconds;
+        Run {
+            throughput: self.throughput.unwrap_or(throughput),
+            plugin_cpu: Some(self.plugin_cpu / cpu_base),
+            all_cpu: self.all_cpu / cpu_base,
+            memory: self.memory,
+        }
+    }
+}
+
+fn socket(target: &Target) -> PathBuf {
+    target.dir.path().join("door.sock")
+}
+
+/// The command line of an NBD server: as virt-v2v has it, where it is nbdkit.
+fn server(contender: Contender, bench: &Bench<'_>, target: &Target, pidfile: &Path) -> Result<Command> {
+    let socket = socket(target);
+    let mut options: Vec<&OsStr> = ["--exit-with-parent", "-f"].map(OsStr::new).to_vec();
+    options.extend([OsStr::new("-P"), pidfile.as_os_str(), OsStr::new("-U"), socket.as_os_str()]);
+    if contender != Contender::Door(Door::ImageioNbd) {
+        options.extend(["--threads", "8"].map(OsStr::new));
+    }
+    let Contender::Door(door) = contender else {
+        let mut command = Command::new(NBDKIT.path());
+        command.args(options).arg("null").arg(format!("size={}", bench.source.len()));
+        return Ok(command);
+    };
+    let mut parameters = target.parameters(door);
+    if door != Door::Reference {
+        parameters.extend_from_slice(bench.parameters);
+    }
+    Ok(door.command(target.dir.path(), &options, &parameters)?)
+}
+
+/// An NBD server for one run, with the row's client.
+fn serve(
+    contender: Contender,
+    bench: &Bench<'_>,
+    row: RowKind,
+    target: &Target,
+    back: Option<&Path>,
+) -> Result<Used> {
+    let pidfile = target.dir.path().join("pid");
+    // nbdkit leaves both.
+    for left in [&pidfile, &socket(target)] {
+        if left.exists() {
+            fs::remove_file(left)?;
+        }
+    }
+    let mut door = Daemon::spawn(&mut server(contender, bench, target, &pidfile)?)?;
+    // It is written once clients can connect.
+    door.retry(|| fs::metadata(&pidfile))?;
+    let uri = format!("nbd+unix:///?socket={}", socket(target).display());
+    let amount = row.work.amount(bench.source.len() as u64, bench.quick);
+    let mut client = row.work.command(bench.image, &uri, amount, back);
+    let (door_before, server_before) = (cpu(door.id())?, cpu_of_all(&target.pids)?);
+    let ended = client::run(client.current_dir(target.dir.path()), bench.stop)?;
+    let plugin_cpu = cpu(door.id())?.own - door_before.own;
+    let server_cpu = cpu_of_all(&target.pids)? - server_before;
+    let memory = peak_memory(door.id());
+    let status = door.terminate()?;
+    ensure!(status.success(), "{status}: {}", door.said().join("\n"));
+    if let (Work::ReadBack { .. }, Some(back)) = (row.work, back) {
+        same(back, bench.source).context("other data was read than the server has")?;
+        fs::remove_file(back)?;
+    }
+    let throughput = match row.work.unit() {
+        Unit::Gib => None,
+        Unit::Iops => Some(fio_iops(&ended.printed)?),
+    };
+    let all_cpu = plugin_cpu + server_cpu + ended.cpu.own + ended.cpu.children;
+    Ok(Used { seconds: ended.time.as_secs_f64(), plugin_cpu, all_cpu, memory, throughput })
+}
+
+/// ovirt-imageio's own client. Left alone it would take the unix socket of a server on this host.
+const UPLOAD: &str = "
+import sys
+from ovirt_imageio import client
+from ovirt_imageio._internal.backends import http
+image, url, cafile, size, unix = sys.argv[1:]
+if unix == 'no':
+    http.Backend._optimize_connection = lambda *args: None
+client.upload(image, url, cafile or None, buffer_size=int(size))
+";
+
+fn upload(bench: &Bench<'_>, row: RowKind, target: &Target) -> Result<Used> {
+    let daemon = IMAGEIO.path();
+    let python = daemon.parent().context("the daemon is in a directory")?.join("python");
+    let mut command = Command::new(python);
+    command.args(["-c", UPLOAD]).arg(bench.image).arg(&target.url);
+    command.arg(target.cafile.as_deref().unwrap_or("".as_ref())).arg(row.work.request().to_string());
+    command.arg(if row.via == Via::Unix { "yes" } else { "no" });
+    let before = cpu_of_all(&target.pids)?;
+    let ended = client::run(&mut command, bench.stop)?;
+    let server_cpu = cpu_of_all(&target.pids)? - before;
+    Ok(Used {
+        seconds: ended.time.as_secs_f64(),
+        plugin_cpu: ended.cpu.own,
+        all_cpu: server_cpu + ended.cpu.own + ended.cpu.children,
+        memory: ended.memory,
+        throughput: None,
+    })
+}
+
+/// The limit, in threads of this process.
+fn send(bench: &Bench<'_>, row: RowKind, target: &Target) -> Result<Used> {
+    let request = row.work.request();
+    let amount = row.work.amount(bench.source.len() as u64, bench.quick);
+    let (random, depth) = match row.work {
+        Work::RandomWrites { depth } => (true, depth),
+        _ => (false, u32::MAX),
+    };
+    let load = Load {
+        address: target.address()?,
+        path: target.path(),
+        source: bench.source,
+        read: matches!(row.work, Work::ReadBack { .. }),
+        random,
+        request,
+        requests: if random { amount } else { amount / request as u64 },
+        // As many as the doors open.
+        connections: depth.min(4) as usize,
+    };
+    let me = std::process::id();
+    let (before, server_before) = (cpu(me)?, cpu_of_all(&target.pids)?);
+    let started = Instant::now();
+    load.run()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let plugin_cpu = cpu(me)?.own - before.own;
+    let all_cpu = plugin_cpu + cpu_of_all(&target.pids)? - server_before;
+    if seconds == 0.0 {
+        bail!("nothing was done");
+    }
+    Ok(Used { seconds, plugin_cpu, all_cpu, memory: None, throughput: None })
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What becomes of the figures.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use support::report::{CONTENDERS, Row, plot, table};
+
+use crate::facts::Facts;
+use crate::options::Options;
+
+/// All that was measured.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) rounds: u32,
+    pub(crate) rows: Vec<Row>,
+    /// Who failed at what.
+    pub(crate) failures: Vec<String>,
+}
+
+/// Prints, and writes the document of a whole run. Fails if anyone did.
+pub(crate) fn give(options: &Options, report: &Report, size: u64) -> Result<()> {
+    let facts = Facts::collect();
+    let text = if options.json { json(report, &facts, size)? } else { tables(report) };
+    io::stdout().write_all(text.as_bytes())?;
+    if !report.failures.is_empty() {
+        bail!("failed, so nothing is written:\n{}", report.failures.join("\n"));
+    }
+    let whole = !options.quick && options.only.is_empty() && options.contender.is_empty();
+    if options.write || whole && options.parameter.is_empty() {
+        write(options, report, &facts, size)?;
+    }
+    Ok(())
+}
+
+fn tables(report: &Report) -> String {
+    let mut text = table::ratios(&report.rows);
+    for row in &report.rows {
+        text += "\n";
+        text += &table::details(row);
+    }
+    text
+}
+
+fn json(report: &Report, facts: &Facts, size: u64) -> Result<String> {
+    let rows: Vec<Value> = report.rows.iter().map(row_json).collect();
+    let json = json!({
+        "machine": facts,
+        "rounds": report.rounds,
+        "size": size,
+        "rows": rows,
+        "failures": report.failures,
+    });
+    Ok(format!("{}\n", serde_json::to_string_pretty(&json)?))
+}
+
+fn row_json(row: &Row) -> Value {
+    let summaries: BTreeMap<_, _> =
+        CONTENDERS.iter().filter_map(|name| Some((name, row.summary(name)?))).collect();
+    json!({ "name": row.name, "amount": row.amount, "unit": row.unit, "runs": row.runs, "summary": summaries })
+}
+
+fn write(options: &Options, report: &Report, facts: &Facts, size: u64) -> Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs");
+    let mut text = introduction(options, report, facts, size);
+    text += &table::ratios(&report.rows);
+    text += "\n![the same as bars](benchmarks.svg)\n\n## All figures\n";
+    for row in &report.rows {
+        text += "\n";
+        text += &table::details(row);
+    }
+    for (name, text) in [("benchmarks.md", text), ("benchmarks.svg", plot::svg(&report.rows))] {
+        let file = docs.join(name);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        writeln!(io::stderr(), "wrote {}", file.display())?;
+    }
+    Ok(())
+}
+
+fn introduction(options: &Options, report: &Report, facts: &Facts, size: u64) -> String {
+    let (rounds, size, facts) = (report.rounds, size >> 20, facts.text());
+    let given = match &options.parameter[..] {
+        [] => String::new(),
+        parameters => format!(" Parameters of our plugin and imageio-nbd: `{}`.", parameters.join(" ")),
+    };
+    format!(
+        "# Benchmarks\n\n\
+         Made by `cargo xtask bench`; not to be edited.\n\n\
+         All contenders take turns, A B C, A B C …, on one machine that everything shares: after one round that \
+         warms up, and in which the server's data is compared with the source, {rounds} of them count. The disk has {size} MiB \
+         that don't compress. Figures are medians; ratios are medians of the ratios within each round, as a machine's \
+         speed drifts.{given}\n\n\
+         {facts}\n\n\
+         - **real**: the imageio daemon, with `qemu-nbd` and a raw image in memory. **fake-null**: `fake-imageio \
+         --backend null`, which keeps nothing.\n\
+         - **Python plugin**: virt-v2v's, in `nbdkit --threads 8`; **our plugin** is there in its place. **imageio \
+         client**: `ovirt_imageio.client.upload`. **limit**: four plain sockets that send ready-made requests, with no \
+         NBD. **nbdkit null**: the client straight into nbdkit's null plugin, with no imageio.\n\
+         - **CPU** is of the process that is in the plugin's place alone, and of everything: it, the client, the \
+         server. It is counted while the client runs. For the imageio client and the limit, it is the process that \
+         sends.\n\
+         - **nbdcopy-4m** is as virt-v2v runs nbdcopy: 16 requests of 4 MiB; **nbdcopy-256k** has 64 of 256 KiB; \
+         **nbdcopy-default** is told no size; **read** is nbdcopy from the device, of a disk full of data; \
+         **qemu-img** is `convert -n -W`; **fio** writes 4 KiB at random.\n\n"
+    )
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The figures of a benchmark: from single runs to medians, ratios, tables and a plot.
+
+pub mod plot;
+pub mod table;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// One contender doing one piece of work once.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Run {
+    /// In units per second: see [`Unit`].
+    pub throughput: f64,
+    /// CPU-seconds per [`Unit::cpu_base`] of the process whose place is the plugin's, where there is one.
+    pub plugin_cpu: Option<f64>,
+    /// The same of everything: that process, the client, and the server.
+    pub all_cpu: f64,
+    /// Peak resident memory in bytes of the process whose place is the plugin's.
+    pub memory: Option<u64>,
+}
+
+/// In what throughput is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// GiB/s; CPU per GiB.
+    #[serde(rename = "GiB")]
+    Gib,
+    /// Requests per second; CPU per 100,000 of them.
+    #[serde(rename = "I/O")]
+    Iops,
+}
+
+impl Unit {
+    /// How many of what is counted are the base of CPU figures.
+    #[must_use]
+    pub fn cpu_base(self) -> f64 {
+        match self {
+            Self::Gib => f64::from(1 << 30),
+            Self::Iops => 100_000.0,
+        }
+    }
+
+    /// How many of what is counted are 1 in throughput.
+    #[must_use]
+    pub fn throughput_base(self) -> f64 {
+        match self {
+            Self::Gib => f64::from(1 << 30),
+            Self::Iops => 1.0,
+        }
+    }
+}
+
+/// The Python plugin's name, to which others are compared.
+pub const PYTHON: &str = "Python plugin";
+/// The name of what no bridge can beat.
+pub const LIMIT: &str = "limit";
+/// The name of nbdcopy straight into nbdkit's null plugin.
+pub const NULL: &str = "nbdkit null";
+/// Our plugin's name.
+pub const PLUGIN: &str = "our plugin";
+/// The name of our program.
+pub const IMAGEIO_NBD: &str = "imageio-nbd";
+/// The name of ovirt-imageio's own client.
+pub const CLIENT: &str = "imageio client";
+/// All contenders, in the order in which they take turns and are shown.
+pub const CONTENDERS: [&str; 6] = [PYTHON, PLUGIN, IMAGEIO_NBD, CLIENT, LIMIT, NULL];
+
+/// One piece of work, and how everyone did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// `server/way/work`.
+    pub name: String,
+    /// How much was done in each run: bytes, or requests.
+    pub amount: u64,
+    /// What throughput means here.
+    pub unit: Unit,
+    /// By contender, in the order of the rounds: runs of the same index were neighbours.
+    pub runs: BTreeMap<&'static str, Vec<Run>>,
+}
+
+/// A median, and what it is the median of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Half of the values are not above it.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// None of nothing.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let half = values.len() / 2;
+        let median =
+            if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) };
+        Some(Self { median, min, max })
+    }
+}
+
+/// What is told of one contender in one row.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// In the row's unit per second.
+    pub throughput: Spread,
+    /// The median of the process alone.
+    pub plugin_cpu: Option<f64>,
+    /// The median of everything.
+    pub all_cpu: f64,
+    /// The greatest of all runs, in bytes.
+    pub memory: Option<u64>,
+    /// Throughput, as a multiple of the Python plugin's.
+    pub to_python: Option<f64>,
+    /// CPU of the process alone, as a multiple of the Python plugin's.
+    pub cpu_to_python: Option<f64>,
+    /// Throughput, as a multiple of the limit's.
+    pub to_limit: Option<f64>,
+    /// Throughput, as a multiple of nbdcopy's straight into nbdkit's null plugin.
+    pub to_null: Option<f64>,
+}
+
+impl Row {
+    /// None if the contender can't do this work.
+    #[must_use]
+    pub fn summary(&self, contender: &str) -> Option<Summary> {
+        let runs = self.runs.get(contender)?;
+        let throughput = |run: &Run| Some(run.throughput);
+        Some(Summary {
+            throughput: Spread::of(runs.iter().map(|run| run.throughput))?,
+            plugin_cpu: median(runs.iter().map(|run| run.plugin_cpu)),
+            all_cpu: Spread::of(runs.iter().map(|run| run.all_cpu))?.median,
+            memory: runs.iter().filter_map(|run| run.memory).max(),
+            to_python: self.ratio(runs, PYTHON, throughput),
+            cpu_to_python: self.ratio(runs, PYTHON, |run| run.plugin_cpu),
+            to_limit: self.ratio(runs, LIMIT, throughput),
+            to_null: self.ratio(runs, NULL, throughput),
+        })
+    }
+
+    /// The median of the ratios of neighbours, as the machine's speed drifts during a benchmark.
+    fn ratio(&self, runs: &[Run], to: &str, figure: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
+        let neighbours = runs.iter().zip(self.runs.get(to)?);
+        median(neighbours.map(|(run, other)| match (figure(run)?, figure(other)?) {
+            // Less than a tick of the clock can't be compared with.
+            (_, 0.0) => None,
+            (figure, other) => Some(figure / other),
+        }))
+    }
+}
+
+/// None where any is missing.
+fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    Some(Spread::of(values.collect::<Option<Vec<f64>>>()?)?.median)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn run(throughput: f64, cpu: f64) -> Run {
+        Run { throughput, plugin_cpu: Some(cpu), all_cpu: cpu * 3.0, memory: Some(50 << 20) }
+    }
+
+    pub(crate) fn row() -> Row {
+        let without_memory = |throughput| Run { memory: None, ..run(throughput, 0.25) };
+        let runs = BTreeMap::from([
+            // The machine is half as fast in the second round, and has a hiccup in the third.
+            (PYTHON, vec![run(0.4, 2.0), run(0.2, 2.2), run(0.01, 2.1)]),
+            (PLUGIN, vec![run(0.8, 1.0), run(0.4, 1.1), run(0.7, 1.05)]),
+            (LIMIT, vec![without_memory(1.0), without_memory(0.5), without_memory(0.9)]),
+        ]);
+        Row { name: "real/http/nbdcopy-256k".into(), amount: 1 << 30, unit: Unit::Gib, runs }
+    }
+
+    #[test]
+    fn the_median_is_the_middle_one_or_between_the_two() {
+        let spread = Spread::of([3.0, 1.0, 2.0]);
+        assert_eq!(spread, Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).map(|spread| spread.median), Some(2.5));
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn ratios_are_those_of_neighbours() {
+        let summary = row().summary(PLUGIN).unwrap();
+        // Of the medians, 0.7 and 0.2, it would be 3.5.
+        assert_eq!(summary.to_python, Some(2.0));
+        assert_eq!(summary.cpu_to_python, Some(0.5));
+        assert_eq!(summary.to_limit, Some(0.8));
+        assert_eq!(row().summary(PYTHON).unwrap().to_python, Some(1.0));
+    }
+
+    #[test]
+    fn what_did_not_run_has_no_figures() {
+        let row = row();
+        assert_eq!(row.summary(NULL), None);
+        assert_eq!(row.summary(PLUGIN).unwrap().to_null, None);
+        assert_eq!(row.summary(LIMIT).unwrap().memory, None);
+    }
+}

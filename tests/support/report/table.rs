@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tables in Markdown that can be read as they are, too.
+
+use super::{CLIENT, CONTENDERS, IMAGEIO_NBD, NULL, PLUGIN, PYTHON, Row, Summary, Unit};
+
+/// Of all rows: how often the contenders have the Python plugin's throughput, and its CPU.
+#[must_use]
+pub fn ratios(rows: &[Row]) -> String {
+    let mut table = vec![header(&[
+        "server/way/work",
+        "Python plugin",
+        "our plugin: x Python",
+        "CPU x Python",
+        "x limit",
+        "imageio-nbd: x Python",
+        "CPU x Python",
+        "x limit",
+        "imageio client: x Python",
+    ])];
+    table.extend(rows.iter().map(|row| {
+        let python = row.summary(PYTHON);
+        let mut line = vec![row.name.clone(), or_dash(python.map(|python| speed(row.unit, python)))];
+        for contender in [PLUGIN, IMAGEIO_NBD] {
+            let summary = row.summary(contender);
+            line.push(number(summary.and_then(|summary| summary.to_python)));
+            line.push(number(summary.and_then(|summary| summary.cpu_to_python)));
+            line.push(number(summary.and_then(|summary| summary.to_limit)));
+        }
+        line.push(number(row.summary(CLIENT).and_then(|summary| summary.to_python)));
+        line
+    }));
+    render(&table)
+}
+
+/// All figures of one row.
+#[must_use]
+pub fn details(row: &Row) -> String {
+    let has_null = row.runs.contains_key(NULL);
+    let (throughput, cpu) = match row.unit {
+        Unit::Gib => ("GiB/s", "CPU-s per GiB"),
+        Unit::Iops => ("I/O per s", "CPU-s per 100,000 I/O"),
+    };
+    let mut heads = vec![row.name.as_str(), throughput, "min..max", cpu, "of everything", "peak MiB"];
+    heads.extend(["x Python", "CPU x Python", "x limit"]);
+    heads.extend(has_null.then_some("x null"));
+    let mut table = vec![header(&heads)];
+    for contender in CONTENDERS {
+        let line = match row.summary(contender) {
+            Some(summary) => figures(row.unit, &summary, has_null),
+            // It is told that it was there, and could not do this.
+            None if contender != NULL => vec!["-".to_owned(); heads.len() - 1],
+            None => continue,
+        };
+        table.push([vec![contender.to_owned()], line].concat());
+    }
+    render(&table)
+}
+
+fn figures(unit: Unit, summary: &Summary, has_null: bool) -> Vec<String> {
+    let plain = |value| match unit {
+        Unit::Gib => format!("{value:.2}"),
+        Unit::Iops => format!("{value:.0}"),
+    };
+    let throughput = summary.throughput;
+    let mut line = vec![
+        plain(throughput.median),
+        format!("{}..{}", plain(throughput.min), plain(throughput.max)),
+        number(summary.plugin_cpu),
+        number(Some(summary.all_cpu)),
+        or_dash(summary.memory.map(|bytes| format!("{:.0}", bytes as f64 / f64::from(1 << 20)))),
+        number(summary.to_python),
+        number(summary.cpu_to_python),
+        number(summary.to_limit),
+    ];
+    line.extend(has_null.then(|| number(summary.to_null)));
+    line
+}
+
+fn speed(unit: Unit, summary: Summary) -> String {
+    match unit {
+        Unit::Gib => format!("{:.2} GiB/s", summary.throughput.median),
+        Unit::Iops => format!("{:.0} I/O per s", summary.throughput.median),
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    or_dash(value.map(|value| format!("{value:.2}")))
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".into())
+}
+
+fn header(heads: &[&str]) -> Vec<String> {
+    heads.iter().map(ToString::to_string).collect()
+}
+
+/// The first line is the header, the first column is text, and all others are figures.
+fn render(table: &[Vec<String>]) -> String {
+    let columns = table.first().map_or(0, Vec::len);
+    let width = |column: usize| table.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).max(3)).collect();
+    let mut text = String::new();
+    for (n, line) in table.iter().enumerate() {
+        for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
+            text += &if column == 0 { format!("| {cell:width$} ") } else { format!("| {cell:>width$} ") };
+        }
+        text += "|\n";
+        if n == 0 {
+            for (column, &width) in widths.iter().enumerate() {
+                let rule = "-".repeat(width);
+                text += &if column == 0 { format!("|-{rule}-") } else { format!("|-{rule}:") };
+            }
+            text += "|\n";
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::row;
+    use super::*;
+
+    #[test]
+    fn the_ratios_are_in_one_line_of_each_row() {
+        let table = ratios(&[row()]);
+        let line = table.lines().nth(2).unwrap();
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(
+            cells,
+            ["real/http/nbdcopy-256k", "0.20 GiB/s", "2.00", "0.50", "0.80", "-", "-", "-", "-"]
+        );
+    }
+
+    #[test]
+    fn who_did_not_run_has_dashes_and_null_no_line() {
+        let table = details(&row());
+        assert!(table.lines().any(|line| line.starts_with("| our plugin") && line.contains("0.40..0.80")));
+        let client = table.lines().find(|line| line.starts_with("| imageio client")).unwrap();
+        assert_eq!(client.split('|').filter(|cell| cell.trim() == "-").count(), 8);
+        assert!(!table.contains(NULL));
+    }
+
+    #[test]
+    fn null_has_a_line_and_a_column_where_it_ran() {
+        let mut row = row();
+        row.runs.insert(NULL, row.runs[PYTHON].clone());
+        let table = details(&row);
+        assert!(table.lines().next().unwrap().contains("x null"));
+        let ours = table.lines().find(|line| line.starts_with("| our plugin")).unwrap();
+        assert!(ours.trim_end_matches([' ', '|']).ends_with("2.00"));
+    }
+
+    #[test]
+    fn all_lines_of_a_table_are_equally_wide() {
+        let table = ratios(&[row()]);
+        let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+}
