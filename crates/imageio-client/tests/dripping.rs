@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -13,9 +13,12 @@ use imageio_client::{Connector, Error, Timeouts, TlsConfig, TransferUrl};
 
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Sends `bytes` one at a time, each well within the client's patience, until the test is over.
+/// Once the client has said something, sends `bytes` one at a time, each well within the client's patience, until the
+/// test is over.
 fn drip(listener: &TcpListener, bytes: &[u8], over: &Receiver<()>) {
     let (mut socket, _) = listener.accept().unwrap();
+    // An answer before the request would be another fault.
+    socket.read_exact(&mut [0]).unwrap();
     for byte in bytes {
         // The client may have had enough.
         if socket.write_all(&[*byte]).is_err()
@@ -48,7 +51,8 @@ fn the_head_of_an_answer_may_not_drip() {
     let head = [&b"HTTP/1.1 200 OK\r\nx-more: "[..], &[b'x'; 200]].concat();
     with_dripping_server(&head, |address| {
         let mut connection = connector("http", address).connect().unwrap();
-        assert!(matches!(connection.options(), Err(Error::Timeout { .. })));
+        let result = connection.options();
+        assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
         assert!(!connection.is_open());
     });
 }
@@ -63,6 +67,7 @@ fn the_body_of_an_answer_may() {
     thread::scope(|scope| {
         scope.spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
+            socket.read_exact(&mut [0]).unwrap();
             socket.write_all(&answer[..body]).unwrap();
             for byte in &answer[body..] {
                 let _ = over.recv_timeout(PATIENCE / 6);
