@@ -51,6 +51,9 @@ fn range(line: &str) -> (u64, u64) {
     (number(" offset=0x"), number(" count=0x"))
 }
 
+/// So that what nbdkit sees is what the server sees.
+const AS_THEY_ARE: [&str; 2] = ["max-request=0", "preferred-block-size=4096"];
+
 #[test]
 fn the_log_filter_shows_what_the_server_gets() {
     if !has(&["nbdkit", "nbdcopy"]) {
@@ -58,7 +61,7 @@ fn the_log_filter_shows_what_the_server_gets() {
     }
     let dir = tempfile::tempdir().unwrap();
     let server = empty();
-    upload(dir.path(), &server, &["--filter=log"], &["logfile=log"]);
+    upload(dir.path(), &server, &["--filter=log"], &[&AS_THEY_ARE[..], &["logfile=log"]].concat());
     let logged = fs::read_to_string(dir.path().join("log")).unwrap();
     for (op, name) in [(Op::Put, " Write id="), (Op::Zero, " Zero id=")] {
         let mut seen: Vec<_> = logged.lines().filter(|line| line.contains(name)).map(range).collect();
@@ -75,7 +78,8 @@ fn the_blocksize_filter_cuts_requests() {
     }
     let dir = tempfile::tempdir().unwrap();
     let server = empty();
-    upload(dir.path(), &server, &["--filter=blocksize"], &["maxdata=64K", "maxlen=128K"]);
+    let parameters = [&AS_THEY_ARE[..], &["maxdata=64K", "maxlen=128K"]].concat();
+    upload(dir.path(), &server, &["--filter=blocksize"], &parameters);
     let log = server.log();
     assert!(log.of(Op::Put).all(|put| put.size <= 64 << 10));
     assert!(log.of(Op::Zero).all(|zero| zero.size <= 128 << 10) && log.of(Op::Zero).count() >= 8);
