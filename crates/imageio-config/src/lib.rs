@@ -8,7 +8,7 @@ mod table;
 
 use imageio_device::{Settings, UrlSource};
 
-pub use table::{PARAMETERS, Parameter};
+pub use table::{PARAMETERS, Parameter, wrap};
 
 /// The parameter that a value without a name belongs to.
 pub const MAGIC: &str = "url";
@@ -186,6 +186,13 @@ mod tests {
             assert!(error.contains(argument.split_once('=').unwrap().0), "{error}");
         }
         assert_eq!(settings(&["size=1"]), Err(ConfigError::MissingUrl));
+    }
+
+    #[test]
+    fn long_texts_become_lines() {
+        assert_eq!(wrap("a bc  def\nghij kl", 6), ["a bc", "def", "ghij", "kl"]);
+        assert_eq!(wrap("longer than", 3), ["longer", "than"]);
+        assert_eq!(wrap("", 3), [""; 0]);
     }
 
     #[test]

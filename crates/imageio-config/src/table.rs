@@ -125,3 +125,19 @@ pub const PARAMETERS: &[Parameter] = &[
         set: |parser, value| parse::seconds(value).map(|value| parser.settings.timeouts.operation = value),
     },
 ];
+
+/// Words in lines of at most `width` columns, if no word is longer.
+#[must_use]
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

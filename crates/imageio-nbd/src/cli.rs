@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
-use imageio_config::PARAMETERS;
+use imageio_config::{PARAMETERS, wrap};
 
 /// Serve an oVirt disk transfer as an NBD device.
 #[derive(Debug, Parser)]
@@ -130,23 +130,6 @@ Examples:
   imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
   imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G
   imageio-nbd virt-v2v -i disk guest.img -o rhv-upload …";
-
-/// Lines of at most `width` characters, broken at spaces.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is always a line");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.len() + 1 + word.len() <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the plugin says of itself: `--help` and `--dump-plugin`.
 
-use imageio_config::PARAMETERS;
+use imageio_config::{PARAMETERS, wrap};
 
 /// Of the plugin.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -37,21 +37,6 @@ pub(crate) fn config_help() -> String {
         }
     }
     help
-}
-
-/// Words in lines of at most `width` columns, if no word is longer.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
