@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The narrow trait between a block device and whatever serves it.
+//! The narrow traits between a block device and whatever serves it.
 //!
-//! Every call blocks until it is done and may come from any thread, many at a time. All offsets and lengths are in
-//! bytes. Callers keep requests inside [`BlockDevice::size`]; a device may check again.
+//! Every call of a [`BlockDevice`] blocks until it is done and may come from any thread, many at a time: for callers that
+//! have a thread for each request, as nbdkit does. A [`QueuedDevice`] takes requests and tells later how they ended;
+//! [`Threaded`] makes the one of the other. All offsets and lengths are in bytes. Callers keep requests inside
+//! [`BlockDevice::size`]; a device may check again.
 
 mod error;
 mod memory;
+mod queue;
+mod threaded;
 
 pub use error::{Errno, Error, Result};
 pub use memory::MemoryDevice;
+pub use queue::{Batch, BatchEnd, Completion, QueuedDevice, Request};
+pub use threaded::Threaded;
 
 use bytes::Bytes;
 
@@ -25,6 +31,15 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// Any [`Error`]; the contents of `buf` are then unspecified.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Fills `buffer` from `offset`, perhaps from another thread, together with those of other reads. It is dropped
+    /// before this returns.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_into(&self, offset: u64, mut buffer: Box<dyn Buffer>) -> Result<()> {
+        self.read(offset, buffer.bytes())
+    }
 
     /// Writes `data` at `offset`. `Ok` means that the write is visible to later reads; with `fua` (force unit
     /// access) also that it is on stable storage. No clone of `data` outlives the call.
@@ -44,6 +59,12 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// Any [`Error`]: then data may be lost.
     fn flush(&self) -> Result<()>;
+}
+
+/// Memory that a read fills.
+pub trait Buffer: Send {
+    /// The memory, always the same.
+    fn bytes(&mut self) -> &mut [u8];
 }
 
 /// How a range is to be zeroed.

@@ -15,16 +15,22 @@
 //! A request that finds an idle connection has it at once; nothing waits for company. When a connection comes free, the
 //! first in line gets it and takes along those that wait and can be carried out with it ([`Request::merge`]), from
 //! anywhere in the line up to the first flush that waits for this connection: a flush is never passed.
+//!
+//! # Who does the work
+//! [`Pool::run`] does it in the thread that asks: right for callers that have a thread for each request anyway. Others
+//! hand their requests to [`Workers`], and are told by [`Request::complete`].
 
 mod flush;
 mod keeper;
 mod pool;
 mod request;
 mod state;
+mod workers;
 
 pub use keeper::Keeper;
 pub use pool::{Guard, Pool};
-pub use request::Request;
+pub use request::{Failure, Outcome, Request};
+pub use workers::Workers;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,8 +40,14 @@ pub trait Connection: Send {
     /// Why work on a connection fails. It is cloned to everyone who has to know.
     type Error: Clone + Send;
 
-    /// What is carried out on it by [`Pool::run`]. `()` where that isn't used.
-    type Request: Request;
+    /// What is carried out on it by [`Pool::run`] and [`Workers`]. `()` where neither is used.
+    type Request: Request<Self::Error>;
+
+    /// Carries out a request with all that was merged into it.
+    ///
+    /// # Errors
+    /// [`Failure`]. It need not have failed for all that were merged, but none may rely on it.
+    fn carry_out(&mut self, request: &mut Self::Request) -> Result<(), Failure<Self::Error>>;
 
     /// Whether it carried work that only [`flush`](Self::flush) makes safe. This must become true before the work is
     /// acknowledged to anyone.
@@ -57,7 +69,7 @@ pub trait Connection: Send {
 /// Tells the time: `Instant::now`, or a test's own clock.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
-/// Why the pool gives no connection.
+/// Why the pool gives no connection, or a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError<E> {
     /// An earlier failure may have lost data.
@@ -66,7 +78,10 @@ pub enum PoolError<E> {
     /// The pool has been closed.
     #[error("the connection pool is closed")]
     Closed,
-    /// The request was merged into that of a thread that then panicked.
-    #[error("the thread that carried out this request together with its own panicked")]
+    /// The request failed; others may succeed.
+    #[error("{0}")]
+    Refused(E),
+    /// The thread that carried out the request panicked.
+    #[error("the thread that carried out this request panicked")]
     Abandoned,
 }

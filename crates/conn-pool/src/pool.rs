@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::state::{Hand, Slot, State, Taken, Wants};
-use crate::{Clock, Connection, PoolError};
+use crate::{Clock, Connection, PoolError, Request};
 
 /// A fixed number of connections. Clones are handles to the same pool.
 pub struct Pool<C: Connection> {
@@ -72,7 +72,15 @@ impl<C: Connection> Pool<C> {
 
     /// Makes every later request fail with `error`: data may be lost. The first such error is kept.
     pub fn fail(&self, error: C::Error) {
-        self.lock().fail(error);
+        let submitted = self.lock().fail(error);
+        self.refuse(submitted);
+    }
+
+    fn refuse(&self, submitted: Vec<C::Request>) {
+        for request in submitted {
+            let refusal = self.lock().refusal().unwrap_or(PoolError::Closed);
+            request.complete(&Err(refusal));
+        }
     }
 
     /// The error that every request gets, if data may be lost.
@@ -127,14 +135,15 @@ impl<C: Connection> Pool<C> {
         let slot = guard.slot;
         // Closed before the slot is, so that the end of `close` means that no connection is left.
         drop(guard.connection.take());
-        self.lock().remove(slot);
+        let submitted = self.lock().remove(slot);
+        self.refuse(submitted);
     }
 
     /// For who waits without a request.
     pub(crate) fn guard_of(&self, hand: Hand<C>) -> Guard<'_, C> {
         match hand {
-            Hand::Connection { slot, connection, .. } => self.guard((slot, connection)),
-            Hand::Answer(_) => unreachable!("only a request is answered"),
+            Hand::Connection(slot, connection) => self.guard((slot, connection)),
+            Hand::Job(_) | Hand::Done(_) => unreachable!("who waits without a request gets a connection"),
         }
     }
 

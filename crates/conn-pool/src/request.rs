@@ -1,79 +1,108 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests, and carrying out several as one.
 
-use crate::pool::Guard;
-use crate::state::Hand;
-use crate::{Connection, Pool, PoolError};
-
 use oneshot::Sender;
 
-/// Work for a connection, that may be carried out together with other work that waits.
-pub trait Request: Send + Sized {
-    /// The outcome, which all that were merged share.
-    type Answer: Clone + Send;
+use crate::pool::Guard;
+use crate::state::{Hand, Slot};
+use crate::{Connection, Pool, PoolError};
 
-    /// Takes in `other`, if both can be carried out as one; else gives it back. This happens under the pool's lock.
-    ///
-    /// # Errors
-    /// `other` itself.
-    fn merge(&mut self, other: Self) -> Result<(), Self>;
+/// How a request ended.
+pub type Outcome<E> = Result<(), PoolError<E>>;
+
+/// Work for a connection, that may be carried out together with other work that waits.
+pub trait Request<E>: Send + Sized {
+    /// Whether `other` can be carried out with this one. It is asked under the pool's lock.
+    fn goes_with(&self, other: &Self) -> bool;
+
+    /// Takes in `other`, which goes with this one. This happens under the pool's lock.
+    fn merge(&mut self, other: Self);
+
+    /// The request is done, as are all that were merged into it. Whoever waits for it otherwise than in [`Pool::run`]
+    /// is to be told now. It is called without any lock, and should not block.
+    fn complete(self, outcome: &Outcome<E>);
 }
 
 /// No work: for pools whose connections are only taken.
-impl Request for () {
-    type Answer = ();
-
-    fn merge(&mut self, other: Self) -> Result<(), Self> {
-        Err(other)
+impl<E> Request<E> for () {
+    fn goes_with(&self, _: &Self) -> bool {
+        false
     }
+
+    fn merge(&mut self, (): Self) {}
+
+    fn complete(self, _: &Outcome<E>) {}
 }
 
-pub(crate) type Answer<C> = <<C as Connection>::Request as Request>::Answer;
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure<E> {
+    /// What everyone is told who waits for the request.
+    pub error: E,
+    /// Earlier work may be lost, so no later request may succeed.
+    pub is_fatal: bool,
+}
 
-/// Those whose requests were merged into another.
+/// A connection that someone was given to carry out a request.
+pub(crate) struct Job<C: Connection> {
+    pub(crate) slot: Slot,
+    pub(crate) connection: C,
+    /// Its own and all that were merged into it.
+    pub(crate) request: C::Request,
+    /// Threads that wait for the outcome. They are told, or sent away, after the request has gone, by which they may
+    /// have lent memory; so the order of these fields matters.
+    pub(crate) followers: Followers<C>,
+}
+
+/// Threads whose requests were merged into another's.
 pub(crate) struct Followers<C: Connection>(Vec<Sender<Hand<C>>>);
 
-impl<C: Connection> Default for Followers<C> {
-    fn default() -> Self {
+impl<C: Connection> Followers<C> {
+    pub(crate) fn none() -> Self {
         Self(Vec::new())
     }
-}
 
-impl<C: Connection> Followers<C> {
     pub(crate) fn add(&mut self, follower: Sender<Hand<C>>) {
         self.0.push(follower);
     }
 
-    fn tell(self, answer: &Answer<C>) {
+    pub(crate) fn tell(self, outcome: &Outcome<C::Error>) {
         for follower in self.0 {
             // It is only gone where its thread is.
-            let _ = follower.send(Hand::Answer(answer.clone()));
+            let _ = follower.send(Hand::Done(outcome.clone()));
         }
     }
 }
 
 impl<C: Connection> Pool<C> {
-    /// Carries out a request by `work` as soon as it is this one's turn, together with those that wait and go with it;
-    /// or it is carried out by another in that way, and `work` isn't called. `work` drops the request before it returns.
+    /// Carries out a request as soon as it is this one's turn, together with those that wait and go with it; or waits
+    /// while another does so. What the request holds is dropped by the time this returns.
     ///
     /// # Errors
     /// [`PoolError`].
-    pub fn run(
-        &self,
-        request: C::Request,
-        work: impl FnOnce(&mut C, C::Request) -> Answer<C>,
-    ) -> Result<Answer<C>, PoolError<C::Error>> {
-        let (mut guard, request, followers) = match self.line_up(request)? {
-            Hand::Answer(answer) => return Ok(answer),
-            Hand::Connection { slot, connection, request, followers } => {
-                (self.guard((slot, connection)), request, followers)
-            }
+    pub fn run(&self, request: C::Request) -> Outcome<C::Error> {
+        let Job { slot, connection, mut request, followers } = match self.line_up(request)? {
+            Hand::Done(outcome) => return outcome,
+            Hand::Job(job) => job,
+            Hand::Connection(..) => unreachable!("who waits with a request gets a job"),
         };
-        let request = request.expect("who waits with a request gets it back with the connection");
-        let answer = work(&mut guard, request);
+        let mut guard = self.guard((slot, connection));
+        let outcome = self.carry_out(&mut guard, &mut request);
         // First, so that a flush which anyone asks for after the answer finds the connection dirty.
         drop::<Guard<'_, C>>(guard);
-        followers.tell(&answer);
-        Ok(answer)
+        request.complete(&outcome);
+        followers.tell(&outcome);
+        outcome
+    }
+
+    /// A fatal failure is known to the pool before the connection goes back, so that nobody takes it unaware.
+    pub(crate) fn carry_out(&self, connection: &mut C, request: &mut C::Request) -> Outcome<C::Error> {
+        connection.carry_out(request).map_err(|Failure { error, is_fatal }| {
+            if !is_fatal {
+                return PoolError::Refused(error);
+            }
+            self.fail(error.clone());
+            PoolError::Failed(error)
+        })
     }
 }

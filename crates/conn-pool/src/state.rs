@@ -7,7 +7,7 @@ use std::time::Instant;
 use oneshot::{Receiver, SendError, Sender, channel};
 
 use crate::flush::FlushTurns;
-use crate::request::{Answer, Followers};
+use crate::request::{Followers, Job, Outcome};
 use crate::{Connection, PoolError, Request};
 
 /// The index of a connection.
@@ -19,6 +19,8 @@ pub(crate) struct State<C: Connection> {
     idle: Vec<Slot>,
     /// In the order of their tickets.
     waiters: VecDeque<Waiter<C>>,
+    /// Workers without work, the latest on top. There is one whenever a connection is idle, if there are workers at all.
+    idle_workers: Vec<Sender<Job<C>>>,
     next_ticket: u64,
     failure: Option<C::Error>,
     closed: bool,
@@ -42,16 +44,24 @@ struct Waiter<C: Connection> {
     wants: Wants,
     /// None where just the connection is wanted.
     request: Option<C::Request>,
-    hand: Sender<Hand<C>>,
+    /// None where the request was submitted: then a worker is given it.
+    hand: Option<Sender<Hand<C>>>,
 }
 
-/// What a waiter gets in the end.
+/// What a thread that waits gets in the end.
 pub(crate) enum Hand<C: Connection> {
-    /// A connection, the waiter's request with all that were merged into it, and those who wait for its outcome. They
-    /// are dropped after the request, by which they may have lent memory.
-    Connection { slot: Slot, connection: C, request: Option<C::Request>, followers: Followers<C> },
+    /// Who waits without a request.
+    Connection(Slot, C),
+    Job(Job<C>),
     /// Its request was carried out with another's.
-    Answer(Answer<C>),
+    Done(Outcome<C::Error>),
+}
+
+/// What a worker does after a job.
+pub(crate) enum Next<C: Connection> {
+    Job(Job<C>),
+    /// It comes here, or the channel is closed: then the work is over.
+    Wait(Receiver<Job<C>>),
 }
 
 /// Which connections will do.
@@ -94,6 +104,7 @@ impl<C: Connection> State<C> {
             idle: (0..slots.len()).rev().collect(),
             slots,
             waiters: VecDeque::new(),
+            idle_workers: Vec::new(),
             next_ticket: 0,
             failure: None,
             closed: false,
@@ -114,10 +125,24 @@ impl<C: Connection> State<C> {
         !std::mem::replace(&mut self.closed, true)
     }
 
-    /// Keeps the first failure, and sends the waiters to [`refusal`](Self::refusal).
-    pub(crate) fn fail(&mut self, error: C::Error) {
+    /// Keeps the first failure, and sends the waiters to [`refusal`](Self::refusal). What was submitted is returned, to be
+    /// told of it.
+    pub(crate) fn fail(&mut self, error: C::Error) -> Vec<C::Request> {
         self.failure.get_or_insert(error);
-        self.waiters.retain(|waiter| matches!(waiter.wants, Wants::OneOfDespiteFailure(_)));
+        self.dismiss(|waiter| !matches!(waiter.wants, Wants::OneOfDespiteFailure(_)))
+    }
+
+    /// Sends away those that match. Threads learn it from their channels.
+    fn dismiss(&mut self, is_dismissed: impl Fn(&Waiter<C>) -> bool) -> Vec<C::Request> {
+        let mut submitted = Vec::new();
+        self.waiters.retain_mut(|waiter| {
+            let goes = is_dismissed(waiter);
+            if goes && waiter.hand.is_none() {
+                submitted.extend(waiter.request.take());
+            }
+            !goes
+        });
+        submitted
     }
 
     /// A place in the order of service.
@@ -148,19 +173,60 @@ impl<C: Connection> State<C> {
         if let Some(at) = self.idle.iter().rposition(|&slot| wants.includes(slot)) {
             self.given(self.idle[at], &wants, ticket);
             let (slot, connection) = self.take_idle(at);
-            return Taken::Now(Hand::Connection {
-                slot,
-                connection,
-                request,
-                followers: Followers::default(),
+            return Taken::Now(match request {
+                Some(request) => Hand::Job(Job { slot, connection, request, followers: Followers::none() }),
+                None => Hand::Connection(slot, connection),
             });
         }
         let (hand, receiver) = channel();
         if (0..self.slots.len()).any(|slot| wants.includes(slot) && !self.slots[slot].gone) {
-            let at = self.waiters.partition_point(|waiter| waiter.ticket < ticket);
-            self.waiters.insert(at, Waiter { ticket, wants, request, hand });
+            self.wait_in_line(Waiter { ticket, wants, request, hand: Some(hand) });
         }
         Taken::Later(receiver)
+    }
+
+    fn wait_in_line(&mut self, waiter: Waiter<C>) {
+        let at = self.waiters.partition_point(|other| other.ticket < waiter.ticket);
+        self.waiters.insert(at, waiter);
+    }
+
+    /// Gives a request to a worker, now or when it is its turn; or gives it back with the reason.
+    pub(crate) fn submit(&mut self, request: C::Request) -> Result<(), (C::Request, PoolError<C::Error>)> {
+        if let Some(refusal) = self.refusal() {
+            return Err((request, refusal));
+        }
+        let ticket = self.ticket();
+        if self.idle.is_empty() {
+            self.wait_in_line(Waiter { ticket, wants: Wants::Any, request: Some(request), hand: None });
+            return Ok(());
+        }
+        let at = self.idle.len() - 1;
+        self.given(self.idle[at], &Wants::Any, ticket);
+        let (slot, connection) = self.take_idle(at);
+        self.employ(Job { slot, connection, request, followers: Followers::none() });
+        Ok(())
+    }
+
+    fn employ(&mut self, job: Job<C>) {
+        let worker = self.idle_workers.pop().expect("a worker is idle whenever a connection is");
+        worker.send(job).unwrap_or_else(|_| unreachable!("a worker ends only after the pool's last connection"));
+    }
+
+    /// A place among the idle workers; a channel that is closed where there won't be work again.
+    pub(crate) fn idle_worker(&mut self) -> Receiver<Job<C>> {
+        let (sender, receiver) = channel();
+        if self.slots.iter().any(|slot| !slot.gone) {
+            self.idle_workers.push(sender);
+        }
+        receiver
+    }
+
+    /// Takes back a worker's connection, and gives it what to do next.
+    pub(crate) fn next(&mut self, slot: Slot, connection: C, now: Instant) -> Next<C> {
+        match self.release(slot, connection, now) {
+            Some(job) => Next::Job(job),
+            None => Next::Wait(self.idle_worker()),
+        }
     }
 
     /// The idle connection that has been unused for longest, if since `limit` or before.
@@ -189,62 +255,80 @@ impl<C: Connection> State<C> {
         }
     }
 
-    /// Hands the connection to the first that waits for it, or lets it be idle.
-    pub(crate) fn put_back(&mut self, slot: Slot, mut connection: C, now: Instant) {
+    /// Takes back the connection of someone who is no worker.
+    pub(crate) fn put_back(&mut self, slot: Slot, connection: C, now: Instant) {
+        if let Some(job) = self.release(slot, connection, now) {
+            self.employ(job);
+        }
+    }
+
+    /// Hands the connection to the first that waits for it, or lets it be idle. A job is for a worker.
+    fn release(&mut self, slot: Slot, mut connection: C, now: Instant) -> Option<Job<C>> {
         self.slots[slot].last_used = now;
         self.slots[slot].dirty_when_taken = connection.is_dirty();
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.wants.includes(slot)) {
-            let mut waiter = self.waiters.remove(at).expect("the position was just found");
+            let waiter = self.waiters.remove(at).expect("the position was just found");
             self.given(slot, &waiter.wants, waiter.ticket);
-            let followers = waiter.request.as_mut().map(|request| self.merge_into(request, slot));
-            let followers = followers.unwrap_or_default();
-            let hand = Hand::Connection { slot, connection, request: waiter.request, followers };
-            match waiter.hand.send(hand).map_err(SendError::into_inner) {
-                Err(Hand::Connection { connection: returned, .. }) => {
-                    // The waiter is gone: its thread panicked.
-                    connection = returned;
+            let hand = match waiter.request {
+                None => Hand::Connection(slot, connection),
+                Some(mut request) => {
+                    let followers = self.merge_into(&mut request, slot);
+                    Hand::Job(Job { slot, connection, request, followers })
                 }
-                _ => return,
-            }
+            };
+            connection = match (waiter.hand, hand) {
+                (None, Hand::Job(job)) => return Some(job),
+                (None, _) => unreachable!("what is submitted is a request"),
+                (Some(sender), hand) => match sender.send(hand).map_err(SendError::into_inner) {
+                    Ok(()) => return None,
+                    // The waiter is gone: its thread panicked.
+                    Err(Hand::Connection(_, connection) | Hand::Job(Job { connection, .. })) => connection,
+                    Err(Hand::Done(_)) => unreachable!("a connection was sent"),
+                },
+            };
         }
         self.slots[slot].connection = Some(connection);
         let latest = self.slots[slot].last_request;
         let at = self.idle.partition_point(|&idle| self.slots[idle].last_request <= latest);
         self.idle.insert(at, slot);
+        None
     }
 
-    /// Merges what waits and goes with `request`, up to a flush that waits for this connection, and returns who waited
-    /// with it.
+    /// Merges what waits and goes with `request`, up to a flush that waits for this connection, and returns the threads
+    /// that waited with it.
     fn merge_into(&mut self, request: &mut C::Request, slot: Slot) -> Followers<C> {
-        let mut followers = Followers::default();
+        let mut followers = Followers::none();
         let is_flush = |waiter: &Waiter<C>| waiter.request.is_none() && waiter.wants.includes(slot);
         let mut end = self.waiters.iter().position(is_flush).unwrap_or(self.waiters.len());
-        let mut at = 0;
-        while at < end {
-            let other = self.waiters[at].request.take();
-            match other.map(|other| request.merge(other)) {
-                Some(Ok(())) => {
-                    let waiter = self.waiters.remove(at).expect("the position is in the line");
-                    followers.add(waiter.hand);
-                    end -= 1;
-                    // What did not go with it before may do now.
-                    at = 0;
+        // What did not go with it in one pass may do in the next.
+        loop {
+            let before = self.waiters.len();
+            let mut at = 0;
+            self.waiters.retain_mut(|waiter| {
+                let goes = at < end && waiter.request.as_ref().is_some_and(|other| request.goes_with(other));
+                at += 1;
+                if goes && let Some(other) = waiter.request.take() {
+                    request.merge(other);
+                    waiter.hand.take().into_iter().for_each(|hand| followers.add(hand));
                 }
-                Some(Err(other)) => {
-                    self.waiters[at].request = Some(other);
-                    at += 1;
-                }
-                None => at += 1,
+                !goes
+            });
+            let merged = before - self.waiters.len();
+            if merged == 0 {
+                return followers;
             }
+            end -= merged;
         }
-        followers
     }
 
-    /// The connection will never come back: those that wait for nothing else are sent away.
-    pub(crate) fn remove(&mut self, slot: Slot) {
+    /// The connection will never come back: those that wait for nothing else are sent away, and so are the workers with
+    /// the last one. What was submitted is returned, to be told of it.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Vec<C::Request> {
         self.slots[slot].gone = true;
-        let slots = &self.slots;
-        self.waiters
-            .retain(|waiter| (0..slots.len()).any(|slot| !slots[slot].gone && waiter.wants.includes(slot)));
+        let left: Vec<_> = (0..self.slots.len()).filter(|&slot| !self.slots[slot].gone).collect();
+        if left.is_empty() {
+            self.idle_workers.clear();
+        }
+        self.dismiss(|waiter| !left.iter().any(|&slot| waiter.wants.includes(slot)))
     }
 }

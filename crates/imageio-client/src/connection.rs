@@ -22,6 +22,7 @@ use crate::capabilities::Capabilities;
 use crate::driver::{Driver, Stalled};
 use crate::extents::{self, Extent, ExtentsContext};
 use crate::operation::{Heads, Operation};
+use crate::room::Room;
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
 use crate::url::{Scheme, TransferUrl};
@@ -125,27 +126,20 @@ impl Connection {
     /// # Errors
     /// [`Error::Status`] (416: past the end); [`Error::Protocol`] where the answer is for another range.
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if buf.is_empty() {
-            return Ok(());
-        }
-        let (mut filled, len) = (0, buf.len() as u64);
-        self.get_range(offset, len, |data| {
-            // No more comes than was asked for.
-            buf[filled..filled + data.len()].copy_from_slice(&data);
-            filled += data.len();
-        })
+        self.read_vectored(offset, &mut [buf])
     }
 
-    /// Reads `len` bytes from `offset`, in the pieces in which they come.
+    /// Fills the buffers, one after another, from `offset` in bytes.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn read_pieces(&mut self, offset: u64, len: u64) -> Result<Vec<Bytes>> {
-        let mut pieces = Vec::new();
-        if len > 0 {
-            self.get_range(offset, len, |data| pieces.push(data))?;
+    pub fn read_vectored(&mut self, offset: u64, bufs: &mut [&mut [u8]]) -> Result<()> {
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        if len == 0 {
+            return Ok(());
         }
-        Ok(pieces)
+        let mut room = Room::new(bufs);
+        self.get_range(offset, len, |data| room.put(&data))
     }
 
     /// The size of the transfer in bytes, or `None` where the server doesn't tell.

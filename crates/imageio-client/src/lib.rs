@@ -14,6 +14,7 @@ mod driver;
 mod error;
 mod extents;
 mod operation;
+mod room;
 mod stream;
 mod timeouts;
 mod tls;

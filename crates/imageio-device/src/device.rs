@@ -4,13 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use block_device::{BlockDevice, BlockSize, Capabilities, Errno, Error, Result, ZeroFlags};
+use block_device::{BlockDevice, BlockSize, Buffer, Capabilities, Errno, Error, Result, ZeroFlags};
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
 
 use crate::error::{OpenError, pool_error};
-use crate::link::{Failure, Link};
-use crate::request::{Data, Done, Request, Work};
+use crate::link::Link;
+use crate::request::{Request, Target, Work};
 use crate::transfer::Transfer;
 
 /// An oVirt disk as a block device. Any thread may use it at any time.
@@ -18,7 +18,7 @@ use crate::transfer::Transfer;
 /// Each request waits for a connection, first come first served. Drop it only after [`close`](Self::close): what is
 /// unflushed then is lost.
 pub struct Device {
-    pool: Pool<Link>,
+    pub(crate) pool: Pool<Link>,
     keeper: Mutex<Option<Keeper>>,
     size: u64,
     capabilities: Capabilities,
@@ -72,29 +72,41 @@ impl Device {
         self.pool.waiting()
     }
 
-    /// Carries out a request by `work`, together with those that go with it, or lets another do so.
-    fn run(
-        &self,
-        request: Request,
-        work: impl FnOnce(&mut Link, Request) -> std::result::Result<Done, Failure>,
-    ) -> Result<Done> {
-        let answer = self.pool.run(request, |link, request| {
-            work(link, request).map_err(|failure| {
-                if failure.fatal {
-                    // Before the link goes back, so that nobody takes it unaware.
-                    self.pool.fail(failure.error.clone());
-                }
-                failure.error
-            })
-        });
-        answer.map_err(pool_error)?
+    fn run(&self, request: Request) -> Result<()> {
+        self.pool.run(request).map_err(pool_error)
     }
 
-    fn check_write(&self, offset: u64, len: u64) -> Result<()> {
+    // The requests must have been found possible before.
+
+    pub(crate) fn read_request(&self, offset: u64, len: u64, target: Target) -> Request {
+        Request::new(offset, len, Work::Read { into: [target].into() }, self.max_request)
+    }
+
+    pub(crate) fn write_request(&self, offset: u64, data: Bytes, fua: bool) -> Request {
+        let len = data.len() as u64;
+        Request::new(offset, len, Work::Write { data: [data].into(), fua }, self.max_request)
+    }
+
+    pub(crate) fn zero_request(&self, offset: u64, len: u64, flags: ZeroFlags) -> Request {
+        Request::new(offset, len, Work::Zero { fua: flags.fua }, self.max_request)
+    }
+
+    pub(crate) fn check_read(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_range(offset, len, Errno::Inval)
+    }
+
+    pub(crate) fn check_write(&self, offset: u64, len: u64) -> Result<()> {
         if self.capabilities.read_only {
             return Err(Error::new(Errno::Perm, "the disk is read-only"));
         }
         self.check_range(offset, len, Errno::NoSpc)
+    }
+
+    pub(crate) fn check_zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        if flags.fast {
+            return Err(Error::new(Errno::NotSup, "zeroing may be as slow as writing"));
+        }
+        self.check_write(offset, len)
     }
 
     fn check_range(&self, offset: u64, len: u64, errno: Errno) -> Result<()> {
@@ -114,47 +126,35 @@ impl BlockDevice for Device {
         self.capabilities
     }
 
+    /// Alone, as `buf` is this thread's: [`read_into`](Self::read_into) can be merged.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let len = buf.len() as u64;
-        self.check_range(offset, len, Errno::Inval)?;
-        let request = Request::new(offset, len, Work::Read, self.max_request);
-        let done = self.run(request, |link, request| {
-            if request.len == len {
-                return link.read(offset, buf).map(|()| Done::Plain);
+        self.check_read(offset, buf.len() as u64)?;
+        let mut link = self.pool.get().map_err(pool_error)?;
+        link.read(offset, &mut [buf]).map_err(|failure| {
+            if failure.is_fatal {
+                // Before the link goes back, so that nobody takes it unaware.
+                self.pool.fail(failure.error.clone());
             }
-            let pieces = link.read_pieces(request.offset, request.len)?;
-            Ok(Done::Read(Data::new(request.offset, pieces)))
-        })?;
-        if let Done::Read(data) = done {
-            data.copy(offset, buf);
-        }
-        Ok(())
+            failure.error
+        })
+    }
+
+    fn read_into(&self, offset: u64, mut buffer: Box<dyn Buffer>) -> Result<()> {
+        let len = buffer.bytes().len() as u64;
+        self.check_read(offset, len)?;
+        self.run(self.read_request(offset, len, Target::Lent(buffer)))
     }
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
-        let len = data.len() as u64;
-        self.check_write(offset, len)?;
-        let work = Work::Write { data: [data].into(), fua };
-        let request = Request::new(offset, len, work, self.max_request);
-        self.run(request, move |link, request| {
-            let Work::Write { data, .. } = request.work else { return Ok(Done::Plain) };
-            link.write(request.offset, &data, fua).map(|()| Done::Plain)
-        })?;
-        Ok(())
+        self.check_write(offset, data.len() as u64)?;
+        self.run(self.write_request(offset, data, fua))
     }
 
     /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer
     /// (`sparse`), and imageio has no means to ask for either.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        if flags.fast {
-            return Err(Error::new(Errno::NotSup, "zeroing may be as slow as writing"));
-        }
-        self.check_write(offset, len)?;
-        let fua = flags.fua;
-        let request = Request::new(offset, len, Work::Zero { fua }, self.max_request);
-        let zero = |link: &mut Link, request: Request| link.zero(request.offset, request.len, fua);
-        self.run(request, |link, request| zero(link, request).map(|()| Done::Plain))?;
-        Ok(())
+        self.check_zero(offset, len, flags)?;
+        self.run(self.zero_request(offset, len, flags))
     }
 
     fn flush(&self) -> Result<()> {

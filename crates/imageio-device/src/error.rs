@@ -71,11 +71,11 @@ fn errno(kind: Kind, error: &imageio_client::Error) -> Errno {
     }
 }
 
-/// A refusal of the pool as an error of the device.
+/// The pool's error as one of the device.
 pub(crate) fn pool_error(error: PoolError<Error>) -> Error {
     match error {
-        PoolError::Failed(error) => error,
+        PoolError::Failed(error) | PoolError::Refused(error) => error,
         PoolError::Closed => Error::new(Errno::Shutdown, "the transfer is being closed"),
-        PoolError::Abandoned => Error::new(Errno::Io, "bug: the request was dropped"),
+        PoolError::Abandoned => Error::new(Errno::Io, "bug: a thread panicked"),
     }
 }

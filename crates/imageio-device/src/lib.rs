@@ -17,11 +17,13 @@
 mod device;
 mod error;
 mod link;
+mod queue;
 mod request;
 mod settings;
 mod transfer;
 
 pub use device::Device;
 pub use error::OpenError;
+pub use queue::Queue;
 pub use settings::{Settings, UrlSource};
 pub use transfer::Transfer;

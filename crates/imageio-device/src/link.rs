@@ -9,7 +9,7 @@ use bytes::Bytes;
 use imageio_client::{Connection, Connector, Flush, StatusCode};
 
 use crate::error::{Kind, device_error};
-use crate::request::Request;
+use crate::request::{Request, Target, Work};
 
 /// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
 const ZERO_STEP: u64 = 128 << 20;
@@ -43,26 +43,17 @@ pub(crate) enum KeepAlive {
     ReadOneByte,
 }
 
-/// A failed request.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) error: Error,
-    /// Data may be lost: no later request may succeed.
-    pub(crate) fatal: bool,
-}
+/// A failed request. A fatal failure means that data may be lost.
+pub(crate) type Failure = conn_pool::Failure<Error>;
 
 impl Link {
     pub(crate) fn new(connector: Arc<Connector>, means: Means) -> Self {
         Self { connector, means, connection: None, dirty: false }
     }
 
-    pub(crate) fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Failure> {
-        self.request(Kind::Read, |connection| connection.read(offset, buf))
-    }
-
-    /// A read for several.
-    pub(crate) fn read_pieces(&mut self, offset: u64, len: u64) -> Result<Vec<Bytes>, Failure> {
-        self.request(Kind::Read, |connection| connection.read_pieces(offset, len))
+    /// Fills the buffers one after another.
+    pub(crate) fn read(&mut self, offset: u64, bufs: &mut [&mut [u8]]) -> Result<(), Failure> {
+        self.request(Kind::Read, |connection| connection.read_vectored(offset, bufs))
     }
 
     pub(crate) fn write(&mut self, offset: u64, data: &VecDeque<Bytes>, fua: bool) -> Result<(), Failure> {
@@ -128,7 +119,7 @@ impl Link {
             }
             let harmless = error.is_unsent() || (kind == Kind::Read && error.is_lost());
             if !(reused && gone && harmless) {
-                return Err(Failure { error: device_error(kind, &error), fatal: false });
+                return Err(Failure { error: device_error(kind, &error), is_fatal: false });
             }
             log::info!("opening a connection again: {error}");
         }
@@ -187,6 +178,18 @@ impl conn_pool::Connection for Link {
     type Error = Error;
     type Request = Request;
 
+    fn carry_out(&mut self, request: &mut Request) -> Result<(), Failure> {
+        let Request { offset, len, .. } = *request;
+        match &mut request.work {
+            Work::Read { into } => {
+                let mut bufs: Vec<_> = into.iter_mut().map(Target::bytes).collect();
+                self.read(offset, &mut bufs)
+            }
+            Work::Write { data, fua } => self.write(offset, data, *fua),
+            Work::Zero { fua } => self.zero(offset, len, *fua),
+        }
+    }
+
     fn is_dirty(&self) -> bool {
         self.dirty
     }
@@ -196,7 +199,7 @@ impl conn_pool::Connection for Link {
             return Err(fatal("the connection with unflushed writes is lost", Errno::Io).error);
         }
         self.request(Kind::Flush, Connection::flush).map_err(|failure| {
-            if failure.fatal {
+            if failure.is_fatal {
                 return failure.error;
             }
             fatal(&failure.error.to_string(), failure.error.errno()).error
@@ -228,5 +231,5 @@ impl conn_pool::Connection for Link {
 }
 
 fn fatal(reason: &str, errno: Errno) -> Failure {
-    Failure { error: Error::new(errno, format!("data may be lost: {reason}")), fatal: true }
+    Failure { error: Error::new(errno, format!("data may be lost: {reason}")), is_fatal: true }
 }

@@ -6,59 +6,64 @@
 //! is a request like any other.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::mem;
 
-use block_device::Result;
+use block_device::{Batch, Buffer, Completion, Error};
 use bytes::Bytes;
+use conn_pool::Outcome;
 
-/// Reads are merged up to so many bytes: the data is held in memory until everyone has taken their part.
+use crate::error::pool_error;
+
+/// Reads are merged up to so many bytes: nobody gets their part before all have it.
 const LARGEST_READ: u64 = 4 << 20;
 
 /// A request for a range of the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) work: Work,
     /// How long it may become by merging.
     limit: u64,
+    /// Who is told of its end, but for those whose memory a read fills.
+    completions: Vec<Box<dyn Completion>>,
 }
 
 /// What is to be done there.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Work {
-    Read,
+    /// Where the data goes, piece by piece.
+    Read { into: VecDeque<Target> },
     /// The data, piece by piece.
-    Write {
-        data: VecDeque<Bytes>,
-        fua: bool,
-    },
-    Zero {
-        fua: bool,
-    },
+    Write { data: VecDeque<Bytes>, fua: bool },
+    Zero { fua: bool },
 }
 
-/// What everyone gets whose request was carried out.
-#[derive(Debug, Clone)]
-pub(crate) enum Done {
-    /// A write or zero; or a read that was the leader's alone, into its own buffer.
-    Plain,
-    /// A read for several.
-    Read(Data),
+/// Where a part of a read's data goes.
+pub(crate) enum Target {
+    /// By a thread that waits for the outcome.
+    Lent(Box<dyn Buffer>),
+    Submitted(Box<dyn Completion>),
 }
 
-/// The data of a merged read.
-#[derive(Debug, Clone)]
-pub(crate) struct Data {
-    offset: u64,
-    pieces: Arc<Vec<Bytes>>,
+impl Target {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Lent(buffer) => buffer.bytes(),
+            Self::Submitted(completion) => completion.buffer(),
+        }
+    }
 }
 
 impl Request {
-    /// One that may become as long as `max_request`.
+    /// One that may become as long as `max_request`. `len` is that of the data.
     pub(crate) fn new(offset: u64, len: u64, work: Work, max_request: u64) -> Self {
-        let limit = if work == Work::Read { max_request.min(LARGEST_READ) } else { max_request };
-        Self { offset, len, work, limit }
+        let limit = if matches!(work, Work::Read { .. }) { max_request.min(LARGEST_READ) } else { max_request };
+        Self { offset, len, work, limit, completions: Vec::new() }
+    }
+
+    /// The same, and `completion` is told of its end.
+    pub(crate) fn with(mut self, completion: Box<dyn Completion>) -> Self {
+        self.completions.push(completion);
+        self
     }
 
     fn end(&self) -> u64 {
@@ -67,57 +72,53 @@ impl Request {
     }
 }
 
-impl conn_pool::Request for Request {
-    type Answer = Result<Done>;
+impl conn_pool::Request<Error> for Request {
+    fn goes_with(&self, other: &Self) -> bool {
+        let is_adjacent = other.end() == self.offset || self.end() == other.offset;
+        let is_alike = match (&self.work, &other.work) {
+            (Work::Read { .. }, Work::Read { .. }) => true,
+            (Work::Write { fua, .. }, Work::Write { fua: other, .. })
+            | (Work::Zero { fua }, Work::Zero { fua: other }) => fua == other,
+            _ => false,
+        };
+        is_adjacent && is_alike && self.len + other.len <= self.limit
+    }
 
-    fn merge(&mut self, other: Self) -> std::result::Result<(), Self> {
-        let before = other.end() == self.offset;
-        if !(before || self.end() == other.offset) || self.len + other.len > self.limit {
-            return Err(other);
-        }
+    fn merge(&mut self, other: Self) {
+        let before = other.offset < self.offset;
         match (&mut self.work, other.work) {
-            (Work::Read, Work::Read) => {}
-            (Work::Zero { fua }, Work::Zero { fua: same }) if *fua == same => {}
-            (Work::Write { data, fua }, Work::Write { data: more, fua: same }) if *fua == same => {
-                if before {
-                    more.into_iter().rev().for_each(|piece| data.push_front(piece));
-                } else {
-                    data.extend(more);
-                }
-            }
-            (_, work) => return Err(Self { work, ..other }),
+            (Work::Read { into }, Work::Read { into: more }) => join(into, more, before),
+            (Work::Write { data, .. }, Work::Write { data: more, .. }) => join(data, more, before),
+            _ => {}
         }
         self.offset = self.offset.min(other.offset);
         self.len += other.len;
-        Ok(())
+        self.completions.extend(other.completions);
+    }
+
+    fn complete(self, outcome: &Outcome<Error>) {
+        let result = outcome.clone().map_err(pool_error);
+        let mut batch = Batch::default();
+        // The data of a write goes here, before anyone is told.
+        let mut completions = self.completions;
+        if let Work::Read { into } = self.work {
+            completions.extend(into.into_iter().filter_map(|target| match target {
+                Target::Lent(_) => None,
+                Target::Submitted(completion) => Some(completion),
+            }));
+        }
+        for completion in completions {
+            completion.complete(result.clone(), &mut batch);
+        }
     }
 }
 
-impl Data {
-    pub(crate) fn new(offset: u64, pieces: Vec<Bytes>) -> Self {
-        Self { offset, pieces: Arc::new(pieces) }
+/// Puts `more` before or behind.
+fn join<T>(pieces: &mut VecDeque<T>, mut more: VecDeque<T>, before: bool) {
+    if before {
+        mem::swap(pieces, &mut more);
     }
-
-    /// Copies the part that is at `offset`, which this data includes.
-    pub(crate) fn copy(&self, offset: u64, mut buf: &mut [u8]) {
-        let mut skip = offset - self.offset;
-        for piece in self.pieces.iter() {
-            let len = piece.len() as u64;
-            if skip >= len {
-                skip -= len;
-                continue;
-            }
-            // Less than the length of a piece in memory.
-            let piece = &piece[skip as usize..];
-            let n = piece.len().min(buf.len());
-            let (part, rest) = buf.split_at_mut(n);
-            part.copy_from_slice(&piece[..n]);
-            (buf, skip) = (rest, 0);
-            if buf.is_empty() {
-                return;
-            }
-        }
-    }
+    pieces.append(&mut more);
 }
 
 #[cfg(test)]

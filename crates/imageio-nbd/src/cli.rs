@@ -44,8 +44,8 @@ pub(crate) struct Options {
     #[arg(short, long, visible_alias = "read-only")]
     pub(crate) readonly: bool,
 
-    /// How many requests of one NBD connection are served at a time
-    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// How many requests of one NBD connection are taken at a time
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
 
     /// Name the export; clients may also ask for the empty name

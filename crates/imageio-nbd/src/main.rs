@@ -18,7 +18,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::FromArgMatches;
 use imageio_config::Parser;
-use imageio_device::{Device, Transfer};
+use imageio_device::{Device, Queue, Transfer};
 use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
 
 use crate::cli::{Command, Options};
@@ -95,8 +95,9 @@ fn open(options: &Options) -> Result<Transfer> {
 /// Serves until a signal comes or the command of `--run` ends, whose exit status it returns, and closes the disk.
 fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<Device>) -> Result<u8> {
     let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
-    let config = Config { threads: usize::from(options.threads), ..Config::default() };
-    let mut server = Server::new(Arc::clone(device), &info, config)?;
+    let config = Config { requests: usize::from(options.threads), ..Config::default() };
+    let queue = Arc::new(Queue::start(Arc::clone(device))?);
+    let mut server = Server::new(queue, &info, config)?;
     let Listening { listeners, address, .. } = listening;
     log::info!("listening: {}", address.uri(&info.name));
     for listener in listeners {
@@ -115,7 +116,7 @@ fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<
     Ok(code)
 }
 
-fn run_server(server: Server<Device>, handle: &ShutdownHandle, command: Option<Child>) -> Result<u8> {
+fn run_server(server: Server<Queue>, handle: &ShutdownHandle, command: Option<Child>) -> Result<u8> {
     thread::scope(|scope| {
         let waiter = command.map(|command| {
             thread::Builder::new().name("run".into()).spawn_scoped(scope, move || wait_for(command, handle))

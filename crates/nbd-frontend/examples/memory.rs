@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use block_device::MemoryDevice;
+use block_device::{MemoryDevice, Threaded};
 use nbd_frontend::{Config, ExportInfo, Server, bind_unix};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = args.next().ok_or("usage: memory SOCKET [SIZE-IN-MIB]")?;
     let mebibytes: usize = args.next().map_or(Ok(1024), |size| size.parse())?;
     let info = ExportInfo { description: "a disk in memory".into(), ..ExportInfo::default() };
-    let mut server = Server::new(Arc::new(MemoryDevice::new(mebibytes << 20)), &info, Config::default())?;
+    let disk = Threaded::start(Arc::new(MemoryDevice::new(mebibytes << 20)), 4)?;
+    let mut server = Server::new(Arc::new(disk), &info, Config::default())?;
     server.listen(bind_unix(path)?);
     let handle = server.handle();
     std::thread::Builder::new().name("stdin".into()).spawn(move || {

@@ -2,9 +2,10 @@
 //! One connection from start to end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
-use block_device::BlockDevice;
+use block_device::QueuedDevice;
 use nbd_wire::Export;
 use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, TcpKeepalive};
@@ -23,12 +24,12 @@ pub(crate) struct Service<'a, D> {
     pub(crate) device: &'a D,
     pub(crate) exports: &'a [Export],
     pub(crate) config: &'a Config,
-    pub(crate) counters: &'a Counters,
+    pub(crate) counters: &'a Arc<Counters>,
 }
 
-impl<D: BlockDevice> Service<'_, D> {
+impl<D: QueuedDevice> Service<'_, D> {
     /// Serves a client until it has gone.
-    pub(crate) fn serve(&self, control: &Control) {
+    pub(crate) fn serve(&self, control: &Arc<Control>) {
         // A mistake of ours in one session must not take the others down.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.session(control))) {
             log::error!("client {}: the session failed: {}", control.id, panic_message(&*panic));
@@ -37,7 +38,7 @@ impl<D: BlockDevice> Service<'_, D> {
         log::debug!("client {}: closed", control.id);
     }
 
-    fn session(&self, control: &Control) {
+    fn session(&self, control: &Arc<Control>) {
         configure(&control.socket);
         match negotiate(&control.socket, self.exports, self.config.negotiation_timeout) {
             Ok(negotiated) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A device in the terms of NBD.
 
-use block_device::{BlockDevice, Errno as DeviceErrno};
+use block_device::{QueuedDevice, Errno as DeviceErrno};
 use nbd_wire::{BlockSize, Command, CommandFlags, Errno, Export, InvalidExport, TransmissionFlags};
 
 /// The longest payload of one request in bytes, whatever the device says: clients may count on this much.
@@ -20,7 +20,7 @@ pub struct ExportInfo {
 
 impl ExportInfo {
     /// What clients are told about `device`.
-    pub(crate) fn describe(&self, device: &impl BlockDevice) -> Result<Export, InvalidExport> {
+    pub(crate) fn describe(&self, device: &impl QueuedDevice) -> Result<Export, InvalidExport> {
         let sizes = device.capabilities().block_size;
         let block_size = BlockSize {
             minimum: sizes.minimum,
@@ -31,7 +31,7 @@ impl ExportInfo {
     }
 }
 
-fn flags(device: &impl BlockDevice) -> TransmissionFlags {
+fn flags(device: &impl QueuedDevice) -> TransmissionFlags {
     let caps = device.capabilities();
     let mut flags = TransmissionFlags::empty();
     flags.set(TransmissionFlags::READ_ONLY, caps.read_only);

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A parallel NBD server for any [`BlockDevice`](block_device::BlockDevice).
+//! A parallel NBD server for any [`QueuedDevice`](block_device::QueuedDevice); with
+//! [`Threaded`](block_device::Threaded), for any [`BlockDevice`](block_device::BlockDevice).
 //!
-//! Each connection is a session with up to [`Config::threads`] threads that take turns: one of them reads the next
-//! request, passes the turn on, calls the device and sends the reply. No request changes threads, and replies go out
-//! as they become ready. [`Config::memory`] bounds the payloads of a session, so that a client that sends fast or
-//! reads slowly only waits for itself.
+//! Each connection is a session with a thread that reads requests and hands them to the device. Replies go out as they
+//! become ready, those of a batch together. [`Config::requests`] and [`Config::memory`] bound what a session may have in
+//! flight, so that a client that sends fast or reads slowly only waits for itself.
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use block_device::MemoryDevice;
+//! use block_device::{MemoryDevice, Threaded};
 //! use nbd_frontend::{Config, ExportInfo, Server, bind_unix};
 //!
-//! let disk = Arc::new(MemoryDevice::new(1 << 20));
+//! let disk = Arc::new(Threaded::start(Arc::new(MemoryDevice::new(1 << 20)), 4)?);
 //! let mut server = Server::new(disk, &ExportInfo::default(), Config::default())?;
 //! server.listen(bind_unix("/tmp/nbd.sock")?);
 //! let handle = server.handle(); // For a thread that waits for signals: it calls handle.shutdown().
 //! let outcome = server.run()?;
-//! # Ok::<(), nbd_frontend::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod bind;

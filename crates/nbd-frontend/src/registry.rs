@@ -109,7 +109,7 @@ impl Registry {
 }
 
 impl Registered {
-    pub(crate) fn control(&self) -> &Control {
+    pub(crate) fn control(&self) -> &Arc<Control> {
         &self.control
     }
 }

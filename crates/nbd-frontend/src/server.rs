@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use block_device::BlockDevice;
+use block_device::QueuedDevice;
 use nbd_wire::Export;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
@@ -23,8 +23,8 @@ const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// The limits of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Threads per session, and so requests that the device executes at a time for one connection; at least 1.
-    pub threads: usize,
+    /// Requests in flight per session; further ones wait in the client's socket. At least 1.
+    pub requests: usize,
     /// Bytes per session for the payloads of requests in flight, counted in powers of two. A single request may
     /// exceed it; further ones wait in the client's socket. Up to this much stays allocated for a session's life.
     pub memory: usize,
@@ -37,10 +37,10 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 16 threads and 16 MiB per session, 64 sessions, a minute to negotiate, ten seconds of grace.
+    /// 64 requests and 16 MiB per session, 64 sessions, a minute to negotiate, ten seconds of grace.
     fn default() -> Self {
         Self {
-            threads: 16,
+            requests: 64,
             memory: 16 << 20,
             sessions: 64,
             negotiation_timeout: Duration::from_secs(60),
@@ -77,7 +77,7 @@ impl ShutdownHandle {
     }
 }
 
-impl<D: BlockDevice> Server<D> {
+impl<D: QueuedDevice> Server<D> {
     /// A server that does not listen yet.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl<D: BlockDevice> Server<D> {
     /// # Errors
     /// [`Error::System`] if waiting for clients fails; sessions are ended as in a shutdown.
     pub fn run(mut self) -> Result<Outcome, Error> {
-        let counters = Counters::default();
+        let counters = Arc::new(Counters::default());
         let connected = std::mem::take(&mut self.connected);
         let listeners = std::mem::take(&mut self.listeners);
         let service = Service {
@@ -143,7 +143,7 @@ struct Accept<'scope, 'env, D> {
     registry: &'scope Arc<Registry>,
 }
 
-impl<D: BlockDevice> Accept<'_, '_, D> {
+impl<D: QueuedDevice> Accept<'_, '_, D> {
     fn until_stopped(&self, listeners: &[Listener]) -> io::Result<()> {
         listeners.iter().try_for_each(Listener::prepare)?;
         let mut paused = false;

@@ -1,141 +1,101 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The transmission phase of one connection.
 //!
-//! The threads of a session take turns at its read side: whoever holds it reads one request, releases it, executes
-//! the request and sends the reply. A thread more is started when a request has been read and nobody waits for the
-//! read side, so an idle connection has one thread and a busy one as many as it has requests in flight.
+//! The session's thread reads requests and hands them to the device. Whoever completes one puts the reply in line, and
+//! at the end of a batch sends what is in line with one system call, as far as the client takes it at once. The rest is
+//! for a second thread, so that a client that doesn't read its replies holds up nobody else.
 //!
-//! Lock order: read side, then the pool. A thread may wait for the pool while it holds the read side: then later
-//! requests wait in the socket, and those in flight, which need neither lock to finish, return their buffers. The
-//! write side is taken with no other lock held.
+//! A request waits in the client's socket while as many are in flight as may be, or while there is no room for its
+//! payload. Both are given back when a reply is sent, which needs nothing that the waiting thread holds.
 
-mod execute;
+mod job;
 mod receive;
+mod replies;
 
-use std::io::{self, IoSlice, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, Scope};
+use std::io::BufReader;
+use std::sync::Arc;
+use std::thread;
 
-use block_device::BlockDevice;
-use nbd_wire::{Errno, Export, simple_reply};
+use block_device::QueuedDevice;
+use nbd_wire::{Command, CommandFlags, Export};
 use socket2::Socket;
 
 use crate::connection::Service;
-use crate::lock;
-use crate::pool::{Buffer, Pool};
+use crate::pool::Pool;
 use crate::registry::Control;
-use crate::stats::count;
-use receive::Job;
+use job::Job;
+use replies::Replies;
+
+/// How much is read ahead: the heads of a few requests, or some small writes with their payloads. Of a large payload it
+/// is what is copied twice.
+const READ_AHEAD: usize = 8 << 10;
 
 /// One connection that has chosen its export.
 pub(crate) struct Session<'a, D> {
     service: &'a Service<'a, D>,
     export: &'a Export,
     control: &'a Control,
-    pool: Arc<Pool>,
-    read_side: Mutex<ReadSide>,
-    /// Threads that are about to take the read side.
-    waiting: AtomicUsize,
-    write_side: Mutex<()>,
+    buffers: Arc<Pool>,
+    replies: Arc<Replies>,
 }
 
-struct ReadSide {
-    threads: usize,
-    ended: bool,
-}
-
-impl<'a, D: BlockDevice> Session<'a, D> {
-    pub(crate) fn new(service: &'a Service<'a, D>, export: &'a Export, control: &'a Control) -> Self {
+impl<'a, D: QueuedDevice> Session<'a, D> {
+    pub(crate) fn new(service: &'a Service<'a, D>, export: &'a Export, control: &'a Arc<Control>) -> Self {
         Self {
             service,
             export,
             control,
-            pool: Pool::new(service.config.memory),
-            read_side: Mutex::new(ReadSide { threads: 1, ended: false }),
-            waiting: AtomicUsize::new(0),
-            write_side: Mutex::new(()),
+            buffers: Pool::new(service.config.memory),
+            replies: Replies::new(control, service.counters, service.config.requests),
         }
     }
 
     /// Serves requests until the client leaves or the server stops; returns when all are answered.
     pub(crate) fn run(&self) {
-        thread::scope(|scope| self.work(scope));
-    }
-
-    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        while let Some(job) = self.next(scope) {
-            let cookie = job.request.cookie;
-            let result = self.execute(job);
-            self.reply(cookie, result);
-        }
-    }
-
-    /// Waits for this thread's turn and reads a request.
-    fn next<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Option<Job> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut side = lock(&self.read_side);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        if side.ended {
-            return None;
-        }
-        match self.receive() {
-            Ok(job) => {
-                self.recruit(scope, &mut side);
-                Some(job)
+        thread::scope(|scope| {
+            let writer = thread::Builder::new().name(format!("nbd-{}.w", self.control.id));
+            if let Err(e) = writer.spawn_scoped(scope, || self.replies.send_rest()) {
+                log::error!("client {}: cannot start a thread: {e}", self.control.id);
+                return;
             }
-            Err(end) => {
-                log::debug!("client {}: {end}", self.control.id);
-                side.ended = true;
-                None
+            // Also in a panic: the other thread waits for it.
+            let _end = self.replies.end_on_drop();
+            self.read_requests(&mut BufReader::with_capacity(READ_AHEAD, &self.control.socket));
+        });
+    }
+
+    fn read_requests(&self, input: &mut BufReader<&Socket>) {
+        loop {
+            match self.receive(input) {
+                Ok(job) => self.start(job),
+                Err(end) => return log::debug!("client {}: {end}", self.control.id),
             }
         }
     }
 
-    /// Makes sure that somebody reads the next request. A thread that counts as waiting takes the read side without
-    /// doing anything else before; one that does not yet count costs a thread that would soon have been needed.
-    fn recruit<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, side: &mut ReadSide) {
-        if self.waiting.load(Ordering::Relaxed) > 0 || side.threads >= self.service.config.threads {
-            return;
-        }
-        let name = format!("nbd-{}.{}", self.control.id, side.threads);
-        match thread::Builder::new().name(name).spawn_scoped(scope, || self.work(scope)) {
-            Ok(_) => side.threads += 1,
-            // This thread reads on when it has answered.
-            Err(e) => log::warn!("client {}: cannot start a thread: {e}", self.control.id),
-        }
-    }
-
-    fn reply(&self, cookie: u64, result: Result<Option<Buffer>, Errno>) {
-        count(&self.service.counters.requests, 1);
-        count(&self.service.counters.errors, usize::from(result.is_err()));
-        let (payload, error) = result.map_or_else(|errno| (None, Some(errno)), |payload| (payload, None));
-        let header = simple_reply(cookie, error);
-        let guard = lock(&self.write_side);
-        let sent = write_all(&self.control.socket, &header, payload.as_deref().unwrap_or_default());
-        drop(guard);
-        if let Err(e) = sent {
-            // A reply may have gone out in part, so no other may follow.
-            log::debug!("client {}: cannot send a reply: {e}", self.control.id);
-            self.control.cut_off();
-        }
+    /// Hands a request to the device, or answers it.
+    fn start(&self, mut job: Job) {
+        let Ok(command) = job.command else { return job.refuse() };
+        let device = &*self.service.device;
+        let request = match command {
+            Command::Read { offset, .. } => block_device::Request::Read { offset },
+            Command::Write { offset, fua, .. } => {
+                block_device::Request::Write { offset, data: job.take_data(), fua }
+            }
+            Command::Zero { offset, length, flags } => {
+                block_device::Request::Zero { offset, len: length.into(), flags: zero_flags(flags) }
+            }
+            Command::Flush => block_device::Request::Flush,
+            Command::Nothing | Command::Disconnect => return job.succeed(),
+        };
+        device.submit(request, Box::new(job));
     }
 }
 
-/// Sends both parts, in one system call if the socket takes them.
-fn write_all(mut socket: &Socket, header: &[u8], payload: &[u8]) -> io::Result<()> {
-    let mut parts = &mut [IoSlice::new(header), IoSlice::new(payload)][..];
-    let mut left = header.len() + payload.len();
-    while left > 0 {
-        match socket.write_vectored(parts) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(sent) => {
-                left -= sent;
-                IoSlice::advance_slices(&mut parts, sent);
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+fn zero_flags(flags: CommandFlags) -> block_device::ZeroFlags {
+    block_device::ZeroFlags {
+        fua: flags.contains(CommandFlags::FUA),
+        no_hole: flags.contains(CommandFlags::NO_HOLE),
+        fast: flags.contains(CommandFlags::FAST_ZERO),
     }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use block_device::{BlockDevice, MemoryDevice};
-use common::{Client, Running};
+use common::{Client, Running, threaded};
 use nbd_frontend::{Config, ExportInfo, Server, bind_tcp};
 
 const ACK: u32 = 1;
@@ -142,7 +142,7 @@ fn further_clients_wait_until_one_has_gone() {
 fn an_adopted_client_is_served_to_its_end() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let info = ExportInfo::default();
-    let mut server = Server::new(Arc::new(MemoryDevice::new(512)), &info, Config::default()).unwrap();
+    let mut server = Server::new(threaded(&Arc::new(MemoryDevice::new(512))), &info, Config::default()).unwrap();
     server.adopt(theirs);
     let thread = std::thread::Builder::new().spawn(|| server.run().unwrap()).unwrap();
     let mut client = Client::new(ours);
@@ -160,7 +160,7 @@ fn another_implementation_agrees() {
 
     let disk = Arc::new(MemoryDevice::new(1 << 20));
     let info = ExportInfo { name: "disk".into(), ..ExportInfo::default() };
-    let mut server = Server::new(Arc::clone(&disk), &info, Config::default()).unwrap();
+    let mut server = Server::new(threaded(&disk), &info, Config::default()).unwrap();
     let listeners = bind_tcp("127.0.0.1", 0).unwrap();
     let address = listeners[0].tcp_addr().unwrap();
     listeners.into_iter().for_each(|listener| server.listen(listener));

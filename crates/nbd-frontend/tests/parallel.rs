@@ -51,7 +51,7 @@ fn cookies_need_not_be_unique() {
 }
 
 #[test]
-fn no_more_threads_than_configured_call_the_device() {
+fn no_more_requests_than_configured_are_in_flight() {
     let gate = Gate::new();
     let (busy, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let (door, peak) = (Arc::clone(&gate), Arc::clone(&most));
@@ -61,7 +61,7 @@ fn no_more_threads_than_configured_call_the_device() {
         busy.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     });
-    let server = with(&device, Config { threads: 3, ..Config::default() });
+    let server = with(&device, Config { requests: 3, ..Config::default() });
     let mut client = server.client();
     for cookie in 0..20 {
         client.request(READ, 0, cookie, 0, 512);
@@ -89,7 +89,7 @@ fn payloads_in_flight_are_bounded() {
         held.fetch_sub(length, Ordering::SeqCst);
         Ok(())
     });
-    let server = with(&device, Config { threads: 64, memory: BUDGET, ..Config::default() });
+    let server = with(&device, Config { requests: 64, memory: BUDGET, ..Config::default() });
     let mut client = server.client();
     let data = [header(WRITE, 0, 7, 0, PAYLOAD), vec![5; PAYLOAD]].concat().repeat(64);
 

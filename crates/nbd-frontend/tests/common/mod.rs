@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use block_device::{BlockDevice, Capabilities, MemoryDevice, Result, ZeroFlags};
+use block_device::{BlockDevice, Capabilities, MemoryDevice, Result, Threaded, ZeroFlags};
 use bytes::Bytes;
 use nbd_frontend::{Config, ExportInfo, Outcome, Server, ShutdownHandle, bind_unix};
 use tempfile::TempDir;
@@ -30,6 +30,11 @@ pub const EINVAL: u32 = 22;
 pub const ENOSPC: u32 = 28;
 pub const ENOTSUP: u32 = 95;
 
+/// A device that is called for as many requests at a time as a test needs.
+pub fn threaded<D: BlockDevice + 'static>(device: &Arc<D>) -> Arc<Threaded<D>> {
+    Arc::new(Threaded::start(Arc::clone(device), 64).unwrap())
+}
+
 /// A server on a unix socket, in a thread of its own.
 pub struct Running {
     pub handle: ShutdownHandle,
@@ -44,7 +49,7 @@ impl Running {
 
     pub fn with<D: BlockDevice + 'static>(device: &Arc<D>, info: &ExportInfo, config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Server::new(Arc::clone(device), info, config).unwrap();
+        let mut server = Server::new(threaded(device), info, config).unwrap();
         server.listen(bind_unix(dir.path().join("sock")).unwrap());
         let handle = server.handle();
         let run = || server.run().unwrap();

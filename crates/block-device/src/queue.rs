@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Requests that nobody waits for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{Capabilities, Result, ZeroFlags};
+
+/// A disk that takes requests and tells later how they ended: for servers that don't spend a thread on each request.
+pub trait QueuedDevice: Send + Sync {
+    /// As [`BlockDevice::size`](crate::BlockDevice::size).
+    fn size(&self) -> u64;
+
+    /// As [`BlockDevice::capabilities`](crate::BlockDevice::capabilities).
+    fn capabilities(&self) -> Capabilities;
+
+    /// Takes a request, and returns without waiting for it. `completion` is called once, from any thread, also from
+    /// within this call; requests may end in any order.
+    fn submit(&self, request: Request, completion: Box<dyn Completion>);
+}
+
+/// What can be asked of a disk. Offsets and lengths are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Fill the completion's [buffer](Completion::buffer) from `offset`.
+    Read {
+        /// Where on the disk.
+        offset: u64,
+    },
+    /// As [`BlockDevice::write`](crate::BlockDevice::write); no clone of `data` outlives the completion's call.
+    Write {
+        /// Where on the disk.
+        offset: u64,
+        /// What.
+        data: Bytes,
+        /// On stable storage before the completion.
+        fua: bool,
+    },
+    /// As [`BlockDevice::zero`](crate::BlockDevice::zero).
+    Zero {
+        /// Where on the disk.
+        offset: u64,
+        /// How much.
+        len: u64,
+        /// How.
+        flags: ZeroFlags,
+    },
+    /// As [`BlockDevice::flush`](crate::BlockDevice::flush): it covers what was completed before it was submitted.
+    Flush,
+}
+
+/// Who is told of the end of a request, and lends the memory for a read.
+pub trait Completion: Send {
+    /// Where a read's data goes; its length is that of the request. Always the same memory.
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut []
+    }
+
+    /// The request has ended. It should not block: the thread that calls it has other requests to attend to. What can
+    /// be done for several completions at once is left to the end of the batch.
+    fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch);
+}
+
+/// Completions that are told one after another. What they have [left to its end](Batch::at_end) is done when it is
+/// dropped.
+#[derive(Default)]
+pub struct Batch {
+    ends: Vec<Arc<dyn BatchEnd>>,
+}
+
+/// What is done at the end of a batch of completions.
+pub trait BatchEnd: Send + Sync {
+    /// All completions of the batch have been told.
+    fn batch_ended(self: Arc<Self>);
+}
+
+impl Batch {
+    /// Calls `end` once all completions are told; once, however often it is asked for.
+    pub fn at_end<T: BatchEnd + 'static>(&mut self, end: &Arc<T>) {
+        let is_there = self.ends.iter().any(|known| Arc::as_ptr(known).cast::<()>() == Arc::as_ptr(end).cast());
+        if !is_there {
+            self.ends.push(Arc::clone(end) as Arc<dyn BatchEnd>);
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.ends.drain(..).for_each(BatchEnd::batch_ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl BatchEnd for Count {
+        fn batch_ended(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn each_end_comes_once_and_last() {
+        let (one, other) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let mut batch = Batch::default();
+        for end in [&one, &other, &one] {
+            batch.at_end(end);
+        }
+        assert_eq!((one.0.load(SeqCst), other.0.load(SeqCst)), (0, 0));
+        drop(batch);
+        assert_eq!((one.0.load(SeqCst), other.0.load(SeqCst)), (1, 1));
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A request on its way through the device.
+
+use std::mem;
+use std::sync::Arc;
+
+use block_device::{Batch, Completion};
+use bytes::Bytes;
+use nbd_wire::{Command, Errno, Request};
+
+use super::replies::Replies;
+use crate::export::wire_errno;
+use crate::pool::Buffer;
+
+/// A request that has been read. It is answered in any case: if it is dropped, by an error.
+pub(super) struct Job {
+    pub(super) request: Request,
+    pub(super) command: Result<Command, Errno>,
+    /// What is to be written, or room for what is to be read.
+    buffer: Option<Buffer>,
+    replies: Arc<Replies>,
+    is_answered: bool,
+}
+
+impl Job {
+    /// Counts as in flight from now on.
+    pub(super) fn new(
+        request: Request,
+        command: Result<Command, Errno>,
+        buffer: Option<Buffer>,
+        replies: &Arc<Replies>,
+    ) -> Self {
+        replies.started();
+        Self { request, command, buffer, replies: Arc::clone(replies), is_answered: false }
+    }
+
+    pub(super) fn take_data(&mut self) -> Bytes {
+        self.buffer.take().map(Bytes::from_owner).unwrap_or_default()
+    }
+
+    /// Answers what was found to be wrong with it.
+    pub(super) fn refuse(mut self) {
+        if let Err(errno) = self.command {
+            let Request { offset, length, flags, .. } = self.request;
+            let (id, name, flags) = (self.replies.id(), self.request.name(), flags.bits());
+            log::debug!("client {id}: refused {name} of {length} bytes at {offset}, flags {flags:#x}: {errno}");
+            self.answer(Err(errno));
+        }
+        self.replies.send();
+    }
+
+    /// Answers what needs no device.
+    pub(super) fn succeed(mut self) {
+        self.answer(Ok(None));
+        self.replies.send();
+    }
+
+    fn answer(&mut self, result: Result<Option<Buffer>, Errno>) {
+        self.is_answered = true;
+        self.replies.push(self.request.cookie, result);
+    }
+
+    /// The device's fault.
+    fn fail(&mut self, errno: Errno, why: &dyn std::fmt::Display) {
+        let Request { offset, length, .. } = self.request;
+        let (id, name) = (self.replies.id(), self.request.name());
+        // That a fast zero is not possible is an answer, not a failure.
+        let level = if errno == Errno::NotSup { log::Level::Debug } else { log::Level::Error };
+        log::log!(level, "client {id}: {name} of {length} bytes at {offset}: {errno}: {why}");
+        self.answer(Err(errno));
+    }
+}
+
+impl Completion for Job {
+    fn buffer(&mut self) -> &mut [u8] {
+        self.buffer.as_deref_mut().unwrap_or_default()
+    }
+
+    fn complete(mut self: Box<Self>, result: block_device::Result<()>, batch: &mut Batch) {
+        batch.at_end(&self.replies);
+        match (result, self.command) {
+            (Ok(()), Ok(command)) => {
+                let payload = mem::take(&mut self.buffer);
+                self.replies.count_bytes(command);
+                self.answer(Ok(payload));
+            }
+            (Err(error), Ok(command)) => self.fail(wire_errno(error.errno(), command), &error),
+            (_, Err(errno)) => self.answer(Err(errno)),
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.fail(Errno::Io, &"bug: the device has dropped the request");
+            self.replies.send();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The write side of a session.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use block_device::BatchEnd;
+use nbd_wire::{Command, Errno, SIMPLE_REPLY_LEN, simple_reply};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+
+use crate::lock;
+use crate::pool::Buffer;
+use crate::registry::Control;
+use crate::stats::{Counters, count};
+
+/// How many replies go out with one system call: with a payload each, half as many parts as the system takes.
+const BATCH: usize = 512;
+
+/// Replies in line, and who sends them.
+pub(crate) struct Replies {
+    control: Arc<Control>,
+    counters: Arc<Counters>,
+    /// How many requests may be in flight.
+    limit: usize,
+    state: Mutex<State>,
+    /// For the thread that reads requests: one is no longer in flight.
+    answered: Condvar,
+    /// For the thread that sends the rest: it is its turn, or the end.
+    blocked: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    line: VecDeque<Reply>,
+    sending: Sending,
+    /// Requests that were read and whose replies have not been sent.
+    in_flight: usize,
+    /// The reading thread waits. A notification is a system call, also where nobody listens.
+    is_awaited: bool,
+    has_ended: bool,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Sending {
+    #[default]
+    Nobody,
+    /// Somebody who looks for more afterwards.
+    Somebody,
+    /// The client doesn't take more at once: the thread that may block.
+    Rest,
+}
+
+struct Reply {
+    header: [u8; SIMPLE_REPLY_LEN],
+    payload: Option<Buffer>,
+    /// Bytes that the socket has taken.
+    sent: usize,
+}
+
+impl Reply {
+    fn parts(&self) -> [&[u8]; 2] {
+        let payload = self.payload.as_deref().unwrap_or_default();
+        let of_header = self.sent.min(SIMPLE_REPLY_LEN);
+        [&self.header[of_header..], &payload[self.sent - of_header..]]
+    }
+
+    fn left(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+}
+
+impl Replies {
+    pub(super) fn new(control: &Arc<Control>, counters: &Arc<Counters>, limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            control: Arc::clone(control),
+            counters: Arc::clone(counters),
+            limit: limit.max(1),
+            state: Mutex::default(),
+            answered: Condvar::new(),
+            blocked: Condvar::new(),
+        })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.control.id
+    }
+
+    /// Waits until one more request may be in flight.
+    pub(super) fn wait_for_room(&self) {
+        drop(self.wait_until(|state| state.in_flight < self.limit));
+    }
+
+    fn wait_until(&self, is_so: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let waits = |state: &mut State| {
+            state.is_awaited = !is_so(state);
+            state.is_awaited
+        };
+        self.answered.wait_while(lock(&self.state), waits).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn started(&self) {
+        lock(&self.state).in_flight += 1;
+    }
+
+    pub(super) fn count_bytes(&self, command: Command) {
+        match command {
+            Command::Read { length, .. } => count(&self.counters.bytes_read, length as usize),
+            Command::Write { length, .. } => count(&self.counters.bytes_written, length as usize),
+            _ => {}
+        }
+    }
+
+    /// Puts a reply in line, to be [sent](Self::send) with others.
+    pub(super) fn push(&self, cookie: u64, result: Result<Option<Buffer>, Errno>) {
+        count(&self.counters.requests, 1);
+        count(&self.counters.errors, usize::from(result.is_err()));
+        let header = simple_reply(cookie, result.as_ref().err().copied());
+        let payload = result.ok().flatten();
+        lock(&self.state).line.push_back(Reply { header, payload, sent: 0 });
+    }
+
+    /// Sends what is in line, as far as the client takes it at once. Never blocks.
+    pub(super) fn send(&self) {
+        let mut state = lock(&self.state);
+        while state.sending == Sending::Nobody && !state.line.is_empty() {
+            state.sending = Sending::Somebody;
+            state = self.send_line(state, SendFlags::DONTWAIT);
+        }
+    }
+
+    /// Sends what others could not, until the session has ended.
+    pub(super) fn send_rest(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            let idle = |state: &mut State| state.sending != Sending::Rest && !state.has_ended;
+            state = self.blocked.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
+            if state.sending != Sending::Rest {
+                return;
+            }
+            while !state.line.is_empty() {
+                state = self.send_line(state, SendFlags::empty());
+            }
+            state.sending = Sending::Nobody;
+        }
+    }
+
+    /// Sends the line as it is now. What the socket doesn't take goes back, and is for the thread that may block.
+    fn send_line<'a>(&'a self, mut state: MutexGuard<'a, State>, flags: SendFlags) -> MutexGuard<'a, State> {
+        let mut line = std::mem::take(&mut state.line);
+        let before = line.len();
+        drop(state);
+        let sent = send_all(&self.control, &mut line, flags);
+        if let Err(e) = sent {
+            // A reply may have gone out in part, so no other may follow.
+            log::debug!("client {}: cannot send a reply: {e}", self.control.id);
+            self.control.cut_off();
+            line.clear();
+        }
+        let mut state = lock(&self.state);
+        self.answered(&mut state, before - line.len());
+        if state.sending == Sending::Somebody {
+            state.sending = if line.is_empty() { Sending::Nobody } else { Sending::Rest };
+            if state.sending == Sending::Rest {
+                self.blocked.notify_one();
+            }
+        }
+        line.append(&mut state.line);
+        state.line = line;
+        state
+    }
+
+    fn answered(&self, state: &mut State, n: usize) {
+        state.in_flight -= n;
+        if state.is_awaited {
+            self.answered.notify_one();
+        }
+    }
+
+    /// Waits for all that is in flight, and ends the thread that sends the rest, when the guard is dropped.
+    pub(super) fn end_on_drop(&self) -> impl Drop {
+        End(self)
+    }
+}
+
+struct End<'a>(&'a Replies);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.wait_until(|state| state.in_flight == 0);
+        state.has_ended = true;
+        self.0.blocked.notify_one();
+    }
+}
+
+impl BatchEnd for Replies {
+    fn batch_ended(self: Arc<Self>) {
+        self.send();
+    }
+}
+
+/// Sends replies, and takes what was sent out of the line. What is left would block.
+fn send_all(control: &Control, line: &mut VecDeque<Reply>, flags: SendFlags) -> io::Result<()> {
+    while !line.is_empty() {
+        let parts: Vec<_> = line.iter().take(BATCH).flat_map(Reply::parts).map(IoSlice::new).collect();
+        let flags = flags | SendFlags::NOSIGNAL;
+        match sendmsg(&control.socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
+            Ok(n) => advance(line, n),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn advance(line: &mut VecDeque<Reply>, mut n: usize) {
+    while let Some(first) = line.front_mut() {
+        let left = first.left();
+        if n < left {
+            first.sent += n;
+            return;
+        }
+        n -= left;
+        line.pop_front();
+    }
+}
