@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Taking in answers, and what they can be instead of what was hoped for.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -52,29 +56,51 @@ async fn next_data(body: &mut Incoming) -> Exchanged<Option<Bytes>> {
     Ok(None)
 }
 
-/// Takes in exactly `len` bytes, piece by piece.
-pub(crate) async fn receive(
-    head: &Parts,
-    mut body: Incoming,
-    len: u64,
-    mut take: impl FnMut(Bytes),
-) -> Exchanged<()> {
+/// Checks the length that was announced, if one was. Whether it was.
+fn is_announced(head: &Parts, len: u64) -> Exchanged<bool> {
     let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if let Some(announced) = announced.filter(|announced| *announced != len.to_string()) {
-        return Err(Failure::Nonsense(format!("Content-Length: {announced}, expected {len}")));
+    match announced {
+        Some(announced) if announced != len.to_string() => {
+            Err(Failure::Nonsense(format!("Content-Length: {announced}, expected {len}")))
+        }
+        other => Ok(other.is_some()),
     }
-    let mut left = len;
-    while let Some(data) = next_data(&mut body).await? {
-        let Some(still_left) = left.checked_sub(data.len() as u64) else {
-            return Err(Failure::Nonsense(format!("more than the {len} bytes asked for")));
+}
+
+/// Takes in exactly `len` bytes, piece by piece.
+pub(crate) async fn receive(head: &Parts, body: Incoming, len: u64) -> Exchanged<Vec<Bytes>> {
+    is_announced(head, len)?;
+    take_in(body, len, false).await
+}
+
+/// Takes of `len` bytes what hyper has read ahead. The rest is to come straight from the connection; there is none where
+/// the length was not announced, or hyper had all.
+pub(crate) async fn receive_start(head: &Parts, body: Incoming, len: u64) -> Exchanged<Vec<Bytes>> {
+    let stops = is_announced(head, len)?;
+    take_in(body, len, stops).await
+}
+
+/// Takes in `len` bytes or, if it `stops`, what is there of them. Nobody reads from the connection between that and the
+/// return, so what isn't there by then stays in it.
+async fn take_in(mut body: Incoming, len: u64, stops: bool) -> Exchanged<Vec<Bytes>> {
+    let (mut pieces, mut left) = (Vec::new(), len);
+    loop {
+        let mut next = pin!(next_data(&mut body));
+        let data = match poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
+            Poll::Pending if stops && left > 0 => return Ok(pieces),
+            Poll::Pending => next.await?,
+            Poll::Ready(data) => data?,
         };
-        left = still_left;
-        take(data);
+        let Some(data) = data else { break };
+        left = left
+            .checked_sub(data.len() as u64)
+            .ok_or_else(|| Failure::Nonsense(format!("more than the {len} bytes asked for")))?;
+        pieces.push(data);
     }
-    if left > 0 {
-        return Err(Failure::Nonsense(format!("{} bytes instead of {len}", len - left)));
+    match left {
+        0 => Ok(pieces),
+        _ => Err(Failure::Nonsense(format!("{} bytes instead of {len}", len - left))),
     }
-    Ok(())
 }
 
 /// The whole body, of at most `limit` bytes.
@@ -109,10 +135,14 @@ pub(crate) async fn discard(mut body: Incoming) -> Exchanged<()> {
     Ok(())
 }
 
+/// Whether the server announced to close the connection after this answer.
+pub(crate) fn closes(headers: &HeaderMap) -> bool {
+    headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
 /// The server's refusal with its words, as far as they come: the connection may break off.
 pub(crate) async fn refused(head: &Parts, mut body: Incoming) -> Failure {
-    let closes =
-        head.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    let closes = closes(&head.headers);
     let mut text = Vec::new();
     while let Ok(Some(data)) = next_data(&mut body).await {
         let room = ERROR_TEXT_LIMIT - text.len();

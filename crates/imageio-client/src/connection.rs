@@ -14,8 +14,8 @@ use hyper::http::response::Parts;
 use hyper::{HeaderMap, StatusCode};
 
 use crate::answer::{
-    Exchanged, Failure, accepted, collected, content_range, discard, receive, refused, unsent_or_lost,
-    with_source,
+    Exchanged, Failure, accepted, closes, collected, content_range, discard, receive, receive_start, refused,
+    unsent_or_lost, with_source,
 };
 use crate::body::RequestBody;
 use crate::capabilities::Capabilities;
@@ -138,8 +138,31 @@ impl Connection {
         if len == 0 {
             return Ok(());
         }
+        let operation = Operation::Read { offset, len };
+        let patience = self.patience(operation);
         let mut room = Room::new(bufs);
-        self.get_range(offset, len, |data| room.put(&data))
+        let start = async |head: &Parts, body| match head.status {
+            StatusCode::PARTIAL_CONTENT => receive_start(head, body, len).await,
+            _ => Err(refused(head, body).await),
+        };
+        let rest = |open: &mut Open, start: Answer<Vec<Bytes>>| {
+            for data in &start.body {
+                room.put(data);
+            }
+            open.receive_rest(&start.headers, &mut room, patience).map(|()| start.headers)
+        };
+        let headers = self.run_and(operation, RequestBody::empty(), start, rest)?;
+        let Some(told) = content_range(&headers) else {
+            // The length is right; a proxy may drop this header.
+            return Ok(());
+        };
+        let asked = operation.range().unwrap_or_default();
+        let is_right = told.strip_prefix("bytes ").and_then(|range| range.strip_prefix(&*asked));
+        if is_right.is_some_and(|rest| rest.starts_with('/')) {
+            return Ok(());
+        }
+        let reason = format!("Content-Range: {told}");
+        Err(self.nonsense(operation, &reason))
     }
 
     /// The size of the transfer in bytes, or `None` where the server doesn't tell.
@@ -150,7 +173,7 @@ impl Connection {
         // An empty disk has no first byte; its 416 tells the size too.
         let answer =
             self.run(Operation::Size, RequestBody::empty(), async |head, body| match head.status {
-                StatusCode::PARTIAL_CONTENT => receive(head, body, 1, drop).await,
+                StatusCode::PARTIAL_CONTENT => receive(head, body, 1).await.map(drop),
                 StatusCode::RANGE_NOT_SATISFIABLE => discard(body).await,
                 _ => Err(refused(head, body).await),
             })?;
@@ -205,25 +228,6 @@ impl Connection {
         extents::parse(&answer.body).map_err(|reason| self.nonsense(operation, &reason))
     }
 
-    fn get_range(&mut self, offset: u64, len: u64, take: impl FnMut(Bytes)) -> Result<()> {
-        let operation = Operation::Read { offset, len };
-        let answer = self.run(operation, RequestBody::empty(), async |head, body| match head.status {
-            StatusCode::PARTIAL_CONTENT => receive(head, body, len, take).await,
-            _ => Err(refused(head, body).await),
-        })?;
-        let Some(told) = content_range(&answer.headers) else {
-            // The length is right; a proxy may drop this header.
-            return Ok(());
-        };
-        let asked = operation.range().unwrap_or_default();
-        let is_right = told.strip_prefix("bytes ").and_then(|range| range.strip_prefix(&*asked));
-        if is_right.is_some_and(|rest| rest.starts_with('/')) {
-            return Ok(());
-        }
-        let reason = format!("Content-Range: {told}");
-        Err(self.nonsense(operation, &reason))
-    }
-
     fn put(&mut self, offset: u64, body: RequestBody, flush: Flush) -> Result<()> {
         if body.len() == 0 {
             return Ok(());
@@ -266,13 +270,25 @@ impl Connection {
         })
     }
 
-    /// Sends a request, takes in the answer with `take_in`, and decides whether the connection can go on.
+    /// Sends a request, and takes in the answer with `take_in`.
     fn run<T>(
         &mut self,
         operation: Operation,
         body: RequestBody,
         take_in: impl AsyncFnOnce(&Parts, Incoming) -> Exchanged<T>,
     ) -> Result<Answer<T>> {
+        self.run_and(operation, body, take_in, |_, answer| Ok(answer))
+    }
+
+    /// Sends a request, takes in the answer with `take_in` and what is left of it with `finish`, and decides whether the
+    /// connection can go on.
+    fn run_and<T, U>(
+        &mut self,
+        operation: Operation,
+        body: RequestBody,
+        take_in: impl AsyncFnOnce(&Parts, Incoming) -> Exchanged<T>,
+        finish: impl FnOnce(&mut Open, Answer<T>) -> Exchanged<U>,
+    ) -> Result<U> {
         // Taken out: an early return closes the connection.
         let Some(mut open) = self.open.take() else {
             return Err(lost(&operation, "it was closed before", true));
@@ -295,6 +311,7 @@ impl Connection {
         };
         let result =
             open.driver.block_on(exchange, patience).unwrap_or_else(|stalled| Err(Failure::Stalled(stalled)));
+        let result = result.and_then(|answer| finish(&mut open, answer));
         let result = match result {
             Ok(_) if !is_sent() => Err(Failure::Nonsense("it came before the whole request was sent".into())),
             other => other,
@@ -347,6 +364,29 @@ impl Connection {
 }
 
 impl Open {
+    /// Takes in what is left of an answer straight from the stream, as hyper would copy it twice.
+    fn receive_rest(
+        &mut self,
+        headers: &HeaderMap,
+        room: &mut Room<'_, '_>,
+        patience: Duration,
+    ) -> Exchanged<()> {
+        if room.free().is_none() {
+            return Ok(());
+        }
+        let Some((mut stream, ahead)) = self.driver.detach() else {
+            return Err(Failure::Stalled(Stalled::Closed));
+        };
+        if !room.put(&ahead) {
+            return Err(Failure::Nonsense("more than was asked for".into()));
+        }
+        self.driver.fill(&mut stream, room, patience).map_err(Failure::Stalled)?;
+        if !closes(headers) {
+            self.sender = self.driver.attach(stream).map_err(Failure::Http)?;
+        }
+        Ok(())
+    }
+
     /// Waits until hyper has put the exchange behind it. It fails where the server closes.
     fn is_ready(&mut self, patience: impl Fn() -> Duration) -> bool {
         matches!(self.driver.block_on(self.sender.ready(), patience), Ok(Ok(())))

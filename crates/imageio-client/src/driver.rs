@@ -13,17 +13,19 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{self, SendRequest};
+use bytes::Bytes;
+use hyper::client::conn::http1::{self, Parts, SendRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::body::RequestBody;
+use crate::room::Room;
 use crate::stream::{Readiness, Stream};
 
 type HyperConnection = http1::Connection<Stream, RequestBody>;
 
 /// hyper's half that does the I/O, and the socket it waits on.
 pub(crate) struct Driver {
-    connection: Option<Pin<Box<HyperConnection>>>,
+    connection: Option<Box<HyperConnection>>,
     readiness: Arc<Readiness>,
     woken: Arc<Woken>,
 }
@@ -52,14 +54,43 @@ impl Driver {
     /// HTTP/1.1 over `stream`.
     pub(crate) fn handshake(stream: Stream) -> hyper::Result<(Self, SendRequest<RequestBody>)> {
         let readiness = stream.readiness();
-        // hyper's handshake does no I/O: its future is ready at once.
-        let mut handshake = pin!(http1::handshake(stream));
-        let mut cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(result) = handshake.as_mut().poll(&mut cx) else {
-            unreachable!("hyper's HTTP/1 client handshake sends nothing");
-        };
-        let (sender, connection) = result?;
-        Ok((Self { connection: Some(Box::pin(connection)), readiness, woken: Arc::default() }, sender))
+        let (connection, sender) = shake_hands(stream)?;
+        Ok((Self { connection: Some(connection), readiness, woken: Arc::default() }, sender))
+    }
+
+    /// Takes the stream out of hyper's hands, in the middle of an answer, with what hyper has read ahead.
+    pub(crate) fn detach(&mut self) -> Option<(Stream, Bytes)> {
+        let Parts { io, read_buf, .. } = self.connection.take()?.into_parts();
+        Some((io, read_buf))
+    }
+
+    /// Gives the stream back to hyper, between an answer and the next request.
+    pub(crate) fn attach(&mut self, stream: Stream) -> hyper::Result<SendRequest<RequestBody>> {
+        let (connection, sender) = shake_hands(stream)?;
+        self.connection = Some(connection);
+        Ok(sender)
+    }
+
+    /// Fills `room` from a stream that is out of hyper's hands, as long as bytes come at least every `patience`.
+    pub(crate) fn fill(
+        &self,
+        stream: &mut Stream,
+        room: &mut Room<'_, '_>,
+        patience: Duration,
+    ) -> Result<(), Stalled> {
+        let mut last_progress = Instant::now();
+        while let Some(free) = room.free() {
+            match stream.read(free) {
+                Ok(0) => return Err(Stalled::Closed),
+                Ok(n) => {
+                    room.advance(n);
+                    last_progress = Instant::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(last_progress + patience)?,
+                Err(error) => return Err(Stalled::Io(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Runs `future` to its end, doing the connection's I/O, as long as bytes move at least every
@@ -73,6 +104,8 @@ impl Driver {
         let waker = Waker::from(Arc::clone(&self.woken));
         let mut cx = Context::from_waker(&waker);
         let mut last_progress = Instant::now();
+        // The server may have closed meanwhile: better known before anything is sent.
+        self.readiness.may_read.store(true, Relaxed);
         loop {
             self.woken.0.store(false, Relaxed);
             self.readiness.want_read.store(false, Relaxed);
@@ -82,7 +115,7 @@ impl Driver {
             }
             let Some(connection) = &mut self.connection else { return Err(Stalled::Closed) };
             // The end of the connection is reported by the futures that wait for it: look there once more.
-            if connection.as_mut().poll(&mut cx).is_ready() {
+            if Pin::new(&mut **connection).poll(&mut cx).is_ready() {
                 self.connection = None;
                 continue;
             }
@@ -106,11 +139,18 @@ impl Driver {
                 return Err(Stalled::Timeout);
             }
             let timeout = Timespec::try_from(left).ok();
-            match poll(&mut [PollFd::new(&self.readiness.socket, events)], timeout.as_ref()) {
+            let mut fds = [PollFd::new(&self.readiness.socket, events)];
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
                 // A hang-up while nothing is waited for, as after sending broke: it would be reported for ever.
                 Ok(_) if events.is_empty() => return Err(Stalled::Closed),
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    // Errors and hang-ups are told by reading, too.
+                    if fds[0].revents() != PollFlags::OUT {
+                        self.readiness.may_read.store(true, Relaxed);
+                    }
+                    return Ok(());
+                }
                 Err(error) => return Err(Stalled::Io(error.into())),
             }
         }
@@ -126,6 +166,16 @@ impl Driver {
         let error = self.readiness.send_error.lock().unwrap_or_else(PoisonError::into_inner);
         error.as_ref().map(ToString::to_string)
     }
+}
+
+/// hyper's handshake, which does no I/O: its future is ready at once.
+fn shake_hands(stream: Stream) -> hyper::Result<(Box<HyperConnection>, SendRequest<RequestBody>)> {
+    let mut handshake = pin!(http1::handshake(stream));
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(result) = handshake.as_mut().poll(&mut cx) else {
+        unreachable!("hyper's HTTP/1 client handshake sends nothing");
+    };
+    result.map(|(sender, connection)| (Box::new(connection), sender))
 }
 
 impl Drop for Driver {

@@ -13,20 +13,30 @@ impl<'a, 'b> Room<'a, 'b> {
         Self { bufs, filled: 0 }
     }
 
-    /// Puts data there, as far as there is room.
-    pub(crate) fn put(&mut self, mut data: &[u8]) {
-        while !data.is_empty() && !self.bufs.is_empty() {
-            let free = &mut self.bufs[0][self.filled..];
+    /// Puts data there, as far as there is room. False if some is left over.
+    pub(crate) fn put(&mut self, mut data: &[u8]) -> bool {
+        while !data.is_empty()
+            && let Some(free) = self.free()
+        {
             let (now, later) = data.split_at(data.len().min(free.len()));
             free[..now.len()].copy_from_slice(now);
-            self.advance(now.len());
+            let n = now.len();
+            self.advance(n);
             data = later;
         }
+        data.is_empty()
     }
 
-    fn advance(&mut self, n: usize) {
+    /// What comes next, unless all is filled.
+    pub(crate) fn free(&mut self) -> Option<&mut [u8]> {
+        self.advance(0);
+        self.bufs.first_mut().map(|first| &mut first[self.filled..])
+    }
+
+    /// So much of what is [free](Self::free) has been filled.
+    pub(crate) fn advance(&mut self, n: usize) {
         self.filled += n;
-        if self.filled == self.bufs[0].len() {
+        while self.bufs.first().is_some_and(|first| first.len() == self.filled) {
             self.bufs = &mut std::mem::take(&mut self.bufs)[1..];
             self.filled = 0;
         }
@@ -42,7 +52,9 @@ mod tests {
         let (mut a, mut b, mut c) = ([0; 3], [0; 0], [0; 5]);
         let mut bufs = [&mut a[..], &mut b[..], &mut c[..]];
         let mut room = Room::new(&mut bufs);
-        [&b"ab"[..], b"", b"cde", b"fghi"].into_iter().for_each(|piece| room.put(piece));
+        let fits = [&b"ab"[..], b"", b"cde", b"fghi"].map(|piece| room.put(piece));
+        assert_eq!(fits, [true, true, true, false]);
+        assert!(room.free().is_none());
         assert_eq!((&a, &c), (b"abc", b"defgh"));
     }
 }

@@ -14,8 +14,8 @@ use hyper::rt::ReadBufCursor;
 use rustls::ClientConnection;
 use socket2::Socket;
 
-/// How much one read of a plain socket takes.
-const READ_CHUNK: usize = 64 << 10;
+/// How much one read of a plain socket takes for hyper: heads and short answers.
+const READ_CHUNK: usize = 8 << 10;
 
 /// How much plaintext rustls takes in before it wants to send: some full records, to send many with one system call.
 const TLS_WRITE_BUFFER: usize = 256 << 10;
@@ -25,6 +25,8 @@ const TLS_WRITE_BUFFER: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Readiness {
     pub(crate) socket: Socket,
+    /// There may be something to read: not so since a read found nothing, until `poll(2)` tells otherwise.
+    pub(crate) may_read: AtomicBool,
     /// A read found nothing.
     pub(crate) want_read: AtomicBool,
     /// A write found no room.
@@ -43,6 +45,7 @@ impl Readiness {
     fn new(socket: Socket) -> Self {
         Self {
             socket,
+            may_read: AtomicBool::new(true),
             want_read: AtomicBool::new(false),
             want_write: AtomicBool::new(false),
             progress: AtomicBool::new(false),
@@ -50,6 +53,16 @@ impl Readiness {
             sent: AtomicU64::new(0),
             send_error: Mutex::new(None),
         }
+    }
+
+    /// One read of the socket, where there may be something.
+    fn read(&self, read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        if !self.may_read.load(Relaxed) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let n = retry(read).inspect_err(|_| self.may_read.store(false, Relaxed))?;
+        self.received(n);
+        Ok(n)
     }
 
     fn received(&self, n: usize) {
@@ -128,6 +141,22 @@ impl Stream {
     pub(crate) fn readiness(&self) -> Arc<Readiness> {
         Arc::clone(&self.readiness)
     }
+
+    /// Reads past hyper, which would copy twice. 0 is the end.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let readiness = &self.readiness;
+        let result = match &mut self.transport {
+            Transport::Plain { .. } => readiness.read(|| (&readiness.socket).read(buf)),
+            Transport::Tls(tls) => read_tls(readiness, &mut tls.session, |plaintext| {
+                let n = plaintext.len().min(buf.len());
+                buf[..n].copy_from_slice(&plaintext[..n]);
+                n
+            }),
+        };
+        let is_blocked = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        readiness.want_read.store(result.as_ref().is_err_and(is_blocked), Relaxed);
+        result
+    }
 }
 
 impl hyper::rt::Read for Stream {
@@ -139,7 +168,12 @@ impl hyper::rt::Read for Stream {
         let this = &mut *self;
         let result = match &mut this.transport {
             Transport::Plain { chunk } => read_plain(&this.readiness, chunk, &mut buf),
-            Transport::Tls(tls) => read_tls(&this.readiness, &mut tls.session, &mut buf),
+            Transport::Tls(tls) => read_tls(&this.readiness, &mut tls.session, |plaintext| {
+                let n = plaintext.len().min(buf.remaining());
+                buf.put_slice(&plaintext[..n]);
+                n
+            })
+            .map(drop),
         };
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -156,33 +190,31 @@ fn read_plain(readiness: &Readiness, chunk: &mut Box<[u8]>, buf: &mut ReadBufCur
         *chunk = vec![0; READ_CHUNK].into_boxed_slice();
     }
     let want = chunk.len().min(buf.remaining());
-    let n = retry(|| (&readiness.socket).read(&mut chunk[..want]))?;
-    readiness.received(n);
+    let n = readiness.read(|| (&readiness.socket).read(&mut chunk[..want]))?;
     buf.put_slice(&chunk[..n]);
     Ok(())
 }
 
+/// Has plaintext taken by `take`, which tells how much it took. 0 is the end.
 fn read_tls(
     readiness: &Readiness,
     tls: &mut ClientConnection,
-    buf: &mut ReadBufCursor<'_>,
-) -> io::Result<()> {
+    mut take: impl FnMut(&[u8]) -> usize,
+) -> io::Result<usize> {
     loop {
         let mut reader = tls.reader();
         match reader.fill_buf() {
             Ok(plaintext) => {
-                let n = plaintext.len().min(buf.remaining());
-                buf.put_slice(&plaintext[..n]);
+                let n = take(plaintext);
                 reader.consume(n);
-                return Ok(());
+                return Ok(n);
             }
-            // Closed without close_notify: hyper knows by the lengths whether the answer was whole.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            // Closed without close_notify: the lengths tell whether the answer was whole.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             Err(_) => {}
         }
-        let n = retry(|| tls.read_tls(&mut &readiness.socket))?;
-        readiness.received(n);
+        readiness.read(|| tls.read_tls(&mut &readiness.socket))?;
         tls.process_new_packets().map_err(io::Error::other)?;
     }
 }
