@@ -15,7 +15,7 @@ use conn_pool::Outcome;
 use crate::error::pool_error;
 
 /// Reads are merged up to so many bytes: nobody gets their part before all have it.
-const LARGEST_READ: u64 = 4 << 20;
+const LARGEST_READ: u64 = 2 << 20;
 
 /// A request for a range of the disk.
 pub(crate) struct Request {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Capabilities, Errno, Error, Result, ZeroFlags};
+use block_device::{BlockDevice, Buffer, Capabilities, Errno, Error, Result, ZeroFlags};
 use bytes::Bytes;
 
 use crate::ffi::{channel, flags};
@@ -44,10 +44,10 @@ impl Client {
             .map_err(|_| Error::new(Errno::Overflow, format!("{size} bytes are too many for nbdkit")))
     }
 
-    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let count = buf.len() as u64;
+    pub(crate) fn read(&self, offset: u64, mut buffer: Box<dyn Buffer>) -> Result<()> {
+        let count = buffer.bytes().len() as u64;
         let request = Request { operation: Operation::Read, offset, count, flags: "" };
-        request.run(|| self.device.read(offset, buf))
+        request.run(|| self.device.read_into(offset, buffer))
     }
 
     pub(crate) fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
@@ -115,9 +115,26 @@ impl std::fmt::Display for Request {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
     use block_device::MemoryDevice;
 
     use super::*;
+
+    /// Shows what it holds when it goes.
+    struct Shown([u8; 4], Sender<[u8; 4]>);
+
+    impl Buffer for Shown {
+        fn bytes(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    impl Drop for Shown {
+        fn drop(&mut self) {
+            self.1.send(self.0).unwrap();
+        }
+    }
 
     #[test]
     fn a_read_only_client_of_a_writable_disk_only_reads() {
@@ -127,9 +144,9 @@ mod tests {
         let error = client.write(0, Bytes::from_static(b"x"), true).unwrap_err();
         assert_eq!(error.errno(), Errno::Perm);
         assert_eq!(error.to_string(), "write of 1 bytes at 0 fua: the disk is read-only");
-        let mut buf = [0; 4];
-        client.read(0, &mut buf).unwrap();
-        assert_eq!(&buf, b"disk");
+        let (shown, read) = channel();
+        client.read(0, Box::new(Shown([0; 4], shown))).unwrap();
+        assert_eq!(&read.recv().unwrap(), b"disk");
         assert_eq!(client.size().unwrap(), 4);
     }
 }

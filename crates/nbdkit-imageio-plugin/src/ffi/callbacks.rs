@@ -165,8 +165,7 @@ pub(super) unsafe extern "C" fn pread(
     // SAFETY: promised by nbdkit.
     let client = unsafe { client(handle) };
     // SAFETY: promised by nbdkit; the buffer belongs to this call until it returns.
-    let buf = unsafe { lend::to_fill(buf, count) };
-    status(|| client.read(offset, buf))
+    status(|| unsafe { lend::lend_to_fill(buf, count, |buffer| client.read(offset, buffer)) })
 }
 
 /// # Safety

@@ -3,9 +3,11 @@
 
 use std::ffi::c_void;
 use std::process::abort;
+use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
+use block_device::Buffer;
 use bytes::Bytes;
 
 use super::channel;
@@ -29,7 +31,7 @@ impl AsRef<[u8]> for Lease {
     }
 }
 
-/// Knows whether the lease is over.
+/// Knows whether what was lent is back.
 struct Token(Arc<()>);
 
 impl Token {
@@ -40,13 +42,13 @@ impl Token {
 }
 
 impl Drop for Token {
-    /// Ends the process if `Bytes` outlived the call, also if that panicked. Whoever still has them may send them after
-    /// nbdkit has put the next request's data there: a disk with wrong data in it, without an error. There is no other
-    /// way to take them back, and waiting for a bug may take for ever.
+    /// Ends the process if what was lent outlived the call, also if that panicked. Whoever still has a write's data may
+    /// send it after nbdkit has put the next request's there: a disk with wrong data in it, without an error. There is
+    /// no other way to take it back, and waiting for a bug may take for ever.
     fn drop(&mut self) {
         if !self.is_returned() {
             channel::error(
-                "bug: a write's data is still in use after its end, and would be overwritten: aborting",
+                "bug: a request's buffer is still in use after its end, and would be overwritten: aborting",
             );
             abort();
         }
@@ -67,20 +69,41 @@ pub(crate) unsafe fn lend<R>(data: *const c_void, len: u32, work: impl FnOnce(By
     work(Bytes::from_owner(lease))
 }
 
-/// nbdkit's buffer that a read fills.
+/// nbdkit's buffer that a read fills, as long as this exists.
+struct Fill {
+    data: *mut u8,
+    len: usize,
+    _token: Arc<()>,
+}
+
+// SAFETY: the memory is this call's alone until it returns; `lend_to_fill` sees to it that this doesn't outlive that.
+unsafe impl Send for Fill {}
+
+impl Buffer for Fill {
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the caller of `lend_to_fill` promised that nobody else uses this memory, and there is one `Fill` of it;
+        // a u8 has no alignment, and any byte is one.
+        unsafe { slice::from_raw_parts_mut(self.data, self.len) }
+    }
+}
+
+/// Lends a buffer of nbdkit's to `work`, which fills it.
 ///
 /// nbdkit's own buffers have been written to: it zeroes them when they are made. Those of a filter in between may not
 /// have been. That is harmless: the memory comes from code that the compiler doesn't see, so it has to take its bytes as
 /// they are, and they are only ever overwritten; zeroing 4 MiB for each read would cost much and change nothing.
 ///
 /// # Safety
-/// If `len` is not 0, `data` is valid for writes of `len` bytes, and nobody else uses them for `'a`.
-pub(crate) unsafe fn to_fill<'a>(data: *mut c_void, len: u32) -> &'a mut [u8] {
-    if len == 0 {
-        return &mut [];
-    }
-    // SAFETY: promised by the caller; a u8 has no alignment, and any byte is one.
-    unsafe { slice::from_raw_parts_mut(data.cast(), len as usize) }
+/// If `len` is not 0, `data` is valid for writes of `len` bytes, and nobody else uses them until this returns.
+pub(crate) unsafe fn lend_to_fill<R>(
+    data: *mut c_void,
+    len: u32,
+    work: impl FnOnce(Box<dyn Buffer>) -> R,
+) -> R {
+    let token = Token(Arc::new(()));
+    // There may be no buffer at all where it has no bytes.
+    let data = if len == 0 { NonNull::dangling().as_ptr() } else { data.cast() };
+    work(Box::new(Fill { data, len: len as usize, _token: Arc::clone(&token.0) }))
 }
 
 #[cfg(test)]
@@ -97,6 +120,18 @@ mod tests {
         assert!(same);
         // SAFETY: no bytes are no memory.
         assert!(unsafe { lend(std::ptr::null(), 0, |bytes| bytes.is_empty()) });
+    }
+
+    #[test]
+    fn what_is_to_be_filled_is_the_buffer_itself() {
+        let mut data = [0u8; 3];
+        // SAFETY: an array of three bytes.
+        unsafe { lend_to_fill(data.as_mut_ptr().cast(), 3, |mut buffer| buffer.bytes().fill(7)) };
+        assert_eq!(data, [7; 3]);
+        // SAFETY: no bytes are no memory.
+        assert!(unsafe {
+            lend_to_fill(std::ptr::null_mut(), 0, |mut buffer| buffer.bytes().is_empty())
+        });
     }
 
     #[test]
