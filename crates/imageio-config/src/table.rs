@@ -80,7 +80,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "max-request",
         value: "BYTES",
-        default: "16M",
+        default: "4M",
         help: "Merge adjacent requests that wait for a connection into one of at most this size, as the server's cost \
                of a request is high. 0: never.",
         set: |parser, value| parse::size(value).map(|value| parser.settings.max_request = value),

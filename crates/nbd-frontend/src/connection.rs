@@ -19,6 +19,9 @@ use crate::{Config, panic_message};
 /// A peer that has vanished without a word is noticed after about this long, and half as long again.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// What a client's socket should take at once, in bytes.
+const SEND_BUFFER: usize = 4 << 20;
+
 /// What all connections of a server share.
 pub(crate) struct Service<'a, D> {
     pub(crate) device: &'a D,
@@ -51,9 +54,13 @@ impl<D: QueuedDevice> Service<'_, D> {
     }
 }
 
-/// Replies leave at once, and dead peers are found out; both for TCP only.
+/// TCP: replies leave at once, and dead peers are found out. Unix: the buffer takes more than one read's reply, as far
+/// as the system allows; TCP finds its own size.
 fn configure(socket: &Socket) {
-    if matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6)) {
+    if matches!(socket.domain(), Ok(Domain::UNIX)) {
+        let set = socket.set_send_buffer_size(SEND_BUFFER);
+        set.unwrap_or_else(|e| log::debug!("cannot configure a unix socket: {e}"));
+    } else {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
         let set = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
         set.unwrap_or_else(|e| log::debug!("cannot configure a TCP socket: {e}"));
