@@ -6,11 +6,11 @@ mod common;
 
 use std::sync::Mutex;
 use std::thread::{self, Scope};
-use std::time::Instant;
 
 use block_device::{BlockDevice, Errno, Result, ZeroFlags};
 use common::{
-    FUA, NO_FUA, PATIENCE, assert_fails_for_good, close_well, read_into, settings, start, within_a_minute,
+    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, read_into, settings, start,
+    within_a_minute,
 };
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 use imageio_device::{Device, Settings};
@@ -51,11 +51,7 @@ impl Held {
         place: usize,
     ) {
         scope.spawn(move || request(&self.device));
-        let deadline = Instant::now() + PATIENCE;
-        while self.device.waiting() < place {
-            assert!(Instant::now() < deadline, "it doesn't wait");
-            thread::yield_now();
-        }
+        await_waiting(&self.device, place);
     }
 
     /// What the server got after the write that was held back: operation, first block, blocks, flush.

@@ -131,6 +131,16 @@ pub fn close_well(server: &FakeServer, device: &Device) {
     assert_eq!(server.log().lost_unflushed(), 0);
 }
 
+/// Waits until so many requests wait for a connection.
+#[track_caller]
+pub fn await_waiting(device: &Device, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while device.waiting() < count {
+        assert!(Instant::now() < deadline, "{} wait instead of {count}", device.waiting());
+        thread::yield_now();
+    }
+}
+
 /// Waits for a failure that comes without a request.
 #[track_caller]
 pub fn await_failure(device: &Device) -> Error {
