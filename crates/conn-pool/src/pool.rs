@@ -5,8 +5,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::request::complete;
 use crate::state::{Hand, Slot, State, Taken, Wants};
-use crate::{Clock, Connection, PoolError, Request};
+use crate::{Clock, Connection, PoolError};
 
 /// A fixed number of connections. Clones are handles to the same pool.
 pub struct Pool<C: Connection> {
@@ -79,7 +80,7 @@ impl<C: Connection> Pool<C> {
     fn refuse(&self, submitted: Vec<C::Request>) {
         for request in submitted {
             let refusal = self.lock().refusal().unwrap_or(PoolError::Closed);
-            request.complete(&Err(refusal));
+            complete(request, &Err(refusal));
         }
     }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests, and carrying out several as one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use oneshot::Sender;
 
 use crate::pool::Guard;
@@ -74,6 +76,13 @@ impl<C: Connection> Followers<C> {
     }
 }
 
+/// Completes a request, whose panic must not keep others from being told.
+pub(crate) fn complete<E>(request: impl Request<E>, outcome: &Outcome<E>) {
+    if catch_unwind(AssertUnwindSafe(|| request.complete(outcome))).is_err() {
+        log::error!("a completion panicked");
+    }
+}
+
 impl<C: Connection> Pool<C> {
     /// Carries out a request as soon as it is this one's turn, together with those that wait and go with it; or waits
     /// while another does so. What the request holds is dropped by the time this returns.
@@ -87,12 +96,14 @@ impl<C: Connection> Pool<C> {
             Hand::Connection(..) => unreachable!("who waits with a request gets a job"),
         };
         let mut guard = self.guard((slot, connection));
-        let outcome = self.carry_out(&mut guard, &mut request);
+        // Also in a panic, the others are told in the right order.
+        let ended = catch_unwind(AssertUnwindSafe(|| self.carry_out(&mut guard, &mut request)));
+        let outcome = ended.as_ref().cloned().unwrap_or(Err(PoolError::Abandoned));
         // First, so that a flush which anyone asks for after the answer finds the connection dirty.
         drop::<Guard<'_, C>>(guard);
-        request.complete(&outcome);
+        complete(request, &outcome);
         followers.tell(&outcome);
-        outcome
+        ended.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// A fatal failure is known to the pool before the connection goes back, so that nobody takes it unaware.

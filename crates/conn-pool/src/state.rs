@@ -209,7 +209,9 @@ impl<C: Connection> State<C> {
 
     fn employ(&mut self, job: Job<C>) {
         let worker = self.idle_workers.pop().expect("a worker is idle whenever a connection is");
-        worker.send(job).unwrap_or_else(|_| unreachable!("a worker ends only after the pool's last connection"));
+        worker
+            .send(job)
+            .unwrap_or_else(|_| unreachable!("a worker ends only after the pool's last connection"));
     }
 
     /// A place among the idle workers; a channel that is closed where there won't be work again.

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use oneshot::Receiver;
 
-use crate::request::Job;
+use crate::request::{Job, complete};
 use crate::state::Next;
 use crate::{Connection, Pool, PoolError, Request};
 
@@ -92,9 +92,7 @@ impl<C: Connection> Pool<C> {
         // First, so that a flush which anyone asks for after the answer finds the connection dirty. What comes next is
         // this thread's already, as it is ready for it.
         let next = self.lock().next(slot, connection, now);
-        if catch_unwind(AssertUnwindSafe(|| request.complete(&outcome))).is_err() {
-            log::error!("a completion panicked");
-        }
+        complete(request, &outcome);
         followers.tell(&outcome);
         next
     }

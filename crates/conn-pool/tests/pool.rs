@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use conn_pool::{Clock, Connection, Keeper, Pool, PoolError};
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded as bounded_channel, unbounded};
+use common::bounded;
+use conn_pool::{Clock, Connection, Failure, Keeper, Pool, PoolError};
+use crossbeam::channel::{Receiver, Sender, bounded as bounded_channel, unbounded};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -66,6 +69,10 @@ impl Counter {
 impl Connection for Counter {
     type Error = String;
     type Request = ();
+
+    fn carry_out(&mut self, (): &mut ()) -> Result<(), Failure<String>> {
+        Ok(())
+    }
 
     fn is_dirty(&self) -> bool {
         self.written.load(SeqCst) > self.flushed.load(SeqCst)
@@ -135,21 +142,6 @@ impl Setup {
 
     fn dirty(&self) -> usize {
         self.counts.iter().filter(|(written, flushed)| written.load(SeqCst) > flushed.load(SeqCst)).count()
-    }
-}
-
-/// Runs a test that would hang if it failed: then it fails.
-fn bounded(test: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = bounded_channel::<()>(0);
-    let thread = thread::Builder::new().spawn(move || {
-        let _done = done;
-        test();
-    });
-    // The sender is dropped at the end of the test, also in a panic.
-    let ended = is_done.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Disconnected);
-    assert!(ended, "it hangs");
-    if let Err(panic) = thread.unwrap().join() {
-        resume_unwind(panic);
     }
 }
 

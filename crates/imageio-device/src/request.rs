@@ -31,10 +31,17 @@ pub(crate) struct Request {
 /// What is to be done there.
 pub(crate) enum Work {
     /// Where the data goes, piece by piece.
-    Read { into: VecDeque<Target> },
+    Read {
+        into: VecDeque<Target>,
+    },
     /// The data, piece by piece.
-    Write { data: VecDeque<Bytes>, fua: bool },
-    Zero { fua: bool },
+    Write {
+        data: VecDeque<Bytes>,
+        fua: bool,
+    },
+    Zero {
+        fua: bool,
+    },
 }
 
 /// Where a part of a read's data goes.
@@ -56,7 +63,8 @@ impl Target {
 impl Request {
     /// One that may become as long as `max_request`. `len` is that of the data.
     pub(crate) fn new(offset: u64, len: u64, work: Work, max_request: u64) -> Self {
-        let limit = if matches!(work, Work::Read { .. }) { max_request.min(LARGEST_READ) } else { max_request };
+        let limit =
+            if matches!(work, Work::Read { .. }) { max_request.min(LARGEST_READ) } else { max_request };
         Self { offset, len, work, limit, completions: Vec::new() }
     }
 
@@ -99,13 +107,15 @@ impl conn_pool::Request<Error> for Request {
     fn complete(self, outcome: &Outcome<Error>) {
         let result = outcome.clone().map_err(pool_error);
         let mut batch = Batch::default();
-        // The data of a write goes here, before anyone is told.
         let mut completions = self.completions;
-        if let Work::Read { into } = self.work {
-            completions.extend(into.into_iter().filter_map(|target| match target {
+        match self.work {
+            Work::Read { into } => completions.extend(into.into_iter().filter_map(|target| match target {
                 Target::Lent(_) => None,
                 Target::Submitted(completion) => Some(completion),
-            }));
+            })),
+            // The data of a write goes before anyone is told.
+            Work::Write { data, .. } => drop(data),
+            Work::Zero { .. } => {}
         }
         for completion in completions {
             completion.complete(result.clone(), &mut batch);
@@ -123,13 +133,26 @@ fn join<T>(pieces: &mut VecDeque<T>, mut more: VecDeque<T>, before: bool) {
 
 #[cfg(test)]
 mod tests {
-    use conn_pool::Request as _;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Sender, channel};
+
+    use block_device::{Errno, Result};
+    use conn_pool::{PoolError, Request as _};
 
     use super::*;
 
     fn write(offset: u64, data: &'static [u8], fua: bool) -> Request {
         let work = Work::Write { data: VecDeque::from([Bytes::from_static(data)]), fua };
         Request::new(offset, data.len() as u64, work, 8)
+    }
+
+    fn zero(offset: u64, fua: bool) -> Request {
+        Request::new(offset, 2, Work::Zero { fua }, 8)
+    }
+
+    fn read(offset: u64, mut memory: Target, max_request: u64) -> Request {
+        let len = memory.bytes().len() as u64;
+        Request::new(offset, len, Work::Read { into: [memory].into() }, max_request)
     }
 
     fn data(request: &Request) -> Vec<u8> {
@@ -139,54 +162,134 @@ mod tests {
         }
     }
 
+    #[track_caller]
+    fn merge(request: &mut Request, other: Request) {
+        assert!(request.goes_with(&other));
+        request.merge(other);
+    }
+
+    /// Memory that a thread lends.
+    struct Memory(Vec<u8>);
+
+    impl Buffer for Memory {
+        fn bytes(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    fn lent(len: usize) -> Target {
+        Target::Lent(Box::new(Memory(vec![0; len])))
+    }
+
+    /// Tells its name, its outcome, and its memory.
+    struct Tell(&'static str, Vec<u8>, Sender<(&'static str, Result<()>, Vec<u8>)>);
+
+    impl Completion for Tell {
+        fn buffer(&mut self) -> &mut [u8] {
+            &mut self.1
+        }
+
+        fn complete(self: Box<Self>, result: Result<()>, _: &mut Batch) {
+            let Self(name, memory, told) = *self;
+            told.send((name, result, memory)).unwrap();
+        }
+    }
+
     #[test]
     fn neighbours_on_either_side_are_taken_in_up_to_the_limit() {
         let mut request = write(10, b"cd", false);
-        request.merge(write(12, b"ef", false)).unwrap();
-        request.merge(write(8, b"ab", false)).unwrap();
+        merge(&mut request, write(12, b"ef", false));
+        merge(&mut request, write(8, b"ab", false));
         assert_eq!((request.offset, request.len, &*data(&request)), (8, 6, &b"abcdef"[..]));
         let mut two = write(5, b"2", false);
-        two.merge(write(4, b"1", false)).unwrap();
-        two.merge(write(6, b"34", true)).unwrap_err();
+        merge(&mut two, write(4, b"1", false));
+        assert!(!two.goes_with(&write(6, b"34", true)));
         let mut before = write(7, b"0", false);
-        before.merge(request.clone()).unwrap();
+        merge(&mut before, request);
         assert_eq!((before.offset, &*data(&before)), (7, &b"0abcdef"[..]));
-        assert_eq!(
-            before.merge(write(14, b"gh", false)),
-            Err(write(14, b"gh", false)),
-            "it would be too long"
-        );
+        assert!(before.goes_with(&write(14, b"g", false)));
+        assert!(!before.goes_with(&write(14, b"gh", false)), "it would be too long");
     }
 
     #[test]
     fn what_differs_stays_apart() {
-        let zero = |offset, fua| Request::new(offset, 2, Work::Zero { fua }, 8);
-        let read = |offset| Request::new(offset, 2, Work::Read, 8);
-        let mut request = write(10, b"cd", false);
-        for other in
-            [write(12, b"e", true), zero(12, false), read(12), write(11, b"x", false), write(13, b"x", false)]
-        {
-            assert_eq!(request.merge(other.clone()), Err(other));
+        let request = write(10, b"cd", false);
+        let touching = [write(12, b"e", true), zero(12, false), read(12, lent(2), 8)];
+        let elsewhere = [write(11, b"x", false), write(13, b"x", false), write(10, b"cd", false)];
+        for other in touching.into_iter().chain(elsewhere) {
+            assert!(!request.goes_with(&other), "{} bytes at {}", other.len, other.offset);
+            assert!(!other.goes_with(&request), "{} bytes at {}", other.len, other.offset);
         }
-        assert_eq!(request, write(10, b"cd", false));
         let mut zeroes = zero(0, true);
-        assert_eq!(zeroes.merge(zero(2, false)), Err(zero(2, false)));
-        zeroes.merge(zero(2, true)).unwrap();
-        let mut reads = read(4);
-        reads.merge(read(2)).unwrap();
-        assert_eq!((zeroes.offset, zeroes.len, reads.offset, reads.len), (0, 4, 2, 4));
+        assert!(!zeroes.goes_with(&zero(2, false)));
+        merge(&mut zeroes, zero(2, true));
+        assert_eq!((zeroes.offset, zeroes.len), (0, 4));
     }
 
     #[test]
-    fn everyone_finds_their_part() {
-        let pieces = [&b"abc"[..], b"", b"defgh", b"i"].map(Bytes::from_static);
-        let data = Data::new(100, pieces.to_vec());
-        for (offset, expected) in
-            [(100, &b"ab"[..]), (102, b"cde"), (103, b"defgh"), (107, b"hi"), (100, b"abcdefghi")]
-        {
-            let mut buf = vec![0; expected.len()];
-            data.copy(offset, &mut buf);
-            assert_eq!(buf, expected);
+    fn reads_are_merged_up_to_a_limit_of_their_own() {
+        let half = || lent(LARGEST_READ as usize / 2);
+        let mut reads = read(0, half(), u64::MAX);
+        merge(&mut reads, read(LARGEST_READ / 2, half(), u64::MAX));
+        assert!(!reads.goes_with(&read(LARGEST_READ, lent(1), u64::MAX)));
+    }
+
+    #[test]
+    fn the_memory_of_reads_is_in_the_order_of_the_disk() {
+        let (tell, told) = channel();
+        let submitted = |name, len| Target::Submitted(Box::new(Tell(name, vec![0; len], tell.clone())));
+        let mut reads = read(4, lent(2), 16);
+        merge(&mut reads, read(6, submitted("last", 3), 16));
+        // These two were merged before.
+        let mut before = read(2, submitted("second", 2), 16);
+        merge(&mut before, read(1, submitted("first", 1), 16));
+        merge(&mut reads, before);
+        assert_eq!((reads.offset, reads.len), (1, 8));
+        if let Work::Read { into } = &mut reads.work {
+            let places = into.iter_mut().flat_map(|target| target.bytes());
+            places.zip(1..).for_each(|(place, byte)| *place = byte);
         }
+        reads.complete(&Ok(()));
+        let told: Vec<_> = told.try_iter().collect();
+        let all =
+            [("first", Ok(()), vec![1]), ("second", Ok(()), vec![2, 3]), ("last", Ok(()), vec![6, 7, 8])];
+        assert_eq!(told, all);
+    }
+
+    #[test]
+    fn all_that_were_merged_are_told_the_outcome() {
+        let (tell, told) = channel();
+        let with = |request: Request, name| request.with(Box::new(Tell(name, Vec::new(), tell.clone())));
+        let mut writes = with(write(0, b"a", false), "one");
+        merge(&mut writes, with(write(1, b"b", false), "other"));
+        writes.complete(&Err(PoolError::Closed));
+        let told: Vec<_> =
+            told.try_iter().map(|(name, result, _)| (name, result.unwrap_err().errno())).collect();
+        assert_eq!(told, [("one", Errno::Shutdown), ("other", Errno::Shutdown)]);
+    }
+
+    #[test]
+    fn the_data_of_a_write_is_gone_when_its_end_is_told() {
+        struct Data {
+            _alive: Arc<()>,
+        }
+        impl AsRef<[u8]> for Data {
+            fn as_ref(&self) -> &[u8] {
+                b"data"
+            }
+        }
+        struct Check(Arc<()>, Sender<bool>);
+        impl Completion for Check {
+            fn complete(mut self: Box<Self>, _: Result<()>, _: &mut Batch) {
+                let is_gone = Arc::get_mut(&mut self.0).is_some();
+                self.1.send(is_gone).unwrap();
+            }
+        }
+        let (tell, told) = channel();
+        let alive = Arc::new(());
+        let work =
+            Work::Write { data: [Bytes::from_owner(Data { _alive: Arc::clone(&alive) })].into(), fua: false };
+        Request::new(0, 4, work, 8).with(Box::new(Check(alive, tell))).complete(&Ok(()));
+        assert_eq!(told.recv(), Ok(true));
     }
 }

@@ -6,10 +6,12 @@ mod common;
 
 use std::sync::Mutex;
 use std::thread::{self, Scope};
-use std::time::Instant;
 
 use block_device::{BlockDevice, Errno, Result, ZeroFlags};
-use common::{FUA, NO_FUA, PATIENCE, assert_fails_for_good, close_well, settings, start, within_a_minute};
+use common::{
+    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, read_into, settings, start,
+    within_a_minute,
+};
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 use imageio_device::{Device, Settings};
 
@@ -49,11 +51,7 @@ impl Held {
         place: usize,
     ) {
         scope.spawn(move || request(&self.device));
-        let deadline = Instant::now() + PATIENCE;
-        while self.device.waiting() < place {
-            assert!(Instant::now() < deadline, "it doesn't wait");
-            thread::yield_now();
-        }
+        await_waiting(&self.device, place);
     }
 
     /// What the server got after the write that was held back: operation, first block, blocks, flush.
@@ -135,9 +133,8 @@ fn each_reader_gets_its_own_part() {
     let read = |offset: usize, len: usize| {
         let contents = &contents;
         move |device: &Device| {
-            let mut buf = vec![0; len];
-            device.read(offset as u64, &mut buf).unwrap();
-            assert!(buf == contents[offset..offset + len], "{len} bytes at {offset}");
+            let data = read_into(device, offset as u64, len).unwrap();
+            assert!(data == contents[offset..offset + len], "{len} bytes at {offset}");
         }
     };
     let reads = [read(10_000, 5_000), read(15_000, 1), read(15_001, 99_999), read(9_999, 1), read(3, 9_996)];
@@ -145,6 +142,15 @@ fn each_reader_gets_its_own_part() {
     let gets: Vec<_> = held.server.log().of(Op::Get).map(|get| (get.offset, get.size)).collect();
     // The first asked for the size.
     assert_eq!(gets, [(0, 1), (3, 114_997)]);
+}
+
+#[test]
+fn a_read_into_borrowed_memory_goes_alone() {
+    let held = Held::new(1 << 20);
+    let read = |block: u64| move |device: &Device| device.read(block * BLOCK, &mut [0; 4096]).unwrap();
+    held.run(&[&read(0), &|device| drop(read_into(device, BLOCK, 4096).unwrap()), &read(2)]);
+    let gets: Vec<_> = held.server.log().of(Op::Get).map(|get| (get.offset, get.size)).collect();
+    assert_eq!(gets[1..], [(0, BLOCK), (BLOCK, BLOCK), (2 * BLOCK, BLOCK)]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A device in the terms of NBD.
 
-use block_device::{QueuedDevice, Errno as DeviceErrno};
+use block_device::{Errno as DeviceErrno, QueuedDevice};
 use nbd_wire::{BlockSize, Command, CommandFlags, Errno, Export, InvalidExport, TransmissionFlags};
 
 /// The longest payload of one request in bytes, whatever the device says: clients may count on this much.
@@ -63,7 +63,9 @@ fn is_fast(command: Command) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use block_device::{Capabilities, MemoryDevice};
+    use std::sync::Arc;
+
+    use block_device::{BlockDevice, Capabilities, MemoryDevice, Threaded};
 
     use super::*;
 
@@ -71,7 +73,8 @@ mod tests {
         let disk = MemoryDevice::new(4096);
         let mut capabilities = disk.capabilities();
         change(&mut capabilities);
-        ExportInfo::default().describe(&disk.with_capabilities(capabilities))
+        let disk = Threaded::start(Arc::new(disk.with_capabilities(capabilities)), 1).unwrap();
+        ExportInfo::default().describe(&disk)
     }
 
     #[test]

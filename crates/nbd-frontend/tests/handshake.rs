@@ -142,7 +142,8 @@ fn further_clients_wait_until_one_has_gone() {
 fn an_adopted_client_is_served_to_its_end() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let info = ExportInfo::default();
-    let mut server = Server::new(threaded(&Arc::new(MemoryDevice::new(512))), &info, Config::default()).unwrap();
+    let mut server =
+        Server::new(threaded(&Arc::new(MemoryDevice::new(512))), &info, Config::default()).unwrap();
     server.adopt(theirs);
     let thread = std::thread::Builder::new().spawn(|| server.run().unwrap()).unwrap();
     let mut client = Client::new(ours);

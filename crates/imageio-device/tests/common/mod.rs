@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Errno, Error, Result, ZeroFlags};
+use block_device::{BlockDevice, Buffer, Errno, Error, Result, ZeroFlags};
 use bytes::Bytes;
 use fake_imageio::{DEFAULT_TICKET, FakeServer, Fault, Gate, Op, What};
 use imageio_client::Timeouts;
@@ -72,6 +72,28 @@ pub fn use_connections(server: &FakeServer, device: &Device, n: usize, byte: u8)
     });
 }
 
+/// Memory that a read fills, which comes back when it is dropped.
+struct Memory(Vec<u8>, mpsc::Sender<Vec<u8>>);
+
+impl Buffer for Memory {
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.1.send(std::mem::take(&mut self.0)).unwrap();
+    }
+}
+
+/// A read that may be merged with others.
+pub fn read_into(device: &Device, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let (give_back, memory) = mpsc::channel();
+    device.read_into(offset, Box::new(Memory(vec![0; len], give_back)))?;
+    Ok(memory.try_recv().unwrap())
+}
+
 /// The text of an error: one line, which keeps the ticket secret.
 #[track_caller]
 pub fn line(error: &(impl Debug + Display)) -> String {
@@ -107,6 +129,16 @@ pub fn close_well(server: &FakeServer, device: &Device) {
     device.close().unwrap();
     assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
     assert_eq!(server.log().lost_unflushed(), 0);
+}
+
+/// Waits until so many requests wait for a connection.
+#[track_caller]
+pub fn await_waiting(device: &Device, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while device.waiting() < count {
+        assert!(Instant::now() < deadline, "{} wait instead of {count}", device.waiting());
+        thread::yield_now();
+    }
 }
 
 /// Waits for a failure that comes without a request.

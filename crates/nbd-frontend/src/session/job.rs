@@ -43,7 +43,9 @@ impl Job {
         if let Err(errno) = self.command {
             let Request { offset, length, flags, .. } = self.request;
             let (id, name, flags) = (self.replies.id(), self.request.name(), flags.bits());
-            log::debug!("client {id}: refused {name} of {length} bytes at {offset}, flags {flags:#x}: {errno}");
+            log::debug!(
+                "client {id}: refused {name} of {length} bytes at {offset}, flags {flags:#x}: {errno}"
+            );
             self.answer(Err(errno));
         }
         self.replies.send();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use block_device::{BlockDevice, Capabilities, MemoryDevice, Result, Threaded, ZeroFlags};
+use block_device::{BlockDevice, Capabilities, MemoryDevice, QueuedDevice, Result, Threaded, ZeroFlags};
 use bytes::Bytes;
 use nbd_frontend::{Config, ExportInfo, Outcome, Server, ShutdownHandle, bind_unix};
 use tempfile::TempDir;
@@ -48,8 +48,12 @@ impl Running {
     }
 
     pub fn with<D: BlockDevice + 'static>(device: &Arc<D>, info: &ExportInfo, config: Config) -> Self {
+        Self::queued(threaded(device), info, config)
+    }
+
+    pub fn queued<D: QueuedDevice + 'static>(device: Arc<D>, info: &ExportInfo, config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Server::new(threaded(device), info, config).unwrap();
+        let mut server = Server::new(device, info, config).unwrap();
         server.listen(bind_unix(dir.path().join("sock")).unwrap());
         let handle = server.handle();
         let run = || server.run().unwrap();
