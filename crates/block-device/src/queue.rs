@@ -78,7 +78,8 @@ pub trait BatchEnd: Send + Sync {
 impl Batch {
     /// Calls `end` once all completions are told; once, however often it is asked for.
     pub fn at_end<T: BatchEnd + 'static>(&mut self, end: &Arc<T>) {
-        let is_there = self.ends.iter().any(|known| Arc::as_ptr(known).cast::<()>() == Arc::as_ptr(end).cast());
+        let is_there =
+            self.ends.iter().any(|known| Arc::as_ptr(known).cast::<()>() == Arc::as_ptr(end).cast());
         if !is_there {
             self.ends.push(Arc::clone(end) as Arc<dyn BatchEnd>);
         }

@@ -86,7 +86,9 @@ impl Driver {
                     room.advance(n);
                     last_progress = Instant::now();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(last_progress + patience)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(last_progress + patience)?;
+                }
                 Err(error) => return Err(Stalled::Io(error)),
             }
         }

@@ -129,9 +129,7 @@ mod tests {
         unsafe { lend_to_fill(data.as_mut_ptr().cast(), 3, |mut buffer| buffer.bytes().fill(7)) };
         assert_eq!(data, [7; 3]);
         // SAFETY: no bytes are no memory.
-        assert!(unsafe {
-            lend_to_fill(std::ptr::null_mut(), 0, |mut buffer| buffer.bytes().is_empty())
-        });
+        assert!(unsafe { lend_to_fill(std::ptr::null_mut(), 0, |mut buffer| buffer.bytes().is_empty()) });
     }
 
     #[test]
