@@ -134,8 +134,7 @@ fn a_request_that_the_device_drops_is_an_error_and_the_session_goes_on() {
     let server = start(|request, completion| match request {
         Request::Read { offset: 512 } | Request::Write { offset: 512, .. } => drop(completion),
         Request::Zero { offset: 512, .. } => {
-            let thread = thread::spawn(move || drop(completion));
-            thread.join().unwrap();
+            thread::scope(|scope| drop(scope.spawn(move || drop(completion))));
         }
         _ => completion.complete(Ok(()), &mut Batch::default()),
     });
@@ -176,8 +175,8 @@ fn requests_may_be_completed_from_anywhere_in_any_order() {
             // The latest first, each in a thread and a batch of its own.
             for completion in mem::take(&mut *submitted.lock().unwrap()).into_iter().rev() {
                 let completion: Box<dyn Completion> = completion;
-                let thread = thread::spawn(move || completion.complete(Ok(()), &mut Batch::default()));
-                thread.join().unwrap();
+                let tell = move || completion.complete(Ok(()), &mut Batch::default());
+                thread::scope(|scope| drop(scope.spawn(tell)));
             }
         }
         _ => submitted.lock().unwrap().push(completion),
