@@ -8,6 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use support::TestResult;
+use support::instructions::COUNTED;
 use support::report::{CONTENDERS, Row, plot, table};
 
 use crate::facts::Facts;
@@ -73,12 +75,26 @@ fn write(options: &Options, report: &Report, facts: &Facts, size: u64) -> Result
         text += "\n";
         text += &table::details(row);
     }
+    match instructions() {
+        Ok(instructions) => text += &instructions,
+        Err(error) => writeln!(io::stderr(), "without instructions: {error}")?,
+    }
     for (name, text) in [("benchmarks.md", text), ("benchmarks.svg", plot::svg(&report.rows))] {
         let file = docs.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         writeln!(io::stderr(), "wrote {}", file.display())?;
     }
     Ok(())
+}
+
+/// How much the innermost loops do, which no test of the whole can tell.
+fn instructions() -> TestResult<String> {
+    let counts = COUNTED.map(|counted| Ok((counted, counted.count()?)));
+    let counts: Vec<_> = counts.into_iter().collect::<TestResult<_>>()?;
+    let table = table::instructions(&counts);
+    Ok(format!(
+        "\n## Instructions\nCounted by callgrind; `tests/instructions.rs` fails if they become many more.\n\n{table}"
+    ))
 }
 
 fn introduction(options: &Options, report: &Report, facts: &Facts, size: u64) -> String {

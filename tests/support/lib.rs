@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod door;
 pub mod http;
 pub mod image;
+pub mod instructions;
 pub mod process;
 pub mod qemu;
 pub mod report;

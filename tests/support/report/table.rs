@@ -2,6 +2,7 @@
 //! Tables in Markdown that can be read as they are, too.
 
 use super::{CLIENT, CONTENDERS, IMAGEIO_NBD, NULL, PLUGIN, PYTHON, Row, Summary, Unit};
+use crate::instructions::Counted;
 
 /// Of all rows: how often the contenders have the Python plugin's throughput, and its CPU.
 #[must_use]
@@ -53,6 +54,16 @@ pub fn details(row: &Row) -> String {
         };
         table.push([vec![contender.to_owned()], line].concat());
     }
+    render(&table)
+}
+
+/// What was counted, and how often.
+#[must_use]
+pub fn instructions(counts: &[(Counted, u64)]) -> String {
+    let mut table = vec![header(&["crate/benchmark", "work", "instructions"])];
+    table.extend(counts.iter().map(|(counted, count)| {
+        vec![format!("{}/{}", counted.package, counted.bench), counted.work.to_owned(), count.to_string()]
+    }));
     render(&table)
 }
 
@@ -121,6 +132,7 @@ fn render(table: &[Vec<String>]) -> String {
 mod tests {
     use super::super::tests::row;
     use super::*;
+    use crate::instructions::COUNTED;
 
     #[test]
     fn the_ratios_are_in_one_line_of_each_row() {
@@ -150,6 +162,14 @@ mod tests {
         assert!(table.lines().next().unwrap().contains("x null"));
         let ours = table.lines().find(|line| line.starts_with("| our plugin")).unwrap();
         assert!(ours.trim_end_matches([' ', '|']).ends_with("2.00"));
+    }
+
+    #[test]
+    fn instructions_are_those_counted_and_not_those_recorded() {
+        let [codec, _] = COUNTED;
+        let table = instructions(&[(codec, 1)]);
+        let line = table.lines().nth(2).unwrap();
+        assert!(line.starts_with("| nbd-wire/codec ") && line.ends_with(" 1 |"), "{line}");
     }
 
     #[test]
