@@ -135,7 +135,13 @@ fn socket(target: &Target) -> PathBuf {
 }
 
 /// The command line of an NBD server: as virt-v2v has it, where it is nbdkit.
-fn server(contender: Contender, bench: &Bench<'_>, target: &Target, pidfile: &Path) -> Result<Command> {
+fn server(
+    contender: Contender,
+    bench: &Bench<'_>,
+    row: RowKind,
+    target: &Target,
+    pidfile: &Path,
+) -> Result<Command> {
     let socket = socket(target);
     let mut options: Vec<&OsStr> = ["--exit-with-parent", "-f"].map(OsStr::new).to_vec();
     options.extend([OsStr::new("-P"), pidfile.as_os_str(), OsStr::new("-U"), socket.as_os_str()]);
@@ -149,6 +155,8 @@ fn server(contender: Contender, bench: &Bench<'_>, target: &Target, pidfile: &Pa
     };
     let mut parameters = target.parameters(door);
     if door != Door::Reference {
+        // So that merging alone has to earn what it does: clients would prefer larger requests.
+        parameters.extend(row.work.has_own_request_size().then(|| "preferred-block-size=4096".to_owned()));
         parameters.extend_from_slice(bench.parameters);
     }
     Ok(door.command(target.dir.path(), &options, &parameters)?)
@@ -169,7 +177,7 @@ fn serve(
             fs::remove_file(left)?;
         }
     }
-    let mut door = Daemon::spawn(&mut server(contender, bench, target, &pidfile)?)?;
+    let mut door = Daemon::spawn(&mut server(contender, bench, row, target, &pidfile)?)?;
     // It is written once clients can connect.
     door.retry(|| fs::metadata(&pidfile))?;
     let uri = format!("nbd+unix:///?socket={}", socket(target).display());

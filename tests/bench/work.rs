@@ -124,6 +124,11 @@ impl Work {
         matches!(self, Self::Upload { .. } | Self::UploadByDefault | Self::Convert)
     }
 
+    /// The size of requests is what the row says, whatever the server would prefer.
+    pub(crate) fn has_own_request_size(self) -> bool {
+        matches!(self, Self::Upload { .. } | Self::ReadBack { .. } | Self::RandomWrites { .. })
+    }
+
     pub(crate) fn tool(self) -> Tool {
         match self {
             Self::Upload { .. } | Self::UploadByDefault | Self::ReadBack { .. } => NBDCOPY,
