@@ -76,7 +76,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     /// Hands a request to the device, or answers it.
     fn start(&self, mut job: Job) {
         let Ok(command) = job.command else { return job.refuse() };
-        let device = &*self.service.device;
+        let device = self.service.device;
         let request = match command {
             Command::Read { offset, .. } => block_device::Request::Read { offset },
             Command::Write { offset, fua, .. } => {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use block_device::BatchEnd;
 use nbd_wire::{Command, Errno, SIMPLE_REPLY_LEN, simple_reply};
@@ -19,7 +19,9 @@ const BATCH: usize = 512;
 
 /// Replies in line, and who sends them.
 pub(crate) struct Replies {
-    control: Arc<Control>,
+    client: u64,
+    // Weak, as a device may keep this for a moment longer than the session lives, but not the socket.
+    control: Weak<Control>,
     counters: Arc<Counters>,
     /// How many requests may be in flight.
     limit: usize,
@@ -73,7 +75,8 @@ impl Reply {
 impl Replies {
     pub(super) fn new(control: &Arc<Control>, counters: &Arc<Counters>, limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            control: Arc::clone(control),
+            client: control.id,
+            control: Arc::downgrade(control),
             counters: Arc::clone(counters),
             limit: limit.max(1),
             state: Mutex::default(),
@@ -83,7 +86,7 @@ impl Replies {
     }
 
     pub(super) fn id(&self) -> u64 {
-        self.control.id
+        self.client
     }
 
     /// Waits until one more request may be in flight.
@@ -150,13 +153,7 @@ impl Replies {
         let mut line = std::mem::take(&mut state.line);
         let before = line.len();
         drop(state);
-        let sent = send_all(&self.control, &mut line, flags);
-        if let Err(e) = sent {
-            // A reply may have gone out in part, so no other may follow.
-            log::debug!("client {}: cannot send a reply: {e}", self.control.id);
-            self.control.cut_off();
-            line.clear();
-        }
+        self.send_or_give_up(&mut line, flags);
         let mut state = lock(&self.state);
         self.answered(&mut state, before - line.len());
         if state.sending == Sending::Somebody {
@@ -168,6 +165,17 @@ impl Replies {
         line.append(&mut state.line);
         state.line = line;
         state
+    }
+
+    /// The socket is let go of before the replies count as sent, after which the session may end.
+    fn send_or_give_up(&self, line: &mut VecDeque<Reply>, flags: SendFlags) {
+        let Some(control) = self.control.upgrade() else { return line.clear() };
+        if let Err(e) = send_all(&control, line, flags) {
+            // A reply may have gone out in part, so no other may follow.
+            log::debug!("client {}: cannot send a reply: {e}", self.client);
+            control.cut_off();
+            line.clear();
+        }
     }
 
     fn answered(&self, state: &mut State, n: usize) {
