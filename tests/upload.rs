@@ -157,7 +157,7 @@ fn memory_is_bounded() {
     let written: u64 = server.log().of(Op::Put).map(|put| put.size).sum();
     assert_eq!(written, size);
     let at_most = memory(served.id(), "VmHWM");
-    assert!(at_most < 128 << 10, "{at_most} KiB at most");
+    assert!(at_most < 96 << 10, "{at_most} KiB at most");
     assert!(served.finish().unwrap().0.success());
 }
 

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::response::Parts;
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode, Version};
 
 use crate::body::RequestBody;
 use crate::driver::Stalled;
@@ -74,10 +74,19 @@ pub(crate) async fn receive(head: &Parts, body: Incoming, len: u64) -> Exchanged
 }
 
 /// Takes of `len` bytes what hyper has read ahead. The rest is to come straight from the connection; there is none where
-/// the length was not announced, or hyper had all.
+/// hyper had all, or the answer is not of the plainest kind: then hyper knows better where it ends, and what becomes of
+/// the connection.
 pub(crate) async fn receive_start(head: &Parts, body: Incoming, len: u64) -> Exchanged<Vec<Bytes>> {
-    let stops = is_announced(head, len)?;
+    let stops = is_announced(head, len)? && is_plain(head);
     take_in(body, len, stops).await
+}
+
+/// HTTP/1.1, with the body as it is, on a connection that stays open. A transfer coding overrides a length.
+fn is_plain(head: &Parts) -> bool {
+    let stays = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+    head.version == Version::HTTP_11
+        && !head.headers.contains_key(TRANSFER_ENCODING)
+        && head.headers.get_all(CONNECTION).iter().all(stays)
 }
 
 /// Takes in `len` bytes or, if it `stops`, what is there of them. Nobody reads from the connection between that and the
@@ -135,14 +144,10 @@ pub(crate) async fn discard(mut body: Incoming) -> Exchanged<()> {
     Ok(())
 }
 
-/// Whether the server announced to close the connection after this answer.
-pub(crate) fn closes(headers: &HeaderMap) -> bool {
-    headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
-}
-
 /// The server's refusal with its words, as far as they come: the connection may break off.
 pub(crate) async fn refused(head: &Parts, mut body: Incoming) -> Failure {
-    let closes = closes(&head.headers);
+    let closes =
+        head.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
     let mut text = Vec::new();
     while let Ok(Some(data)) = next_data(&mut body).await {
         let room = ERROR_TEXT_LIMIT - text.len();

@@ -14,7 +14,7 @@ use hyper::http::response::Parts;
 use hyper::{HeaderMap, StatusCode};
 
 use crate::answer::{
-    Exchanged, Failure, accepted, closes, collected, content_range, discard, receive, receive_start, refused,
+    Exchanged, Failure, accepted, collected, content_range, discard, receive, receive_start, refused,
     unsent_or_lost, with_source,
 };
 use crate::body::RequestBody;
@@ -149,7 +149,7 @@ impl Connection {
             for data in &start.body {
                 room.put(data);
             }
-            open.receive_rest(&start.headers, &mut room, patience).map(|()| start.headers)
+            open.receive_rest(&mut room, patience).map(|()| start.headers)
         };
         let headers = self.run_and(operation, RequestBody::empty(), start, rest)?;
         let Some(told) = content_range(&headers) else {
@@ -365,12 +365,7 @@ impl Connection {
 
 impl Open {
     /// Takes in what is left of an answer straight from the stream, as hyper would copy it twice.
-    fn receive_rest(
-        &mut self,
-        headers: &HeaderMap,
-        room: &mut Room<'_, '_>,
-        patience: Duration,
-    ) -> Exchanged<()> {
+    fn receive_rest(&mut self, room: &mut Room<'_, '_>, patience: Duration) -> Exchanged<()> {
         if room.free().is_none() {
             return Ok(());
         }
@@ -381,9 +376,7 @@ impl Open {
             return Err(Failure::Nonsense("more than was asked for".into()));
         }
         self.driver.fill(&mut stream, room, patience).map_err(Failure::Stalled)?;
-        if !closes(headers) {
-            self.sender = self.driver.attach(stream).map_err(Failure::Http)?;
-        }
+        self.sender = self.driver.attach(stream).map_err(Failure::Http)?;
         Ok(())
     }
 

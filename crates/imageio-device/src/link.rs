@@ -53,7 +53,16 @@ impl Link {
 
     /// Fills the buffers one after another.
     pub(crate) fn read(&mut self, offset: u64, bufs: &mut [&mut [u8]]) -> Result<(), Failure> {
-        self.request(Kind::Read, |connection| connection.read_vectored(offset, bufs))
+        self.request(Kind::Read, |connection| connection.read_vectored(offset, bufs))?;
+        self.check_kept()
+    }
+
+    /// After success: the server may have closed all the same.
+    fn check_kept(&self) -> Result<(), Failure> {
+        if self.dirty && self.connection.is_none() {
+            return Err(fatal("the server closed a connection whose writes are not flushed", Errno::Io));
+        }
+        Ok(())
     }
 
     pub(crate) fn write(&mut self, offset: u64, data: &VecDeque<Bytes>, fua: bool) -> Result<(), Failure> {
@@ -94,10 +103,7 @@ impl Link {
     /// Takes note of a write that was answered. The server's flush of a write covers all of its backend connection.
     fn written(&mut self, flush: Flush) -> Result<(), Failure> {
         self.dirty = flush == Flush::No;
-        if self.dirty && self.connection.is_none() {
-            return Err(fatal("the server closed a connection whose writes are not flushed", Errno::Io));
-        }
-        Ok(())
+        self.check_kept()
     }
 
     /// Sends a request, on a new connection if the old one turns out to be gone with nothing at stake.
