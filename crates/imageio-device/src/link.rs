@@ -57,7 +57,7 @@ impl Link {
         self.check_kept()
     }
 
-    /// After success: the server may have closed all the same.
+    /// That what is unflushed can still be flushed. After success, too, the server may have closed the connection.
     fn check_kept(&self) -> Result<(), Failure> {
         if self.dirty && self.connection.is_none() {
             return Err(fatal("the server closed a connection whose writes are not flushed", Errno::Io));
@@ -201,9 +201,7 @@ impl conn_pool::Connection for Link {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        if self.connection.is_none() {
-            return Err(fatal("the connection with unflushed writes is lost", Errno::Io).error);
-        }
+        self.check_kept().map_err(|failure| failure.error)?;
         self.request(Kind::Flush, Connection::flush).map_err(|failure| {
             if failure.is_fatal {
                 return failure.error;
@@ -215,6 +213,7 @@ impl conn_pool::Connection for Link {
     }
 
     fn keep_alive(&mut self) -> Result<(), Error> {
+        self.check_kept().map_err(|failure| failure.error)?;
         if self.connection.is_some() {
             log::debug!("keeping an idle connection alive");
         }

@@ -195,6 +195,17 @@ fn a_server_that_closes_after_an_unflushed_write_ends_everything() {
 }
 
 #[test]
+fn a_server_that_closes_after_a_read_ends_everything_if_writes_are_unflushed() {
+    let server = FakeServer::builder().start().unwrap();
+    let device = device_with(&server, b"data");
+    // A good answer that says `connection: close`.
+    server.fault(Fault::on(Op::Get).then(What::AnswerEarly { status: 206, text: "abc".to_owned() }));
+    let error = error(READ(&device));
+    assert!(error.to_string().contains("data may be lost: the server closed a connection"), "{error}");
+    assert_fails_for_good(&device, Errno::Io);
+}
+
+#[test]
 fn a_server_that_closes_after_a_durable_write_is_connected_again() {
     let server = FakeServer::builder().start().unwrap();
     let device = device_with(&server, b"data");
