@@ -42,7 +42,8 @@ fn work<D: BlockDevice>(device: &D, queue: &Receiver<Job>) {
         // The device may be left in any state by a panic, but it is the device's state, and the next request finds out.
         let call = AssertUnwindSafe(|| call(device, request, &mut *completion));
         let result = catch_unwind(call).unwrap_or_else(|panic| Err(panicked(&*panic)));
-        completion.complete(result, &mut Batch::default());
+        // The thread lives on for the others, also if this one panics.
+        let _ = catch_unwind(AssertUnwindSafe(|| completion.complete(result, &mut Batch::default())));
     }
 }
 
@@ -80,7 +81,6 @@ impl<D> Drop for Threaded<D> {
     fn drop(&mut self) {
         drop(self.jobs.take());
         for thread in self.threads.drain(..) {
-            // A panic of a completion: nobody is left to tell.
             let _ = thread.join();
         }
     }
@@ -161,5 +161,15 @@ mod tests {
         }
         assert_eq!(outcome.recv().unwrap().unwrap_err().to_string(), "panic: this is a test");
         assert!(outcome.recv().unwrap().is_ok(), "the thread lives on");
+    }
+
+    #[test]
+    fn a_completion_that_panics_harms_no_other() {
+        let disk = Threaded::start(Arc::new(MemoryDevice::new(4)), 1).unwrap();
+        let (nobody, _) = channel();
+        disk.submit(Request::Flush, Box::new(Tell(Vec::new(), nobody)));
+        let (sender, outcome) = channel();
+        disk.submit(Request::Flush, Box::new(Tell(Vec::new(), sender)));
+        assert!(outcome.recv().unwrap().is_ok());
     }
 }

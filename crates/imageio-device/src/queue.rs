@@ -2,6 +2,7 @@
 //! The device for servers that don't spend a thread on each request.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -92,7 +93,11 @@ fn flush_for(device: &Device, asking: &Receiver<Box<dyn Completion>>) {
         let outcome = device.flush();
         let mut batch = Batch::default();
         for completion in waiting {
-            completion.complete(outcome.clone(), &mut batch);
+            // The thread lives on for the others, also if this one panics.
+            let complete = AssertUnwindSafe(|| completion.complete(outcome.clone(), &mut batch));
+            if catch_unwind(complete).is_err() {
+                log::error!("the completion of a flush panicked");
+            }
         }
     }
 }

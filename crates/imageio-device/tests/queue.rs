@@ -364,6 +364,20 @@ fn a_failed_flush_is_told_to_all_that_waited() {
 }
 
 #[test]
+fn a_completion_that_panics_harms_no_other() {
+    let setup = Setup::with_connections(1);
+    let (nobody, _) = channel();
+    for request in [write(1), Request::Flush, Request::Read { offset: 0 }] {
+        let (told, batches) = (nobody.clone(), Arc::clone(&setup.batches));
+        setup.queue.submit(request, Box::new(Tell { name: 0, buffer: vec![0], told, batches }));
+    }
+    setup.ask(write(3), 0).unwrap();
+    setup.ask(Request::Flush, 0).unwrap();
+    drop(setup.queue);
+    close_well(&setup.server, &setup.device);
+}
+
+#[test]
 fn dropping_the_queue_waits_for_what_was_submitted_and_closes_the_device() {
     within_a_minute(|| {
         let setup = Setup::with_connections(1);
