@@ -80,7 +80,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "max-request",
         value: "BYTES",
-        default: "4M",
+        default: "2M",
         help: "Merge adjacent requests that wait for a connection into one of at most this size, as the server's cost \
                of a request is high. 0: never.",
         set: |parser, value| parse::size(value).map(|value| parser.settings.max_request = value),
@@ -88,7 +88,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "preferred-block-size",
         value: "BYTES",
-        default: "4M",
+        default: "2M",
         help: "Tell NBD clients to prefer requests of this size: a power of two from 512 to 32M. nbdcopy and \
                qemu-img then use such requests, if they aren't told otherwise.",
         set: |parser, value| {

@@ -14,9 +14,6 @@ use conn_pool::Outcome;
 
 use crate::error::pool_error;
 
-/// Reads are merged up to so many bytes: nobody gets their part before all have it.
-const LARGEST_READ: u64 = 2 << 20;
-
 /// A request for a range of the disk.
 pub(crate) struct Request {
     pub(crate) offset: u64,
@@ -63,9 +60,7 @@ impl Target {
 impl Request {
     /// One that may become as long as `max_request`. `len` is that of the data.
     pub(crate) fn new(offset: u64, len: u64, work: Work, max_request: u64) -> Self {
-        let limit =
-            if matches!(work, Work::Read { .. }) { max_request.min(LARGEST_READ) } else { max_request };
-        Self { offset, len, work, limit, completions: Vec::new() }
+        Self { offset, len, work, limit: max_request, completions: Vec::new() }
     }
 
     /// The same, and `completion` is told of its end.
@@ -224,14 +219,6 @@ mod tests {
         assert!(!zeroes.goes_with(&zero(2, false)));
         merge(&mut zeroes, zero(2, true));
         assert_eq!((zeroes.offset, zeroes.len), (0, 4));
-    }
-
-    #[test]
-    fn reads_are_merged_up_to_a_limit_of_their_own() {
-        let half = || lent(LARGEST_READ as usize / 2);
-        let mut reads = read(0, half(), u64::MAX);
-        merge(&mut reads, read(LARGEST_READ / 2, half(), u64::MAX));
-        assert!(!reads.goes_with(&read(LARGEST_READ, lent(1), u64::MAX)));
     }
 
     #[test]

@@ -67,8 +67,8 @@ impl Settings {
             unix_socket: true,
             read_only: false,
             connections: 4,
-            max_request: 4 << 20,
-            preferred_block_size: 4 << 20,
+            max_request: 2 << 20,
+            preferred_block_size: 2 << 20,
             keep_alive: Some(Duration::from_secs(20)),
             timeouts: Timeouts::default(),
         }

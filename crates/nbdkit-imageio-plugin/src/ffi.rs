@@ -8,6 +8,7 @@ mod exit;
 pub(crate) mod flags;
 mod guard;
 mod lend;
+mod memory;
 mod register;
 
 #[cfg(test)]

@@ -105,7 +105,13 @@ unsafe extern "C" {
     pub(crate) fn fflush(stream: *mut c_void) -> c_int;
     pub(crate) fn puts(line: *const c_char) -> c_int;
     pub(crate) fn _exit(status: c_int) -> !;
+    #[cfg(target_env = "gnu")]
+    pub(crate) fn mallopt(parameter: c_int, value: c_int) -> c_int;
 }
+
+/// `malloc.h`.
+#[cfg(target_env = "gnu")]
+pub(crate) const M_TRIM_THRESHOLD: c_int = -1;
 
 #[cfg(test)]
 #[path = "abi_tests.rs"]

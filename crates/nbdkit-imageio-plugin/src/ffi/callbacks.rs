@@ -8,11 +8,12 @@ use block_device::{Errno, Error, ZeroFlags};
 
 use super::abi::{self, Handle};
 use super::guard::{answer, guard, notice, status};
-use super::{channel, exit, lend};
+use super::{channel, exit, lend, memory};
 use crate::client::Client;
 use crate::{describe, plugin};
 
 pub(super) extern "C" fn load() {
+    memory::keep_some_memory();
     notice(plugin::load);
 }
 
