@@ -65,6 +65,8 @@ pub(crate) const ROWS: &[RowKind] = &[
     row(Real, Unix, Work::Upload { request: LARGE }),
     row(Real, Https, Work::Upload { request: LARGE }),
     row(Real, Http, Work::UploadByDefault),
+    row(Real, Unix, Work::UploadByDefault),
+    row(Real, Https, Work::UploadByDefault),
     quick(Real, Http, Work::ReadBack { request: SMALL }),
     row(Real, Unix, Work::ReadBack { request: SMALL }),
     row(Real, Https, Work::ReadBack { request: SMALL }),
