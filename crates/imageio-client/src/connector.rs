@@ -73,10 +73,10 @@ impl Connector {
     }
 
     fn secured(&self, TlsConfig(config): &TlsConfig, socket: &Socket) -> Result<ClientConnection> {
-        let fail = |reason: String| Error::Tls { peer: self.url.authority(), reason };
+        let fail = |reason: String, broken| Error::Tls { peer: self.url.authority(), reason, broken };
         let mut tls = ClientConnection::new(Arc::clone(config), self.server_name()?)
-            .map_err(|e| fail(e.to_string()))?;
-        self.shake_hands(socket, &mut tls).map_err(|e| fail(self.explain(&e)))?;
+            .map_err(|e| fail(e.to_string(), false))?;
+        self.shake_hands(socket, &mut tls).map_err(|e| fail(self.explain(&e), cause(&e).is_none()))?;
         Ok(tls)
     }
 
@@ -105,7 +105,7 @@ impl Connector {
     }
 
     fn explain(&self, error: &io::Error) -> String {
-        if let Some(cause) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        if let Some(cause) = cause(error) {
             return tls::explain(cause);
         }
         match error.kind() {
@@ -126,4 +126,9 @@ impl Connector {
             Host::Ipv6(ip) => Ok(ServerName::from(std::net::IpAddr::from(*ip))),
         }
     }
+}
+
+/// Why one side refused the other.
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }

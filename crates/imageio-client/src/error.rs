@@ -56,6 +56,8 @@ pub enum Error {
         peer: String,
         /// What failed, and what to do.
         reason: String,
+        /// The connection broke, or the server was silent: neither side refused the other.
+        broken: bool,
     },
 
     /// The server made no progress for too long. The connection is closed.
@@ -137,6 +139,16 @@ impl Error {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Lost { .. })
+    }
+
+    /// Whether it is the way to the server that failed, for now: later, on a new connection, the same request may pass.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Tls { broken, .. } => *broken,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::Lost { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the connection was already gone when the request was to be sent, so that it had no effect.

@@ -146,7 +146,9 @@ mod tests {
     fn sizes_and_times() {
         let given = ["url=u", "size=2M", "keep-alive=0", "timeout=0.5", "connections=8"];
         let sizes = ["max_request=1M", "preferred_block_size=32M"];
-        let settings = settings(&[&given[..], &sizes].concat()).unwrap();
+        let recovery = ["replay-buffer=0", "reconnect-timeout=0"];
+        let settings = settings(&[&given[..], &sizes, &recovery].concat()).unwrap();
+        assert_eq!((settings.replay_buffer, settings.reconnect_timeout), (0, Duration::ZERO));
         assert_eq!((settings.max_request, settings.preferred_block_size), (1 << 20, 32 << 20));
         assert_eq!(settings.size, Some(2 << 20));
         assert_eq!(settings.keep_alive, None);
@@ -168,6 +170,8 @@ mod tests {
             "preferred-block-size=256",
             "preferred-block-size=64M",
             "preferred-block-size=99G",
+            "replay-buffer=-1",
+            "reconnect-timeout=x",
             "connections=0",
             "connections=1000",
             "connections=x",

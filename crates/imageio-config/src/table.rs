@@ -104,6 +104,25 @@ pub const PARAMETERS: &[Parameter] = &[
         set: |parser, value| parse::seconds_or_none(value).map(|value| parser.settings.keep_alive = value),
     },
     Parameter {
+        name: "replay-buffer",
+        value: "BYTES",
+        default: "32M",
+        help: "Keep at most so many bytes that were written and not flushed, to write them again should a connection be \
+               lost. When its part of them is full, a connection is flushed. 0: keep none; then a connection that is \
+               lost with unflushed writes ends the transfer.",
+        set: |parser, value| parse::size(value).map(|value| parser.settings.replay_buffer = value),
+    },
+    Parameter {
+        name: "reconnect-timeout",
+        value: "SECONDS",
+        default: "60",
+        help: "Give up opening a lost connection again after so long. 0: after one attempt.",
+        set: |parser, value| {
+            parse::seconds_or_none(value)
+                .map(|value| parser.settings.reconnect_timeout = value.unwrap_or_default())
+        },
+    },
+    Parameter {
         name: "connect-timeout",
         value: "SECONDS",
         default: "10",

@@ -82,9 +82,9 @@ impl Device {
         Request::new(offset, len, Work::Read { into: [target].into() }, self.max_request)
     }
 
-    pub(crate) fn write_request(&self, offset: u64, data: Bytes, fua: bool) -> Request {
+    pub(crate) fn write_request(&self, offset: u64, data: Bytes, is_lent: bool, fua: bool) -> Request {
         let len = data.len() as u64;
-        Request::new(offset, len, Work::Write { data: [data].into(), fua }, self.max_request)
+        Request::new(offset, len, Work::Write { data: [data].into(), is_lent, fua }, self.max_request)
     }
 
     pub(crate) fn zero_request(&self, offset: u64, len: u64, flags: ZeroFlags) -> Request {
@@ -147,7 +147,7 @@ impl BlockDevice for Device {
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
         self.check_write(offset, data.len() as u64)?;
-        self.run(self.write_request(offset, data, fua))
+        self.run(self.write_request(offset, data, true, fua))
     }
 
     /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer

@@ -16,9 +16,11 @@
 
 mod device;
 mod error;
+mod ledger;
 mod link;
 mod queue;
 mod request;
+mod retry;
 mod settings;
 mod transfer;
 

@@ -2,17 +2,24 @@
 //! One of the pool's connections, with what has to be known of it to lose nothing.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use block_device::{Errno, Error};
 use bytes::Bytes;
 use imageio_client::{Connection, Connector, Flush, StatusCode};
 
 use crate::error::{Kind, device_error};
+use crate::ledger::{Content, Ledger, Owner, UnderWay};
 use crate::request::{Request, Target, Work};
+use crate::retry::Retry;
 
 /// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
 const ZERO_STEP: u64 = 128 << 20;
+
+/// What a piece that is kept counts at least, in bytes: keeping track of it takes memory, too.
+const LEAST_KEPT: u64 = 4096;
 
 /// A connection of the pool: open, or yet to be opened.
 #[derive(Debug)]
@@ -23,6 +30,14 @@ pub(crate) struct Link {
     connection: Option<Connection>,
     /// Writes were acknowledged on `connection` since its last flush.
     dirty: bool,
+    ledger: Arc<Ledger>,
+    owner: Owner,
+    /// How many bytes of unflushed content may be kept. 0: none, and who loses them has lost them.
+    replay_buffer: u64,
+    /// How many are.
+    kept: u64,
+    /// How long to try to get a connection again.
+    patience: Duration,
 }
 
 /// By what means the server does things.
@@ -46,29 +61,105 @@ pub(crate) enum KeepAlive {
 /// A failed request. A fatal failure means that data may be lost.
 pub(crate) type Failure = conn_pool::Failure<Error>;
 
+/// A change of the disk.
+enum Change<'a> {
+    Write {
+        data: &'a VecDeque<Bytes>,
+        /// The memory is someone else's after the request: what is kept is a copy.
+        is_lent: bool,
+    },
+    Zero,
+}
+
+impl Change<'_> {
+    fn send(
+        &self,
+        connection: &mut Connection,
+        range: Range<u64>,
+        means: Means,
+        flush: Flush,
+    ) -> imageio_client::Result<()> {
+        let (offset, len) = (range.start, range.end - range.start);
+        match self {
+            Self::Write { data, .. } => connection.write(offset, data.iter().cloned(), flush),
+            Self::Zero if means.zero => connection.zero(offset, len, flush),
+            Self::Zero => connection.write_zeroes(offset, len, flush),
+        }
+    }
+
+    /// What keeping it counts.
+    fn cost(&self) -> u64 {
+        match self {
+            Self::Write { data, .. } => data.iter().map(|piece| LEAST_KEPT.max(piece.len() as u64)).sum(),
+            Self::Zero => LEAST_KEPT,
+        }
+    }
+
+    /// Its content, piece by piece.
+    fn content(&self, range: &Range<u64>) -> Vec<(u64, Content)> {
+        match self {
+            Self::Write { data, is_lent } => {
+                let keep = |piece: &Bytes| if *is_lent { Bytes::copy_from_slice(piece) } else { piece.clone() };
+                data.iter().map(|piece| (piece.len() as u64, Content::Data(keep(piece)))).collect()
+            }
+            Self::Zero => vec![(range.end - range.start, Content::Zeroes)],
+        }
+    }
+}
+
 impl Link {
-    pub(crate) fn new(connector: Arc<Connector>, means: Means) -> Self {
-        Self { connector, means, connection: None, dirty: false }
+    pub(crate) fn new(
+        connector: Arc<Connector>,
+        means: Means,
+        (ledger, owner): (Arc<Ledger>, Owner),
+        replay_buffer: u64,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            connector,
+            means,
+            connection: None,
+            dirty: false,
+            ledger,
+            owner,
+            replay_buffer,
+            kept: 0,
+            patience,
+        }
     }
 
     /// Fills the buffers one after another.
     pub(crate) fn read(&mut self, offset: u64, bufs: &mut [&mut [u8]]) -> Result<(), Failure> {
+        let len: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
+        // A server that was started again may not have what the disk is known to have.
+        let newest = self.ledger.newest(&(offset..offset + len));
         self.request(Kind::Read, |connection| connection.read_vectored(offset, bufs))?;
-        self.check_kept()
+        self.check_kept()?;
+        newest.iter().for_each(|(at, end, content)| put(bufs, at - offset..end - offset, content));
+        Ok(())
     }
 
     /// That what is unflushed can still be flushed. After success, too, the server may have closed the connection.
     fn check_kept(&self) -> Result<(), Failure> {
-        if self.dirty && self.connection.is_none() {
-            return Err(fatal("the server closed a connection whose writes are not flushed", Errno::Io));
+        if self.dirty && self.connection.is_none() && !self.can_replay() {
+            return Err(self.fatal("the server closed a connection whose writes are not flushed", Errno::Io));
         }
         Ok(())
     }
 
-    pub(crate) fn write(&mut self, offset: u64, data: &VecDeque<Bytes>, fua: bool) -> Result<(), Failure> {
-        let flush = self.flush_now(fua);
-        self.request(Kind::Write, |connection| connection.write(offset, data.iter().cloned(), flush))?;
-        self.written(flush)
+    fn can_replay(&self) -> bool {
+        self.replay_buffer > 0
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        offset: u64,
+        data: &VecDeque<Bytes>,
+        is_lent: bool,
+        fua: bool,
+    ) -> Result<(), Failure> {
+        let len: u64 = data.iter().map(|piece| piece.len() as u64).sum();
+        self.change(offset..offset + len, &Change::Write { data, is_lent }, fua)
     }
 
     /// Zeroes a range, in steps on this one connection, so that the flush of the last covers all.
@@ -77,73 +168,159 @@ impl Link {
         let mut at = offset;
         while at < end {
             let step = ZERO_STEP.min(end - at);
-            self.zero_step(at, step, fua && at + step == end)?;
+            self.change(at..at + step, &Change::Zero, fua && at + step == end)?;
             at += step;
         }
         Ok(())
     }
 
-    fn zero_step(&mut self, offset: u64, len: u64, fua: bool) -> Result<(), Failure> {
-        let flush = self.flush_now(fua);
-        let patch = self.means.zero;
-        self.request(Kind::Write, |connection| {
-            if patch {
-                connection.zero(offset, len, flush)
-            } else {
-                connection.write_zeroes(offset, len, flush)
-            }
-        })?;
-        self.written(flush)
-    }
-
-    fn flush_now(&self, fua: bool) -> Flush {
-        if fua || !self.means.flush { Flush::Yes } else { Flush::No }
-    }
-
-    /// Takes note of a write that was answered. The server's flush of a write covers all of its backend connection.
-    fn written(&mut self, flush: Flush) -> Result<(), Failure> {
-        self.dirty = flush == Flush::No;
-        self.check_kept()
-    }
-
-    /// Sends a request, on a new connection if the old one turns out to be gone with nothing at stake.
-    fn request<T>(
-        &mut self,
-        kind: Kind,
-        mut send: impl FnMut(&mut Connection) -> imageio_client::Result<T>,
-    ) -> Result<T, Failure> {
+    /// Carries out a change, which is durable if it has to be, or if there is no room to keep it until a flush.
+    fn change(&mut self, range: Range<u64>, change: &Change<'_>, fua: bool) -> Result<(), Failure> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let has_room = !self.can_replay() || self.kept + change.cost() <= self.replay_buffer;
+        let flush = if fua || !self.means.flush || !has_room { Flush::Yes } else { Flush::No };
+        let number = self.ledger.number();
+        let mut retry = Retry::new(self.patience);
         loop {
-            let reused = self.connection.is_some();
-            let error = match self.attempt(&mut send) {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
+            // First, as writing again waits for what is under way.
+            if let Err(error) = self.connected() {
+                self.survive(Kind::Write, &error, &mut retry)?;
+                continue;
+            }
+            let Ok(under_way) = self.ledger.begin(range.clone(), number) else {
+                return Err(uncertain(&range));
             };
-            let gone = self.connection.is_none();
-            if self.loses_data(kind, &error) {
-                let error = device_error(kind, &error);
-                return Err(fatal(&error.to_string(), error.errno()));
+            let means = self.means;
+            match self.attempt(|connection| change.send(connection, range.clone(), means, flush)) {
+                Ok(()) => {
+                    self.changed(&under_way, change, flush);
+                    return self.check_kept();
+                }
+                Err(error) => {
+                    if may_come_true(&error) {
+                        under_way.is_uncertain();
+                    }
+                    drop(under_way);
+                    self.survive(Kind::Write, &error, &mut retry)?;
+                }
             }
-            let harmless = error.is_unsent() || (kind == Kind::Read && error.is_lost());
-            if !(reused && gone && harmless) {
-                return Err(Failure { error: device_error(kind, &error), is_fatal: false });
-            }
-            log::info!("opening a connection again: {error}");
         }
     }
 
-    fn attempt<T>(
+    /// Takes note of a change that was answered. The server's flush of a change covers all of its backend connection.
+    fn changed(&mut self, under_way: &UnderWay, change: &Change<'_>, flush: Flush) {
+        if flush == Flush::Yes {
+            under_way.replaces_all();
+            self.flushed();
+            return;
+        }
+        self.dirty = true;
+        if self.can_replay() {
+            self.kept += change.cost();
+            under_way.keep(self.owner, change.content(&under_way.range()));
+        }
+    }
+
+    fn flushed(&mut self) {
+        self.dirty = false;
+        if self.kept > 0 {
+            self.kept = 0;
+            self.ledger.flushed(self.owner);
+        }
+    }
+
+    /// Sends a request that changes nothing, or a flush.
+    fn request(
         &mut self,
-        send: &mut impl FnMut(&mut Connection) -> imageio_client::Result<T>,
-    ) -> imageio_client::Result<T> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => self.connection.insert(self.connector.connect()?),
-        };
+        kind: Kind,
+        mut send: impl FnMut(&mut Connection) -> imageio_client::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut retry = Retry::new(self.patience);
+        loop {
+            match self.attempt(&mut send) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.survive(kind, &error, &mut retry)?,
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        send: impl FnOnce(&mut Connection) -> imageio_client::Result<()>,
+    ) -> imageio_client::Result<()> {
+        let connection = self.connected()?;
         let result = send(connection);
         if !connection.is_open() {
             self.connection = None;
         }
         result
+    }
+
+    /// The connection, opened if it has to be. What was unflushed on a lost one is written again first.
+    fn connected(&mut self) -> imageio_client::Result<&mut Connection> {
+        if self.connection.is_none() && self.dirty && self.can_replay() {
+            self.replay()?;
+        }
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connector.connect()?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Opens a new connection in the place of one that was lost, writes there all that was unflushed, and flushes it.
+    fn replay(&mut self) -> imageio_client::Result<()> {
+        let mut connection = self.connector.connect()?;
+        let (mut from, mut bytes) = (0, 0);
+        while let Some((under_way, content)) = self.ledger.begin_again(self.owner, from) {
+            let range = under_way.range();
+            let data;
+            let change = match content {
+                Content::Data(piece) => {
+                    data = VecDeque::from([piece]);
+                    Change::Write { data: &data, is_lent: false }
+                }
+                Content::Zeroes => Change::Zero,
+            };
+            change.send(&mut connection, range.clone(), self.means, Flush::No).inspect_err(|error| {
+                if may_come_true(error) {
+                    under_way.is_uncertain();
+                }
+            })?;
+            (from, bytes) = (range.end, bytes + (range.end - range.start));
+        }
+        connection.flush()?;
+        self.flushed();
+        log::warn!("a connection was lost; {bytes} bytes that were not flushed were written again on a new one");
+        self.connection = Some(connection).filter(Connection::is_open);
+        Ok(())
+    }
+
+    /// After a failure: whether to try again, and not before it makes sense.
+    fn survive(
+        &mut self,
+        kind: Kind,
+        error: &imageio_client::Error,
+        retry: &mut Retry,
+    ) -> Result<(), Failure> {
+        if !self.can_replay() && self.loses_data(kind, error) {
+            return Err(self.failed_for_good(kind, error));
+        }
+        let server_failed = error.status().is_some_and(|status| status.is_server_error());
+        if server_failed && kind != Kind::Read && self.can_replay() {
+            // What the server was told since the last flush may be lost: once, all of it is sent again.
+            self.connection = None;
+        }
+        if self.connection.is_none() && retry.pause(error, &self.ledger) {
+            log::info!("opening a connection again: {error}");
+            return Ok(());
+        }
+        if self.dirty && (self.connection.is_none() || (server_failed && kind != Kind::Read)) {
+            return Err(self.failed_for_good(kind, error));
+        }
+        Err(Failure { error: device_error(kind, error), is_fatal: false })
     }
 
     /// Whether acknowledged data may be gone, or a write may still come true on a connection that is lost.
@@ -154,20 +331,18 @@ impl Link {
         (self.dirty && (gone || (server_failed && kind != Kind::Read))) || on_its_way
     }
 
-    /// Whether nothing was at stake in a keep-alive that failed, and later requests may well succeed.
-    fn is_harmless(&self, error: &imageio_client::Error) -> bool {
-        match error.status() {
-            _ if self.dirty => false,
-            // It is opened again when it is needed.
-            None => self.connection.is_none(),
-            // The ticket won't get better.
-            Some(StatusCode::FORBIDDEN) => false,
-            // There may be nothing to read: an empty disk, or a server that can only be written to.
-            Some(_) => self.means.keep_alive == KeepAlive::ReadOneByte,
-        }
+    fn failed_for_good(&self, kind: Kind, error: &imageio_client::Error) -> Failure {
+        let error = device_error(kind, error);
+        self.fatal(&error.to_string(), error.errno())
     }
 
-    fn keep_alive_once(&mut self) -> imageio_client::Result<()> {
+    /// Whether nothing was at stake in a keep-alive that failed, and later requests may well succeed.
+    fn is_harmless(&self, error: &imageio_client::Error) -> bool {
+        // The ticket won't get better.
+        !self.dirty && error.status() != Some(StatusCode::FORBIDDEN)
+    }
+
+    fn keep_alive_once(&mut self) -> Result<(), imageio_client::Error> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let result = match self.means.keep_alive {
             KeepAlive::Flush => connection.flush(),
@@ -178,6 +353,48 @@ impl Link {
         }
         result
     }
+
+    fn fatal(&self, reason: &str, errno: Errno) -> Failure {
+        self.ledger.end();
+        Failure { error: Error::new(errno, format!("data may be lost: {reason}")), is_fatal: true }
+    }
+}
+
+/// Overwrites what is at `range` of the buffers, counted from the start of the first.
+fn put(bufs: &mut [&mut [u8]], range: Range<u64>, content: &Content) {
+    let mut start = 0;
+    for buf in bufs {
+        let end = start + buf.len() as u64;
+        let (from, to) = (range.start.max(start), range.end.min(end));
+        if from < to {
+            let at = |position: u64, origin: u64| (position - origin) as usize;
+            let part = &mut buf[at(from, start)..at(to, start)];
+            match content {
+                Content::Data(data) => part.copy_from_slice(&data[at(from, range.start)..at(to, range.start)]),
+                Content::Zeroes => part.fill(0),
+            }
+        }
+        start = end;
+    }
+}
+
+/// Whether a change with this outcome may still be carried out.
+fn may_come_true(error: &imageio_client::Error) -> bool {
+    match error.status() {
+        // A proxy's word says nothing of the server.
+        Some(status) => matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT),
+        None => !error.is_unsent(),
+    }
+}
+
+fn uncertain(range: &Range<u64>) -> Failure {
+    let text = format!(
+        "a connection was lost while something else was being written within {} bytes at {}, and the server may \
+         still write it: that place can't be changed in this transfer any more",
+        range.end - range.start,
+        range.start
+    );
+    Failure { error: Error::new(Errno::Io, text), is_fatal: false }
 }
 
 impl conn_pool::Connection for Link {
@@ -191,7 +408,7 @@ impl conn_pool::Connection for Link {
                 let mut bufs: Vec<_> = into.iter_mut().map(Target::bytes).collect();
                 self.read(offset, &mut bufs)
             }
-            Work::Write { data, fua } => self.write(offset, data, *fua),
+            Work::Write { data, is_lent, fua } => self.write(offset, data, *is_lent, *fua),
             Work::Zero { fua } => self.zero(offset, len, *fua),
         }
     }
@@ -202,13 +419,17 @@ impl conn_pool::Connection for Link {
 
     fn flush(&mut self) -> Result<(), Error> {
         self.check_kept().map_err(|failure| failure.error)?;
+        if !self.dirty {
+            return Ok(());
+        }
+        // What was lost meanwhile is written again, which ends with a flush, too.
         self.request(Kind::Flush, Connection::flush).map_err(|failure| {
             if failure.is_fatal {
                 return failure.error;
             }
-            fatal(&failure.error.to_string(), failure.error.errno()).error
+            self.fatal(&failure.error.to_string(), failure.error.errno()).error
         })?;
-        self.dirty = false;
+        self.flushed();
         Ok(())
     }
 
@@ -217,24 +438,19 @@ impl conn_pool::Connection for Link {
         if self.connection.is_some() {
             log::debug!("keeping an idle connection alive");
         }
+        if self.dirty {
+            return self.flush();
+        }
         match self.keep_alive_once() {
-            Ok(()) => {
-                // Where a read keeps it alive, nothing is ever unflushed.
-                self.dirty = false;
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(error) if self.is_harmless(&error) => {
                 log::info!("keeping an idle connection alive: {error}");
                 Ok(())
             }
             Err(error) => {
                 let error = device_error(Kind::Flush, &error);
-                Err(fatal(&format!("keeping an idle connection alive: {error}"), error.errno()).error)
+                Err(self.fatal(&format!("keeping an idle connection alive: {error}"), error.errno()).error)
             }
         }
     }
-}
-
-fn fatal(reason: &str, errno: Errno) -> Failure {
-    Failure { error: Error::new(errno, format!("data may be lost: {reason}")), is_fatal: true }
 }

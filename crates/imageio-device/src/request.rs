@@ -34,6 +34,8 @@ pub(crate) enum Work {
     /// The data, piece by piece.
     Write {
         data: VecDeque<Bytes>,
+        /// The data is someone else's memory, which must not be kept when the request is done.
+        is_lent: bool,
         fua: bool,
     },
     Zero {
@@ -91,7 +93,10 @@ impl conn_pool::Request<Error> for Request {
         let before = other.offset < self.offset;
         match (&mut self.work, other.work) {
             (Work::Read { into }, Work::Read { into: more }) => join(into, more, before),
-            (Work::Write { data, .. }, Work::Write { data: more, .. }) => join(data, more, before),
+            (Work::Write { data, is_lent, .. }, Work::Write { data: more, is_lent: other, .. }) => {
+                *is_lent |= other;
+                join(data, more, before);
+            }
             _ => {}
         }
         self.offset = self.offset.min(other.offset);
@@ -137,7 +142,7 @@ mod tests {
     use super::*;
 
     fn write(offset: u64, data: &'static [u8], fua: bool) -> Request {
-        let work = Work::Write { data: VecDeque::from([Bytes::from_static(data)]), fua };
+        let work = Work::Write { data: VecDeque::from([Bytes::from_static(data)]), is_lent: false, fua };
         Request::new(offset, data.len() as u64, work, 8)
     }
 
@@ -275,7 +280,7 @@ mod tests {
         let (tell, told) = channel();
         let alive = Arc::new(());
         let work =
-            Work::Write { data: [Bytes::from_owner(Data { _alive: Arc::clone(&alive) })].into(), fua: false };
+            Work::Write { data: [Bytes::from_owner(Data { _alive: Arc::clone(&alive) })].into(), is_lent: true, fua: false };
         Request::new(0, 4, work, 8).with(Box::new(Check(alive, tell))).complete(&Ok(()));
         assert_eq!(told.recv(), Ok(true));
     }

@@ -46,6 +46,11 @@ pub struct Settings {
     pub connections: u32,
     /// Requests that wait for a connection are merged into one of at most so many bytes. 0: never.
     pub max_request: u64,
+    /// How many bytes that the server may still lose are kept, to be written again should a connection be lost. 0: none;
+    /// then a connection that is lost with unflushed writes ends everything.
+    pub replay_buffer: u64,
+    /// For how long a connection that was lost is tried to be opened again.
+    pub reconnect_timeout: Duration,
     /// The size of request that clients are told to prefer, in bytes: a power of two.
     pub preferred_block_size: u32,
     /// A connection idle for so long is used, so that the server doesn't close it. `None`: never.
@@ -68,6 +73,8 @@ impl Settings {
             read_only: false,
             connections: 4,
             max_request: 2 << 20,
+            replay_buffer: 32 << 20,
+            reconnect_timeout: Duration::from_secs(60),
             preferred_block_size: 2 << 20,
             keep_alive: Some(Duration::from_secs(20)),
             timeouts: Timeouts::default(),

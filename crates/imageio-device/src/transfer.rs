@@ -10,6 +10,7 @@ use imageio_client::{
 
 use crate::device::Device;
 use crate::error::OpenError;
+use crate::ledger::Ledger;
 use crate::link::{KeepAlive, Link, Means};
 use crate::settings::{Settings, UrlSource};
 
@@ -84,7 +85,12 @@ impl Transfer {
     pub(crate) fn links(&self) -> impl Iterator<Item = Link> {
         let keep_alive = if self.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte };
         let means = Means { flush: self.capabilities.flush, zero: self.capabilities.zero, keep_alive };
-        (0..self.connections()).map(move |_| Link::new(Arc::clone(&self.connector), means))
+        let ledger = Arc::new(Ledger::default());
+        let share = self.settings.replay_buffer / u64::from(self.connections());
+        (0..self.connections() as usize).map(move |owner| {
+            let ledger = (Arc::clone(&ledger), owner);
+            Link::new(Arc::clone(&self.connector), means, ledger, share, self.settings.reconnect_timeout)
+        })
     }
 }
 

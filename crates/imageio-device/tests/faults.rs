@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Refusals and lost connections: what is tried again, what fails, and what fails for good.
+//! Refusals and lost connections, where nothing is kept to be written again: what is tried again, what fails, and what
+//! fails for good.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;
@@ -9,12 +10,19 @@ use std::time::Duration;
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    ALL, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_well, device, device_with, error,
-    settings, start,
+    ALL, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_well, error, fragile, start, start_with,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Op, What};
 use imageio_client::Timeouts;
-use imageio_device::Settings;
+use imageio_device::{Device, Settings};
+
+fn device(server: &FakeServer) -> Device {
+    start(fragile(server))
+}
+
+fn device_with(server: &FakeServer, unflushed: &'static [u8]) -> Device {
+    start_with(fragile(server), unflushed)
+}
 
 fn status(status: u16) -> What {
     What::Status { status, text: "for a reason".to_owned() }
@@ -173,8 +181,8 @@ fn a_write_without_an_answer_ends_everything() {
     for what in [What::LoseAnswer, reset, What::Close { after: 2 }, What::NoAnswer] {
         let server = FakeServer::builder().fault(Fault::on(Op::Put).then(what)).start().unwrap();
         // Only the last one waits so long.
-        let timeouts = Timeouts { operation: Duration::from_millis(100), ..settings(&server).timeouts };
-        let device = start(Settings { timeouts, ..settings(&server) });
+        let timeouts = Timeouts { operation: Duration::from_millis(100), ..fragile(&server).timeouts };
+        let device = start(Settings { timeouts, ..fragile(&server) });
         // Even a durable one: it may still come true, after a later one.
         assert_eq!(error(device.write(0, Bytes::from_static(b"data"), true)).errno(), Errno::Io);
         assert_fails_for_good(&device, Errno::Io);
@@ -221,11 +229,12 @@ fn a_connection_that_can_not_be_opened_fails_one_request() {
     for request in [READ, WRITE, ZERO] {
         let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
         let device = device(&server);
-        server.fault(Fault::on(Op::Accept).then(What::Close { after: 0 }));
+        server.fault(Fault::on(Op::Accept).every().then(What::Close { after: 0 }));
         let error = error(request(&device));
         assert_eq!((error.errno(), device.failure()), (Errno::Io, None), "{error}");
+        server.clear_faults();
         request(&device).unwrap();
-        assert_eq!(server.accepted(), 3);
+        assert_eq!(server.accepted(), 4);
         close_well(&server, &device);
     }
 }

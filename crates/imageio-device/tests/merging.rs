@@ -9,7 +9,7 @@ use std::thread::{self, Scope};
 
 use block_device::{BlockDevice, Errno, Result, ZeroFlags};
 use common::{
-    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, read_into, settings, start,
+    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, read_into, fragile, start,
     within_a_minute,
 };
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
@@ -27,7 +27,7 @@ struct Held {
 impl Held {
     fn new(max_request: u64) -> Self {
         let server = FakeServer::builder().size(256 * BLOCK).start().unwrap();
-        let device = start(Settings { connections: 1, max_request, ..settings(&server) });
+        let device = start(Settings { connections: 1, max_request, ..fragile(&server) });
         Self { server, device, gate: Gate::new() }
     }
 
@@ -204,7 +204,7 @@ fn a_loss_fails_all_that_were_merged_and_all_that_wait() {
 #[test]
 fn nothing_waits_for_company() {
     let server = FakeServer::builder().start().unwrap();
-    let device = start(Settings { connections: 2, ..settings(&server) });
+    let device = start(Settings { connections: 2, ..fragile(&server) });
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
     thread::scope(|scope| {

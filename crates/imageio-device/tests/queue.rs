@@ -81,6 +81,11 @@ impl Setup {
         Self::new(|settings| Settings { connections, ..settings })
     }
 
+    /// One connection, and nothing is kept to be written again.
+    fn fragile() -> Self {
+        Self::new(|settings| Settings { connections: 1, replay_buffer: 0, ..settings })
+    }
+
     fn submit(&self, name: u64, request: Request, room: usize) {
         let (told, batches) = (self.tell.clone(), Arc::clone(&self.batches));
         self.queue.submit(request, Box::new(Tell { name, buffer: vec![0xee; room], told, batches }));
@@ -255,7 +260,7 @@ fn a_refusal_is_told_to_all_that_were_merged_and_to_nobody_else() {
 #[test]
 fn a_connection_lost_with_a_write_on_its_way_fails_all_for_good() {
     within_a_minute(|| {
-        let setup = Setup::with_connections(1);
+        let setup = Setup::fragile();
         let gate = setup.hold_up();
         setup.server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
         // Three go together, the others wait.
@@ -348,7 +353,7 @@ fn flushes_that_wait_share_the_next_one() {
 
 #[test]
 fn a_failed_flush_is_told_to_all_that_waited() {
-    let setup = Setup::with_connections(1);
+    let setup = Setup::fragile();
     setup.ask(write(1), 0).unwrap();
     let gate = Gate::new();
     setup.server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));
@@ -401,7 +406,7 @@ fn dropping_the_queue_waits_for_what_was_submitted_and_closes_the_device() {
 
 #[test]
 fn the_outcome_of_a_queue_that_was_dropped_is_that_of_closing() {
-    let setup = Setup::with_connections(1);
+    let setup = Setup::fragile();
     setup.ask(write(1), 0).unwrap();
     setup.server.fault(Fault::on(Op::Flush).then(What::Status { status: 500, text: "broken".into() }));
     drop(setup.queue);

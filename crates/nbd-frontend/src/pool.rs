@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The buffers of a session: recycled, and bounded by a budget.
+//!
+//! The budget is for requests in flight. A device may keep what was written for longer: that counts for the device.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -9,8 +11,8 @@ use crate::lock;
 /// The smallest buffer; larger ones have a power of two, so that few sizes occur and buffers find their next user.
 const SMALLEST: usize = 4096;
 
-/// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept as long as they fit into the
-/// budget together with those that are lent, so an idle session holds at most its budget.
+/// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept up to as many bytes, and until they don't
+/// fit into the budget together with those that are lent.
 #[derive(Debug)]
 pub(crate) struct Pool {
     budget: usize,
@@ -36,7 +38,7 @@ impl Pool {
     /// nothing lends one buffer of any size. Only one thread at a time may wait.
     pub(crate) fn take(self: &Arc<Self>, len: usize) -> Buffer {
         if len == 0 {
-            return Buffer { data: Vec::new(), len, pool: Arc::clone(self) };
+            return Buffer { data: Vec::new(), len, lease: self.lease(0) };
         }
         let size = len.max(SMALLEST).next_power_of_two();
         let state = lock(&self.state);
@@ -50,16 +52,25 @@ impl Pool {
         while state.lent + state.idle_bytes > self.budget && state.pop(|_| true).is_some() {}
         drop(state);
         // New memory comes zeroed from the system; a recycled buffer is not cleared again.
-        Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, pool: Arc::clone(self) }
+        Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, lease: self.lease(size) }
+    }
+
+    fn lease(self: &Arc<Self>, size: usize) -> Lease {
+        Lease { size, pool: Arc::clone(self) }
     }
 
     fn give_back(&self, data: Vec<u8>) {
         let mut state = lock(&self.state);
-        state.lent -= data.len();
-        if state.lent + state.idle_bytes + data.len() <= self.budget {
+        // What is lent may still count this very memory; the next to take some sees to it that both fit.
+        if state.idle_bytes + data.len() <= self.budget {
             state.idle_bytes += data.len();
             state.idle.push(data);
         }
+    }
+
+    fn end_lease(&self, size: usize) {
+        let mut state = lock(&self.state);
+        state.lent -= size;
         let waiting = state.waiting;
         drop(state);
         if waiting {
@@ -83,13 +94,37 @@ impl State {
 pub(crate) struct Buffer {
     data: Vec<u8>,
     len: usize,
+    lease: Lease,
+}
+
+/// What counts in the budget, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    size: usize,
     pool: Arc<Pool>,
+}
+
+impl Buffer {
+    /// The same, to be kept for as long as someone likes; and what counts in its stead.
+    pub(crate) fn uncounted(mut self) -> (Self, Lease) {
+        let pool = Arc::clone(&self.lease.pool);
+        let lease = std::mem::replace(&mut self.lease, pool.lease(0));
+        (self, lease)
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         if !self.data.is_empty() {
-            self.pool.give_back(std::mem::take(&mut self.data));
+            self.lease.pool.give_back(std::mem::take(&mut self.data));
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.size > 0 {
+            self.pool.end_lease(self.size);
         }
     }
 }
@@ -152,6 +187,22 @@ mod tests {
         assert_eq!(held(&pool), (1 << 20, 0));
         drop(huge);
         assert_eq!(held(&pool), (0, 0));
+    }
+
+    #[test]
+    fn what_is_kept_counts_no_longer() {
+        let pool = Pool::new(8192);
+        let (kept, lease) = pool.take(8192).uncounted();
+        assert_eq!(held(&pool), (8192, 0));
+        drop(lease);
+        assert_eq!(held(&pool), (0, 0));
+        let other = pool.take(4096);
+        drop(kept);
+        assert_eq!(held(&pool), (4096, 8192));
+        let another = pool.take(4096);
+        assert_eq!(held(&pool), (8192, 0), "there is no room for it");
+        drop((other, another));
+        assert_eq!(held(&pool), (0, 8192));
     }
 
     #[test]

@@ -32,14 +32,20 @@ pub const ZERO: Request = |device| device.zero(0, 4, NO_FUA);
 pub const FLUSH: Request = |device| device.flush();
 pub const ALL: [Request; 4] = [READ, WRITE, ZERO, FLUSH];
 
-/// For this server, without a keeper.
+/// For this server, without a keeper, and with one attempt to open a connection again.
 pub fn settings(server: &FakeServer) -> Settings {
     Settings {
         cafile: server.cafile().map(Path::to_owned),
         keep_alive: None,
         timeouts: Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE },
+        reconnect_timeout: Duration::ZERO,
         ..Settings::new(UrlSource::Inline(server.url()))
     }
+}
+
+/// The same, and nothing is kept to be written again.
+pub fn fragile(server: &FakeServer) -> Settings {
+    Settings { replay_buffer: 0, ..settings(server) }
 }
 
 pub fn start(settings: Settings) -> Device {
@@ -52,7 +58,12 @@ pub fn device(server: &FakeServer) -> Device {
 
 /// A device of one connection, which has written `unflushed` to the start of the disk.
 pub fn device_with(server: &FakeServer, unflushed: &'static [u8]) -> Device {
-    let device = start(Settings { connections: 1, ..settings(server) });
+    start_with(settings(server), unflushed)
+}
+
+/// The same with other settings.
+pub fn start_with(settings: Settings, unflushed: &'static [u8]) -> Device {
+    let device = start(Settings { connections: 1, ..settings });
     device.write(0, Bytes::from_static(unflushed), false).unwrap();
     device
 }
@@ -123,12 +134,18 @@ pub fn assert_fails_for_good(device: &Device, errno: Errno) {
     assert_eq!(error(device.close()).errno(), errno);
 }
 
-/// Closes the device, and checks that nothing is left unflushed or open.
+/// Closes the device, and checks that nothing is left open, and that no connection was closed with something unflushed.
 #[track_caller]
 pub fn close_well(server: &FakeServer, device: &Device) {
+    close_after_loss(server, device);
+    assert_eq!(server.log().lost_unflushed(), 0);
+}
+
+/// Closes the device, and checks that nothing is left open.
+#[track_caller]
+pub fn close_after_loss(server: &FakeServer, device: &Device) {
     device.close().unwrap();
     assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
-    assert_eq!(server.log().lost_unflushed(), 0);
 }
 
 /// Waits until so many requests wait for a connection.

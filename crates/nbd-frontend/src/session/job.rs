@@ -10,7 +10,7 @@ use nbd_wire::{Command, Errno, Request};
 
 use super::replies::Replies;
 use crate::export::wire_errno;
-use crate::pool::Buffer;
+use crate::pool::{Buffer, Lease};
 
 /// A request that has been read. It is answered in any case: if it is dropped, by an error.
 pub(super) struct Job {
@@ -18,6 +18,8 @@ pub(super) struct Job {
     pub(super) command: Result<Command, Errno>,
     /// What is to be written, or room for what is to be read.
     buffer: Option<Buffer>,
+    /// For a buffer that the device has now.
+    lease: Option<Lease>,
     replies: Arc<Replies>,
     is_answered: bool,
 }
@@ -31,11 +33,14 @@ impl Job {
         replies: &Arc<Replies>,
     ) -> Self {
         replies.started();
-        Self { request, command, buffer, replies: Arc::clone(replies), is_answered: false }
+        Self { request, command, buffer, lease: None, replies: Arc::clone(replies), is_answered: false }
     }
 
     pub(super) fn take_data(&mut self) -> Bytes {
-        self.buffer.take().map(Bytes::from_owner).unwrap_or_default()
+        let Some(buffer) = self.buffer.take() else { return Bytes::new() };
+        let (buffer, lease) = buffer.uncounted();
+        self.lease = Some(lease);
+        Bytes::from_owner(buffer)
     }
 
     /// Answers what was found to be wrong with it.

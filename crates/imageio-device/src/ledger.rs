@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the server has acknowledged and not flushed, what is under way, and what may still come true.
+//!
+//! # Why
+//! A server may lose what was written on a connection and not flushed there. So the content is kept here until its
+//! connection is flushed. If the connection is lost before, it is written again on a new one, and flushed.
+//!
+//! # Rules
+//! - For each byte, the newest acknowledged content is kept, as long as the connection that wrote it isn't flushed. A later
+//!   write to the same place, on any connection, replaces it: it must not be overwritten by what is older.
+//! - For the same reason, changes that overlap are never under way at the same time. NBD leaves their order open.
+//! - A change that was sent and not answered may still be carried out, now or much later: it is *uncertain*. To write the
+//!   same content again is safe. Different content is refused there for the rest of the transfer, as nobody could tell
+//!   which of the two stays.
+//!
+//! # Waiting
+//! Who waits for a range holds a connection, but nothing that is under way. What is under way waits for the server alone,
+//! and not for ever; when its connection is lost, it is no longer under way. So no cycle of waiting exists.
+
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rangemap::RangeMap;
+
+/// What the connections of a device share.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    state: Mutex<State>,
+    /// Something is no longer under way, or all is over.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    unflushed: RangeMap<u64, Entry>,
+    uncertain: RangeMap<u64, Number>,
+    /// One for each connection at most.
+    under_way: Vec<Range<u64>>,
+    /// Threads that wait for a range. A notification is a system call, also where nobody listens.
+    waiting: usize,
+    last_number: Number,
+    is_over: bool,
+}
+
+/// Tells changes apart. The same number is the same content.
+type Number = u64;
+
+/// The index of a connection.
+pub(crate) type Owner = usize;
+
+/// Something that was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    number: Number,
+    owner: Owner,
+    /// Where `content` begins, also if only a part of it is left.
+    start: u64,
+    content: Content,
+}
+
+/// Two parts of the same.
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.number, self.start) == (other.number, other.start)
+    }
+}
+
+impl Eq for Entry {}
+
+/// What is at some place.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Data(Bytes),
+    Zeroes,
+}
+
+impl Entry {
+    /// What it has at `range`, which is a part of it.
+    fn part(&self, range: &Range<u64>) -> Content {
+        let at = |position: u64| usize::try_from(position - self.start).expect("it was in memory before");
+        match &self.content {
+            Content::Data(data) => Content::Data(data.slice(at(range.start)..at(range.end))),
+            Content::Zeroes => Content::Zeroes,
+        }
+    }
+}
+
+/// Different content may still be written to the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Uncertain;
+
+/// A change that is being carried out, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    ledger: Arc<Ledger>,
+    range: Range<u64>,
+    number: Number,
+}
+
+impl Ledger {
+    /// A number for a change.
+    pub(crate) fn number(&self) -> Number {
+        let mut state = self.lock();
+        state.last_number += 1;
+        state.last_number
+    }
+
+    /// Begins a change, when nothing that overlaps is under way.
+    ///
+    /// # Errors
+    /// [`Uncertain`].
+    pub(crate) fn begin(self: &Arc<Self>, range: Range<u64>, number: Number) -> Result<UnderWay, Uncertain> {
+        let mut state = self.lock();
+        loop {
+            if state.uncertain.overlapping(&range).any(|(_, &other)| other != number) {
+                return Err(Uncertain);
+            }
+            if !state.is_under_way(&range) {
+                return Ok(self.under_way(&mut state, range, number));
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// The first change of this connection, from `from` on, that is not flushed: begun again.
+    pub(crate) fn begin_again(self: &Arc<Self>, owner: Owner, from: u64) -> Option<(UnderWay, Content)> {
+        let rest = from..u64::MAX;
+        let mut state = self.lock();
+        loop {
+            let mut entries = state.unflushed.overlapping(&rest);
+            let (range, entry) = entries.find(|(_, entry)| entry.owner == owner)?;
+            let range = range.start.max(from)..range.end;
+            if !state.is_under_way(&range) {
+                let (number, content) = (entry.number, entry.part(&range));
+                return Some((self.under_way(&mut state, range, number), content));
+            }
+            // What is under way is newer, and may replace it.
+            state = self.wait(state);
+        }
+    }
+
+    fn under_way(self: &Arc<Self>, state: &mut State, range: Range<u64>, number: Number) -> UnderWay {
+        state.under_way.push(range.clone());
+        UnderWay { ledger: Arc::clone(self), range, number }
+    }
+
+    /// This connection has nothing unflushed.
+    pub(crate) fn flushed(&self, owner: Owner) {
+        // Freed outside the lock.
+        let _entries = self.lock().remove_all_of(owner);
+    }
+
+    /// What is acknowledged and unflushed in `range`, part by part, with the offset of each.
+    pub(crate) fn newest(&self, range: &Range<u64>) -> Vec<(u64, u64, Content)> {
+        let state = self.lock();
+        let parts = state.unflushed.overlapping(range).map(|(of, entry)| {
+            let part = of.start.max(range.start)..of.end.min(range.end);
+            (part.start, part.end, entry.part(&part))
+        });
+        parts.collect()
+    }
+
+    /// No request will succeed any more, so nobody needs to wait longer.
+    pub(crate) fn end(&self) {
+        self.lock().is_over = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for so long, or until [`end`](Self::end). Whether all is over.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut state = self.lock();
+        while !state.is_over {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.is_over
+    }
+
+    fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock leaves it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_under_way(&self, range: &Range<u64>) -> bool {
+        self.under_way.iter().any(|other| other.start < range.end && range.start < other.end)
+    }
+
+    fn remove_all_of(&mut self, owner: Owner) -> Vec<Entry> {
+        let of_owner = self.unflushed.iter().filter(|(_, entry)| entry.owner == owner);
+        let (ranges, entries): (Vec<_>, Vec<_>) =
+            of_owner.map(|(range, entry)| (range.clone(), entry.clone())).unzip();
+        ranges.into_iter().for_each(|range| self.unflushed.remove(range));
+        entries
+    }
+}
+
+impl UnderWay {
+    /// Where it is.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// The server has acknowledged it: whatever was there before need not be kept any more.
+    pub(crate) fn replaces_all(&self) {
+        self.ledger.lock().unflushed.remove(self.range.clone());
+    }
+
+    /// The same, and it is not flushed: its content, piece by piece, is kept.
+    pub(crate) fn keep(&self, owner: Owner, pieces: impl IntoIterator<Item = (u64, Content)>) {
+        let mut state = self.ledger.lock();
+        let mut start = self.range.start;
+        for (len, content) in pieces {
+            let entry = Entry { number: self.number, owner, start, content };
+            state.unflushed.insert(start..start + len, entry);
+            start += len;
+        }
+    }
+
+    /// It was sent, and there is no answer.
+    pub(crate) fn is_uncertain(&self) {
+        self.ledger.lock().uncertain.insert(self.range.clone(), self.number);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut state = self.ledger.lock();
+        let at = state.under_way.iter().position(|range| *range == self.range);
+        state.under_way.swap_remove(at.expect("it is under way until now"));
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.ledger.changed.notify_all();
+        }
+    }
+}

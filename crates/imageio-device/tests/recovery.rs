@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lost connections that nobody notices: what is written again, what isn't, and what can't be.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use block_device::{BlockDevice, Errno};
+use bytes::Bytes;
+use common::{
+    ALL, NO_FUA, PATIENCE, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_after_loss, device_with, error,
+    settings, start, start_with,
+};
+use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
+use imageio_client::Timeouts;
+use imageio_device::{Device, Settings};
+
+const BLOCK: u64 = 4096;
+
+fn status(status: u16) -> What {
+    What::Status { status, text: "for a reason".to_owned() }
+}
+
+fn server() -> FakeServer {
+    FakeServer::builder().start().unwrap()
+}
+
+fn write(device: &Device, offset: u64, data: &'static [u8]) -> block_device::Result<()> {
+    device.write(offset, Bytes::from_static(data), false)
+}
+
+/// Loses all connections, and all that was written: as a server that is started again may do.
+fn forget_all(server: &FakeServer) {
+    close_idle(server);
+    server.write(0, &[0xee; 64]).unwrap();
+}
+
+/// The writes and zeroes that came, from the n-th on.
+fn changes(server: &FakeServer, from: usize) -> Vec<(Op, u64, u64)> {
+    let log = server.log();
+    let changes = log.requests.iter().filter(|request| matches!(request.op, Op::Put | Op::Zero));
+    changes.skip(from).map(|request| (request.op, request.offset, request.size)).collect()
+}
+
+#[test]
+fn what_was_unflushed_on_a_lost_connection_is_written_again() {
+    for request in ALL {
+        let server = server();
+        let device = device_with(&server, b"data");
+        device.zero(8, 8, NO_FUA).unwrap();
+        write(&device, 16, b"end").unwrap();
+        forget_all(&server);
+        request(&device).unwrap();
+        device.flush().unwrap();
+        let start = server.read(4, 16).unwrap();
+        assert_eq!(start, *b"\xee\xee\xee\xee\0\0\0\0\0\0\0\0end\xee");
+        close_after_loss(&server, &device);
+    }
+}
+
+#[test]
+fn closing_writes_it_again() {
+    let server = server();
+    let device = device_with(&server, b"data");
+    forget_all(&server);
+    device.close().unwrap();
+    assert_eq!(server.read(0, 5).unwrap(), b"data\xee");
+}
+
+#[test]
+fn what_was_flushed_is_not_written_again() {
+    let server = server();
+    let device = device_with(&server, b"data");
+    device.flush().unwrap();
+    write(&device, 8, b"more").unwrap();
+    forget_all(&server);
+    device.flush().unwrap();
+    assert_eq!(changes(&server, 2), [(Op::Put, 8, 4)]);
+}
+
+#[test]
+fn a_durable_write_leaves_nothing_to_be_written_again() {
+    let server = server();
+    let device = device_with(&server, b"data");
+    device.write(8, Bytes::from_static(b"safe"), true).unwrap();
+    close_idle(&server);
+    READ(&device).unwrap();
+    assert_eq!(changes(&server, 2), []);
+}
+
+#[test]
+fn a_write_without_an_answer_is_sent_again() {
+    for what in [What::LoseAnswer, What::Reset { after: 2 }, What::Close { after: 2 }, What::NoAnswer] {
+        for op in [Op::Put, Op::Zero] {
+            let server = server();
+            // Only the last one waits so long.
+            let short = Duration::from_millis(200);
+            let timeouts = Timeouts { data: short, operation: short, ..settings(&server).timeouts };
+            let device = start_with(Settings { timeouts, ..settings(&server) }, b"old");
+            server.fault(Fault::on(op).then(what.clone()));
+            match op {
+                Op::Put => write(&device, 8, b"data").unwrap(),
+                _ => device.zero(8, 4, NO_FUA).unwrap(),
+            }
+            let expected = if op == Op::Put { *b"old\0\0\0\0\0data" } else { *b"old\0\0\0\0\0\0\0\0\0" };
+            assert_eq!(server.read(0, 12).unwrap(), expected);
+            assert_eq!(changes(&server, 2), [(Op::Put, 0, 3), (op, 8, 4)], "first what was there before");
+            close_after_loss(&server, &device);
+        }
+    }
+}
+
+#[test]
+fn what_may_still_come_true_is_not_changed_any_more() {
+    let server = server();
+    let device = device_with(&server, b"old");
+    server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
+    write(&device, 8, b"data").unwrap();
+    for refused in [write(&device, 11, b"x"), device.zero(0, 64, NO_FUA)] {
+        let error = error(refused);
+        assert_eq!(error.errno(), Errno::Io);
+        assert!(error.to_string().contains("can't be changed"), "{error}");
+    }
+    write(&device, 12, b"beside").unwrap();
+    write(&device, 0, b"another").unwrap();
+    device.flush().unwrap();
+    assert_eq!(server.read(0, 18).unwrap(), b"another\0databeside");
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_newer_write_on_another_connection_is_not_overwritten() {
+    let server = server();
+    let device = start(Settings { connections: 2, ..settings(&server) });
+    write(&device, 0, b"older").unwrap();
+    let first = server.log().of(Op::Put).next().unwrap().connection;
+    // While the first connection is busy.
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        scope.spawn(|| device.read(32, &mut [0]).unwrap());
+        assert!(gate.wait_reached(1, PATIENCE));
+        write(&device, 1, b"new").unwrap();
+        gate.open();
+    });
+    assert_ne!(server.log().of(Op::Put).nth(1).unwrap().connection, first);
+    server.close_connection(first);
+    device.flush().unwrap();
+    assert_eq!(server.read(0, 5).unwrap(), b"onewr");
+    assert_eq!(changes(&server, 2), [(Op::Put, 0, 1), (Op::Put, 4, 1)]);
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_connection_lost_while_writing_again_is_no_end() {
+    let server = server();
+    let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
+    let device = start_with(settings, b"data");
+    write(&device, 8, b"more").unwrap();
+    forget_all(&server);
+    server.fault(Fault::on(Op::Put).nth(2).then(What::LoseAnswer));
+    server.fault(Fault::on(Op::Flush).then(What::Reset { after: 0 }));
+    device.flush().unwrap();
+    assert_eq!(server.read(0, 12).unwrap(), b"data\xee\xee\xee\xeemore");
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_server_that_comes_back_is_waited_for() {
+    let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
+    let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
+    let device = start_with(settings, b"data");
+    for request in [READ, WRITE, ZERO] {
+        close_idle_tls(&server);
+        for _ in 0..3 {
+            server.fault(Fault::on(Op::Accept).then(What::Close { after: 0 }));
+        }
+        // It was started again, and has its tickets a moment later.
+        server.fault(Fault::any().then(status(403)));
+        request(&device).unwrap();
+    }
+    close_after_loss(&server, &device);
+}
+
+/// As `close_idle`; the next connection meets faults.
+fn close_idle_tls(server: &FakeServer) {
+    server.close_idle();
+    assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
+}
+
+#[test]
+fn a_server_that_does_not_come_back_has_lost_what_was_unflushed() {
+    for request in ALL {
+        let mut server = server();
+        let device = device_with(&server, b"data");
+        server.shutdown();
+        let error = error(request(&device));
+        assert!(error.to_string().contains("data may be lost"), "{error}");
+        assert_fails_for_good(&device, Errno::Io);
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_with_nothing_unflushed_fails_single_requests() {
+    let mut server = server();
+    let device = device_with(&server, b"data");
+    device.flush().unwrap();
+    server.shutdown();
+    for request in [READ, WRITE, ZERO] {
+        assert_eq!(error(request(&device)).errno(), Errno::Io);
+    }
+    assert_eq!(device.failure(), None);
+    device.close().unwrap();
+}
+
+#[test]
+fn a_cancelled_ticket_is_not_waited_for() {
+    for request in ALL {
+        let server = server();
+        let settings = Settings { reconnect_timeout: PATIENCE * 100, ..settings(&server) };
+        let device = start_with(settings, b"data");
+        server.cancel_ticket();
+        assert_eq!(error(request(&device)).errno(), Errno::Perm);
+        assert_fails_for_good(&device, Errno::Perm);
+    }
+}
+
+#[test]
+fn what_the_server_can_not_do_is_not_tried_again() {
+    for (code, errno) in [(400, Errno::Inval), (416, Errno::NoSpc)] {
+        let server = server();
+        let device = device_with(&server, b"data");
+        server.fault(Fault::on(Op::Put).then(status(code)));
+        assert_eq!(error(WRITE(&device)).errno(), errno);
+        assert_eq!(changes(&server, 1).len(), 1);
+        close_after_loss(&server, &device);
+    }
+}
+
+#[test]
+fn after_a_failed_write_all_since_the_last_flush_is_sent_again_once() {
+    let server = server();
+    let device = device_with(&server, b"data");
+    server.fault(Fault::on(Op::Put).then(status(500)));
+    write(&device, 8, b"more").unwrap();
+    assert_eq!(changes(&server, 2), [(Op::Put, 0, 4), (Op::Put, 8, 4)]);
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_write_that_fails_twice_with_nothing_unflushed_fails_alone() {
+    let server = server();
+    let device = device_with(&server, b"data");
+    device.flush().unwrap();
+    server.fault(Fault::on(Op::Put).every().then(status(500)));
+    assert_eq!(error(WRITE(&device)).errno(), Errno::Io);
+    assert_eq!(device.failure(), None);
+    assert_eq!(changes(&server, 1).len(), 2);
+    server.clear_faults();
+    WRITE(&device).unwrap();
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_server_that_fails_again_has_lost_what_was_unflushed() {
+    for op in [Op::Put, Op::Flush] {
+        let server = server();
+        let device = device_with(&server, b"data");
+        server.fault(Fault::on(op).every().then(status(500)));
+        let failed = if op == Op::Put { WRITE(&device) } else { device.flush() };
+        assert!(error(failed).to_string().contains("data may be lost"));
+        assert_fails_for_good(&device, Errno::Io);
+    }
+}
+
+#[test]
+fn a_failed_flush_is_repeated_with_all_that_it_was_for() {
+    let server = server();
+    let device = device_with(&server, b"data");
+    server.fault(Fault::on(Op::Flush).then(status(500)));
+    device.flush().unwrap();
+    assert_eq!(changes(&server, 1), [(Op::Put, 0, 4)]);
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_read_finds_what_a_server_has_forgotten() {
+    let server = server();
+    let device = device_with(&server, b"data");
+    device.zero(6, 4, NO_FUA).unwrap();
+    server.write(0, &[0xee; 64]).unwrap();
+    let mut back = [1; 10];
+    device.read(2, &mut back).unwrap();
+    assert_eq!(back, *b"ta\xee\xee\0\0\0\0\xee\xee");
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_write_that_would_not_fit_into_the_replay_buffer_is_durable() {
+    let server = server();
+    let device = start(Settings { connections: 1, replay_buffer: 4 * BLOCK, ..settings(&server) });
+    for block in 0..9 {
+        write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap();
+    }
+    let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
+    assert_eq!(durable, [false, false, false, false, true, false, false, false, false]);
+    close_idle(&server);
+    device.flush().unwrap();
+    assert_eq!(changes(&server, 9).len(), 4);
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn lent_memory_is_not_kept() {
+    struct Lent(&'static [u8], std::sync::mpsc::Sender<()>);
+    impl AsRef<[u8]> for Lent {
+        fn as_ref(&self) -> &[u8] {
+            self.0
+        }
+    }
+    impl Drop for Lent {
+        fn drop(&mut self) {
+            self.1.send(()).unwrap();
+        }
+    }
+    let server = server();
+    let device = device_with(&server, b"data");
+    let (sender, dropped) = std::sync::mpsc::channel();
+    device.write(8, Bytes::from_owner(Lent(b"lent", sender)), false).unwrap();
+    dropped.try_recv().unwrap();
+    forget_all(&server);
+    device.flush().unwrap();
+    assert_eq!(server.read(8, 4).unwrap(), b"lent");
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn writes_that_overlap_wait_for_each_other() {
+    let server = server();
+    let device = start(Settings { connections: 2, ..settings(&server) });
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        scope.spawn(|| write(&device, 0, b"first").unwrap());
+        assert!(gate.wait_reached(1, PATIENCE));
+        let second = scope.spawn(|| write(&device, 4, b"second").unwrap());
+        // What doesn't overlap overtakes.
+        device.read(64, &mut [0]).unwrap_or_default();
+        assert!(!second.is_finished());
+        gate.open();
+    });
+    assert_eq!(server.read(0, 10).unwrap(), b"firssecond");
+    close_after_loss(&server, &device);
+}
