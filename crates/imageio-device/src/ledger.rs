@@ -21,13 +21,16 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use buffer_pool::Pool;
 use bytes::Bytes;
 use rangemap::RangeMap;
 
 /// What the connections of a device share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ledger {
     state: Mutex<State>,
+    /// For content that has to be copied to be kept.
+    copies: Arc<Pool>,
     /// Something is no longer under way, or all is over.
     changed: Condvar,
 }
@@ -100,6 +103,19 @@ pub(crate) struct UnderWay {
 }
 
 impl Ledger {
+    /// `replay_buffer` is how many bytes the connections will keep together.
+    pub(crate) fn new(replay_buffer: u64) -> Self {
+        let copies = Pool::new(usize::try_from(replay_buffer).unwrap_or(usize::MAX));
+        Self { state: Mutex::default(), copies, changed: Condvar::new() }
+    }
+
+    /// A copy that may be kept.
+    pub(crate) fn copy(&self, data: &[u8]) -> Bytes {
+        let mut buffer = self.copies.take_uncounted(data.len());
+        buffer.copy_from_slice(data);
+        Bytes::from_owner(buffer)
+    }
+
     /// A number for a change.
     pub(crate) fn number(&self) -> Number {
         let mut state = self.lock();

@@ -96,10 +96,10 @@ impl Change<'_> {
     }
 
     /// Its content, piece by piece.
-    fn content(&self, range: &Range<u64>) -> Vec<(u64, Content)> {
+    fn content(&self, range: &Range<u64>, ledger: &Ledger) -> Vec<(u64, Content)> {
         match self {
             Self::Write { data, is_lent } => {
-                let keep = |piece: &Bytes| if *is_lent { Bytes::copy_from_slice(piece) } else { piece.clone() };
+                let keep = |piece: &Bytes| if *is_lent { ledger.copy(piece) } else { piece.clone() };
                 data.iter().map(|piece| (piece.len() as u64, Content::Data(keep(piece)))).collect()
             }
             Self::Zero => vec![(range.end - range.start, Content::Zeroes)],
@@ -219,7 +219,7 @@ impl Link {
         self.dirty = true;
         if self.can_replay() {
             self.kept += change.cost();
-            under_way.keep(self.owner, change.content(&under_way.range()));
+            under_way.keep(self.owner, change.content(&under_way.range(), &self.ledger));
         }
     }
 
@@ -293,7 +293,9 @@ impl Link {
         }
         connection.flush()?;
         self.flushed();
-        log::warn!("a connection was lost; {bytes} bytes that were not flushed were written again on a new one");
+        log::warn!(
+            "a connection was lost; {bytes} bytes that were not flushed were written again on a new one"
+        );
         self.connection = Some(connection).filter(Connection::is_open);
         Ok(())
     }
@@ -370,7 +372,9 @@ fn put(bufs: &mut [&mut [u8]], range: Range<u64>, content: &Content) {
             let at = |position: u64, origin: u64| (position - origin) as usize;
             let part = &mut buf[at(from, start)..at(to, start)];
             match content {
-                Content::Data(data) => part.copy_from_slice(&data[at(from, range.start)..at(to, range.start)]),
+                Content::Data(data) => {
+                    part.copy_from_slice(&data[at(from, range.start)..at(to, range.start)])
+                }
                 Content::Zeroes => part.fill(0),
             }
         }

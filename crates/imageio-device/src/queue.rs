@@ -57,7 +57,9 @@ impl QueuedDevice for Queue {
         }
         self.workers.submit(match request {
             Request::Read { offset } => device.read_request(offset, room, Target::Submitted(completion)),
-            Request::Write { offset, data, fua } => device.write_request(offset, data, false, fua).with(completion),
+            Request::Write { offset, data, fua } => {
+                device.write_request(offset, data, false, fua).with(completion)
+            }
             Request::Zero { offset, len, flags } => device.zero_request(offset, len, flags).with(completion),
             Request::Flush => return self.flusher.flush(completion),
         });

@@ -279,8 +279,11 @@ mod tests {
         }
         let (tell, told) = channel();
         let alive = Arc::new(());
-        let work =
-            Work::Write { data: [Bytes::from_owner(Data { _alive: Arc::clone(&alive) })].into(), is_lent: true, fua: false };
+        let work = Work::Write {
+            data: [Bytes::from_owner(Data { _alive: Arc::clone(&alive) })].into(),
+            is_lent: true,
+            fua: false,
+        };
         Request::new(0, 4, work, 8).with(Box::new(Check(alive, tell))).complete(&Ok(()));
         assert_eq!(told.recv(), Ok(true));
     }

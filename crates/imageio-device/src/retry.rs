@@ -43,9 +43,9 @@ impl Chance {
             _ if error.is_transient() => Self::Good,
             None if matches!(error, Error::Protocol { .. }) => Self::Once,
             None => Self::None,
-            Some(
-                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
-            ) => Self::Good,
+            Some(StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) => {
+                Self::Good
+            }
             Some(StatusCode::FORBIDDEN) => Self::IfTicketComesBack,
             Some(status) if status.is_server_error() => Self::Once,
             Some(_) => Self::None,
@@ -55,13 +55,7 @@ impl Chance {
 
 impl Retry {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self {
-            patience,
-            first_failure: None,
-            next_pause: Duration::ZERO,
-            lost: false,
-            asked_again: false,
-        }
+        Self { patience, first_failure: None, next_pause: Duration::ZERO, lost: false, asked_again: false }
     }
 
     /// Whether to try again; it waits until that makes sense.

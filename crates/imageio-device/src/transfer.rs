@@ -85,7 +85,7 @@ impl Transfer {
     pub(crate) fn links(&self) -> impl Iterator<Item = Link> {
         let keep_alive = if self.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte };
         let means = Means { flush: self.capabilities.flush, zero: self.capabilities.zero, keep_alive };
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(Ledger::new(self.settings.replay_buffer));
         let share = self.settings.replay_buffer / u64::from(self.connections());
         (0..self.connections() as usize).map(move |owner| {
             let ledger = (Arc::clone(&ledger), owner);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    FLUSH, PATIENCE, Request, WRITE, assert_fails_for_good, await_failure, close_well, error, line, fragile,
+    FLUSH, PATIENCE, Request, WRITE, assert_fails_for_good, await_failure, close_well, error, fragile, line,
     start, use_connections,
 };
 use fake_imageio::{Builder, ClosedBy, FakeServer, Fault, Log, Op, What};

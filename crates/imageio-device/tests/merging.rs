@@ -9,7 +9,7 @@ use std::thread::{self, Scope};
 
 use block_device::{BlockDevice, Errno, Result, ZeroFlags};
 use common::{
-    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, read_into, fragile, start,
+    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, fragile, read_into, start,
     within_a_minute,
 };
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};

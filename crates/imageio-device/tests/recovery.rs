@@ -10,8 +10,8 @@ use std::time::Duration;
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    ALL, NO_FUA, PATIENCE, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_after_loss, device_with, error,
-    settings, start, start_with,
+    ALL, NO_FUA, PATIENCE, READ, WRITE, ZERO, assert_fails_for_good, close_after_loss, close_idle,
+    device_with, error, settings, start, start_with,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 use imageio_client::Timeouts;

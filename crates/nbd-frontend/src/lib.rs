@@ -24,7 +24,6 @@ mod connection;
 mod error;
 mod export;
 mod negotiate;
-mod pool;
 mod registry;
 mod server;
 mod session;

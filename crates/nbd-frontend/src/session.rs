@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::thread;
 
 use block_device::QueuedDevice;
+use buffer_pool::Pool;
 use nbd_wire::{Command, CommandFlags, Export};
 use socket2::Socket;
 
 use crate::connection::Service;
-use crate::pool::Pool;
 use crate::registry::Control;
 use job::Job;
 use replies::Replies;

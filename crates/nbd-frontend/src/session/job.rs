@@ -5,12 +5,12 @@ use std::mem;
 use std::sync::Arc;
 
 use block_device::{Batch, Completion};
+use buffer_pool::{Buffer, Lease};
 use bytes::Bytes;
 use nbd_wire::{Command, Errno, Request};
 
 use super::replies::Replies;
 use crate::export::wire_errno;
-use crate::pool::{Buffer, Lease};
 
 /// A request that has been read. It is answered in any case: if it is dropped, by an error.
 pub(super) struct Job {

@@ -6,11 +6,11 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use block_device::BatchEnd;
+use buffer_pool::Buffer;
 use nbd_wire::{Command, Errno, SIMPLE_REPLY_LEN, simple_reply};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::lock;
-use crate::pool::Buffer;
 use crate::registry::Control;
 use crate::stats::{Counters, count};
 

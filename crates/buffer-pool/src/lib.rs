@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The buffers of a session: recycled, and bounded by a budget.
+//! Buffers that are recycled, and a budget for those that are lent.
 //!
-//! The budget is for requests in flight. A device may keep what was written for longer: that counts for the device.
+//! Large memory that is taken from the system and given back for each request costs page faults, which cost more than the
+//! request itself.
+//!
+//! ```
+//! let pool = buffer_pool::Pool::new(1 << 20);
+//! let mut buffer = pool.take(5000);
+//! buffer[..4].copy_from_slice(b"data");
+//! assert_eq!(buffer.len(), 5000);
+//! ```
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-
-use crate::lock;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The smallest buffer; larger ones have a power of two, so that few sizes occur and buffers find their next user.
 const SMALLEST: usize = 4096;
@@ -14,7 +20,7 @@ const SMALLEST: usize = 4096;
 /// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept up to as many bytes, and until they don't
 /// fit into the budget together with those that are lent.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub struct Pool {
     budget: usize,
     state: Mutex<State>,
     returned: Condvar,
@@ -30,18 +36,21 @@ struct State {
 }
 
 impl Pool {
-    pub(crate) fn new(budget: usize) -> Arc<Self> {
+    /// A pool with a budget in bytes.
+    #[must_use]
+    pub fn new(budget: usize) -> Arc<Self> {
         Arc::new(Self { budget, state: Mutex::default(), returned: Condvar::new() })
     }
 
     /// A buffer of `len` bytes with arbitrary contents. Waits until the budget has room; a pool that has lent
     /// nothing lends one buffer of any size. Only one thread at a time may wait.
-    pub(crate) fn take(self: &Arc<Self>, len: usize) -> Buffer {
+    #[must_use]
+    pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
         if len == 0 {
             return Buffer { data: Vec::new(), len, lease: self.lease(0) };
         }
         let size = len.max(SMALLEST).next_power_of_two();
-        let state = lock(&self.state);
+        let state = self.lock();
         let full = |state: &mut State| {
             state.waiting = state.lent > 0 && state.lent + size > self.budget;
             state.waiting
@@ -55,12 +64,25 @@ impl Pool {
         Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, lease: self.lease(size) }
     }
 
+    /// A buffer of `len` bytes with arbitrary contents, which counts nowhere. Never waits.
+    #[must_use]
+    pub fn take_uncounted(self: &Arc<Self>, len: usize) -> Buffer {
+        let size = if len == 0 { 0 } else { len.max(SMALLEST).next_power_of_two() };
+        let recycled = self.lock().pop(|idle| idle == size);
+        Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, lease: self.lease(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock leaves it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lease(self: &Arc<Self>, size: usize) -> Lease {
         Lease { size, pool: Arc::clone(self) }
     }
 
     fn give_back(&self, data: Vec<u8>) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         // What is lent may still count this very memory; the next to take some sees to it that both fit.
         if state.idle_bytes + data.len() <= self.budget {
             state.idle_bytes += data.len();
@@ -69,7 +91,7 @@ impl Pool {
     }
 
     fn end_lease(&self, size: usize) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         state.lent -= size;
         let waiting = state.waiting;
         drop(state);
@@ -91,7 +113,7 @@ impl State {
 
 /// Some bytes that go back to their pool when they are dropped.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+pub struct Buffer {
     data: Vec<u8>,
     len: usize,
     lease: Lease,
@@ -99,14 +121,15 @@ pub(crate) struct Buffer {
 
 /// What counts in the budget, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub struct Lease {
     size: usize,
     pool: Arc<Pool>,
 }
 
 impl Buffer {
     /// The same, to be kept for as long as someone likes; and what counts in its stead.
-    pub(crate) fn uncounted(mut self) -> (Self, Lease) {
+    #[must_use]
+    pub fn uncounted(mut self) -> (Self, Lease) {
         let pool = Arc::clone(&self.lease.pool);
         let lease = std::mem::replace(&mut self.lease, pool.lease(0));
         (self, lease)
@@ -154,7 +177,7 @@ mod tests {
     use super::*;
 
     fn held(pool: &Pool) -> (usize, usize) {
-        let state = lock(&pool.state);
+        let state = pool.lock();
         assert_eq!(state.idle_bytes, state.idle.iter().map(Vec::len).sum::<usize>());
         (state.lent, state.idle_bytes)
     }
@@ -203,6 +226,19 @@ mod tests {
         assert_eq!(held(&pool), (8192, 0), "there is no room for it");
         drop((other, another));
         assert_eq!(held(&pool), (0, 8192));
+    }
+
+    #[test]
+    fn what_does_not_count_is_recycled_too() {
+        let pool = Pool::new(8192);
+        let _all = pool.take(8192);
+        let buffer = pool.take_uncounted(5000);
+        let address = buffer.as_ptr();
+        assert_eq!((buffer.len(), held(&pool)), (5000, (8192, 0)));
+        drop(buffer);
+        assert_eq!(held(&pool), (8192, 8192));
+        assert_eq!(pool.take_uncounted(8000).as_ptr(), address);
+        assert!(pool.take_uncounted(0).is_empty());
     }
 
     #[test]
