@@ -69,7 +69,8 @@ fn an_unknown_parameter() {
         dir().path(),
         &["colour=red", "url=http://h/images/t"],
         "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, connections, \
-         max-request, preferred-block-size, keep-alive, connect-timeout, timeout, operation-timeout",
+         max-request, preferred-block-size, keep-alive, replay-buffer, reconnect-timeout, connect-timeout, \
+         timeout, operation-timeout",
     );
 }
 

@@ -113,7 +113,8 @@ fn sigint_is_passed_on_to_the_command_whose_end_it_waits_for() {
 #[test]
 fn data_that_may_be_lost_is_an_exit_status_of_1_also_when_nobody_asks_for_a_flush() {
     let (server, dir) = (server(), dir());
-    let mut served = Door::ImageioNbd.serve(dir.path(), &[url(&server)]).unwrap();
+    let parameters = [url(&server), "replay-buffer=0".to_owned()];
+    let mut served = Door::ImageioNbd.serve(dir.path(), &parameters).unwrap();
     client(served.socket()).write_all(&[1; 4096]).unwrap();
     server.close_idle();
     assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));

@@ -22,7 +22,12 @@ type Test = (&'static str, &'static [Tool], fn(Door));
 
 const TESTS: &[Test] = &[
     ("a_source_that_stalls_for_three_timeouts_loses_nothing_and_no_connection", &[NBDCOPY], stalling_source),
-    ("without_the_keeper_the_same_copy_fails", &[NBDCOPY], stalling_source_without_keeper),
+    (
+        "without_the_keeper_all_that_may_be_lost_is_written_again",
+        &[NBDCOPY],
+        stalling_source_with_replay_alone,
+    ),
+    ("without_either_the_same_copy_fails", &[NBDCOPY], stalling_source_with_nothing),
     ("a_failed_keep_alive_makes_the_copy_fail", &[NBDCOPY], failed_keep_alive),
     ("servers_without_flush_stay_usable_after_a_pause", &[], pause_without_flush),
     ("read_only_tickets_stay_usable_after_a_pause", &[], pause_of_a_read_only_ticket),
@@ -60,10 +65,11 @@ struct StallingCopy {
 
 impl StallingCopy {
     /// Copies half of the disk, and waits until the server has some of it.
-    fn half_way(door: Door, keep_alive: &str) -> Self {
+    fn half_way(door: Door, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = FakeServer::builder().size(SIZE).inactivity_timeout(Some(INACTIVITY)).start().unwrap();
-        let parameters = [format!("url={}", server.url()), keep_alive.to_owned()];
+        let mut parameters = vec![format!("url={}", server.url())];
+        parameters.extend(more.iter().map(|parameter| (*parameter).to_owned()));
         let served = door.serve(dir.path(), &parameters).unwrap();
         let mut nbdcopy = Command::new(NBDCOPY.path())
             .args(["--flush", "-", &served.uri()])
@@ -90,7 +96,7 @@ impl StallingCopy {
 }
 
 fn stalling_source(door: Door) {
-    let copy = StallingCopy::half_way(door, KEEP_ALIVE);
+    let copy = StallingCopy::half_way(door, &[KEEP_ALIVE]);
     // The keeper's requests tell the time: 24 of them on one connection take three timeouts.
     let stalled = |log: &Log| {
         log.connections
@@ -108,15 +114,24 @@ fn stalling_source(door: Door) {
     assert!(server.accepted() <= 5, "{:?}", log.connections);
 }
 
-fn stalling_source_without_keeper(door: Door) {
-    let copy = StallingCopy::half_way(door, "keep-alive=0");
+fn stalling_source_with_replay_alone(door: Door) {
+    let copy = StallingCopy::half_way(door, &["keep-alive=0"]);
+    assert!(copy.server.wait_for(PATIENCE, |log| log.open().count() == 0));
+    assert!(copy.server.log().lost_unflushed() > 0);
+    let (copied, ended, server, disk) = copy.finish();
+    assert!(copied && ended);
+    assert!(server.contents().unwrap() == disk);
+}
+
+fn stalling_source_with_nothing(door: Door) {
+    let copy = StallingCopy::half_way(door, &["keep-alive=0", "replay-buffer=0"]);
     assert!(copy.server.wait_for(PATIENCE, |log| log.open().count() == 0));
     let (copied, ended, ..) = copy.finish();
     assert!(!copied && !ended);
 }
 
 fn failed_keep_alive(door: Door) {
-    let copy = StallingCopy::half_way(door, KEEP_ALIVE);
+    let copy = StallingCopy::half_way(door, &[KEEP_ALIVE, "replay-buffer=0"]);
     copy.server.fault(Fault::on(Op::Flush).then(What::Status { status: 500, text: "disk full".into() }));
     let failed = |log: &Log| log.of(Op::Flush).any(|flush| flush.status == Some(500));
     assert!(copy.server.wait_for(PATIENCE, failed));

@@ -7,6 +7,7 @@ pub mod http;
 pub mod image;
 pub mod instructions;
 pub mod process;
+pub mod proxy;
 pub mod qemu;
 pub mod report;
 pub mod run;

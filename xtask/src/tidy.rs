@@ -11,21 +11,30 @@ mod tests {
     /// Which of our crates a crate may use, directly or not. `ARCHITECTURE.md` has the picture.
     const MAY_USE: &[(&str, &[&str])] = &[
         ("block-device", &[]),
+        ("buffer-pool", &[]),
         ("conn-pool", &[]),
         ("fake-imageio", &[]),
         ("imageio-client", &[]),
         ("nbd-wire", &[]),
-        ("nbd-frontend", &["block-device", "nbd-wire"]),
-        ("imageio-device", &["block-device", "conn-pool", "imageio-client"]),
-        ("imageio-config", &["block-device", "conn-pool", "imageio-client", "imageio-device"]),
+        ("nbd-frontend", &["block-device", "buffer-pool", "nbd-wire"]),
+        ("imageio-device", &["block-device", "buffer-pool", "conn-pool", "imageio-client"]),
+        ("imageio-config", &["block-device", "buffer-pool", "conn-pool", "imageio-client", "imageio-device"]),
         (
             "nbdkit-imageio-plugin",
-            &["block-device", "conn-pool", "imageio-client", "imageio-config", "imageio-device"],
+            &[
+                "block-device",
+                "buffer-pool",
+                "conn-pool",
+                "imageio-client",
+                "imageio-config",
+                "imageio-device",
+            ],
         ),
         (
             "imageio-nbd",
             &[
                 "block-device",
+                "buffer-pool",
                 "conn-pool",
                 "imageio-client",
                 "imageio-config",

@@ -162,10 +162,10 @@ impl Ledger {
         UnderWay { ledger: Arc::clone(self), range, number }
     }
 
-    /// This connection has nothing unflushed.
-    pub(crate) fn flushed(&self, owner: Owner) {
+    /// What this connection wrote before `end` is flushed.
+    pub(crate) fn flushed(&self, owner: Owner, end: u64) {
         // Freed outside the lock.
-        let _entries = self.lock().remove_all_of(owner);
+        let _entries = self.lock().remove(owner, end);
     }
 
     /// What is acknowledged and unflushed in `range`, part by part, with the offset of each.
@@ -216,8 +216,9 @@ impl State {
         self.under_way.iter().any(|other| other.start < range.end && range.start < other.end)
     }
 
-    fn remove_all_of(&mut self, owner: Owner) -> Vec<Entry> {
-        let of_owner = self.unflushed.iter().filter(|(_, entry)| entry.owner == owner);
+    fn remove(&mut self, owner: Owner, end: u64) -> Vec<Entry> {
+        let of_owner =
+            self.unflushed.iter().filter(|(range, entry)| entry.owner == owner && range.end <= end);
         let (ranges, entries): (Vec<_>, Vec<_>) =
             of_owner.map(|(range, entry)| (range.clone(), entry.clone())).unzip();
         ranges.into_iter().for_each(|range| self.unflushed.remove(range));

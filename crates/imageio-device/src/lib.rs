@@ -6,9 +6,11 @@
 //! connections. So:
 //! - each connection remembers whether it has unflushed writes;
 //! - a flush of the device flushes each connection that has some;
-//! - a connection that is lost with none is opened again when it is needed, and what had not been sent is sent there;
-//! - a connection that is lost with some, or with a write on its way, may have lost data: from then on every request
-//!   fails. A write on its way counts, because the server may still carry it out, after a later write to the same place.
+//! - the content of unflushed writes is kept. When their connection is lost, it is written again on a new one, and flushed:
+//!   see `ledger`;
+//! - if that can't be done, data may be lost: from then on every request fails. So it is at once where nothing is kept
+//!   ([`Settings::replay_buffer`]), also with a write on its way: the server may still carry it out, after a later write
+//!   to the same place.
 //!
 //! Requests that wait for a connection and are adjacent on the disk go out as one, and share its outcome: see `request`.
 //!

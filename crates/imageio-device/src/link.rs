@@ -18,6 +18,9 @@ use crate::retry::Retry;
 /// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
 const ZERO_STEP: u64 = 128 << 20;
 
+/// What is written again is flushed after so many bytes, so that another loss doesn't begin it anew.
+const REPLAY_STEP: u64 = 1 << 20;
+
 /// What a piece that is kept counts at least, in bytes: keeping track of it takes memory, too.
 const LEAST_KEPT: u64 = 4096;
 
@@ -227,7 +230,7 @@ impl Link {
         self.dirty = false;
         if self.kept > 0 {
             self.kept = 0;
-            self.ledger.flushed(self.owner);
+            self.ledger.flushed(self.owner, u64::MAX);
         }
     }
 
@@ -273,7 +276,7 @@ impl Link {
     /// Opens a new connection in the place of one that was lost, writes there all that was unflushed, and flushes it.
     fn replay(&mut self) -> imageio_client::Result<()> {
         let mut connection = self.connector.connect()?;
-        let (mut from, mut bytes) = (0, 0);
+        let (mut from, mut bytes, mut at_stake) = (0, 0, 0);
         while let Some((under_way, content)) = self.ledger.begin_again(self.owner, from) {
             let range = under_way.range();
             let data;
@@ -284,14 +287,22 @@ impl Link {
                 }
                 Content::Zeroes => Change::Zero,
             };
-            change.send(&mut connection, range.clone(), self.means, Flush::No).inspect_err(|error| {
+            let len = range.end - range.start;
+            (from, bytes, at_stake) = (range.end, bytes + len, at_stake + len);
+            let flush = if at_stake >= REPLAY_STEP { Flush::Yes } else { Flush::No };
+            change.send(&mut connection, range, self.means, flush).inspect_err(|error| {
                 if may_come_true(error) {
                     under_way.is_uncertain();
                 }
             })?;
-            (from, bytes) = (range.end, bytes + (range.end - range.start));
+            if flush == Flush::Yes {
+                self.ledger.flushed(self.owner, from);
+                at_stake = 0;
+            }
         }
-        connection.flush()?;
+        if at_stake > 0 {
+            connection.flush()?;
+        }
         self.flushed();
         log::warn!(
             "a connection was lost; {bytes} bytes that were not flushed were written again on a new one"
@@ -373,7 +384,7 @@ fn put(bufs: &mut [&mut [u8]], range: Range<u64>, content: &Content) {
             let part = &mut buf[at(from, start)..at(to, start)];
             match content {
                 Content::Data(data) => {
-                    part.copy_from_slice(&data[at(from, range.start)..at(to, range.start)])
+                    part.copy_from_slice(&data[at(from, range.start)..at(to, range.start)]);
                 }
                 Content::Zeroes => part.fill(0),
             }

@@ -37,11 +37,11 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 64 requests and 16 MiB per session, 64 sessions, a minute to negotiate, ten seconds of grace.
+    /// 64 requests and 10 MiB per session, 64 sessions, a minute to negotiate, ten seconds of grace.
     fn default() -> Self {
         Self {
             requests: 64,
-            memory: 16 << 20,
+            memory: 10 << 20,
             sessions: 64,
             negotiation_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),

@@ -35,7 +35,7 @@ fn each_errno_reaches_the_client_and_each_reason_the_log() {
         let nth = if op == Op::Get { 2 } else { 1 };
         let server =
             FakeServer::builder().size(64 << 20).fault(Fault::on(op).nth(nth).then(what)).start().unwrap();
-        let ended = nbdsh(dir.path(), &[&server.url(), "timeout=1"], &attempt(request));
+        let ended = nbdsh(dir.path(), &[&server.url(), "timeout=1", "replay-buffer=0"], &attempt(request));
         assert_eq!((ended.code, ended.out.trim()), (Some(0), errno), "{request}: {}", ended.err);
         assert!(ended.err.contains(reason) && ended.err.contains("bytes at 0"), "{}", ended.err);
     }
@@ -49,7 +49,7 @@ fn lost_data_is_told_at_the_end_and_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let server = FakeServer::builder().size(1 << 20).start().unwrap();
     server.fault(Fault::on(Op::Flush).then(status(500, "disk on fire")));
-    let mut nbdkit = Served::start(dir.path(), &[], &[&server.url(), "keep-alive=0"]);
+    let mut nbdkit = Served::start(dir.path(), &[], &[&server.url(), "keep-alive=0", "replay-buffer=0"]);
     let uri = "nbd+unix:///?socket=sock";
     let wrote = run(tool(dir.path(), "nbdsh").args(["-u", uri, "-c", WRITE]));
     assert_eq!(wrote.code, Some(0), "{}", wrote.err);
@@ -69,7 +69,7 @@ fn after_a_loss_every_request_fails() {
     let server = FakeServer::builder().size(1 << 20).start().unwrap();
     server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
     let script = [WRITE, WRITE, "h.pread(512, 0)", "h.flush()"].map(attempt).concat();
-    let ended = nbdsh(dir.path(), &[&server.url()], &script);
+    let ended = nbdsh(dir.path(), &[&server.url(), "replay-buffer=0"], &script);
     assert_eq!(ended.out.split_whitespace().collect::<Vec<_>>(), ["EIO"; 4], "{}", ended.err);
     // nbdkit gives the status of the command of --run, whatever its own is: the message remains.
     assert!(ended.err.contains("error: the disk may be incomplete: data may be lost"), "{}", ended.err);

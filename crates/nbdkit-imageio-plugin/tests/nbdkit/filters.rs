@@ -136,7 +136,7 @@ fn retried(fault: Fault, script: &str) -> (FakeServer, String, Option<i32>) {
     let dir = tempfile::tempdir().unwrap();
     let server = empty();
     let url = server.url();
-    let parameters = [&url, "keep-alive=0", "retries=1", "retry-delay=1"];
+    let parameters = [&url, "keep-alive=0", "replay-buffer=0", "retries=1", "retry-delay=1"];
     let mut nbdkit = Served::start(dir.path(), &["--filter=retry"], &parameters);
     // Not before: nbdkit's start sends requests, too.
     server.fault(fault);

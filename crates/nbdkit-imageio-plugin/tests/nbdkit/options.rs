@@ -152,7 +152,7 @@ fn what_nbdkit_made_is_removed_after_a_loss() {
     let server = FakeServer::builder().size(1 << 20).start().unwrap();
     server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
     let script = "nbdsh -u \"$uri\" -c \"h.pwrite(b'x', 0)\" 2>/dev/null; echo \"$unixsocket\"";
-    let ended = nbdkit(dir.path(), &["-U", "-"], &[&server.url(), "--run", script]);
+    let ended = nbdkit(dir.path(), &["-U", "-"], &[&server.url(), "replay-buffer=0", "--run", script]);
     assert!(ended.err.contains("error: the disk may be incomplete"), "{}", ended.err);
     let socket = Path::new(ended.out.trim());
     assert!(socket.is_absolute() && !socket.parent().unwrap().exists(), "{}", socket.display());
