@@ -162,20 +162,20 @@ fn add_ticket(daemon: &RealDaemon, qemu_nbd: &QemuNbd) {
 
 impl End {
     #[track_caller]
-    fn is_well(self) {
+    fn assert_well(self) {
         assert!(self.copied && self.served, "{}", self.said);
         same("the image", &self.image, &self.disk).unwrap();
     }
 
     /// After so many troubles at least.
     #[track_caller]
-    fn is_well_after(self, troubles: u64) {
+    fn assert_well_after(self, troubles: u64) {
         assert!(self.troubles >= troubles, "{} troubles", self.troubles);
-        self.is_well();
+        self.assert_well();
     }
 
     #[track_caller]
-    fn is_told(self, what: &str) {
+    fn assert_told(self, what: &str) {
         assert!(!self.copied && !self.served, "{}", self.said);
         assert!(self.said.contains(what), "{}", self.said);
     }
@@ -185,19 +185,19 @@ fn killed_again_and_again(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &[]);
     // Not a multiple of a request, so that it happens at other places each time.
     upload.proxy.after((3 << 20) + 70_007, Trouble::Kill, true);
-    upload.copy().is_well_after(10);
+    upload.copy().assert_well_after(10);
 }
 
 fn falls_silent(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &["timeout=0.5"]);
     upload.proxy.after((5 << 20) + 70_007, Trouble::BlackHole, false);
-    upload.copy().is_well_after(1);
+    upload.copy().assert_well_after(1);
 }
 
 fn falters(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &[]);
     upload.proxy.after((1 << 20) + 70_007, Trouble::Delay(Duration::from_millis(5)), true);
-    upload.copy().is_well_after(10);
+    upload.copy().assert_well_after(10);
 }
 
 fn started_again(door: Door, seed: u64) {
@@ -206,7 +206,7 @@ fn started_again(door: Door, seed: u64) {
     upload.start_daemon_again();
     add_ticket(&upload.daemon, &upload.qemu_nbd);
     upload.give(HALF..SIZE);
-    upload.end().is_well();
+    upload.end().assert_well();
 }
 
 fn ticket_comes_back_late(door: Door, seed: u64) {
@@ -221,13 +221,13 @@ fn ticket_comes_back_late(door: Door, seed: u64) {
     assert!(upload.proxy.has_carried(before + 1, PATIENCE));
     add_ticket(&upload.daemon, &upload.qemu_nbd);
     upload.give(then..SIZE);
-    upload.end().is_well();
+    upload.end().assert_well();
 }
 
 fn nothing_kept(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &["replay-buffer=0"]);
     upload.proxy.after((5 << 20) + 70_007, Trouble::Kill, false);
-    upload.copy().is_told("data may be lost");
+    upload.copy().assert_told("data may be lost");
 }
 
 fn does_not_come_back(door: Door, seed: u64) {
@@ -237,7 +237,7 @@ fn does_not_come_back(door: Door, seed: u64) {
     upload.proxy.lead_to(([127, 0, 0, 1], 1).into());
     upload.proxy.after(1, Trouble::Kill, true);
     upload.give(HALF..SIZE);
-    upload.end().is_told("data may be lost");
+    upload.end().assert_told("data may be lost");
 }
 
 fn cancelled(door: Door, seed: u64) {
@@ -245,5 +245,5 @@ fn cancelled(door: Door, seed: u64) {
     upload.give_half();
     upload.daemon.remove_ticket(UUID).unwrap();
     upload.give(HALF..SIZE);
-    upload.end().is_told("403");
+    upload.end().assert_told("403");
 }

@@ -172,12 +172,12 @@ impl Shared {
                 match self.carried(n as u64) {
                     Some(Trouble::Kill) => return Ok(()),
                     Some(Trouble::BlackHole) => pair.silence(),
-                    Some(Trouble::Delay(time)) => thread::sleep(time),
+                    Some(Trouble::Delay(time)) => self.wait_for_end(Some(time)),
                     None => {}
                 }
             }
             if pair.is_silent() {
-                self.wait_for_end();
+                self.wait_for_end(None);
                 return Ok(());
             }
             to.write_all(&chunk[..n])?;
@@ -195,9 +195,10 @@ impl Shared {
         Some(trouble)
     }
 
-    fn wait_for_end(&self) {
-        let state = self.changed.wait_while(self.lock(), |state| !state.is_over);
-        drop(state.unwrap_or_else(PoisonError::into_inner));
+    fn wait_for_end(&self, at_most: Option<Duration>) {
+        let at_most = at_most.unwrap_or(Duration::MAX);
+        let waited = self.changed.wait_timeout_while(self.lock(), at_most, |state| !state.is_over);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 

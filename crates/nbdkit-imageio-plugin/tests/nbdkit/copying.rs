@@ -22,8 +22,16 @@ fn a_disk_is_uploaded_and_read_back() {
     fs::copy(server.cafile().unwrap(), dir.path().join("ca.pem")).unwrap();
     // As virt-v2v does, which repeats what changed from disk to disk.
     let size = format!("size={SIZE}");
-    let parameters =
-        ["size=512", &size, "url=https://h/images/x", "url=+url", "cafile=ca.pem", "is_ovirt_host=1"];
+    let parameters = [
+        "size=512",
+        &size,
+        "url=https://h/images/x",
+        "url=+url",
+        "cafile=ca.pem",
+        "is_ovirt_host=1",
+        // A write that finds no room to be kept goes with a flush of its own.
+        "replay-buffer=128M",
+    ];
     let ended = captive(
         dir.path(),
         &parameters,
