@@ -70,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) inactivity_timeout: Option<Duration>,
     pub(crate) tls: Option<Certificate>,
     pub(crate) faults: Vec<Fault>,
+    pub(crate) volatile: bool,
     pub(crate) log_requests: bool,
     pub(crate) threads: usize,
 }
@@ -114,6 +115,7 @@ impl Default for Builder {
             inactivity_timeout: Some(Duration::from_secs(60)),
             tls: None,
             faults: Vec::new(),
+            volatile: false,
             log_requests: true,
             threads: 1,
         })
@@ -245,6 +247,13 @@ impl Builder {
     /// Adds a fault to the script.
     pub fn fault(mut self, fault: Fault) -> Self {
         self.0.faults.push(fault);
+        self
+    }
+
+    /// What is not flushed on the connection that wrote it is lost in a [power cut](FakeServer::cut_power); default off.
+    /// All that was ever written and not flushed is kept in memory.
+    pub fn volatile(mut self, on: bool) -> Self {
+        self.0.volatile = on;
         self
     }
 

@@ -51,6 +51,9 @@ pub enum What {
         /// Bytes of body.
         after: u64,
     },
+    /// The connection is closed as soon as all of the request is there, and a `PUT` or zero is carried out when the test
+    /// opens the gate: over whatever was written to that place meanwhile. A flush is not carried out.
+    CarryOutLate(Gate),
     /// Answers before the body is read, then closes, as the real server does when it knows better.
     AnswerEarly {
         /// HTTP status.
@@ -257,7 +260,7 @@ impl Gate {
         true
     }
 
-    async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         // Created before the look at `open`: a notify_waiters() from here on is not missed.
         let opened = self.0.opened.notified();
         {

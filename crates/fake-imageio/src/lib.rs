@@ -28,6 +28,7 @@ mod extents;
 mod fault;
 mod journal;
 mod ops;
+mod power;
 mod request;
 mod server;
 mod service;

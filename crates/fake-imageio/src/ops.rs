@@ -12,6 +12,7 @@ use crate::answer::{Answer, Content, Refusal};
 use crate::config::OptionsMode;
 use crate::extents;
 use crate::fault::Op;
+use crate::power::Change;
 use crate::request::{self, Resource};
 use crate::service::{Call, Exchange, Shared};
 
@@ -132,8 +133,7 @@ pub(crate) async fn run(exchange: &mut Exchange<'_>, call: &Call) -> Result<Answ
         Op::Get => Ok(get(exchange, call)),
         Op::Put => put(exchange, call).await,
         Op::Zero => {
-            shared.disk.zero(call.offset, call.size)?;
-            shared.recorder.wrote(exchange.conn.id, call.size);
+            shared.change(exchange.conn, call.offset, Change::Zeroes(call.size))?;
             flush(exchange, call)
         }
         Op::Flush => flush(exchange, call),
@@ -173,8 +173,7 @@ async fn put(exchange: &mut Exchange<'_>, call: &Call) -> Result<Answer> {
 
 fn flush(exchange: &Exchange<'_>, call: &Call) -> Result<Answer> {
     if call.flush {
-        exchange.shared.disk.flush()?;
-        exchange.shared.recorder.flushed(exchange.conn.id);
+        exchange.shared.flush(exchange.conn)?;
     }
     Ok(Answer::empty(200))
 }
@@ -242,8 +241,8 @@ impl Exchange<'_> {
             // A frame's length fits in usize, so the smaller of the two does.
             let len = (data.len() as u64).min(how.limit - received);
             if how.store {
-                self.shared.disk.write(call.offset + received, &data[..len as usize])?;
-                self.shared.recorder.wrote(self.conn.id, len);
+                let data = Change::Data(data.slice(..len as usize));
+                self.shared.change(self.conn, call.offset + received, data)?;
             }
             received += len;
         }
@@ -253,7 +252,7 @@ impl Exchange<'_> {
         Ok(received)
     }
 
-    async fn next_data(&mut self) -> Result<Option<bytes::Bytes>> {
+    pub(crate) async fn next_data(&mut self) -> Result<Option<bytes::Bytes>> {
         let frame = match self.shared.config.inactivity_timeout {
             // A client that stops in the middle of a body is told so, as the real server does.
             Some(timeout) => tokio::time::timeout(timeout, self.body.frame())

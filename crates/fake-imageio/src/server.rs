@@ -22,6 +22,7 @@ use crate::config::{Builder, Config, socket_path};
 use crate::connection::{self, Accepted, Registration, Registry};
 use crate::fault::{Fault, Script};
 use crate::journal::{Log, Recorder, Transport};
+use crate::power::Power;
 use crate::service::Shared;
 use crate::stream::{Conn, Cut};
 use crate::tls::Pki;
@@ -49,7 +50,6 @@ impl FakeServer {
         if config.contents.len() as u64 > disk.size() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the contents are larger than the disk"));
         }
-        disk.write(0, &config.contents)?;
         let tcp = TcpListener::bind((config.host.as_str(), config.port))?;
         let addr = tcp.local_addr()?;
         let unix = config.unix_socket.as_deref().map(bind_unix).transpose()?;
@@ -58,7 +58,10 @@ impl FakeServer {
         let tls = pki.as_ref().map(|(pki, _)| pki.server_config()).transpose()?.map(TlsAcceptor::from);
         let script = Script::new(config.faults.clone());
         let recorder = Arc::new(Recorder::new(config.log_requests));
-        let shared = Arc::new(Shared { config, disk, script, recorder, canceled: AtomicBool::new(false) });
+        let power = config.volatile.then(|| Power::new(disk.size())).transpose()?;
+        let canceled = AtomicBool::new(false);
+        let shared = Arc::new(Shared { config, disk, power, script, recorder, canceled });
+        shared.write_through(0, &shared.config.contents)?;
         let registry = Registry::default();
         let acceptor = Acceptor {
             shared: Arc::clone(&shared),
@@ -161,7 +164,7 @@ impl FakeServer {
         if end.is_none_or(|end| end > self.size()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "past the end of the disk"));
         }
-        self.shared.disk.write(offset, data)
+        self.shared.write_through(offset, data)
     }
 
     /// A copy of what the server saw so far.
@@ -229,6 +232,20 @@ impl FakeServer {
                 conn.cut(Cut::Reset);
             }
         });
+    }
+
+    /// Puts the disk back to what was flushed, and resets all connections: the server is started again after a power cut.
+    /// Only for a [volatile](Builder::volatile) one.
+    ///
+    /// # Errors
+    /// If it is not volatile, or the backend's file cannot be used.
+    pub fn cut_power(&self) -> io::Result<()> {
+        let Some(power) = &self.shared.power else {
+            return Err(io::Error::other("only a volatile server loses anything"));
+        };
+        // First, so that no client learns from an old connection what the disk holds now.
+        self.each_connection(|conn| conn.cut(Cut::Power));
+        power.cut(&self.shared.disk, || self.accepted() as u64)
     }
 
     fn each_connection(&self, action: impl Fn(&Conn)) {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From a request to its answer, by way of the script of faults.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
@@ -12,9 +14,10 @@ use hyper::{Method, Request};
 use crate::answer::{Answer, Content, Handled, Refusal};
 use crate::backend::Disk;
 use crate::config::{Config, OptionsMode};
-use crate::fault::{Fate, Op, Script, What};
+use crate::fault::{Fate, Gate, Op, Script, What};
 use crate::journal::{Recorder, Started};
 use crate::ops::{self, Receive};
+use crate::power::{Change, Power};
 use crate::request::{self, Resource};
 use crate::stream::{Conn, Cut};
 
@@ -26,9 +29,44 @@ const PATCH_MAX: usize = 64 << 10;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) disk: Arc<Disk>,
+    /// Where power cuts are possible.
+    pub(crate) power: Option<Power>,
     pub(crate) script: Script,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) canceled: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn change(&self, conn: &Conn, offset: u64, change: Change) -> io::Result<()> {
+        let len = change.len();
+        match &self.power {
+            Some(power) => power.apply(&self.disk, conn.id, offset, change)?,
+            None => change.apply(&self.disk, offset)?,
+        }
+        self.recorder.wrote(conn.id, len);
+        Ok(())
+    }
+
+    /// Changes the disk behind the clients' backs.
+    pub(crate) fn write_through(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        match &self.power {
+            Some(power) => power.write_through(&self.disk, offset, Bytes::copy_from_slice(data)),
+            None => self.disk.write(offset, data),
+        }
+    }
+
+    pub(crate) fn flush(&self, conn: &Conn) -> io::Result<()> {
+        if let Some(power) = &self.power {
+            power.flush(conn.id)?;
+        }
+        self.disk.flush()?;
+        self.recorder.flushed(conn.id);
+        Ok(())
+    }
+
+    fn has_power(&self, conn: &Conn) -> bool {
+        self.power.as_ref().is_none_or(|power| !power.is_cut(conn.id))
+    }
 }
 
 /// A request that was understood, or why it was not.
@@ -78,12 +116,12 @@ async fn answer(
     let mut exchange = Exchange { shared, conn, head: &head, body, unread: unread && !read };
     let mut answer = exchange.carry_out(call, &mut fate).await;
     fate.hold().await;
+    if !shared.has_power(conn) {
+        return never_answer(conn, Cut::Power).await;
+    }
     match fate.what {
         Some(What::CloseAfterAnswer) => conn.close_when_idle.store(true, Ordering::SeqCst),
-        Some(What::LoseAnswer) => {
-            conn.cut(Cut::Close);
-            std::future::pending::<()>().await;
-        }
+        Some(What::LoseAnswer) => return never_answer(conn, Cut::Close).await,
         Some(What::WrongLength(wrong)) => {
             if let Content::Range { len, .. } = &mut answer.content {
                 *len = wrong;
@@ -94,6 +132,12 @@ async fn answer(
         _ => {}
     }
     answer.send(conn, record)
+}
+
+/// Ends the connection, and with it whatever waits for this.
+async fn never_answer<T>(conn: &Conn, how: Cut) -> T {
+    conn.cut(how);
+    std::future::pending().await
 }
 
 /// What the head, and for a PATCH the body, asks for; and whether the body has been read.
@@ -171,6 +215,9 @@ impl Exchange<'_> {
             Some(What::Reset { after }) if is_change(call.op) => {
                 return self.cut_off(&call, fate, after, Cut::Reset).await;
             }
+            Some(What::CarryOutLate(gate)) if is_change(call.op) => {
+                return self.carry_out_late(call, gate).await;
+            }
             what => {
                 fate.what = what;
                 match call.refusal {
@@ -191,8 +238,36 @@ impl Exchange<'_> {
             let _ = self.receive(call, Receive { store: true, limit: after }).await;
         }
         fate.hold().await;
-        self.conn.cut(how);
-        std::future::pending().await
+        never_answer(self.conn, how).await
+    }
+
+    /// Ends the connection as soon as all of the request is there, and carries it out when the gate opens.
+    async fn carry_out_late(&mut self, call: Call, gate: Gate) -> Answer {
+        let change = if call.op == Op::Put {
+            self.collect().await.map(Change::Data)
+        } else {
+            Some(Change::Zeroes(call.size))
+        };
+        if let Some(change) = change.filter(|change| change.len() == call.size && call.refusal.is_none()) {
+            let (shared, conn) = (Arc::clone(self.shared), Arc::clone(self.conn));
+            tokio::spawn(async move {
+                gate.pass().await;
+                // Nobody is left to be told, also not that the power is gone.
+                let _ = shared.change(&conn, call.offset, change);
+                if call.flush {
+                    let _ = shared.flush(&conn);
+                }
+            });
+        }
+        never_answer(self.conn, Cut::Close).await
+    }
+
+    async fn collect(&mut self) -> Option<Bytes> {
+        let mut all = BytesMut::new();
+        while let Some(data) = self.next_data().await.ok()? {
+            all.extend_from_slice(&data);
+        }
+        Some(all.freeze())
     }
 
     async fn drain(&mut self) {

@@ -22,6 +22,8 @@ use crate::journal::ClosedBy;
 pub(crate) enum Cut {
     Close = 1,
     Reset = 2,
+    /// Nothing is sent any more, not even what was on its way.
+    Power = 3,
 }
 
 /// The state of one connection.
@@ -137,6 +139,14 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// That the client may still be sent something.
+    fn check_power(&self) -> io::Result<()> {
+        match self.conn.cut.load(Ordering::SeqCst) == Cut::Power as u8 {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => Ok(()),
+        }
+    }
+
     /// The bare TCP socket, to wrap TLS around it.
     pub(crate) fn into_tcp(mut self) -> (Option<TcpStream>, Arc<Conn>) {
         let tcp = match std::mem::replace(&mut self.socket, Socket::Taken) {
@@ -151,7 +161,8 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let Some(socket) = self.socket.sock_ref() else { return };
         // The peer may be gone already: then there is nobody left to tell.
-        let _ = if self.conn.cut.load(Ordering::SeqCst) == Cut::Reset as u8 {
+        let is_reset = [Cut::Reset as u8, Cut::Power as u8].contains(&self.conn.cut.load(Ordering::SeqCst));
+        let _ = if is_reset {
             socket.set_linger(Some(std::time::Duration::ZERO))
         } else {
             socket.shutdown(Shutdown::Write)
@@ -186,6 +197,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_power()?;
         let result = each!(self, socket => Pin::new(socket).poll_write(cx, buf));
         if let Poll::Ready(Ok(written)) = result {
             self.conn.note_activity(written);
@@ -198,6 +210,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_power()?;
         let result = each!(self, socket => Pin::new(socket).poll_write_vectored(cx, bufs));
         if let Poll::Ready(Ok(written)) = result {
             self.conn.note_activity(written);

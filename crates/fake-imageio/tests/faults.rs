@@ -4,7 +4,8 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fake_imageio::{ClosedBy, FakeServer, Fault, Gate, Op, OptionsMode, What};
 
@@ -393,4 +394,36 @@ fn contents_set_the_size() {
     assert!(server.write(10, b"x").is_err());
     assert_eq!(server.contents().unwrap(), b"x123456789");
     assert!(FakeServer::builder().contents(vec![0; 2]).size(1).start().is_err());
+}
+
+#[test]
+fn a_power_cut_leaves_what_was_flushed_on_its_own_connection() {
+    let contents = b"........".to_vec();
+    let server = FakeServer::builder().contents(contents).volatile(true).start().unwrap();
+    let (mut one, mut other) = (Client::new(&server), Client::new(&server));
+    assert_eq!(one.put(0, b"one").unwrap().status, 200);
+    assert_eq!(other.put(4, b"two").unwrap().status, 200);
+    assert_eq!(one.flush().unwrap().status, 200);
+    assert_eq!(server.contents().unwrap(), b"one.two.");
+    server.cut_power().unwrap();
+    assert_eq!(server.contents().unwrap(), b"one.....");
+    assert_eq!(other.end(), (Some(ErrorKind::ConnectionReset), vec![]));
+    assert_eq!(Client::new(&server).put(4, b"new").unwrap().status, 200);
+}
+
+#[test]
+fn what_is_carried_out_late_comes_over_what_was_written_meanwhile() {
+    let gate = Gate::new();
+    let server = server([Fault::on(Op::Put).then(What::CarryOutLate(gate.clone()))]);
+    assert!(Client::new(&server).put(0, b"late").is_err());
+    assert!(gate.wait_reached(1, PATIENCE));
+    let mut other = Client::new(&server);
+    assert_eq!(other.put(0, b"meanwhile").unwrap().status, 200);
+    gate.open();
+    // Nothing tells of it: that is the point.
+    let deadline = Instant::now() + PATIENCE;
+    while server.read(0, 9).unwrap() != b"latewhile" {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
 }

@@ -2,7 +2,6 @@
 //! From the server's errors to a disk's.
 
 use std::io;
-use std::path::PathBuf;
 
 use block_device::{Errno, Error};
 use conn_pool::PoolError;
@@ -16,11 +15,11 @@ pub enum OpenError {
     #[error("{0}")]
     Client(#[from] imageio_client::Error),
 
-    /// The file with the URL can't be used.
-    #[error("url=+{}: {reason}", path.display())]
+    /// There is no URL where it was to be read from.
+    #[error("url={from}: {reason}")]
     UrlFile {
-        /// The file.
-        path: PathBuf,
+        /// `+` and the file, or `-` for standard input.
+        from: String,
         /// Why not.
         reason: String,
     },

@@ -8,6 +8,9 @@
 //! # Rules
 //! - For each byte, the newest acknowledged content is kept, as long as the connection that wrote it isn't flushed. A later
 //!   write to the same place, on any connection, replaces it: it must not be overwritten by what is older.
+//! - What was replaced was acknowledged, too, and a flush of its connection makes it durable, unless that connection is
+//!   lost before. So that connection then writes what is there instead, though another one will flush that as well: the
+//!   flush may be all that a client waits for.
 //! - For the same reason, changes that overlap are never under way at the same time. NBD leaves their order open.
 //! - A change that was sent and not answered may still be carried out, now or much later: it is *uncertain*. To write the
 //!   same content again is safe. Different content is refused there for the rest of the transfer, as nobody could tell
@@ -57,7 +60,11 @@ pub(crate) type Owner = usize;
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     number: Number,
+    /// The connection that wrote it: when it is flushed, this is durable.
     owner: Owner,
+    /// Other connections that wrote here before, and aren't flushed since. Empty but where clients overwrite what they
+    /// have just written.
+    before: Vec<Owner>,
     /// Where `content` begins, also if only a part of it is left.
     start: u64,
     content: Content,
@@ -66,7 +73,7 @@ pub(crate) struct Entry {
 /// Two parts of the same.
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        (self.number, self.start) == (other.number, other.start)
+        (self.number, self.start, &self.before) == (other.number, other.start, &other.before)
     }
 }
 
@@ -80,6 +87,16 @@ pub(crate) enum Content {
 }
 
 impl Entry {
+    fn concerns(&self, connection: Owner) -> bool {
+        self.owner == connection || self.before.contains(&connection)
+    }
+
+    /// The connections that wrote here and aren't flushed since, but for this one.
+    fn others(&self, connection: Owner) -> Vec<Owner> {
+        let all = std::iter::once(self.owner).chain(self.before.iter().copied());
+        all.filter(|&other| other != connection).collect()
+    }
+
     /// What it has at `range`, which is a part of it.
     fn part(&self, range: &Range<u64>) -> Content {
         let at = |position: u64| usize::try_from(position - self.start).expect("it was in memory before");
@@ -140,13 +157,13 @@ impl Ledger {
         }
     }
 
-    /// The first change of this connection, from `from` on, that is not flushed: begun again.
+    /// The first change, from `from` on, that has to be written again if this connection is lost: begun again.
     pub(crate) fn begin_again(self: &Arc<Self>, owner: Owner, from: u64) -> Option<(UnderWay, Content)> {
         let rest = from..u64::MAX;
         let mut state = self.lock();
         loop {
             let mut entries = state.unflushed.overlapping(&rest);
-            let (range, entry) = entries.find(|(_, entry)| entry.owner == owner)?;
+            let (range, entry) = entries.find(|(_, entry)| entry.concerns(owner))?;
             let range = range.start.max(from)..range.end;
             if !state.is_under_way(&range) {
                 let (number, content) = (entry.number, entry.part(&range));
@@ -216,13 +233,41 @@ impl State {
         self.under_way.iter().any(|other| other.start < range.end && range.start < other.end)
     }
 
+    /// Removes what this connection wrote before `end`. What replaced some of that concerns its own connection alone now.
     fn remove(&mut self, owner: Owner, end: u64) -> Vec<Entry> {
-        let of_owner =
-            self.unflushed.iter().filter(|(range, entry)| entry.owner == owner && range.end <= end);
-        let (ranges, entries): (Vec<_>, Vec<_>) =
-            of_owner.map(|(range, entry)| (range.clone(), entry.clone())).unzip();
-        ranges.into_iter().for_each(|range| self.unflushed.remove(range));
-        entries
+        let concerned =
+            self.unflushed.iter().filter(|(range, entry)| entry.concerns(owner) && range.end <= end);
+        let concerned: Vec<_> = concerned.map(|(range, entry)| (range.clone(), entry.clone())).collect();
+        let mut removed = Vec::with_capacity(concerned.len());
+        for (range, mut entry) in concerned {
+            if entry.owner == owner {
+                self.unflushed.remove(range);
+                removed.push(entry);
+            } else {
+                entry.before.retain(|&other| other != owner);
+                self.unflushed.insert(range, entry);
+            }
+        }
+        removed
+    }
+
+    /// The connections that wrote to parts of a range, and aren't flushed since, but for this one.
+    fn others(&self, range: &Range<u64>, owner: Owner) -> Vec<(Range<u64>, Vec<Owner>)> {
+        let parts = self
+            .unflushed
+            .overlapping(range)
+            .map(|(of, entry)| (of.start.max(range.start)..of.end.min(range.end), entry.others(owner)));
+        parts.filter(|(_, others)| !others.is_empty()).collect()
+    }
+
+    /// Notes that these connections wrote to a range before what is there now.
+    fn add_before(&mut self, range: &Range<u64>, others: &[Owner]) {
+        let parts = self.unflushed.overlapping(range).map(|(of, entry)| {
+            let entry = Entry { before: others.to_vec(), ..entry.clone() };
+            (of.start.max(range.start)..of.end.min(range.end), entry)
+        });
+        let parts: Vec<_> = parts.collect();
+        self.unflushed.extend(parts);
     }
 }
 
@@ -240,12 +285,14 @@ impl UnderWay {
     /// The same, and it is not flushed: its content, piece by piece, is kept.
     pub(crate) fn keep(&self, owner: Owner, pieces: impl IntoIterator<Item = (u64, Content)>) {
         let mut state = self.ledger.lock();
+        let others = state.others(&self.range, owner);
         let mut start = self.range.start;
         for (len, content) in pieces {
-            let entry = Entry { number: self.number, owner, start, content };
+            let entry = Entry { number: self.number, owner, before: Vec::new(), start, content };
             state.unflushed.insert(start..start + len, entry);
             start += len;
         }
+        others.iter().for_each(|(range, others)| state.add_before(range, others));
     }
 
     /// It was sent, and there is no answer.

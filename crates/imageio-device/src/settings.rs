@@ -14,6 +14,8 @@ pub enum UrlSource {
     Inline(String),
     /// A file with the URL in its first line, which `ps` doesn't show.
     File(PathBuf),
+    /// The first line of standard input.
+    Stdin,
 }
 
 impl fmt::Debug for UrlSource {
@@ -21,6 +23,7 @@ impl fmt::Debug for UrlSource {
         match self {
             Self::Inline(_) => f.write_str("Inline(…)"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Stdin => f.write_str("Stdin"),
         }
     }
 }

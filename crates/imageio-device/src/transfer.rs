@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opening a transfer: all that can fail, before anything is served.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use imageio_client::{
@@ -13,6 +14,9 @@ use crate::error::OpenError;
 use crate::ledger::Ledger;
 use crate::link::{KeepAlive, Link, Means};
 use crate::settings::{Settings, UrlSource};
+
+/// What comes after so many bytes is not a URL any more.
+const LONGEST_URL: u64 = 64 << 10;
 
 /// A transfer that was found to be usable. It holds no connection and no thread, so a process may fork with it.
 #[derive(Debug)]
@@ -95,18 +99,24 @@ impl Transfer {
 }
 
 fn url_text(source: &UrlSource) -> std::result::Result<String, OpenError> {
-    let path = match source {
+    let (from, text) = match source {
         UrlSource::Inline(url) => return Ok(url.clone()),
-        UrlSource::File(path) => path,
+        UrlSource::File(path) => (format!("+{}", path.display()), File::open(path).and_then(first_line)),
+        UrlSource::Stdin => ("-".to_owned(), first_line(io::stdin())),
     };
-    let fail = |reason: String| OpenError::UrlFile { path: path.clone(), reason };
-    let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let reason = match text {
+        Ok(url) if !url.is_empty() => return Ok(url),
+        Ok(_) => "the first line is empty, the transfer URL is expected there".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(OpenError::UrlFile { from, reason })
+}
+
+fn first_line(input: impl Read) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(input.take(LONGEST_URL)).read_line(&mut line)?;
     // Editors on other systems begin a file with a byte order mark.
-    let first = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default().trim();
-    if first.is_empty() {
-        return Err(fail("the first line is empty, the transfer URL is expected there".into()));
-    }
-    Ok(first.to_owned())
+    Ok(line.trim_start_matches('\u{feff}').trim().to_owned())
 }
 
 fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig>> {
@@ -139,7 +149,12 @@ fn probe_size(connector: &Connector, mut connection: Connection) -> Result<Optio
         // An old server closes after each answer.
         connection = connector.connect()?;
     }
-    match connection.size() {
+    let size = match connection.size() {
+        // Closed under the request, though it seemed to be open. A new connection knows better.
+        Err(error) if error.is_transient() => connector.connect()?.size(),
+        size => size,
+    };
+    match size {
         // A server that can only be written to.
         Err(error)
             if matches!(

@@ -154,6 +154,28 @@ fn a_newer_write_on_another_connection_is_not_overwritten() {
 }
 
 #[test]
+fn a_flush_makes_durable_what_replaced_lost_writes() {
+    let server = FakeServer::builder().volatile(true).start().unwrap();
+    let device = start(Settings { connections: 2, ..settings(&server) });
+    write(&device, 0, b"older").unwrap();
+    // While the flush is under way on the only connection that has something to flush.
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));
+    server.fault(Fault::on(Op::Flush).then(What::Close { after: 0 }));
+    thread::scope(|scope| {
+        let flush = scope.spawn(|| device.flush().unwrap());
+        assert!(gate.wait_reached(1, PATIENCE));
+        write(&device, 1, b"new").unwrap();
+        server.cut_power().unwrap();
+        gate.open();
+        flush.join().unwrap();
+    });
+    server.cut_power().unwrap();
+    let durable = server.read(0, 5).unwrap();
+    assert!(matches!(&durable[..], b"older" | b"onewr"), "{durable:?}");
+}
+
+#[test]
 fn a_connection_lost_while_writing_again_is_no_end() {
     let server = server();
     let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
