@@ -11,12 +11,12 @@ use std::io::Write;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use fault_proxy::{Fault, Point, Proxy, Way};
 use libtest_mimic::Arguments;
 use support::daemon::{RealDaemon, Ticket};
 use support::door::{Door, Served};
 use support::image::{noise, same};
 use support::process::PATIENCE;
-use support::proxy::{Proxy, Trouble};
 use support::qemu::{QemuNbd, create_image};
 use support::tools::{IMAGEIO, NBDCOPY, QEMU_IMG, QEMU_NBD, Tool, trial};
 use tempfile::TempDir;
@@ -74,7 +74,7 @@ struct End {
     copied: bool,
     served: bool,
     said: String,
-    troubles: u64,
+    faults: u64,
     image: Vec<u8>,
     disk: Vec<u8>,
 }
@@ -137,8 +137,8 @@ impl Upload {
         drop(self.daemon);
         self.qemu_nbd.stop().unwrap();
         let image = fs::read(self.dir.path().join("image")).unwrap();
-        let troubles = self.proxy.troubles();
-        End { copied, served: status.success(), said, troubles, image, disk: self.disk }
+        let faults = self.proxy.faults();
+        End { copied, served: status.success(), said, faults, image, disk: self.disk }
     }
 
     /// The daemon ends, as when it is killed, and another one takes its place; without the ticket.
@@ -167,10 +167,10 @@ impl End {
         same("the image", &self.image, &self.disk).unwrap();
     }
 
-    /// After so many troubles at least.
+    /// After so many faults at least.
     #[track_caller]
-    fn assert_well_after(self, troubles: u64) {
-        assert!(self.troubles >= troubles, "{} troubles", self.troubles);
+    fn assert_well_after(self, faults: u64) {
+        assert!(self.faults >= faults, "{} faults", self.faults);
         self.assert_well();
     }
 
@@ -184,19 +184,21 @@ impl End {
 fn killed_again_and_again(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &[]);
     // Not a multiple of a request, so that it happens at other places each time.
-    upload.proxy.after((3 << 20) + 70_007, Trouble::Kill, true);
+    upload.proxy.fault_again(Point::Byte(Way::ToServer, (3 << 20) + 70_007), Fault::Kill);
     upload.copy().assert_well_after(10);
 }
 
 fn falls_silent(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &["timeout=0.5"]);
-    upload.proxy.after((5 << 20) + 70_007, Trouble::BlackHole, false);
+    upload.proxy.fault(Point::Byte(Way::ToServer, (5 << 20) + 70_007), Fault::BlackHole);
     upload.copy().assert_well_after(1);
 }
 
 fn falters(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &[]);
-    upload.proxy.after((1 << 20) + 70_007, Trouble::Delay(Duration::from_millis(5)), true);
+    upload
+        .proxy
+        .fault_again(Point::Byte(Way::ToServer, (1 << 20) + 70_007), Fault::Delay(Duration::from_millis(5)));
     upload.copy().assert_well_after(10);
 }
 
@@ -226,7 +228,7 @@ fn ticket_comes_back_late(door: Door, seed: u64) {
 
 fn nothing_kept(door: Door, seed: u64) {
     let upload = Upload::start(door, seed, &["replay-buffer=0"]);
-    upload.proxy.after((5 << 20) + 70_007, Trouble::Kill, false);
+    upload.proxy.fault(Point::Byte(Way::ToServer, (5 << 20) + 70_007), Fault::Kill);
     upload.copy().assert_told("data may be lost");
 }
 
@@ -235,7 +237,7 @@ fn does_not_come_back(door: Door, seed: u64) {
     upload.give_half();
     // Nobody listens there.
     upload.proxy.lead_to(([127, 0, 0, 1], 1).into());
-    upload.proxy.after(1, Trouble::Kill, true);
+    upload.proxy.fault_again(Point::Byte(Way::ToServer, 1), Fault::Kill);
     upload.give(HALF..SIZE);
     upload.end().assert_told("data may be lost");
 }

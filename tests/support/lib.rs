@@ -7,7 +7,6 @@ pub mod http;
 pub mod image;
 pub mod instructions;
 pub mod process;
-pub mod proxy;
 pub mod qemu;
 pub mod report;
 pub mod run;

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What happens, and where.
+
+use std::time::Duration;
+
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the client to the server.
+    ToServer,
+    /// From the server to the client.
+    ToClient,
+}
+
+/// What happens to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Both sides find it closed (FIN).
+    Kill,
+    /// Both sides find it reset (RST).
+    Reset,
+    /// One side finds it closed; what that side sends is still carried, what is sent to it isn't.
+    HalfClose(Way),
+    /// Nothing passes any more, in either direction, and neither side is told.
+    BlackHole,
+    /// What comes next is late.
+    Delay(Duration),
+    /// What comes next comes in small pieces.
+    Drip(Drip),
+}
+
+/// How it drips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drip {
+    /// Bytes of each piece.
+    pub piece: usize,
+    /// The pause before each.
+    pub pause: Duration,
+    /// After so many pieces, in both directions together, it flows again.
+    pub pieces: u32,
+}
+
+/// Where something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// When a connection is accepted.
+    Connect,
+    /// When so many more bytes have been carried, on all connections together: that very byte is the last.
+    Byte(Way, u64),
+    /// When so many more bytes have been carried after the end of the next HTTP head. For one connection at a time.
+    Body(Way, u64),
+}
+
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
+/// A fault that is still to happen.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    fault: Fault,
+    point: Point,
+    again: bool,
+    /// What is still to pass of `point`.
+    rest: Rest,
+}
+
+#[derive(Debug)]
+enum Rest {
+    Connect,
+    /// So many bytes of the end of a head were seen, and then so many bytes are to come.
+    Head(Way, usize, u64),
+    Bytes(Way, u64),
+}
+
+impl Rest {
+    fn of(point: Point) -> Self {
+        match point {
+            Point::Connect => Self::Connect,
+            Point::Byte(way, bytes) => Self::Bytes(way, bytes.max(1)),
+            Point::Body(way, bytes) => Self::Head(way, 0, bytes),
+        }
+    }
+
+    /// How much of `data` passes before the point is reached, if it is.
+    fn pass(&mut self, way: Way, data: &[u8]) -> Option<usize> {
+        let mut start = 0;
+        if let Self::Head(of, seen, bytes) = *self
+            && of == way
+        {
+            match find_head_end(seen, data) {
+                Ok(end) => (start, *self) = (end, Self::Bytes(way, bytes)),
+                Err(seen) => *self = Self::Head(way, seen, bytes),
+            }
+        }
+        let Self::Bytes(of, left) = self else { return None };
+        let here = (data.len() - start) as u64;
+        if *of != way {
+            return None;
+        }
+        if *left <= here {
+            return Some(start + *left as usize);
+        }
+        *left -= here;
+        None
+    }
+}
+
+/// Where a head ends of whose end `seen` bytes came before; or how many have come now.
+fn find_head_end(mut seen: usize, data: &[u8]) -> Result<usize, usize> {
+    for (at, &byte) in data.iter().enumerate() {
+        seen = match byte {
+            _ if byte == HEAD_END[seen] => seen + 1,
+            b'\r' => 1,
+            _ => 0,
+        };
+        if seen == HEAD_END.len() {
+            return Ok(at + 1);
+        }
+    }
+    Err(seen)
+}
+
+impl Plan {
+    pub(crate) fn new(point: Point, fault: Fault, again: bool) -> Self {
+        Self { fault, point, again, rest: Rest::of(point) }
+    }
+
+    /// What happens when a connection is accepted.
+    pub(crate) fn connect(&self) -> Option<Fault> {
+        matches!(self.rest, Rest::Connect).then_some(self.fault)
+    }
+
+    /// How much of `data` passes before something happens, and what.
+    pub(crate) fn pass(&mut self, way: Way, data: &[u8]) -> Option<(usize, Fault)> {
+        Some((self.rest.pass(way, data)?, self.fault))
+    }
+
+    /// What is to happen after this has.
+    pub(crate) fn next(self) -> Option<Self> {
+        self.again.then(|| Self::new(self.point, self.fault, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(point: Point) -> Plan {
+        Plan::new(point, Fault::Kill, false)
+    }
+
+    #[test]
+    fn a_byte_is_counted_in_its_direction() {
+        let mut plan = plan(Point::Byte(Way::ToServer, 5));
+        assert_eq!(plan.connect(), None);
+        assert_eq!(plan.pass(Way::ToClient, b"abcdefgh"), None);
+        assert_eq!(plan.pass(Way::ToServer, b"abc"), None);
+        assert_eq!(plan.pass(Way::ToServer, b"abc"), Some((2, Fault::Kill)));
+    }
+
+    #[test]
+    fn a_body_begins_where_its_head_ends_however_that_is_cut() {
+        let message = b"PUT /\r\nx: \r\r\n\r\nbody";
+        for cut in 0..message.len() - 2 {
+            let mut plan = plan(Point::Body(Way::ToServer, 2));
+            assert_eq!(plan.pass(Way::ToServer, &message[..cut]), None, "{cut}");
+            let left = message.len() - 2 - cut;
+            assert_eq!(plan.pass(Way::ToServer, &message[cut..]), Some((left, Fault::Kill)), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_happens_again_counts_from_where_it_happened() {
+        let mut plan = Plan::new(Point::Byte(Way::ToClient, 2), Fault::Reset, true);
+        assert_eq!(plan.pass(Way::ToClient, b"abc"), Some((2, Fault::Reset)));
+        let mut plan = plan.next().unwrap();
+        assert_eq!(plan.pass(Way::ToClient, b"c"), None);
+        assert_eq!(plan.pass(Way::ToClient, b"d"), Some((1, Fault::Reset)));
+        assert!(Plan::new(Point::Connect, Fault::Kill, false).next().is_none());
+    }
+}
