@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`,
-//! `cargo xtask build`, `cargo xtask dist`.
+//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`,
+//! `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`.
 
 mod bench;
 mod build;
 mod demo;
 mod dist;
+mod fuzz;
 #[path = "../../tests/bench/options.rs"]
 mod options;
 mod test;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Check everything: format, lints, docs, unit tests, and tests of the whole with each real tool found
     Test(test::Arguments),
+    /// Send random bytes to whatever reads what strangers send: for a minute each, with cargo-fuzz
+    Fuzz(fuzz::Arguments),
     /// Measure the Python plugin, ours, and others side by side, and write docs/benchmarks.md
     Bench(options::Options),
     /// Build for release into target/dist: binaries, man pages, shell completions
@@ -63,6 +66,7 @@ fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Demo(arguments) => demo::run(&sh, &arguments),
         Command::Test(arguments) => test::run(&sh, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&sh, &arguments),
         Command::Bench(_) => bench::run(&sh),
         Command::Build => build::run(&sh),
         Command::Dist => dist::run(&sh).map(drop),

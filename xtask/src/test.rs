@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
-use crate::tools::{MANDOC, TOOLS};
+use crate::tools::{CARGO_FUZZ, MANDOC, TOOLS};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -30,6 +30,7 @@ const TESTS: &[Step] = &[
     ("tests", tests),
     ("demo", demo),
     ("packages", packages),
+    ("fuzzers", fuzzers),
     ("dependencies", dependencies),
 ];
 
@@ -164,6 +165,15 @@ fn check_man_pages(sh: &Shell) -> Result<()> {
 
 fn is_root(sh: &Shell) -> Result<bool> {
     Ok(cmd!(sh, "id -u").quiet().read()? == "0")
+}
+
+fn fuzzers(sh: &Shell) -> Result<Done> {
+    if CARGO_FUZZ.find().is_none() {
+        eprintln!("not fuzzed: cargo-fuzz is missing: {}", CARGO_FUZZ.install);
+        return Ok(Done::LeftOut);
+    }
+    crate::fuzz::smoke(sh)?;
+    Ok(Done::Yes)
 }
 
 /// Licences, sources and duplicates, where cargo-deny is installed. Advisories need the network: see the workflow.

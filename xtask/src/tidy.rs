@@ -14,6 +14,7 @@ mod tests {
         ("buffer-pool", &[]),
         ("conn-pool", &[]),
         ("fake-imageio", &[]),
+        ("fault-proxy", &[]),
         ("imageio-client", &[]),
         ("nbd-wire", &[]),
         ("nbd-frontend", &["block-device", "buffer-pool", "nbd-wire"]),

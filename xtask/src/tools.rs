@@ -63,6 +63,8 @@ pub const VIRT_V2V: Tool = Tool {
 pub const VALGRIND: Tool = in_path("valgrind", "apt-get install valgrind");
 /// Checks man pages.
 pub const MANDOC: Tool = in_path("mandoc", "apt-get install mandoc");
+/// Runs fuzzers.
+pub const CARGO_FUZZ: Tool = in_path("cargo-fuzz", "cargo install --locked cargo-fuzz");
 
 /// All of them.
 pub const TOOLS: &[Tool] = &[
@@ -79,6 +81,7 @@ pub const TOOLS: &[Tool] = &[
     VIRT_V2V,
     VALGRIND,
     MANDOC,
+    CARGO_FUZZ,
 ];
 
 const fn in_path(name: &'static str, install: &'static str) -> Tool {

@@ -7,6 +7,9 @@ use url::{Host, ParseError, Url};
 
 use crate::{Error, Result};
 
+/// What is shown of a server's words, in characters. The real ones take less than 200.
+const LONGEST_LINE: usize = 500;
+
 /// How a transfer is reached, as its URL says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
@@ -99,12 +102,17 @@ impl TransferUrl {
         self.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default()
     }
 
-    /// `text` in one line with the ticket taken out.
+    /// `text` in one line that is not too long, with the ticket taken out, and whatever else a terminal would obey.
     pub(crate) fn redact(&self, text: &str) -> String {
         let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        match self.ticket() {
-            "" => line.to_owned(),
+        let line = line.replace(char::is_control, "");
+        let line = match self.ticket() {
+            "" => line,
             ticket => line.replace(ticket, "TICKET"),
+        };
+        match line.char_indices().nth(LONGEST_LINE) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
         }
     }
 }
@@ -170,5 +178,7 @@ mod tests {
     fn redaction_keeps_one_line_without_the_ticket() {
         let url = TransferUrl::parse("https://h/images/abc-123").unwrap();
         assert_eq!(url.redact("\n No such ticket: abc-123 \nmore"), "No such ticket: TICKET");
+        assert_eq!(url.redact(&"é".repeat(5000)), "é".repeat(LONGEST_LINE) + "…");
+        assert_eq!(url.redact("\x1b[31mNo abc\u{1}-123\r\u{7f}"), "[31mNo TICKET");
     }
 }

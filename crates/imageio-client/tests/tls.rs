@@ -4,7 +4,10 @@
 
 mod common;
 
+use std::io::Read;
+use std::net::TcpListener;
 use std::path::Path;
+use std::thread;
 
 use common::{TIMEOUTS, connect, connector, connector_to, error};
 use fake_imageio::{Certificate, FakeServer, Pki};
@@ -37,6 +40,27 @@ fn names_and_addresses_of_a_certificate_are_accepted() {
         let connector = connector_to(&server.url_for_host(host), Some(tls), TIMEOUTS);
         assert_eq!(connector.connect().unwrap().size().unwrap(), Some(1 << 20), "{host}");
     }
+}
+
+#[test]
+fn no_tls_before_1_2_is_offered() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/images/ticket", listener.local_addr().unwrap());
+    let connector = connector_to(&url, Some(TlsConfig::insecure()), TIMEOUTS);
+    thread::scope(|scope| {
+        scope.spawn(|| connector.connect().unwrap_err());
+        let mut record = [0; 5];
+        let mut socket = listener.accept().unwrap().0;
+        socket.read_exact(&mut record).unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([record[3], record[4]]))];
+        socket.read_exact(&mut hello).unwrap();
+        // RFC 8446, 4.2.1: the extension supported_versions, with TLS 1.3 and 1.2, in whatever order.
+        let versions: Vec<_> = hello.windows(9).filter(|bytes| bytes[..5] == [0, 43, 0, 5, 4]).collect();
+        assert_eq!(versions.len(), 1);
+        let mut offered = [&versions[0][5..7], &versions[0][7..]];
+        offered.sort_unstable();
+        assert_eq!(offered, [[3, 3], [3, 4]]);
+    });
 }
 
 #[test]

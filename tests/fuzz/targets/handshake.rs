@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A negotiation fed with anything, at once and byte by byte: it takes the same bytes, and ends in the same way.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nbd_wire::{BlockSize, Export, Handshake, MAX_DISCARD, Progress, TransmissionFlags};
+
+fuzz_target!(|input: &[u8]| {
+    let flags = TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_FUA;
+    let export = |name| Export::new(name, 1 << 20, flags, BlockSize::default()).expect("it is one");
+    let exports = [export("disk"), export("other")];
+    let whole = feed(&exports, input, input.len().max(1));
+    assert_eq!(whole, feed(&exports, input, 1));
+});
+
+/// How it ended, what was answered, and how many bytes are left.
+fn feed(exports: &[Export], mut input: &[u8], step: usize) -> (String, Vec<u8>, usize) {
+    let mut handshake = Handshake::new(exports);
+    let mut output = Vec::new();
+    while !input.is_empty() {
+        assert!(handshake.wanted() <= MAX_DISCARD);
+        let (mut now, later) = input.split_at(step.min(input.len()));
+        let before = now.len();
+        let progress = handshake.feed(&mut now, &mut output);
+        assert!(now.len() < before, "it takes nothing, and wants {}", handshake.wanted());
+        let left = now.len() + later.len();
+        input = &input[input.len() - left..];
+        if progress != Progress::Continue {
+            return (format!("{progress:?}"), output, left);
+        }
+    }
+    (String::new(), output, 0)
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What strangers may send, at random: NBD clients, imageio servers, and who writes a command line.
+
+use anyhow::{Context, Result, bail, ensure};
+use xshell::{Shell, cmd};
+
+use crate::tools::CARGO_FUZZ;
+
+/// As a package of its own, as no other build should need a fuzzer.
+const DIR: &str = "tests/fuzz";
+
+/// How long it takes to see that the targets still work, and what they find at once: in seconds, for each.
+const SMOKE: u32 = 10;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Fuzz these only: the names of files in tests/fuzz/targets
+    targets: Vec<String>,
+    /// So long for each
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+}
+
+pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
+    ensure!(CARGO_FUZZ.find().is_some(), "cargo-fuzz is missing: {}", CARGO_FUZZ.install);
+    let known = targets(sh)?;
+    if let Some(unknown) = arguments.targets.iter().find(|name| !known.contains(name)) {
+        bail!("no target {unknown}: there are {}", known.join(", "));
+    }
+    let chosen = if arguments.targets.is_empty() { &known } else { &arguments.targets };
+    chosen.iter().try_for_each(|target| fuzz(sh, target, arguments.seconds))
+}
+
+/// All targets, for a moment.
+pub(crate) fn smoke(sh: &Shell) -> Result<()> {
+    run(sh, &Arguments { targets: Vec::new(), seconds: SMOKE })
+}
+
+fn targets(sh: &Shell) -> Result<Vec<String>> {
+    let files = sh.read_dir(format!("{DIR}/targets"))?;
+    let names = files.iter().map(|file| file.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
+    names.collect::<Option<_>>().context("a target's name is not a word")
+}
+
+/// What is found is kept in the target directory, and is where the next run begins.
+fn fuzz(sh: &Shell, target: &str, seconds: u32) -> Result<()> {
+    let target_dir = crate::target_dir(sh)?.join("fuzz");
+    let corpus = target_dir.join("corpus").join(target);
+    sh.create_dir(&corpus)?;
+    // No sanitizer: they need a nightly Rust, and there is no unsafe code of ours here.
+    let fuzz =
+        cmd!(sh, "cargo fuzz run --fuzz-dir {DIR} --target-dir {target_dir} --sanitizer none {target}");
+    let seeds = format!("{DIR}/seeds/{target}");
+    let limits = [format!("-max_total_time={seconds}"), "-timeout=20".into(), "-verbosity=0".into()];
+    fuzz.args([corpus.as_os_str(), seeds.as_ref()])
+        .args(["--", "-print_final_stats=1"])
+        .args(limits)
+        .run()
+        .with_context(|| format!("{target}: what it failed on is in {DIR}/artifacts/{target}"))
+}
