@@ -123,6 +123,11 @@ fn a_url_file_without_a_url() {
 }
 
 #[test]
+fn standard_input_without_a_url() {
+    refused(dir().path(), &["url=-"], "url=-: the first line is empty, the transfer URL is expected there");
+}
+
+#[test]
 fn a_url_file_that_is_missing() {
     let dir = dir();
     let path = dir.path().join("url");
@@ -213,7 +218,9 @@ fn a_server_that_does_not_speak_tls() {
     });
     let ended = imageio_nbd(dir().path(), &[&url, "insecure=true", "--run", "echo served"]).unwrap();
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
-    assert_eq!(ended.err.lines().nth(1), Some(format!("imageio-nbd: error: {expected}").as_str()));
+    let (warning, error) = ended.err.trim_end().split_once('\n').unwrap();
+    assert!(warning.starts_with("imageio-nbd: warning: insecure=true: ") && warning.contains("not verified"));
+    assert_eq!(error, format!("imageio-nbd: error: {expected}"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -69,6 +70,20 @@ fn port_zero_is_a_free_port_of_the_address_asked_for() {
     assert_eq!(ended.code, 0, "{ended:?}");
     let port = ended.out.trim().strip_prefix("nbd://127.0.0.1:").unwrap().trim_end_matches('/');
     assert_ne!(port.parse::<u16>().unwrap(), 0);
+}
+
+#[test]
+fn tcp_is_for_this_host_alone_unless_it_is_told_otherwise() {
+    let server = server();
+    // Whoever listens on all addresses of the host does so on this one, too.
+    let connect = r"exec 3<>/dev/tcp/127.0.0.2/$port";
+    let run = format!("bash -c '{connect}' 2>/dev/null");
+    let url = url(&server);
+    for (address, is_reached) in [(&[][..], false), (&["-i", "any"], true)] {
+        let arguments = [&["-p", "0", &url, "--run", &run], address].concat();
+        let ended = imageio_nbd(dir().path(), &arguments).unwrap();
+        assert_eq!(ended.code == 0, is_reached, "{address:?}: {ended:?}");
+    }
 }
 
 #[test]
@@ -260,6 +275,23 @@ fn the_ticket_is_in_no_message() {
     assert_eq!(refused.code, 1, "{refused:?}");
     for text in [ended.out, ended.err, refused.out, refused.err] {
         assert!(!text.contains(DEFAULT_TICKET), "{text}");
+    }
+}
+
+#[test]
+fn the_url_may_come_from_standard_input() {
+    let (server, dir) = (server(), dir());
+    let url = dir.path().join("url");
+    fs::write(&url, server.url() + "\n").unwrap();
+    for door in Door::ALL {
+        if !door.tools().iter().all(|tool| tool.find().is_some()) {
+            continue;
+        }
+        let options = ["-U", "-"].map(OsStr::new);
+        let parameters = ["url=-", "--run", "echo served"].map(str::to_owned);
+        let mut command = door.command(dir.path(), &options, &parameters).unwrap();
+        let ended = command.stdin(fs::File::open(&url).unwrap()).output().unwrap();
+        assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(0), &b"served\n"[..]), "{ended:?}");
     }
 }
 

@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 /// How long a program may take to be ready, or to end.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process whose standard error is read line by line. Dropping it sends SIGTERM, and SIGKILL if that does not help.
+/// A process whose standard error is read line by line. Dropping it sends SIGTERM, and SIGKILL if that does not help; and
+/// fails if it has said a ticket.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -30,11 +31,15 @@ impl Daemon {
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
+        let tickets = tickets(command);
         let (sender, lines) = channel();
         let stderr = child.stderr.take().map(BufReader::new);
         let reader = std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
             // Read to the end even if nobody wants the lines: a full pipe would stop the process.
             for line in stderr.into_iter().flat_map(|stderr| stderr.lines().map_while(Result::ok)) {
+                // nbdkit itself shows parameters where it debugs.
+                let is_secret = !line.starts_with("nbdkit: debug: ") && says_one_of(&line, &tickets);
+                assert!(!is_secret, "the ticket is in {line:?}");
                 let _ = sender.send(line);
             }
         })?;
@@ -168,8 +173,19 @@ impl Drop for Daemon {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
+        let read = self.reader.take().map(JoinHandle::join);
+        let is_secret_kept = read.is_none_or(|read| read.is_ok());
+        assert!(is_secret_kept || std::thread::panicking(), "it has said the ticket");
     }
+}
+
+/// The tickets of the URLs in a command line: the program must not say them. Those that are a letter are said by anyone.
+pub(crate) fn tickets(command: &Command) -> Vec<String> {
+    let urls = command.get_args().filter_map(|argument| argument.to_str()?.split_once("/images/"));
+    urls.map(|(_, ticket)| ticket.to_owned()).filter(|ticket| ticket.len() > 8).collect()
+}
+
+/// Whether a text has one of these tickets.
+pub(crate) fn says_one_of(text: &str, tickets: &[String]) -> bool {
+    tickets.iter().any(|ticket| text.contains(ticket))
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::door::built;
+use crate::process::{says_one_of, tickets};
 
 /// How a program ended, and what it printed.
 #[derive(Debug)]
@@ -34,9 +35,18 @@ impl From<Output> for Ended {
 ///
 /// # Errors
 /// If it can't be started.
+///
+/// # Panics
+/// If it says the ticket of a URL in `arguments`.
 pub fn imageio_nbd<S: AsRef<std::ffi::OsStr>>(dir: &Path, arguments: &[S]) -> io::Result<Ended> {
     let mut command = Command::new("timeout");
     // In the foreground of the test, so that a terminal's signals reach it.
     command.args(["--foreground", "60"]).arg(built("imageio-nbd")).args(arguments);
-    Ok(command.current_dir(dir).output()?.into())
+    let ended: Ended = command.current_dir(dir).output()?.into();
+    let tickets = tickets(&command);
+    assert!(
+        !says_one_of(&ended.out, &tickets) && !says_one_of(&ended.err, &tickets),
+        "the ticket: {ended:?}"
+    );
+    Ok(ended)
 }

@@ -143,6 +143,11 @@ mod tests {
     }
 
     #[test]
+    fn the_url_may_come_from_standard_input() {
+        assert_eq!(settings(&["-"]).unwrap().url, UrlSource::Stdin);
+    }
+
+    #[test]
     fn sizes_and_times() {
         let given = ["url=u", "size=2M", "keep-alive=0", "timeout=0.5", "connections=8"];
         let sizes = ["max_request=1M", "preferred_block_size=32M"];

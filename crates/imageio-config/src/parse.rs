@@ -71,10 +71,11 @@ pub(crate) fn path(text: &str) -> Result<PathBuf> {
     std::path::absolute(text).map_err(|_| "a file name is expected".to_owned())
 }
 
-/// A URL, or `+` and the name of a file with the URL. What is wrong with a URL is found when it is used.
+/// A URL, or `+` and the name of a file with the URL, or `-` for standard input. What is wrong with a URL is found when it is used.
 pub(crate) fn url(text: &str) -> Result<UrlSource> {
     match text.strip_prefix('+') {
         Some(file) => Ok(UrlSource::File(path(file)?)),
+        None if text == "-" => Ok(UrlSource::Stdin),
         None if text.is_empty() => Err("a URL is expected, such as https://HOST:54322/images/TICKET".into()),
         None => Ok(UrlSource::Inline(text.to_owned())),
     }

@@ -25,10 +25,10 @@ const MOST_CONNECTIONS: u32 = 64;
 pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "url",
-        value: "URL|+FILE",
+        value: "URL|+FILE|-",
         default: "required",
         help: "The transfer's URL, https://HOST:54322/images/TICKET. The ticket in it is the key to the disk: \
-               +FILE reads the URL from the first line of a file, so that ps doesn't show it. \
+               +FILE reads the URL from the first line of a file, and - from standard input, so that ps doesn't show it. \
                The name may be left out: a value alone is the URL.",
         set: |parser, value| parse::url(value).map(|value| parser.url = Some(value)),
     },

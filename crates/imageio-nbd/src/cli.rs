@@ -13,7 +13,7 @@ use imageio_config::{PARAMETERS, wrap};
     name = "imageio-nbd",
     version,
     disable_version_flag = true,
-    override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE [size=BYTES] [NAME=VALUE]...\n       \
+    override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE|- [size=BYTES] [NAME=VALUE]...\n       \
                       imageio-nbd virt-v2v [ARGUMENTS]...",
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,

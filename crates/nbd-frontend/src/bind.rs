@@ -5,11 +5,11 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::Error;
 
@@ -86,19 +86,27 @@ impl AsFd for Listener {
     }
 }
 
-/// Listens on a new unix socket, whose file is removed when the [`Listener`] is dropped.
+/// Listens on a new unix socket, whose file is removed when the [`Listener`] is dropped. Only its owner may connect:
+/// whoever connects can read and write the disk.
 ///
 /// # Errors
 /// [`Error::PathTaken`] if anything exists at `path`; [`Error::Bind`].
 pub fn bind_unix(path: impl AsRef<Path>) -> Result<Listener, Error> {
     let path = path.as_ref();
-    match UnixListener::bind(path).and_then(|socket| Ok((socket, file_id(path)?))) {
-        Ok((socket, id)) => {
-            Ok(Listener { socket: OwnedFd::from(socket).into(), path: Some((path.to_owned(), id)) })
-        }
+    match bind_private(path).and_then(|socket| Ok((socket, file_id(path)?))) {
+        Ok((socket, id)) => Ok(Listener { socket, path: Some((path.to_owned(), id)) }),
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(Error::PathTaken(path.to_owned())),
         Err(source) => Err(Error::Bind { address: path.display().to_string(), source }),
     }
+}
+
+fn bind_private(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Before there is a file: Linux makes it with the mode of the socket, so that there is no moment to slip in.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 fn file_id(path: &Path) -> io::Result<FileId> {
@@ -171,6 +179,14 @@ mod tests {
         drop(listener);
         drop(bind_unix(&path).unwrap().keep_path());
         assert!(path.exists());
+    }
+
+    #[test]
+    fn only_the_owner_may_connect() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let _listener = bind_unix(&path).unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o7777, 0o600);
     }
 
     #[test]
