@@ -28,6 +28,7 @@ const CHECKS: &[Step] = &[("format", format), ("lints", lints), ("docs", docs), 
 const TESTS: &[Step] = &[
     ("build", build),
     ("tests", tests),
+    ("models", models),
     ("demo", demo),
     ("packages", packages),
     ("fuzzers", fuzzers),
@@ -130,6 +131,15 @@ fn build(sh: &Shell) -> Result<Done> {
 
 fn tests(sh: &Shell) -> Result<Done> {
     cmd!(sh, "cargo test --workspace --locked --no-fail-fast").run()?;
+    Ok(Done::Yes)
+}
+
+/// The orders in which threads can use the pool. Built by itself, as all of it is built in another way.
+fn models(sh: &Shell) -> Result<Done> {
+    let _loom = sh.push_env("RUSTFLAGS", "--cfg loom --cfg oneshot_loom");
+    let target_dir = crate::target_dir(sh)?.join("loom");
+    cmd!(sh, "cargo test --locked --package conn-pool --release --target-dir {target_dir} --test models")
+        .run()?;
     Ok(Done::Yes)
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Flushing all connections: one at a time in its turn, those that wait share the next.
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use oneshot::{Receiver, Sender, channel};
 
 use crate::pool::Pool;
 use crate::state::{Slot, Wants};
@@ -35,7 +35,7 @@ impl<E> FlushTurns<E> {
         if !std::mem::replace(&mut self.running, true) {
             return None;
         }
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = channel();
         self.waiting.push(sender);
         Some(receiver)
     }
@@ -47,7 +47,7 @@ impl<E> FlushTurns<E> {
     /// Passes the turn to the first that still waits.
     fn pass_on(&mut self) {
         while !self.waiting.is_empty() {
-            if self.waiting.remove(0).try_send(News::Lead).is_ok() {
+            if self.waiting.remove(0).send(News::Lead).is_ok() {
                 return;
             }
         }
@@ -129,9 +129,9 @@ impl<'a, C: Connection> Turn<'a, C> {
 impl<C: Connection> Drop for Turn<'_, C> {
     fn drop(&mut self) {
         if let Some(outcome) = &self.outcome {
-            for follower in &self.followers {
+            for follower in self.followers.drain(..) {
                 // A follower whose thread is gone needs no news.
-                let _ = follower.try_send(News::Done(outcome.clone()));
+                let _ = follower.send(News::Done(outcome.clone()));
             }
         }
         self.pool.lock().flushes.pass_on();

@@ -25,6 +25,7 @@ mod keeper;
 mod pool;
 mod request;
 mod state;
+mod sync;
 mod workers;
 
 pub use keeper::Keeper;

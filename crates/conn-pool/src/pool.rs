@@ -2,11 +2,12 @@
 //! Taking connections, and giving them back.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::request::complete;
 use crate::state::{Hand, Slot, State, Taken, Wants};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Clock, Connection, PoolError};
 
 /// A fixed number of connections. Clones are handles to the same pool.
@@ -56,11 +57,10 @@ impl<C: Connection> Pool<C> {
     ) -> Result<Hand<C>, PoolError<C::Error>> {
         let taken = {
             let mut state = self.lock();
-            let ticket = match (ticket, state.refusal()) {
-                (Some(ticket), _) => ticket,
-                (None, Some(refusal)) => return Err(refusal),
-                (None, None) => state.ticket(),
-            };
+            if let Some(refusal) = state.refusal_of(&wants, ticket) {
+                return Err(refusal);
+            }
+            let ticket = ticket.unwrap_or_else(|| state.ticket());
             state.take(wants, request, ticket)
         };
         match taken {
@@ -87,10 +87,7 @@ impl<C: Connection> Pool<C> {
     /// The error that every request gets, if data may be lost.
     #[must_use]
     pub fn failure(&self) -> Option<C::Error> {
-        match self.lock().refusal() {
-            Some(PoolError::Failed(error)) => Some(error),
-            _ => None,
-        }
+        self.lock().failure()
     }
 
     /// How many callers wait for a connection: a figure for logs and tests, old as soon as it is told.

@@ -112,12 +112,23 @@ impl<C: Connection> State<C> {
         }
     }
 
-    /// Why no connection is given out, if none is.
+    /// Why a newcomer gets no connection, if none is given out.
     pub(crate) fn refusal(&self) -> Option<PoolError<C::Error>> {
-        match &self.failure {
-            Some(failure) => Some(PoolError::Failed(failure.clone())),
-            None => self.closed.then_some(PoolError::Closed),
+        self.failure().map(PoolError::Failed).or(self.closed.then_some(PoolError::Closed))
+    }
+
+    /// The same for whom this ticket was given to, if any was: that was before the pool was closed, but maybe not before
+    /// it failed.
+    pub(crate) fn refusal_of(&self, wants: &Wants, ticket: Option<u64>) -> Option<PoolError<C::Error>> {
+        match (wants, ticket) {
+            (Wants::OneOfDespiteFailure(_), _) => None,
+            (_, Some(_)) => self.failure().map(PoolError::Failed),
+            (_, None) => self.refusal(),
         }
+    }
+
+    pub(crate) fn failure(&self) -> Option<C::Error> {
+        self.failure.clone()
     }
 
     /// Stops giving out connections to newcomers. False if that was done before.

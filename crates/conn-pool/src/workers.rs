@@ -3,12 +3,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::{self, JoinHandle};
 
 use oneshot::Receiver;
 
 use crate::request::{Job, complete};
 use crate::state::Next;
+use crate::sync::thread::{self, JoinHandle};
 use crate::{Connection, Pool, PoolError, Request};
 
 /// As many threads as a pool has connections, so that whenever a connection is free, a thread is too. A thread that has

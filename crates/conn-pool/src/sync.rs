@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What threads have in common: the standard library's, or loom's where the models run.
+
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::{Mutex, MutexGuard},
+    thread,
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::{Mutex, MutexGuard},
+    thread,
+};
