@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
-use crate::tools::{CARGO_FUZZ, MANDOC, TOOLS};
+use crate::tools::{CARGO_DENY, CARGO_FUZZ, MANDOC, TOOLS};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -188,8 +188,8 @@ fn fuzzers(sh: &Shell) -> Result<Done> {
 
 /// Licences, sources and duplicates, where cargo-deny is installed. Advisories need the network: see the workflow.
 fn dependencies(sh: &Shell) -> Result<Done> {
-    if which::which("cargo-deny").is_err() {
-        eprintln!("not checked: cargo-deny is missing: cargo install --locked cargo-deny");
+    if CARGO_DENY.find().is_none() {
+        eprintln!("not checked: cargo-deny is missing: {}", CARGO_DENY.install);
         return Ok(Done::LeftOut);
     }
     cmd!(sh, "cargo deny check bans licenses sources").run()?;

@@ -65,6 +65,8 @@ pub const VALGRIND: Tool = in_path("valgrind", "apt-get install valgrind");
 pub const MANDOC: Tool = in_path("mandoc", "apt-get install mandoc");
 /// Runs fuzzers.
 pub const CARGO_FUZZ: Tool = in_path("cargo-fuzz", "cargo install --locked cargo-fuzz");
+/// Checks what we depend on.
+pub const CARGO_DENY: Tool = in_path("cargo-deny", "cargo install --locked cargo-deny");
 
 /// All of them.
 pub const TOOLS: &[Tool] = &[
@@ -82,6 +84,7 @@ pub const TOOLS: &[Tool] = &[
     VALGRIND,
     MANDOC,
     CARGO_FUZZ,
+    CARGO_DENY,
 ];
 
 const fn in_path(name: &'static str, install: &'static str) -> Tool {
