@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use nix::sys::signal::Signal;
+
 use crate::process::Daemon;
 use crate::tools::{NBDKIT, NBDKIT_PYTHON, Tool, VIRT_V2V};
 
@@ -50,13 +52,27 @@ impl Door {
     /// # Errors
     /// If it ends before clients can connect; with what it said.
     pub fn serve(self, dir: &Path, parameters: &[String]) -> io::Result<Served> {
+        self.serve_with(dir, parameters, &[])
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Errors
+    /// If it ends before clients can connect; with what it said.
+    pub fn serve_with(
+        self,
+        dir: &Path,
+        parameters: &[String],
+        environment: &[(&str, &OsStr)],
+    ) -> io::Result<Served> {
         let socket = dir.join("nbd.sock");
         let ready = match self {
             Self::ImageioNbd => "listening: ",
             Self::Nbdkit | Self::Reference => "bound to unix socket",
         };
         let options = ["-f".as_ref(), "-v".as_ref(), "-U".as_ref(), socket.as_os_str()];
-        let mut process = Daemon::spawn(&mut self.command(dir, &options, parameters)?)?;
+        let mut command = self.command(dir, &options, parameters)?;
+        let mut process = Daemon::spawn(command.envs(environment.iter().copied()))?;
         process.wait_for_line(|line| line.contains(ready).then_some(()))?;
         Ok(Served { socket, process })
     }
@@ -105,6 +121,23 @@ impl Served {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Waits for a line of its log with this text.
+    ///
+    /// # Errors
+    /// If it ends or too much time passes before.
+    pub fn wait_for(&mut self, text: &str) -> io::Result<()> {
+        self.process.wait_for_line(|line| line.contains(text).then_some(()))
+    }
+
+    /// Ends it as a kernel does that is out of memory.
+    ///
+    /// # Errors
+    /// If there is no such process any more.
+    pub fn kill(mut self) -> io::Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait().map(drop)
     }
 
     /// Waits until it ends by itself, and returns how it ended and all that it said.

@@ -63,6 +63,12 @@ pub const VIRT_V2V: Tool = Tool {
 pub const VALGRIND: Tool = in_path("valgrind", "apt-get install valgrind");
 /// Checks man pages.
 pub const MANDOC: Tool = in_path("mandoc", "apt-get install mandoc");
+/// Sets networks up.
+pub const IP: Tool = in_path("ip", "apt-get install iproute2");
+/// Has the kernel lose and delay packets.
+pub const TC: Tool = in_path("tc", "apt-get install iproute2");
+/// Tells programs another time of day.
+pub const FAKETIME: Tool = in_path("faketime", "apt-get install faketime");
 /// Runs fuzzers.
 pub const CARGO_FUZZ: Tool = in_path("cargo-fuzz", "cargo install --locked cargo-fuzz");
 /// Checks what we depend on.
@@ -83,6 +89,9 @@ pub const TOOLS: &[Tool] = &[
     VIRT_V2V,
     VALGRIND,
     MANDOC,
+    IP,
+    TC,
+    FAKETIME,
     CARGO_FUZZ,
     CARGO_DENY,
 ];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection: towards the client, and towards the server.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,11 +21,19 @@ pub(crate) struct Pair {
 #[derive(Debug, Default)]
 struct Flow {
     is_silent: bool,
+    /// The proxy itself has answered: what still comes from either side is dropped.
+    is_answered: bool,
     /// Closing resets. A socket that was shut down before would send a FIN first.
     is_reset: bool,
     /// Nothing more goes there.
     closed: Option<Way>,
     drip: Option<Drip>,
+}
+
+impl Flow {
+    fn drops(&self, way: Way) -> bool {
+        self.is_answered || self.closed == Some(way)
+    }
 }
 
 /// What is to be done with the next bytes.
@@ -61,6 +69,15 @@ impl Pair {
             Fault::Kill | Fault::Delay(_) => {}
             Fault::Reset => flow.is_reset = true,
             Fault::BlackHole => flow.is_silent = true,
+            Fault::Answer(status) => {
+                flow.is_answered = true;
+                // Either may have gone before.
+                let _ = self.server.shutdown(Shutdown::Write);
+                let answer =
+                    format!("HTTP/1.1 {status} Proxy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                let _ = (&self.client).write_all(answer.as_bytes());
+                let _ = self.client.shutdown(Shutdown::Write);
+            }
             Fault::Drip(drip) => flow.drip = Some(drip),
             Fault::HalfClose(way) => {
                 flow.closed = Some(way);
@@ -75,7 +92,7 @@ impl Pair {
         if flow.is_silent {
             return Next::Hold;
         }
-        if flow.closed == Some(way) {
+        if flow.drops(way) {
             return Next::Drop;
         }
         match &mut flow.drip {
@@ -85,6 +102,11 @@ impl Pair {
             }
             _ => Next::Carry,
         }
+    }
+
+    /// Whether what comes is for nobody.
+    pub(crate) fn drops(&self, way: Way) -> bool {
+        self.flow().drops(way)
     }
 
     pub(crate) fn is_silent(&self) -> bool {

@@ -23,6 +23,9 @@ pub enum Fault {
     HalfClose(Way),
     /// Nothing passes any more, in either direction, and neither side is told.
     BlackHole,
+    /// The client gets an answer with this HTTP status from the proxy, as if it had lost the server, and both sides find
+    /// the connection closed.
+    Answer(u16),
     /// What comes next is late.
     Delay(Duration),
     /// What comes next comes in small pieces.

@@ -218,7 +218,7 @@ impl Shared {
 
     /// Carries `data`, as far as nothing happens that ends it.
     fn pass(&self, pair: &Pair, way: Way, mut data: &[u8]) -> io::Result<ControlFlow<()>> {
-        while !data.is_empty() {
+        while !data.is_empty() && !pair.drops(way) {
             let (before, fault) = self.look_out(way, data);
             if self.send(pair, way, &data[..before])?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -263,7 +263,9 @@ impl Shared {
                 self.wait_while(Some(time), |_| true);
                 ControlFlow::Continue(())
             }
-            Fault::HalfClose(_) | Fault::BlackHole | Fault::Drip(_) => ControlFlow::Continue(()),
+            Fault::HalfClose(_) | Fault::BlackHole | Fault::Answer(_) | Fault::Drip(_) => {
+                ControlFlow::Continue(())
+            }
         }
     }
 

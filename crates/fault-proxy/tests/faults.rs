@@ -194,3 +194,16 @@ fn its_end_closes_what_is_open_also_what_is_silent() {
         assert_eq!(read_to_end(&end), (Vec::new(), None));
     }
 }
+
+#[test]
+fn a_proxy_that_has_lost_the_server_answers_itself() {
+    let ends = Ends::with(Point::Byte(Way::ToServer, 4), Fault::Answer(502));
+    let (client, server) = ends.connect();
+    (&client).write_all(b"request").unwrap();
+    assert_eq!(read_to_end(&server), (b"requ".to_vec(), None));
+    let (answer, error) = read_to_end(&client);
+    assert!(answer.starts_with(b"HTTP/1.1 502 "), "{answer:?}");
+    assert!(answer.ends_with(b"\r\n\r\n") && error.is_none(), "{answer:?} {error:?}");
+    drop((client, server));
+    assert!(ends.proxy.is_deserted(PATIENCE));
+}
