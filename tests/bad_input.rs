@@ -298,6 +298,15 @@ fn a_port_in_use() {
 }
 
 #[test]
+fn nowhere_to_listen() {
+    let server = FakeServer::builder().start().unwrap();
+    let ended = imageio_nbd(dir().path(), &[format!("url={}", server.url())]).unwrap();
+    let expected =
+        "imageio-nbd: error: where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND\n";
+    assert_eq!((ended.code, &*ended.err), (1, expected));
+}
+
+#[test]
 fn a_socket_path_that_is_taken() {
     let (server, dir) = (FakeServer::builder().start().unwrap(), dir());
     let path = dir.path().join("sock");

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use imageio_config::{PARAMETERS, wrap};
 
@@ -24,13 +25,14 @@ pub(crate) struct Options {
     #[arg(short = 'U', long = "unix", value_name = "SOCKET", conflicts_with_all = ["port", "ipaddr"])]
     pub(crate) unix: Option<PathBuf>,
 
-    /// Listen on this TCP port; 0 takes a free one [default: 10809, unless a unix socket is used]
+    /// Listen on this TCP port; 0 takes a free one [default: 10809, with --ipaddr]
     #[arg(short, long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
 
-    /// Listen on this address; "any" is every address of this host, for every host that reaches it
-    #[arg(short, long, value_name = "ADDRESS", default_value = "localhost")]
-    pub(crate) ipaddr: String,
+    /// Listen on this address; "any" is every address of this host, for every host that reaches it [default: localhost,
+    /// with --port]
+    #[arg(short, long, value_name = "ADDRESS")]
+    pub(crate) ipaddr: Option<String>,
 
     /// Write the process id here once clients can connect
     #[arg(short = 'P', long, value_name = "FILE")]
@@ -85,6 +87,16 @@ pub(crate) struct Options {
     pub(crate) command: Option<Command>,
 }
 
+impl Options {
+    /// That they tell where to listen. TCP has to be asked for: whoever is on this host could connect.
+    pub(crate) fn check(&self) -> Result<()> {
+        let is_told =
+            self.unix.is_some() || self.port.is_some() || self.ipaddr.is_some() || self.run.is_some();
+        ensure!(is_told, "where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND");
+        Ok(())
+    }
+}
+
 /// What else this program does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -103,7 +115,7 @@ pub(crate) fn command() -> clap::Command {
 }
 
 /// NBD's limit on strings.
-fn export_name(text: &str) -> Result<String, String> {
+fn export_name(text: &str) -> std::result::Result<String, String> {
     if text.len() > 4096 { Err("longer than 4096 bytes".into()) } else { Ok(text.to_owned()) }
 }
 

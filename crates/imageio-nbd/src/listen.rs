@@ -31,14 +31,11 @@ pub(crate) enum Address {
 impl Listening {
     /// What the options ask for: a unix socket, a TCP port, or for `--run` alone a private unix socket.
     pub(crate) fn bind(options: &Options) -> Result<Self> {
-        let private = match &options.unix {
-            Some(path) => path == Path::new("-"),
-            None => options.run.is_some() && options.port.is_none(),
-        };
-        match &options.unix {
-            _ if private => Self::private(),
-            Some(path) => Self::unix(path, None),
-            None => Self::tcp(&options.ipaddr, options.port.unwrap_or(NBD_PORT)),
+        match (&options.unix, &options.ipaddr, options.port) {
+            (Some(path), ..) if path == Path::new("-") => Self::private(),
+            (Some(path), ..) => Self::unix(path, None),
+            (None, None, None) => Self::private(),
+            (None, host, port) => Self::tcp(host.as_deref().unwrap_or("localhost"), port.unwrap_or(NBD_PORT)),
         }
     }
 

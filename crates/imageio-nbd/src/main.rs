@@ -89,6 +89,7 @@ fn open(options: &Options) -> Result<Transfer> {
     }
     let mut settings = parser.finish()?;
     settings.read_only |= options.readonly;
+    options.check()?;
     Ok(Transfer::open(settings)?)
 }
 
