@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use fake_imageio::FakeServer;
+use fake_imageio::{DEFAULT_TICKET, FakeServer};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take.
@@ -70,11 +70,18 @@ pub(crate) struct Ended {
 
 pub(crate) fn run(command: &mut Command) -> Ended {
     let output = command.output().unwrap();
-    Ended {
+    let ended = Ended {
         code: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    };
+    ended.out.lines().chain(ended.err.lines()).for_each(assert_secret_kept);
+    ended
+}
+
+/// Nobody says the ticket, but for nbdkit itself, which shows parameters where it debugs.
+fn assert_secret_kept(line: &str) {
+    assert!(line.starts_with("nbdkit: debug: ") || !line.contains(DEFAULT_TICKET), "{line}");
 }
 
 /// nbdkit with the plugin: options, the plugin, parameters.
@@ -140,13 +147,18 @@ impl Served {
         self.child.id()
     }
 
+    fn hear(&mut self, line: String) {
+        assert_secret_kept(&line);
+        self.said.push(line);
+    }
+
     /// Waits until it says this.
     pub(crate) fn wait_for_line(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let line = line.unwrap_or_else(|error| panic!("{error}, no '{text}' in {:#?}", self.said));
-            self.said.push(line);
+            self.hear(line);
             if self.said.last().is_some_and(|line| line.contains(text)) {
                 return;
             }
@@ -159,7 +171,7 @@ impl Served {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => self.said.push(line),
+                Ok(line) => self.hear(line),
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
                 Err(RecvTimeoutError::Timeout) => panic!("it doesn't end: {:#?}", self.said),
             }
