@@ -17,8 +17,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// The smallest buffer; larger ones have a power of two, so that few sizes occur and buffers find their next user.
 const SMALLEST: usize = 4096;
 
-/// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept up to as many bytes, and until they don't
-/// fit into the budget together with those that are lent.
+/// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept, as long as all there are, lent or
+/// not, don't take more than the budget, or than were in use at one time.
 #[derive(Debug)]
 pub struct Pool {
     budget: usize,
@@ -29,6 +29,9 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct State {
     lent: usize,
+    /// Bytes of all buffers that somebody has, whether they count or not; and the most that this ever was.
+    used: usize,
+    most_used: usize,
     /// Somebody waits for room. A notification is a system call, also where nobody listens.
     waiting: bool,
     idle: Vec<Vec<u8>>,
@@ -57,8 +60,7 @@ impl Pool {
         };
         let mut state = self.returned.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
         state.lent += size;
-        let recycled = state.pop(|idle| idle == size);
-        while state.lent + state.idle_bytes > self.budget && state.pop(|_| true).is_some() {}
+        let recycled = state.take(size, self.budget);
         drop(state);
         // New memory comes zeroed from the system; a recycled buffer is not cleared again.
         Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, lease: self.lease(size) }
@@ -68,7 +70,7 @@ impl Pool {
     #[must_use]
     pub fn take_uncounted(self: &Arc<Self>, len: usize) -> Buffer {
         let size = if len == 0 { 0 } else { len.max(SMALLEST).next_power_of_two() };
-        let recycled = self.lock().pop(|idle| idle == size);
+        let recycled = self.lock().take(size, self.budget);
         Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, lease: self.lease(0) }
     }
 
@@ -83,8 +85,8 @@ impl Pool {
 
     fn give_back(&self, data: Vec<u8>) {
         let mut state = self.lock();
-        // What is lent may still count this very memory; the next to take some sees to it that both fit.
-        if state.idle_bytes + data.len() <= self.budget {
+        state.used -= data.len();
+        if state.used + state.idle_bytes + data.len() <= self.budget.max(state.most_used) {
             state.idle_bytes += data.len();
             state.idle.push(data);
         }
@@ -102,6 +104,15 @@ impl Pool {
 }
 
 impl State {
+    /// Counts a buffer as used, and gives an idle one of that size, if there is any. Makes room for it otherwise.
+    fn take(&mut self, size: usize, budget: usize) -> Option<Vec<u8>> {
+        self.used += size;
+        self.most_used = self.most_used.max(self.used);
+        let recycled = self.pop(|idle| idle == size);
+        while self.used + self.idle_bytes > budget.max(self.most_used) && self.pop(|_| true).is_some() {}
+        recycled
+    }
+
     /// An idle buffer whose size suits, the most recently used first: it may still be in the cache.
     fn pop(&mut self, suits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
         let at = self.idle.iter().rposition(|idle| suits(idle.len()))?;
@@ -198,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_buffers_make_room_and_never_exceed_the_budget() {
+    fn idle_buffers_make_room_and_never_exceed_what_was_in_use() {
         let pool = Pool::new(3 * 4096);
         drop((pool.take(4096), pool.take(1), pool.take(4096)));
         assert_eq!(held(&pool), (0, 3 * 4096));
@@ -209,7 +220,10 @@ mod tests {
         let huge = pool.take(1 << 20);
         assert_eq!(held(&pool), (1 << 20, 0));
         drop(huge);
-        assert_eq!(held(&pool), (0, 0));
+        assert_eq!(held(&pool), (0, 1 << 20));
+        let small = pool.take(4096);
+        assert_eq!(held(&pool), (4096, 0), "both together would be more than ever");
+        drop(small);
     }
 
     #[test]
