@@ -163,6 +163,11 @@ impl Setup {
         thread::spawn(move || work(&setup))
     }
 
+    /// A thread for each of these writes.
+    fn writers<const N: usize>(&self, numbers: [Number; N]) -> [thread::JoinHandle<Outcome<String>>; N] {
+        numbers.map(|number| self.spawn(move |setup| setup.write(number)))
+    }
+
     /// That each of these was answered once.
     fn told(&self, numbers: &[Number]) -> Vec<Outcome<String>> {
         let mut told = mem::take(&mut *self.world.told.lock().unwrap());
@@ -184,7 +189,7 @@ fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
 fn who_waits_for_a_connection_gets_it() {
     model(4, || {
         let setup = Setup::new(1);
-        let others = [1, 20].map(|number| setup.spawn(move |setup| setup.write(number)));
+        let others = setup.writers([1, 20]);
         let guard = setup.pool.get().unwrap();
         drop(guard);
         assert!(others.into_iter().all(|thread| thread.join().unwrap() == Ok(())));
@@ -197,7 +202,7 @@ fn who_waits_for_a_connection_gets_it() {
 fn requests_that_wait_together_are_all_answered() {
     model(4, || {
         let setup = Setup::new(1);
-        let others = [1, 2].map(|number| setup.spawn(move |setup| setup.write(number)));
+        let others = setup.writers([1, 2]);
         assert_eq!(setup.write(3), Ok(()));
         assert!(others.into_iter().all(|thread| thread.join().unwrap() == Ok(())));
         setup.told(&[1, 2, 3]);
@@ -255,7 +260,7 @@ fn flushes_that_come_together_cover_what_each_was_asked_for() {
 fn closing_serves_who_is_in_line_and_refuses_who_comes_later() {
     model(4, || {
         let setup = Setup::new(1);
-        let others = [1, 2].map(|number| setup.spawn(move |setup| setup.write(number)));
+        let others = setup.writers([1, 2]);
         assert_eq!(setup.close(), Ok(()));
         assert_eq!(setup.write(3), Err(PoolError::Closed));
         for outcome in others.map(|thread| thread.join().unwrap()) {
@@ -350,7 +355,7 @@ fn a_loss_is_told_to_everyone_and_for_ever() {
 fn a_loss_ends_the_wait_of_those_in_line() {
     model(4, || {
         let setup = Setup::new(1);
-        let others = [1, FATAL].map(|number| setup.spawn(move |setup| setup.write(number)));
+        let others = setup.writers([1, FATAL]);
         let closed = setup.close();
         let [written, lost] = others.map(|thread| thread.join().unwrap());
         assert!(matches!(written, Ok(()) | Err(PoolError::Failed(_) | PoolError::Closed)), "{written:?}");
@@ -366,7 +371,7 @@ fn a_loss_ends_the_wait_of_those_in_line() {
 fn a_refused_request_refuses_what_was_merged_and_nothing_else() {
     model(4, || {
         let setup = Setup::new(1);
-        let others = [BAD + 1, 1].map(|number| setup.spawn(move |setup| setup.write(number)));
+        let others = setup.writers([BAD + 1, 1]);
         assert_eq!(setup.write(BAD), Err(PoolError::Refused("bad".into())));
         let [neighbour, other] = others.map(|thread| thread.join().unwrap());
         assert!(matches!(neighbour, Ok(()) | Err(PoolError::Refused(_))), "{neighbour:?}");
