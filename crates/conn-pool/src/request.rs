@@ -2,11 +2,13 @@
 //! Requests, and carrying out several as one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::Result as Ended;
 
 use oneshot::Sender;
 
 use crate::pool::Guard;
 use crate::state::{Hand, Slot};
+use crate::sync::thread;
 use crate::{Connection, Pool, PoolError};
 
 /// How a request ended.
@@ -68,6 +70,10 @@ impl<C: Connection> Followers<C> {
         self.0.push(follower);
     }
 
+    fn append(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     pub(crate) fn tell(self, outcome: &Outcome<C::Error>) {
         for follower in self.0 {
             // It is only gone where its thread is.
@@ -90,11 +96,21 @@ impl<C: Connection> Pool<C> {
     /// # Errors
     /// [`PoolError`].
     pub fn run(&self, request: C::Request) -> Outcome<C::Error> {
-        let Job { slot, connection, mut request, followers } = match self.line_up(request)? {
+        let mut job = match self.line_up(request)? {
             Hand::Done(outcome) => return outcome,
             Hand::Job(job) => job,
             Hand::Connection(..) => unreachable!("who waits with a request gets a job"),
         };
+        // Threads that are ready to run, and only wait for a processor, may be about to line up with what goes with
+        // this. Where processors are idle, none is, and this returns at once.
+        thread::yield_now();
+        self.take_along(&mut job);
+        self.do_job(job).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Carries out a job in this thread, gives the connection back, and tells everyone. An error is what a panic said.
+    pub(crate) fn do_job(&self, job: Job<C>) -> Ended<Outcome<C::Error>> {
+        let Job { slot, connection, mut request, followers } = job;
         let mut guard = self.guard((slot, connection));
         // Also in a panic, the others are told in the right order.
         let ended = catch_unwind(AssertUnwindSafe(|| self.carry_out(&mut guard, &mut request)));
@@ -103,7 +119,13 @@ impl<C: Connection> Pool<C> {
         drop::<Guard<'_, C>>(guard);
         complete(request, &outcome);
         followers.tell(&outcome);
-        ended.unwrap_or_else(|panic| resume_unwind(panic))
+        ended
+    }
+
+    /// Merges what has come since the connection was given out: between that and the work, threads may have changed.
+    pub(crate) fn take_along(&self, job: &mut Job<C>) {
+        let more = self.lock().merge_into(&mut job.request, job.slot);
+        job.followers.append(more);
     }
 
     /// A fatal failure is known to the pool before the connection goes back, so that nobody takes it unaware.
@@ -115,5 +137,68 @@ impl<C: Connection> Pool<C> {
             self.fail(error.clone());
             PoolError::Failed(error)
         })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+
+    struct Idle;
+
+    impl Connection for Idle {
+        type Error = String;
+        type Request = Text;
+
+        fn carry_out(&mut self, _: &mut Text) -> Result<(), Failure<String>> {
+            Ok(())
+        }
+
+        fn is_dirty(&self) -> bool {
+            false
+        }
+
+        fn flush(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn keep_alive(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    /// Any two go together.
+    #[derive(Debug, PartialEq)]
+    struct Text(&'static str, Vec<&'static str>);
+
+    impl Request<String> for Text {
+        fn goes_with(&self, _: &Self) -> bool {
+            true
+        }
+
+        fn merge(&mut self, other: Self) {
+            self.1.push(other.0);
+        }
+
+        fn complete(self, _: &Outcome<String>) {}
+    }
+
+    #[test]
+    fn what_comes_before_the_work_begins_is_taken_along() {
+        let pool = Pool::new([Idle], Arc::new(Instant::now));
+        let Ok(Hand::Job(mut job)) = pool.line_up(Text("first", vec![])) else { panic!("it is idle") };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pool.run(Text("second", vec![])));
+            while pool.waiting() == 0 {
+                thread::yield_now();
+            }
+            pool.take_along(&mut job);
+            assert_eq!((&job.request, pool.waiting()), (&Text("first", vec!["second"]), 0));
+            job.followers.tell(&Ok(()));
+            assert_eq!(waiting.join().map_err(drop), Ok(Ok(())));
+        });
     }
 }
