@@ -18,6 +18,18 @@ pub trait QueuedDevice: Send + Sync {
     /// Takes a request, and returns without waiting for it. `completion` is called once, from any thread, also from
     /// within this call; requests may end in any order.
     fn submit(&self, request: Request, completion: Box<dyn Completion>);
+
+    /// The same from a caller that has nothing to do before the completion: the device may do the work in this thread,
+    /// which saves a change of threads.
+    fn carry_out(&self, request: Request, completion: Box<dyn Completion>) {
+        self.submit(request, completion);
+    }
+
+    /// In bytes. Longer writes are best submitted in pieces of this size, each as soon as its data is there: it is on its
+    /// way, and its memory in use again, while the rest still comes.
+    fn longest_write(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// What can be asked of a disk. Offsets and lengths are in bytes.

@@ -64,6 +64,9 @@ pub(crate) enum Next<C: Connection> {
     Wait(Receiver<Job<C>>),
 }
 
+/// A request that won't be carried out, and why.
+pub(crate) type Refused<C> = (<C as Connection>::Request, PoolError<<C as Connection>::Error>);
+
 /// Which connections will do.
 pub(crate) enum Wants {
     Any,
@@ -201,24 +204,24 @@ impl<C: Connection> State<C> {
         self.waiters.insert(at, waiter);
     }
 
-    /// Gives a request to a worker, now or when it is its turn; or gives it back with the reason.
-    pub(crate) fn submit(&mut self, request: C::Request) -> Result<(), (C::Request, PoolError<C::Error>)> {
+    /// Gives a connection for a request that is submitted, or lets it wait in line for a worker; or gives it back with
+    /// the reason.
+    pub(crate) fn give_or_line_up(&mut self, request: C::Request) -> Result<Option<Job<C>>, Refused<C>> {
         if let Some(refusal) = self.refusal() {
             return Err((request, refusal));
         }
         let ticket = self.ticket();
         if self.idle.is_empty() {
             self.wait_in_line(Waiter { ticket, wants: Wants::Any, request: Some(request), hand: None });
-            return Ok(());
+            return Ok(None);
         }
         let at = self.idle.len() - 1;
         self.given(self.idle[at], &Wants::Any, ticket);
         let (slot, connection) = self.take_idle(at);
-        self.employ(Job { slot, connection, request, followers: Followers::none() });
-        Ok(())
+        Ok(Some(Job { slot, connection, request, followers: Followers::none() }))
     }
 
-    fn employ(&mut self, job: Job<C>) {
+    pub(crate) fn employ(&mut self, job: Job<C>) {
         let worker = self.idle_workers.pop().expect("a worker is idle whenever a connection is");
         worker
             .send(job)
@@ -309,7 +312,7 @@ impl<C: Connection> State<C> {
 
     /// Merges what waits and goes with `request`, up to a flush that waits for this connection, and returns the threads
     /// that waited with it.
-    fn merge_into(&mut self, request: &mut C::Request, slot: Slot) -> Followers<C> {
+    pub(crate) fn merge_into(&mut self, request: &mut C::Request, slot: Slot) -> Followers<C> {
         let mut followers = Followers::none();
         let is_flush = |waiter: &Waiter<C>| waiter.request.is_none() && waiter.wants.includes(slot);
         let mut end = self.waiters.iter().position(is_flush).unwrap_or(self.waiters.len());

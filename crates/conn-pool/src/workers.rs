@@ -46,10 +46,27 @@ impl<C: Connection> Workers<C> {
     /// once. [`Request::complete`] is called in any case: by a worker, or at once by this thread where the pool refuses
     /// the request.
     pub fn submit(&self, request: C::Request) {
-        // Not in the lock's scope: a completion may take a while.
-        let refused = self.pool.lock().submit(request);
-        if let Err((request, refusal)) = refused {
+        let given = {
+            let mut state = self.pool.lock();
+            state.give_or_line_up(request).map(|job| job.into_iter().for_each(|job| state.employ(job)))
+        };
+        // Without the lock: a completion may take a while.
+        if let Err((request, refusal)) = given {
             request.complete(&Err(refusal));
+        }
+    }
+
+    /// The same from a thread that has nothing else to do until then: if a connection is idle, this thread does the work.
+    pub fn carry_out(&self, request: C::Request) {
+        let given = self.pool.lock().give_or_line_up(request);
+        match given {
+            Ok(Some(job)) => {
+                if self.pool.do_job(job).is_err() {
+                    log::error!("a request panicked");
+                }
+            }
+            Ok(None) => {}
+            Err((request, refusal)) => request.complete(&Err(refusal)),
         }
     }
 }
@@ -83,7 +100,8 @@ impl<C: Connection> Pool<C> {
         }
     }
 
-    fn work_on(&self, job: Job<C>) -> Next<C> {
+    fn work_on(&self, mut job: Job<C>) -> Next<C> {
+        self.take_along(&mut job);
         let Job { slot, mut connection, mut request, followers } = job;
         // The thread must live on, or connections could be free with nobody to use them.
         let work = AssertUnwindSafe(|| self.carry_out(&mut connection, &mut request));

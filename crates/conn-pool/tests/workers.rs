@@ -89,6 +89,46 @@ fn a_flush_is_not_passed() {
 }
 
 #[test]
+fn who_waits_anyway_does_the_work_where_a_connection_is_idle_and_a_worker_does_it_elsewhere() {
+    bounded(|| {
+        let setup = Setup::new(1);
+        let workers = start(&setup);
+        workers.carry_out(setup.request("a"));
+        assert_eq!(setup.told.try_recv(), Ok(("a".into(), Ok(()))), "it is done by the return");
+        let go = setup.hold_up(|| workers.submit(setup.request("1")));
+        workers.carry_out(setup.request("b"));
+        assert_eq!(setup.pool.waiting(), 1, "the return is at once");
+        go.send(()).unwrap();
+        setup.assert_told(&["1"], &Ok(()));
+        setup.assert_told(&["b"], &Ok(()));
+        // A panic is an error of the request alone.
+        workers.carry_out(setup.request("!"));
+        setup.assert_told(&["!"], &Err(PoolError::Abandoned));
+        workers.carry_out(setup.request("#"));
+        setup.assert_told(&["#"], &failed("# failed"));
+        workers.carry_out(setup.request("c"));
+        setup.assert_told(&["c"], &failed("# failed"));
+        drop(workers);
+        assert_eq!((setup.log(), setup.alive()), (["a", "1", "b", "!", "#"].map(String::from).into(), 0));
+    });
+}
+
+#[test]
+fn what_comes_while_somebody_else_does_the_work_is_a_workers() {
+    bounded(|| {
+        let setup = &Setup::new(1);
+        let workers = &start(setup);
+        thread::scope(|scope| {
+            let go = setup.hold_up(|| drop(scope.spawn(|| workers.carry_out(setup.request("1")))));
+            workers.submit(setup.request("2"));
+            go.send(()).unwrap();
+            setup.assert_told(&["1"], &Ok(()));
+            setup.assert_told(&["2"], &Ok(()));
+        });
+    });
+}
+
+#[test]
 fn a_flush_finds_dirty_what_was_completed_before_it() {
     bounded(|| {
         let setup = Setup::new(2);
@@ -97,8 +137,11 @@ fn a_flush_finds_dirty_what_was_completed_before_it() {
             workers.submit(setup.request("1"));
             setup.assert_told(&["1"], &Ok(()));
             setup.pool.flush().unwrap();
+            workers.carry_out(setup.request("2"));
+            setup.assert_told(&["2"], &Ok(()));
+            setup.pool.flush().unwrap();
         }
-        let expected = ["1", "flush"].repeat(200);
+        let expected = ["1", "flush", "2", "flush"].repeat(200);
         assert_eq!(setup.log(), expected);
     });
 }

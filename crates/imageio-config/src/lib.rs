@@ -170,6 +170,7 @@ mod tests {
             "size=99999999999999999999",
             "insecure=maybe",
             "max-request=much",
+            "max-request=65535",
             "preferred-block-size=0",
             "preferred-block-size=4095",
             "preferred-block-size=256",

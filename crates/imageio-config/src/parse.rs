@@ -38,6 +38,16 @@ pub(crate) fn block_size(text: &str) -> Result<u32> {
     Err(format!("'{text}' is not a power of two from 512 to 32M"))
 }
 
+/// How long requests to the server become: 0 leaves it to the clients; less than is usual for one would only cost time.
+pub(crate) fn max_request(text: &str) -> Result<u64> {
+    const LEAST: u64 = 64 << 10;
+    match size(text)? {
+        0 => Ok(0),
+        bytes if bytes >= LEAST => Ok(bytes),
+        _ => Err(format!("'{text}' is neither 0 nor at least 64K")),
+    }
+}
+
 pub(crate) fn count(text: &str, most: u32) -> Result<u32> {
     match text.parse() {
         Ok(count) if (1..=most).contains(&count) => Ok(count),

@@ -82,8 +82,9 @@ pub const PARAMETERS: &[Parameter] = &[
         value: "BYTES",
         default: "2M",
         help: "Merge adjacent requests that wait for a connection into one of at most this size, as the server's cost \
-               of a request is high. 0: never.",
-        set: |parser, value| parse::size(value).map(|value| parser.settings.max_request = value),
+               of a request is high; and send longer writes in steps of it, as more at once costs the server's \
+               storage more. 0: neither.",
+        set: |parser, value| parse::max_request(value).map(|value| parser.settings.max_request = value),
     },
     Parameter {
         name: "preferred-block-size",

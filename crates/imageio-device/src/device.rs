@@ -23,6 +23,7 @@ pub struct Device {
     size: u64,
     capabilities: Capabilities,
     max_request: u64,
+    pub(crate) longest_write: u64,
 }
 
 impl Device {
@@ -34,6 +35,7 @@ impl Device {
             keeper: Mutex::new(keeper.transpose().map_err(OpenError::Keeper)?),
             size: transfer.size(),
             max_request: transfer.settings.max_request,
+            longest_write: transfer.longest_write(),
             capabilities: Capabilities {
                 read_only: transfer.is_read_only(),
                 flush: transfer.can_flush(),

@@ -50,6 +50,8 @@ pub(crate) struct Means {
     pub(crate) flush: bool,
     /// `PATCH` zero; else zeroes are written.
     pub(crate) zero: bool,
+    /// In bytes; longer ones are sent in steps.
+    pub(crate) longest_write: u64,
     /// What keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews only the first hop.
     pub(crate) keep_alive: KeepAlive,
 }
@@ -162,17 +164,21 @@ impl Link {
         fua: bool,
     ) -> Result<(), Failure> {
         let len: u64 = data.iter().map(|piece| piece.len() as u64).sum();
-        self.change(offset..offset + len, &Change::Write { data, is_lent }, fua)
+        let range = offset..offset + len;
+        if len <= self.means.longest_write {
+            return self.change(range, &Change::Write { data, is_lent }, fua);
+        }
+        let mut rest = data.clone();
+        for (step, is_last) in steps(range, self.means.longest_write) {
+            let data = &split_front(&mut rest, step.end - step.start);
+            self.change(step, &Change::Write { data, is_lent }, fua && is_last)?;
+        }
+        Ok(())
     }
 
-    /// Zeroes a range, in steps on this one connection, so that the flush of the last covers all.
     pub(crate) fn zero(&mut self, offset: u64, len: u64, fua: bool) -> Result<(), Failure> {
-        let end = offset + len;
-        let mut at = offset;
-        while at < end {
-            let step = ZERO_STEP.min(end - at);
-            self.change(at..at + step, &Change::Zero, fua && at + step == end)?;
-            at += step;
+        for (step, is_last) in steps(offset..offset + len, ZERO_STEP) {
+            self.change(step, &Change::Zero, fua && is_last)?;
         }
         Ok(())
     }
@@ -371,6 +377,34 @@ impl Link {
         self.ledger.end();
         Failure { error: Error::new(errno, format!("data may be lost: {reason}")), is_fatal: true }
     }
+}
+
+/// The steps in which a range is changed, on one connection, so that the flush of the last covers all; and whether each
+/// is the last.
+fn steps(range: Range<u64>, longest: u64) -> impl Iterator<Item = (Range<u64>, bool)> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let step = at..range.end.min(at.saturating_add(longest));
+        at = step.end;
+        (!step.is_empty()).then_some((step, at == range.end))
+    })
+}
+
+/// Takes the first `len` bytes, which are there.
+fn split_front(data: &mut VecDeque<Bytes>, len: u64) -> VecDeque<Bytes> {
+    let mut front = VecDeque::new();
+    let mut missing = len;
+    while missing > 0
+        && let Some(piece) = data.front_mut()
+    {
+        let n = missing.min(piece.len() as u64);
+        front.push_back(piece.split_to(n as usize));
+        missing -= n;
+        if piece.is_empty() {
+            data.pop_front();
+        }
+    }
+    front
 }
 
 /// Overwrites what is at `range` of the buffers, counted from the start of the first.

@@ -44,7 +44,30 @@ impl QueuedDevice for Queue {
         self.device.capabilities()
     }
 
-    fn submit(&self, request: Request, mut completion: Box<dyn Completion>) {
+    fn submit(&self, request: Request, completion: Box<dyn Completion>) {
+        if let Some(request) = self.accept(request, completion) {
+            self.workers.submit(request);
+        }
+    }
+
+    fn carry_out(&self, request: Request, completion: Box<dyn Completion>) {
+        if let Some(request) = self.accept(request, completion) {
+            self.workers.carry_out(request);
+        }
+    }
+
+    fn longest_write(&self) -> u64 {
+        self.device.longest_write
+    }
+}
+
+impl Queue {
+    /// What is to be done on a connection, if it is possible, and anything is.
+    fn accept(
+        &self,
+        request: Request,
+        mut completion: Box<dyn Completion>,
+    ) -> Option<crate::request::Request> {
         let (device, room) = (&*self.device, completion.buffer().len() as u64);
         let checked = match &request {
             Request::Read { offset } => device.check_read(*offset, room),
@@ -53,16 +76,20 @@ impl QueuedDevice for Queue {
             Request::Flush => Ok(()),
         };
         if let Err(error) = checked {
-            return completion.complete(Err(error), &mut Batch::default());
+            completion.complete(Err(error), &mut Batch::default());
+            return None;
         }
-        self.workers.submit(match request {
+        Some(match request {
             Request::Read { offset } => device.read_request(offset, room, Target::Submitted(completion)),
             Request::Write { offset, data, fua } => {
                 device.write_request(offset, data, false, fua).with(completion)
             }
             Request::Zero { offset, len, flags } => device.zero_request(offset, len, flags).with(completion),
-            Request::Flush => return self.flusher.flush(completion),
-        });
+            Request::Flush => {
+                self.flusher.flush(completion);
+                return None;
+            }
+        })
     }
 }
 

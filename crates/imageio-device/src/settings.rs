@@ -47,7 +47,8 @@ pub struct Settings {
     pub read_only: bool,
     /// At most so many connections; the server may allow fewer.
     pub connections: u32,
-    /// Requests that wait for a connection are merged into one of at most so many bytes. 0: never.
+    /// Requests that wait for a connection are merged into one of at most so many bytes, and longer writes are sent in
+    /// steps of so many. 0: neither.
     pub max_request: u64,
     /// How many bytes that the server may still lose are kept, to be written again should a connection be lost. 0: none;
     /// then a connection that is lost with unflushed writes ends everything.

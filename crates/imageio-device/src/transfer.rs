@@ -86,9 +86,18 @@ impl Transfer {
         Device::start(&self)
     }
 
+    /// In bytes; longer writes are sent in steps.
+    pub(crate) fn longest_write(&self) -> u64 {
+        match self.settings.max_request {
+            0 => u64::MAX,
+            max_request => max_request,
+        }
+    }
+
     pub(crate) fn links(&self) -> impl Iterator<Item = Link> {
         let keep_alive = if self.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte };
-        let means = Means { flush: self.capabilities.flush, zero: self.capabilities.zero, keep_alive };
+        let Capabilities { flush, zero, .. } = self.capabilities;
+        let means = Means { flush, zero, longest_write: self.longest_write(), keep_alive };
         let ledger = Arc::new(Ledger::new(self.settings.replay_buffer));
         let share = self.settings.replay_buffer / u64::from(self.connections());
         (0..self.connections() as usize).map(move |owner| {

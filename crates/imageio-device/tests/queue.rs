@@ -87,8 +87,12 @@ impl Setup {
     }
 
     fn submit(&self, name: u64, request: Request, room: usize) {
+        self.queue.submit(request, self.completion(name, room));
+    }
+
+    fn completion(&self, name: u64, room: usize) -> Box<dyn Completion> {
         let (told, batches) = (self.tell.clone(), Arc::clone(&self.batches));
-        self.queue.submit(request, Box::new(Tell { name, buffer: vec![0xee; room], told, batches }));
+        Box::new(Tell { name, buffer: vec![0xee; room], told, batches })
     }
 
     /// The next that is told.
@@ -136,6 +140,34 @@ impl Setup {
         let after = log.requests[held + 1..].iter().filter(|request| request.op == op);
         after.map(|request| (request.offset, request.size)).collect()
     }
+}
+
+#[test]
+fn who_waits_anyway_does_the_work() {
+    within_a_minute(|| {
+        let setup = Setup::with_connections(1);
+        let done_by_the_return = |request, room| {
+            setup.queue.carry_out(request, setup.completion(7, room));
+            let Told { name, result, buffer } = setup.told.try_recv().unwrap();
+            setup.batch_ends.try_recv().unwrap();
+            assert_eq!(name, 7);
+            result.map(|()| buffer)
+        };
+        assert_eq!(done_by_the_return(write(3), 0), Ok(vec![]));
+        let zero = Request::Zero { offset: 3 * BLOCK, len: 1, flags: NO_FUA };
+        assert_eq!(done_by_the_return(zero, 0), Ok(vec![]));
+        assert_eq!(done_by_the_return(Request::Read { offset: 3 * BLOCK }, 3), Ok(vec![0, 4, 4]));
+        let outside = done_by_the_return(Request::Read { offset: BLOCKS * BLOCK }, 3);
+        assert_eq!(outside.unwrap_err().errno(), Errno::Inval);
+        // Where the connection is busy, nobody waits.
+        let gate = setup.hold_up();
+        setup.queue.carry_out(write(4), setup.completion(1, 0));
+        assert_eq!(setup.device.waiting(), 1);
+        setup.let_go(&gate);
+        assert_eq!(setup.next().result, Ok(()));
+        setup.device.close().unwrap();
+        assert_eq!(done_by_the_return(write(5), 0).unwrap_err().errno(), Errno::Shutdown);
+    });
 }
 
 fn contents() -> Vec<u8> {

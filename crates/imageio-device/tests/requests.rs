@@ -103,6 +103,31 @@ fn zeroes_are_written_where_the_server_has_no_zero() {
 }
 
 #[test]
+fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
+    const STEP: u64 = 64 << 10;
+    let data: Vec<u8> = (0..3 * STEP + 5).map(|i| (i % 251) as u8).collect();
+    for fua in [true, false] {
+        let server = FakeServer::builder().start().unwrap();
+        let transfer = Transfer::open(Settings { max_request: STEP, ..settings(&server) }).unwrap();
+        let device = transfer.start().unwrap();
+        device.write(10, data.clone().into(), fua).unwrap();
+        let steps = [(0, STEP), (STEP, STEP), (2 * STEP, STEP), (3 * STEP, 5)];
+        assert_eq!(requests(&server), steps.map(|(at, len)| (Op::Put, 10 + at, len, fua && len == 5)));
+        assert!(server.read(10, data.len()).unwrap() == data);
+        close_well(&server, &device);
+        assert_eq!(server.accepted(), 2);
+    }
+    // What is as long as may be is one request, and so is everything where no length is given.
+    for (max_request, len) in [(STEP, STEP), (0, 3 * STEP)] {
+        let server = FakeServer::builder().start().unwrap();
+        let device = Transfer::open(Settings { max_request, ..settings(&server) }).unwrap().start().unwrap();
+        device.write(0, vec![1; len as usize].into(), false).unwrap();
+        assert_eq!(requests(&server), [(Op::Put, 0, len, false)]);
+        close_well(&server, &device);
+    }
+}
+
+#[test]
 fn much_is_zeroed_in_steps_on_one_connection_and_the_last_one_flushes() {
     const STEP: u64 = 128 << 20;
     for (zero, op) in [(true, Op::Zero), (false, Op::Put)] {

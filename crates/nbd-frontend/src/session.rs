@@ -5,10 +5,15 @@
 //! at the end of a batch sends what is in line with one system call, as far as the client takes it at once. The rest is
 //! for a second thread, so that a client that doesn't read its replies holds up nobody else.
 //!
+//! A client that sends one request at a time has it carried out by the session's own thread: see `pace`. The payload of a
+//! long WRITE goes to the device piece by piece: see `pieces`.
+//!
 //! A request waits in the client's socket while as many are in flight as may be, or while there is no room for its
 //! payload. Both are given back when a reply is sent, which needs nothing that the waiting thread holds.
 
 mod job;
+mod pace;
+mod pieces;
 mod receive;
 mod replies;
 
@@ -19,16 +24,21 @@ use std::thread;
 use block_device::QueuedDevice;
 use buffer_pool::Pool;
 use nbd_wire::{Command, CommandFlags, Export};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
 use crate::connection::Service;
 use crate::registry::Control;
 use job::Job;
+use pace::Pace;
 use replies::Replies;
 
 /// How much is read ahead: the heads of a few requests, or some small writes with their payloads. Of a large payload it
 /// is what is copied twice.
 const READ_AHEAD: usize = 8 << 10;
+
+/// A longer request, in bytes, is always handed to the device's own threads.
+const SHORT: u32 = 64 << 10;
 
 /// One connection that has chosen its export.
 pub(crate) struct Session<'a, D> {
@@ -37,6 +47,8 @@ pub(crate) struct Session<'a, D> {
     control: &'a Control,
     buffers: Arc<Pool>,
     replies: Arc<Replies>,
+    /// As the device wants it; but a piece at least, as it comes from outside.
+    longest_write: u64,
 }
 
 impl<'a, D: QueuedDevice> Session<'a, D> {
@@ -47,6 +59,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             control,
             buffers: Pool::new(service.config.memory),
             replies: Replies::new(control, service.counters, service.config.requests),
+            longest_write: service.device.longest_write().max(1),
         }
     }
 
@@ -65,16 +78,16 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     }
 
     fn read_requests(&self, input: &mut BufReader<&Socket>) {
+        let mut pace = Pace::default();
         loop {
-            match self.receive(input) {
-                Ok(job) => self.start(job),
-                Err(end) => return log::debug!("client {}: {end}", self.control.id),
+            if let Err(end) = self.receive(input, &mut pace) {
+                return log::debug!("client {}: {end}", self.control.id);
             }
         }
     }
 
     /// Hands a request to the device, or answers it.
-    fn start(&self, mut job: Job) {
+    fn start(&self, mut job: Job, input: &BufReader<&Socket>, pace: &mut Pace) {
         let Ok(command) = job.command else { return job.refuse() };
         let device = self.service.device;
         let request = match command {
@@ -88,8 +101,26 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             Command::Flush => block_device::Request::Flush,
             Command::Nothing | Command::Disconnect => return job.succeed(),
         };
-        device.submit(request, Box::new(job));
+        if !pace.is_one_at_a_time() || !is_short(command) {
+            return device.submit(request, Box::new(job));
+        }
+        device.carry_out(request, Box::new(job));
+        // It was answered a moment ago, so this was sent before the client could know the answer.
+        if has_more(input) {
+            pace.was_wrong();
+        }
     }
+}
+
+/// What is soon done, should the client have more to do after all.
+fn is_short(command: Command) -> bool {
+    matches!(command, Command::Read { length, .. } | Command::Write { length, .. } if length <= SHORT)
+}
+
+/// Whether there is something to be read at once.
+fn has_more(input: &BufReader<&Socket>) -> bool {
+    let mut fds = [PollFd::new(*input.get_ref(), PollFlags::IN)];
+    !input.buffer().is_empty() || poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
 
 fn zero_flags(flags: CommandFlags) -> block_device::ZeroFlags {

@@ -2,12 +2,15 @@
 //! Reading requests.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
 
-use block_device::QueuedDevice;
+use block_device::{Batch, QueuedDevice};
 use nbd_wire::{BadMagic, Command, REQUEST_LEN, Request};
 use rustix::net::RecvFlags;
 use socket2::Socket;
 
+use super::pace::Pace;
+use super::pieces::Whole;
 use super::{Job, Session};
 
 /// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its end.
@@ -29,27 +32,69 @@ pub(super) enum End {
 }
 
 impl<D: QueuedDevice> Session<'_, D> {
-    /// Reads one request and its payload. Waits for room before the payload is read, and before a READ is handed out.
-    pub(super) fn receive(&self, input: &mut BufReader<&Socket>) -> Result<Job, End> {
+    /// Reads one request and its payload, and hands it to the device. Waits for room before the payload is read, and
+    /// before a READ is handed out.
+    pub(super) fn receive(&self, input: &mut BufReader<&Socket>, pace: &mut Pace) -> Result<(), End> {
         self.replies.wait_for_room();
         if self.control.is_stopping() {
             return Err(End::Stopping);
         }
         let mut header = [0; REQUEST_LEN];
         input.read_exact(&mut header)?;
+        pace.came(self.replies.in_flight());
         let request = Request::decode(&header)?;
         let command = request.check(self.export);
         let mut buffer = None;
         match command {
             Ok(Command::Disconnect) => return Err(End::Disconnect),
             Ok(Command::Read { length, .. }) => buffer = Some(self.buffers.take(length as usize)),
+            Ok(Command::Write { offset, length, fua }) if u64::from(length) > self.longest_write => {
+                let whole = Whole::new(Job::new(request, command, None, &self.replies), length);
+                return self.receive_pieces(input, whole, offset, fua);
+            }
             Ok(Command::Write { length, .. }) => {
                 read_payload(input, buffer.insert(self.buffers.take(length as usize)))?;
             }
             Ok(_) => {}
             Err(_) => drain(input, request.payload_len())?,
         }
-        Ok(Job::new(request, command, buffer, &self.replies))
+        self.start(Job::new(request, command, buffer, &self.replies), input, pace);
+        Ok(())
+    }
+
+    /// Reads a long payload piece by piece, and hands each piece to the device as soon as it is there.
+    fn receive_pieces(
+        &self,
+        input: &mut BufReader<&Socket>,
+        whole: Arc<Whole>,
+        offset: u64,
+        fua: bool,
+    ) -> Result<(), End> {
+        let result = self.hand_out_pieces(input, &whole, offset, fua);
+        if let Err(lost) = &result {
+            whole.fail(format!("the connection ended: {lost}"));
+        }
+        whole.let_go(&mut Batch::default());
+        Ok(result?)
+    }
+
+    fn hand_out_pieces(
+        &self,
+        input: &mut BufReader<&Socket>,
+        whole: &Arc<Whole>,
+        mut offset: u64,
+        fua: bool,
+    ) -> io::Result<()> {
+        let end = offset + u64::from(whole.length());
+        while offset < end {
+            let length = self.longest_write.min(end - offset);
+            let mut buffer = self.buffers.take(length as usize);
+            read_payload(input, &mut buffer)?;
+            let (data, piece) = whole.piece(buffer);
+            self.service.device.submit(block_device::Request::Write { offset, data, fua }, piece);
+            offset += length;
+        }
+        Ok(())
     }
 }
 

@@ -102,6 +102,11 @@ impl Replies {
         self.answered.wait_while(lock(&self.state), waits).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many requests were read and not answered.
+    pub(super) fn in_flight(&self) -> usize {
+        lock(&self.state).in_flight
+    }
+
     pub(super) fn started(&self) {
         lock(&self.state).in_flight += 1;
     }

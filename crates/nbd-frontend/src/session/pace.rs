@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Clients that send one request at a time.
+
+/// So many requests in a row have to come alone, until the next is expected to do so.
+const SURE: u32 = 8;
+
+/// How many requests in a row came when all before them were answered.
+///
+/// While one such request is carried out, there is nothing to read: the session's thread may do the work itself, which
+/// saves two changes of threads. It is wrong about a client once, and then waits for `SURE` more requests.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    alone: u32,
+}
+
+impl Pace {
+    /// A request has come, while others were in flight.
+    pub(super) fn came(&mut self, others: usize) {
+        self.alone = if others == 0 { self.alone.saturating_add(1) } else { 0 };
+    }
+
+    /// Whether the client is expected to wait for the answer to what came last.
+    pub(super) fn is_one_at_a_time(&self) -> bool {
+        self.alone > SURE
+    }
+
+    /// It did not.
+    pub(super) fn was_wrong(&mut self) {
+        self.alone = 0;
+    }
+}
