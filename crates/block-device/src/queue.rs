@@ -25,8 +25,8 @@ pub trait QueuedDevice: Send + Sync {
         self.submit(request, completion);
     }
 
-    /// In bytes. Longer writes are best submitted in pieces of this size, each as soon as its data is there: it is on its
-    /// way, and its memory in use again, while the rest still comes.
+    /// In bytes. Longer writes that need not be durable are best submitted in pieces of this size, each as soon as its data
+    /// is there: it is on its way, and its memory in use again, while the rest still comes.
     fn longest_write(&self) -> u64 {
         u64::MAX
     }

@@ -93,14 +93,14 @@ fn each_piece_of_a_long_write_is_submitted_as_soon_as_it_is_there() {
     let (server, submitted) = start(Config::default());
     let mut client = server.client();
     let data = data(2 * PIECE + 3);
-    client.request(WRITE, 1, 5, 100, data.len());
+    client.request(WRITE, 0, 5, 100, data.len());
     let mut pieces = Vec::new();
     for (n, part) in data.chunks(PIECE).enumerate() {
         // Before the next is sent.
         client.send(&[part]);
         let piece = next(&submitted);
         let expected =
-            Request::Write { offset: (100 + n * PIECE) as u64, data: part.to_vec().into(), fua: true };
+            Request::Write { offset: (100 + n * PIECE) as u64, data: part.to_vec().into(), fua: false };
         assert!(piece.request == expected && !piece.is_waited_for(), "piece {n}");
         pieces.push(piece);
     }
@@ -112,9 +112,17 @@ fn each_piece_of_a_long_write_is_submitted_as_soon_as_it_is_there() {
         thread::scope(|scope| drop(scope.spawn(|| piece.end(Ok(())))));
     }
     assert_eq!(client.reply(), (0, 5));
+    let written = data.len() as u64;
+    // What must be durable is one request to the device, too.
+    client.request(WRITE, 1, 7, 0, data.len());
+    client.send(&[&data]);
+    let whole = next(&submitted);
+    assert!(whole.request == Request::Write { offset: 0, data: data.into(), fua: true });
+    whole.end(Ok(()));
+    assert_eq!(client.reply(), (0, 7));
     client.disconnect();
     let outcome = server.stop();
-    assert_eq!((outcome.requests, outcome.errors, outcome.bytes_written), (2, 0, data.len() as u64));
+    assert_eq!((outcome.requests, outcome.errors, outcome.bytes_written), (3, 0, 2 * written));
 }
 
 #[test]

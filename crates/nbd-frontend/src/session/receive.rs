@@ -48,9 +48,10 @@ impl<D: QueuedDevice> Session<'_, D> {
         match command {
             Ok(Command::Disconnect) => return Err(End::Disconnect),
             Ok(Command::Read { length, .. }) => buffer = Some(self.buffers.take(length as usize)),
-            Ok(Command::Write { offset, length, fua }) if u64::from(length) > self.longest_write => {
+            // A write that must be durable goes as a whole: who knows all of it makes it so at once.
+            Ok(Command::Write { offset, length, fua: false }) if u64::from(length) > self.longest_write => {
                 let whole = Whole::new(Job::new(request, command, None, &self.replies), length);
-                return self.receive_pieces(input, whole, offset, fua);
+                return self.receive_pieces(input, whole, offset);
             }
             Ok(Command::Write { length, .. }) => {
                 read_payload(input, buffer.insert(self.buffers.take(length as usize)))?;
@@ -68,9 +69,8 @@ impl<D: QueuedDevice> Session<'_, D> {
         input: &mut BufReader<&Socket>,
         whole: Arc<Whole>,
         offset: u64,
-        fua: bool,
     ) -> Result<(), End> {
-        let result = self.hand_out_pieces(input, &whole, offset, fua);
+        let result = self.hand_out_pieces(input, &whole, offset);
         if let Err(lost) = &result {
             whole.fail(format!("the connection ended: {lost}"));
         }
@@ -83,7 +83,6 @@ impl<D: QueuedDevice> Session<'_, D> {
         input: &mut BufReader<&Socket>,
         whole: &Arc<Whole>,
         mut offset: u64,
-        fua: bool,
     ) -> io::Result<()> {
         let end = offset + u64::from(whole.length());
         while offset < end {
@@ -91,7 +90,8 @@ impl<D: QueuedDevice> Session<'_, D> {
             let mut buffer = self.buffers.take(length as usize);
             read_payload(input, &mut buffer)?;
             let (data, piece) = whole.piece(buffer);
-            self.service.device.submit(block_device::Request::Write { offset, data, fua }, piece);
+            let request = block_device::Request::Write { offset, data, fua: false };
+            self.service.device.submit(request, piece);
             offset += length;
         }
         Ok(())
