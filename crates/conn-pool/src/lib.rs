@@ -14,8 +14,8 @@
 //! # Requests that wait together
 //! A request that finds an idle connection has it at once; nothing waits for company. When a connection comes free, the
 //! first in line gets it and takes along those that wait and can be carried out with it ([`Request::merge`]), from
-//! anywhere in the line up to the first flush that waits for this connection: a flush is never passed. When its work
-//! begins, it takes along once more: the thread that does the work may have come to its turn much later.
+//! anywhere in the line up to the first flush that waits for this connection: a flush is never passed. A thread that
+//! had to be woken for the work takes along once more: it may have come to its turn much later.
 //!
 //! # Who does the work
 //! [`Pool::run`] does it in the thread that asks: right for callers that have a thread for each request anyway. Others

@@ -86,7 +86,8 @@ impl<C: Connection> Drop for Workers<C> {
 impl<C: Connection> Pool<C> {
     /// Carries out what comes until the pool is closed.
     fn work(&self, mut first: Receiver<Job<C>>) {
-        while let Ok(job) = first.recv() {
+        while let Ok(mut job) = first.recv() {
+            self.take_along(&mut job);
             let mut next = self.work_on(job);
             loop {
                 match next {
@@ -100,8 +101,7 @@ impl<C: Connection> Pool<C> {
         }
     }
 
-    fn work_on(&self, mut job: Job<C>) -> Next<C> {
-        self.take_along(&mut job);
+    fn work_on(&self, job: Job<C>) -> Next<C> {
         let Job { slot, mut connection, mut request, followers } = job;
         // The thread must live on, or connections could be free with nobody to use them.
         let work = AssertUnwindSafe(|| self.carry_out(&mut connection, &mut request));
