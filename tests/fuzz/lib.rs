@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
-use block_device::{MemoryDevice, Threaded};
+use block_device::{Capabilities as Offer, Completion, MemoryDevice, QueuedDevice, Request, Threaded};
 use bytes::Bytes;
 use imageio_client::{
     Capabilities, Connection, Connector, ExtentsContext, Flush, Result, Timeouts, TransferUrl, UnixAddress,
@@ -85,13 +85,34 @@ fn check_error(error: &imageio_client::Error) {
     assert!(text.len() < 4096, "{} bytes", text.len());
 }
 
+/// A disk in memory that wants writes in small pieces.
+struct Disk(Threaded<MemoryDevice>);
+
+impl QueuedDevice for Disk {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn capabilities(&self) -> Offer {
+        self.0.capabilities()
+    }
+
+    fn submit(&self, request: Request, completion: Box<dyn Completion>) {
+        self.0.submit(request, completion);
+    }
+
+    fn longest_write(&self) -> u64 {
+        1000
+    }
+}
+
 /// Has an NBD server of a small disk read what a client says, which then listens until the server hangs up. Gives what
 /// the server said.
 pub fn serve_client(said: &[u8]) -> Vec<u8> {
     let (server_end, mut client) = UnixStream::pair().expect("file descriptors are left");
-    static DEVICE: LazyLock<Arc<Threaded<MemoryDevice>>> = LazyLock::new(|| {
+    static DEVICE: LazyLock<Arc<Disk>> = LazyLock::new(|| {
         let device = Threaded::start(Arc::new(MemoryDevice::new(SIZE)), 2);
-        Arc::new(device.expect("threads are to be had"))
+        Arc::new(Disk(device.expect("threads are to be had")))
     });
     let info = ExportInfo { name: "disk".to_owned(), description: String::new() };
     let mut server = Server::new(Arc::clone(&DEVICE), &info, Config::default()).expect("the disk is one");
