@@ -413,6 +413,31 @@ fn two_workers_serve_two_who_submit() {
 }
 
 #[test]
+fn who_does_the_work_itself_leaves_what_comes_meanwhile_to_a_worker() {
+    for number in [1, FATAL] {
+        model(3, move || {
+            let setup = Setup::new(1);
+            let workers = Arc::new(Workers::start(setup.pool.clone()).unwrap());
+            let other = setup.spawn({
+                let workers = Arc::clone(&workers);
+                move |setup| workers.carry_out(setup.request(number))
+            });
+            workers.submit(setup.request(2));
+            let flushed = setup.flush();
+            other.join().unwrap();
+            let closed = setup.close();
+            drop(workers);
+            let told = setup.told(&BTreeSet::from([number, 2]).into_iter().collect::<Vec<_>>());
+            if number == FATAL {
+                assert!(closed.is_err() && told.contains(&Err(PoolError::Failed("lost".into()))), "{told:?}");
+            } else {
+                assert!(flushed.is_ok() && closed.is_ok() && told.iter().all(Result::is_ok), "{told:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn workers_answer_also_what_comes_while_the_pool_is_closed() {
     model(4, || {
         let setup = Setup::new(1);
