@@ -40,7 +40,8 @@ pub enum Request {
         /// Where on the disk.
         offset: u64,
     },
-    /// As [`BlockDevice::write`](crate::BlockDevice::write); no clone of `data` outlives the completion's call.
+    /// As [`BlockDevice::write`](crate::BlockDevice::write); but `data` is the device's, which may keep it for as long as it
+    /// likes.
     Write {
         /// Where on the disk.
         offset: u64,

@@ -54,6 +54,13 @@ pub enum What {
     /// The connection is closed as soon as all of the request is there, and a `PUT` or zero is carried out when the test
     /// opens the gate: over whatever was written to that place meanwhile. A flush is not carried out.
     CarryOutLate(Gate),
+    /// The same with this answer, as of a proxy that has lost the server; the connection stays open.
+    FailAndCarryOutLate {
+        /// HTTP status.
+        status: u16,
+        /// When it is carried out.
+        gate: Gate,
+    },
     /// Answers before the body is read, then closes, as the real server does when it knows better.
     AnswerEarly {
         /// HTTP status.

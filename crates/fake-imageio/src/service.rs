@@ -216,7 +216,12 @@ impl Exchange<'_> {
                 return self.cut_off(&call, fate, after, Cut::Reset).await;
             }
             Some(What::CarryOutLate(gate)) if is_change(call.op) => {
-                return self.carry_out_late(call, gate).await;
+                self.carry_out_late(call, gate).await;
+                return never_answer(self.conn, Cut::Close).await;
+            }
+            Some(What::FailAndCarryOutLate { status, gate }) if is_change(call.op) => {
+                self.carry_out_late(call, gate).await;
+                Err(Refusal::new(status, "the server is lost".to_owned()))
             }
             what => {
                 fate.what = what;
@@ -242,7 +247,7 @@ impl Exchange<'_> {
     }
 
     /// Ends the connection as soon as all of the request is there, and carries it out when the gate opens.
-    async fn carry_out_late(&mut self, call: Call, gate: Gate) -> Answer {
+    async fn carry_out_late(&mut self, call: Call, gate: Gate) {
         let change = if call.op == Op::Put {
             self.collect().await.map(Change::Data)
         } else {
@@ -259,7 +264,6 @@ impl Exchange<'_> {
                 }
             });
         }
-        never_answer(self.conn, Cut::Close).await
     }
 
     async fn collect(&mut self) -> Option<Bytes> {

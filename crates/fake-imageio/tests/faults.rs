@@ -413,17 +413,25 @@ fn a_power_cut_leaves_what_was_flushed_on_its_own_connection() {
 
 #[test]
 fn what_is_carried_out_late_comes_over_what_was_written_meanwhile() {
-    let gate = Gate::new();
-    let server = server([Fault::on(Op::Put).then(What::CarryOutLate(gate.clone()))]);
-    assert!(Client::new(&server).put(0, b"late").is_err());
-    assert!(gate.wait_reached(1, PATIENCE));
-    let mut other = Client::new(&server);
-    assert_eq!(other.put(0, b"meanwhile").unwrap().status, 200);
-    gate.open();
-    // Nothing tells of it: that is the point.
-    let deadline = Instant::now() + PATIENCE;
-    while server.read(0, 9).unwrap() != b"latewhile" {
-        assert!(Instant::now() < deadline);
-        thread::yield_now();
+    for status in [None, Some(500)] {
+        let gate = Gate::new();
+        let late = gate.clone();
+        let what = match status {
+            None => What::CarryOutLate(late),
+            Some(status) => What::FailAndCarryOutLate { status, gate: late },
+        };
+        let server = server([Fault::on(Op::Put).then(what)]);
+        let mut first = Client::new(&server);
+        assert_eq!(first.put(0, b"late").ok().map(|answer| answer.status), status);
+        assert!(gate.wait_reached(1, PATIENCE));
+        let mut other = Client::new(&server);
+        assert_eq!(other.put(0, b"meanwhile").unwrap().status, 200);
+        gate.open();
+        // Nothing tells of it: that is the point.
+        let deadline = Instant::now() + PATIENCE;
+        while server.read(0, 9).unwrap() != b"latewhile" {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
     }
 }

@@ -37,8 +37,10 @@ const EXTENTS_LIMIT: usize = 256 << 20;
 /// Whether data must be on stable storage before the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
-    /// Before the answer.
+    /// Before the answer, which may take as long as a flush.
     Yes,
+    /// Before the answer, for which the server has no more time than without: a flush that nobody has asked for.
+    Prompt,
     /// Some time before a later flush on the same connection is answered.
     No,
 }
@@ -247,7 +249,7 @@ impl Connection {
             Operation::Options
             | Operation::Size
             | Operation::Read { .. }
-            | Operation::Write { flush: Flush::No, .. } => self.timeouts.data,
+            | Operation::Write { flush: Flush::No | Flush::Prompt, .. } => self.timeouts.data,
             Operation::Write { flush: Flush::Yes, .. }
             | Operation::Zero { .. }
             | Operation::Flush

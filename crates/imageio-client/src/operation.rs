@@ -36,7 +36,7 @@ impl Operation {
     pub(crate) fn json(self) -> String {
         match self {
             Self::Zero { offset, len, flush } => {
-                let flush = flush == Flush::Yes;
+                let flush = flush != Flush::No;
                 format!(r#"{{"op":"zero","offset":{offset},"size":{len},"flush":{flush}}}"#)
             }
             _ => r#"{"op":"flush"}"#.to_owned(),
@@ -111,8 +111,8 @@ impl Heads {
         let mut request = Request::new(body);
         *request.method_mut() = operation.method();
         *request.uri_mut() = match operation {
-            Operation::Write { flush: Flush::Yes, .. } => self.write_and_flush.clone(),
             Operation::Write { flush: Flush::No, .. } => self.write.clone(),
+            Operation::Write { .. } => self.write_and_flush.clone(),
             Operation::Extents(context) => uri(url, &format!("/extents?context={}", context.name())),
             _ => self.transfer.clone(),
         };

@@ -2,13 +2,14 @@
 //! The block device.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use block_device::{BlockDevice, BlockSize, Buffer, Capabilities, Errno, Error, Result, ZeroFlags};
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
 
 use crate::error::{OpenError, pool_error};
+use crate::ledger::Ledger;
 use crate::link::Link;
 use crate::request::{Request, Target, Work};
 use crate::transfer::Transfer;
@@ -19,6 +20,7 @@ use crate::transfer::Transfer;
 /// unflushed then is lost.
 pub struct Device {
     pub(crate) pool: Pool<Link>,
+    ledger: Arc<Ledger>,
     keeper: Mutex<Option<Keeper>>,
     size: u64,
     capabilities: Capabilities,
@@ -28,10 +30,12 @@ pub struct Device {
 
 impl Device {
     pub(crate) fn start(transfer: &Transfer) -> std::result::Result<Self, OpenError> {
-        let pool = Pool::new(transfer.links(), Arc::new(Instant::now));
+        let ledger = Arc::new(Ledger::new(transfer.settings.replay_buffer));
+        let pool = Pool::new(transfer.links(&ledger), Arc::new(Instant::now));
         let keeper = transfer.settings.keep_alive.map(|limit| Keeper::start(pool.clone(), limit));
         Ok(Self {
             pool,
+            ledger,
             keeper: Mutex::new(keeper.transpose().map_err(OpenError::Keeper)?),
             size: transfer.size(),
             max_request: transfer.settings.max_request,
@@ -54,12 +58,23 @@ impl Device {
     /// [`Errno::Shutdown`].
     ///
     /// # Errors
-    /// Data may be lost: this flush failed, or something did before.
+    /// Data may be lost: this flush failed, or something did before; or a write was given up, though the server has not
+    /// refused it, and its place was not written since.
     pub fn close(&self) -> Result<()> {
         // First, as it would otherwise keep using what is being closed.
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(keeper);
-        self.pool.close()
+        self.pool.close()?;
+        match self.ledger.what_is_missing() {
+            Some(missing) => Err(Error::new(Errno::Io, missing)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a request is expected to be answered soon: no connection was lost lately.
+    pub(crate) fn is_calm(&self) -> bool {
+        const LATELY: Duration = Duration::from_secs(60);
+        !self.ledger.has_lost_within(LATELY)
     }
 
     /// The failure that every request now gets, if data may be lost.

@@ -24,9 +24,10 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use block_device::Error;
 use buffer_pool::Pool;
 use bytes::Bytes;
-use rangemap::RangeMap;
+use rangemap::{RangeMap, RangeSet};
 
 /// What the connections of a device share.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ struct State {
     waiting: usize,
     last_number: Number,
     is_over: bool,
+    /// When a connection was lost, whichever it was, or could not be opened.
+    last_loss: Option<Instant>,
+    /// What was to be changed and was not, since; and why the first of it was not.
+    not_changed: RangeSet<u64>,
+    why_not: Option<String>,
 }
 
 /// Tells changes apart. The same number is the same content.
@@ -195,6 +201,31 @@ impl Ledger {
         parts.collect()
     }
 
+    /// A connection was lost, or could not be opened.
+    pub(crate) fn connection_lost(&self) {
+        self.lock().last_loss = Some(Instant::now());
+    }
+
+    /// Whether that was so recently.
+    pub(crate) fn has_lost_within(&self, time: Duration) -> bool {
+        self.lock().last_loss.is_some_and(|loss| loss.elapsed() < time)
+    }
+
+    /// A change was given up, though the server has not refused it.
+    pub(crate) fn not_changed(&self, range: &Range<u64>, reason: &Error) {
+        let mut state = self.lock();
+        state.not_changed.insert(range.clone());
+        state.why_not.get_or_insert_with(|| reason.to_string());
+    }
+
+    /// What is not changed to this end, if anything isn't.
+    pub(crate) fn what_is_missing(&self) -> Option<String> {
+        let state = self.lock();
+        let (first, why) = (state.not_changed.first()?, state.why_not.as_deref().unwrap_or_default());
+        let bytes: u64 = state.not_changed.iter().map(|range| range.end - range.start).sum();
+        Some(format!("{bytes} bytes were not written, the first at {}: {why}", first.start))
+    }
+
     /// No request will succeed any more, so nobody needs to wait longer.
     pub(crate) fn end(&self) {
         self.lock().is_over = true;
@@ -277,14 +308,22 @@ impl UnderWay {
         self.range.clone()
     }
 
-    /// The server has acknowledged it: whatever was there before need not be kept any more.
+    /// The server has acknowledged it, and nobody keeps it.
+    pub(crate) fn is_done(&self) {
+        self.ledger.lock().not_changed.remove(self.range.clone());
+    }
+
+    /// The same, and it is flushed: whatever was there before need not be kept any more.
     pub(crate) fn replaces_all(&self) {
-        self.ledger.lock().unflushed.remove(self.range.clone());
+        let mut state = self.ledger.lock();
+        state.not_changed.remove(self.range.clone());
+        state.unflushed.remove(self.range.clone());
     }
 
     /// The same, and it is not flushed: its content, piece by piece, is kept.
     pub(crate) fn keep(&self, owner: Owner, pieces: impl IntoIterator<Item = (u64, Content)>) {
         let mut state = self.ledger.lock();
+        state.not_changed.remove(self.range.clone());
         let others = state.others(&self.range, owner);
         let mut start = self.range.start;
         for (len, content) in pieces {

@@ -189,17 +189,21 @@ impl Link {
             return Ok(());
         }
         let has_room = !self.can_replay() || self.kept + change.cost() <= self.replay_buffer;
-        let flush = if fua || !self.means.flush || !has_room { Flush::Yes } else { Flush::No };
+        let flush = match self.means.flush && has_room {
+            _ if fua => Flush::Yes,
+            true => Flush::No,
+            false => Flush::Prompt,
+        };
         let number = self.ledger.number();
         let mut retry = Retry::new(self.patience);
         loop {
             // First, as writing again waits for what is under way.
             if let Err(error) = self.connected() {
-                self.survive(Kind::Write, &error, &mut retry)?;
+                self.survive_change(&range, &error, &mut retry)?;
                 continue;
             }
             let Ok(under_way) = self.ledger.begin(range.clone(), number) else {
-                return Err(uncertain(&range));
+                return Err(self.not_changed(&range, uncertain(&range)));
             };
             let means = self.means;
             match self.attempt(|connection| change.send(connection, range.clone(), means, flush)) {
@@ -212,15 +216,35 @@ impl Link {
                         under_way.is_uncertain();
                     }
                     drop(under_way);
-                    self.survive(Kind::Write, &error, &mut retry)?;
+                    self.survive_change(&range, &error, &mut retry)?;
                 }
             }
         }
     }
 
+    /// [`survive`](Self::survive) a change that failed.
+    fn survive_change(
+        &mut self,
+        range: &Range<u64>,
+        error: &imageio_client::Error,
+        retry: &mut Retry,
+    ) -> Result<(), Failure> {
+        self.survive(Kind::Write, error, retry).map_err(|failure| match error.status() {
+            // It has said so, and changed nothing.
+            Some(status) if status.is_client_error() => failure,
+            _ => self.not_changed(range, failure),
+        })
+    }
+
+    /// Who asked for the change is told; and so is who closes the device, unless that place is changed later.
+    fn not_changed(&self, range: &Range<u64>, failure: Failure) -> Failure {
+        self.ledger.not_changed(range, &failure.error);
+        failure
+    }
+
     /// Takes note of a change that was answered. The server's flush of a change covers all of its backend connection.
     fn changed(&mut self, under_way: &UnderWay, change: &Change<'_>, flush: Flush) {
-        if flush == Flush::Yes {
+        if flush != Flush::No {
             under_way.replaces_all();
             self.flushed();
             return;
@@ -229,6 +253,8 @@ impl Link {
         if self.can_replay() {
             self.kept += change.cost();
             under_way.keep(self.owner, change.content(&under_way.range(), &self.ledger));
+        } else {
+            under_way.is_done();
         }
     }
 
@@ -263,6 +289,9 @@ impl Link {
         let result = send(connection);
         if !connection.is_open() {
             self.connection = None;
+            if result.as_ref().err().is_none_or(|error| error.status().is_none()) {
+                self.ledger.connection_lost();
+            }
         }
         result
     }
@@ -295,13 +324,13 @@ impl Link {
             };
             let len = range.end - range.start;
             (from, bytes, at_stake) = (range.end, bytes + len, at_stake + len);
-            let flush = if at_stake >= REPLAY_STEP { Flush::Yes } else { Flush::No };
+            let flush = if at_stake >= REPLAY_STEP { Flush::Prompt } else { Flush::No };
             change.send(&mut connection, range, self.means, flush).inspect_err(|error| {
                 if may_come_true(error) {
                     under_way.is_uncertain();
                 }
             })?;
-            if flush == Flush::Yes {
+            if flush != Flush::No {
                 self.ledger.flushed(self.owner, from);
                 at_stake = 0;
             }
@@ -369,6 +398,7 @@ impl Link {
         };
         if !connection.is_open() {
             self.connection = None;
+            self.ledger.connection_lost();
         }
         result
     }
@@ -430,8 +460,8 @@ fn put(bufs: &mut [&mut [u8]], range: Range<u64>, content: &Content) {
 /// Whether a change with this outcome may still be carried out.
 fn may_come_true(error: &imageio_client::Error) -> bool {
     match error.status() {
-        // A proxy's word says nothing of the server.
-        Some(status) => matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT),
+        // A proxy's word says nothing of the server, and imageio's own proxy says 500 where it has lost the server.
+        Some(status) => status.is_server_error(),
         None => !error.is_unsent(),
     }
 }

@@ -51,8 +51,12 @@ impl QueuedDevice for Queue {
     }
 
     fn carry_out(&self, request: Request, completion: Box<dyn Completion>) {
-        if let Some(request) = self.accept(request, completion) {
+        let Some(request) = self.accept(request, completion) else { return };
+        // The caller is not to wait for a server that may not answer.
+        if self.device.is_calm() {
             self.workers.carry_out(request);
+        } else {
+            self.workers.submit(request);
         }
     }
 

@@ -10,7 +10,8 @@ use crate::ledger::Ledger;
 /// The first pause that is one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// A server that was started again is given its tickets a moment later. So long it may not know this one.
+/// A server that was started again is given its tickets a moment later. So long after a loss, of whichever connection, it
+/// may not know this one.
 const TICKET_COMES_BACK: Duration = Duration::from_secs(10);
 
 /// The attempts of one request.
@@ -20,8 +21,6 @@ pub(crate) struct Retry {
     patience: Duration,
     first_failure: Option<Instant>,
     next_pause: Duration,
-    /// A connection was lost.
-    lost: bool,
     /// The server failed, and was asked again.
     asked_again: bool,
 }
@@ -55,7 +54,7 @@ impl Chance {
 
 impl Retry {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, first_failure: None, next_pause: Duration::ZERO, lost: false, asked_again: false }
+        Self { patience, first_failure: None, next_pause: Duration::ZERO, asked_again: false }
     }
 
     /// Whether to try again; it waits until that makes sense.
@@ -64,9 +63,9 @@ impl Retry {
         let has_chance = match Chance::after(error) {
             Chance::None => false,
             Chance::Once => !std::mem::replace(&mut self.asked_again, true),
-            Chance::IfTicketComesBack => self.lost && since < TICKET_COMES_BACK,
+            Chance::IfTicketComesBack => ledger.has_lost_within(TICKET_COMES_BACK),
             Chance::Good => {
-                self.lost = true;
+                ledger.connection_lost();
                 true
             }
         };

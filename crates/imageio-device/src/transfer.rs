@@ -94,14 +94,13 @@ impl Transfer {
         }
     }
 
-    pub(crate) fn links(&self) -> impl Iterator<Item = Link> {
+    pub(crate) fn links(&self, ledger: &Arc<Ledger>) -> impl Iterator<Item = Link> {
         let keep_alive = if self.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte };
         let Capabilities { flush, zero, .. } = self.capabilities;
         let means = Means { flush, zero, longest_write: self.longest_write(), keep_alive };
-        let ledger = Arc::new(Ledger::new(self.settings.replay_buffer));
         let share = self.settings.replay_buffer / u64::from(self.connections());
         (0..self.connections() as usize).map(move |owner| {
-            let ledger = (Arc::clone(&ledger), owner);
+            let ledger = (Arc::clone(ledger), owner);
             Link::new(Arc::clone(&self.connector), means, ledger, share, self.settings.reconnect_timeout)
         })
     }

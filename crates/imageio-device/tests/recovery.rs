@@ -114,19 +114,35 @@ fn a_write_without_an_answer_is_sent_again() {
 
 #[test]
 fn what_may_still_come_true_is_not_changed_any_more() {
+    for what in [What::LoseAnswer, status(500), status(502), status(503), status(504)] {
+        let server = server();
+        let device = device_with(&server, b"old");
+        server.fault(Fault::on(Op::Put).then(what));
+        write(&device, 8, b"data").unwrap();
+        for refused in [write(&device, 11, b"x"), device.zero(0, 64, NO_FUA)] {
+            let error = error(refused);
+            assert_eq!(error.errno(), Errno::Io);
+            assert!(error.to_string().contains("can't be changed"), "{error}");
+        }
+        write(&device, 12, b"beside").unwrap();
+        write(&device, 0, b"another").unwrap();
+        device.flush().unwrap();
+        assert_eq!(server.read(0, 18).unwrap(), b"another\0databeside");
+        // The zeroes, but for what was written there since.
+        let told = error(device.close()).to_string();
+        assert!(
+            told.starts_with("51 bytes were not written, the first at 7: a connection was lost"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn what_is_refused_by_the_server_or_written_later_is_not_missed_in_the_end() {
     let server = server();
     let device = device_with(&server, b"old");
-    server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
-    write(&device, 8, b"data").unwrap();
-    for refused in [write(&device, 11, b"x"), device.zero(0, 64, NO_FUA)] {
-        let error = error(refused);
-        assert_eq!(error.errno(), Errno::Io);
-        assert!(error.to_string().contains("can't be changed"), "{error}");
-    }
-    write(&device, 12, b"beside").unwrap();
-    write(&device, 0, b"another").unwrap();
-    device.flush().unwrap();
-    assert_eq!(server.read(0, 18).unwrap(), b"another\0databeside");
+    server.fault(Fault::on(Op::Put).then(status(416)));
+    assert_eq!(error(write(&device, 8, b"data")).errno(), Errno::NoSpc);
     close_after_loss(&server, &device);
 }
 
@@ -213,6 +229,71 @@ fn close_idle_tls(server: &FakeServer) {
 }
 
 #[test]
+fn a_ticket_that_comes_back_is_waited_for_on_connections_that_were_never_open_too() {
+    let server = server();
+    let device = start(Settings { connections: 2, reconnect_timeout: PATIENCE, ..settings(&server) });
+    write(&device, 0, b"data").unwrap();
+    close_idle(&server);
+    server.fault(Fault::on(Op::Put).every().then(status(403)));
+    let refused = |times| {
+        let is_so = server
+            .wait_for(PATIENCE, |log| log.requests.iter().filter(|r| r.status == Some(403)).count() >= times);
+        assert!(is_so, "not refused {times} times");
+    };
+    thread::scope(|scope| {
+        let lost = scope.spawn(|| write(&device, 8, b"more"));
+        refused(1);
+        let first = server.log().connections.len();
+        let other = scope.spawn(|| write(&device, 4096, b"else"));
+        assert!(server.wait_for(PATIENCE, |log| log.connections.len() > first + 1));
+        refused(3);
+        server.clear_faults();
+        assert_eq!((lost.join().unwrap(), other.join().unwrap()), (Ok(()), Ok(())));
+    });
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn much_is_written_again_in_steps_none_of_which_is_lost_with_the_next() {
+    const MIB: usize = 1 << 20;
+    static DATA: [[u8; MIB]; 4] = [[1; MIB], [2; MIB], [3; MIB], [4; MIB]];
+    for nth in 1..=8 {
+        let server = FakeServer::builder().size(4 * MIB as u64).volatile(true).start().unwrap();
+        let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
+        DATA.iter().zip(0..).for_each(|(data, n)| write(&device, n * MIB as u64, data).unwrap());
+        server.cut_power().unwrap();
+        server.fault(Fault::on(Op::Put).nth(nth).then(What::LoseAnswer));
+        device.flush().unwrap();
+        server.cut_power().unwrap();
+        assert!(server.contents().unwrap() == DATA.concat(), "lost at write {nth}");
+        // What was flushed before the loss is not written once more.
+        let again = changes(&server, 4).len();
+        assert!(again <= 5, "{again} writes");
+    }
+}
+
+#[test]
+fn a_write_that_is_flushed_for_want_of_room_is_given_up_as_soon_as_others() {
+    let server = server();
+    let short = Duration::from_millis(200);
+    // Longer than the test may take.
+    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings(&server).timeouts };
+    let device = start(Settings {
+        connections: 1,
+        replay_buffer: BLOCK,
+        reconnect_timeout: PATIENCE,
+        timeouts,
+        ..settings(&server)
+    });
+    write(&device, 0, b"kept").unwrap();
+    server.fault(Fault::on(Op::Put).then(What::NoAnswer));
+    write(&device, 8, b"no room").unwrap();
+    let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
+    assert_eq!(durable[..2], [false, true]);
+    close_after_loss(&server, &device);
+}
+
+#[test]
 fn a_server_that_does_not_come_back_has_lost_what_was_unflushed() {
     for request in ALL {
         let mut server = server();
@@ -234,7 +315,8 @@ fn a_server_that_is_gone_with_nothing_unflushed_fails_single_requests() {
         assert_eq!(error(request(&device)).errno(), Errno::Io);
     }
     assert_eq!(device.failure(), None);
-    device.close().unwrap();
+    // Whoever has not heeded the errors is told again.
+    assert!(error(device.close()).to_string().contains(" bytes were not written, the first at "));
 }
 
 #[test]
@@ -281,8 +363,11 @@ fn a_write_that_fails_twice_with_nothing_unflushed_fails_alone() {
     assert_eq!(device.failure(), None);
     assert_eq!(changes(&server, 1).len(), 2);
     server.clear_faults();
-    WRITE(&device).unwrap();
-    close_after_loss(&server, &device);
+    // A server behind a proxy may still carry it out.
+    assert!(error(WRITE(&device)).to_string().contains("can't be changed"));
+    write(&device, 64 << 10, b"elsewhere").unwrap();
+    device.flush().unwrap();
+    assert!(error(device.close()).to_string().contains("were not written"));
 }
 
 #[test]

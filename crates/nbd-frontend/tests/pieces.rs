@@ -142,11 +142,12 @@ fn a_write_of_which_a_piece_fails_or_is_dropped_is_an_error_once_all_have_ended(
             pieces.remove(0).end(Err(Error::new(Errno::Perm, "this one is not told")));
             pieces.remove(0).end(Ok(()));
             assert_eq!(client.reply(), (if dropped { EPERM } else { ENOSPC }, 1));
-            // Nothing but the lost piece is wrong.
-            client.write(2, 0, &data(2 * PIECE));
-            (0..2)
-                .map(|_| next(&submitted))
-                .for_each(|piece| if dropped { drop(piece) } else { piece.end(Ok(())) });
+            // Of these, only one is dropped.
+            client.write(2, 0, &data(3 * PIECE));
+            for n in 0..3 {
+                let piece = next(&submitted);
+                if dropped && n == which { drop(piece) } else { piece.end(Ok(())) }
+            }
             assert_eq!(client.reply(), (if dropped { EIO } else { 0 }, 2));
         }
     }

@@ -76,9 +76,11 @@ impl Way {
         }
     }
 
-    /// Closes the device, and gives what the disk has then. Connections that nobody can see any more are the proxy's.
-    pub(crate) fn close(self, device: &Device) -> Vec<u8> {
-        device.close().unwrap();
+    /// Closes the device, which has to tell if something is missing, and gives what the disk has then. Connections that
+    /// nobody can see any more are the proxy's.
+    pub(crate) fn close(self, device: &Device, is_missing: bool) -> Vec<u8> {
+        assert_eq!(device.close().is_err(), is_missing);
+        assert_eq!(device.failure(), None);
         drop(self.proxy);
         assert!(self.server.wait_for(PATIENCE, |log| log.open().count() == 0));
         self.server.contents().unwrap()
@@ -178,7 +180,7 @@ impl Cell {
             if device.failure().is_some() {
                 assert_fails_for_good(&device, Errno::Inval);
             } else {
-                assert!(way.close(&device).starts_with(UNFLUSHED));
+                assert!(way.close(&device, false).starts_with(UNFLUSHED));
             }
             return;
         }
@@ -189,7 +191,7 @@ impl Cell {
         // It goes on as if nothing had been.
         put(&device, &mut disk, READ_AT, b"written after it").unwrap();
         assert_disk(&device, &disk);
-        assert!(way.close(&device) == disk, "the disk differs");
+        assert!(way.close(&device, false) == disk, "the disk differs");
     }
 
     fn request(&self, device: &Device, disk: &mut [u8]) -> Result<()> {

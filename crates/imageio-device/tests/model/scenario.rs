@@ -135,7 +135,11 @@ fn step(rng: &mut Rng, room: usize, value: &mut u8) -> Step {
 fn fault(rng: &mut Rng, gate: &Gate) -> Fault {
     let op = choose(rng, &[Op::Put, Op::Put, Op::Put, Op::Zero, Op::Flush, Op::Get]);
     let after = rng.u64(..300);
-    let status = |status| What::Status { status, text: "for a reason".to_owned() };
+    // An answer of the kind that a proxy gives, too, when it has lost the server.
+    let status = |status| match op {
+        Op::Put | Op::Zero if status >= 500 => What::FailAndCarryOutLate { status, gate: gate.clone() },
+        _ => What::Status { status, text: "for a reason".to_owned() },
+    };
     let what = match rng.u8(..24) {
         0..4 => What::LoseAnswer,
         4..6 => What::Close { after },
