@@ -13,13 +13,14 @@
 //!   flush may be all that a client waits for.
 //! - For the same reason, changes that overlap are never under way at the same time. NBD leaves their order open.
 //! - A change that was sent and not answered may still be carried out, now or much later: it is *uncertain*. To write the
-//!   same content again is safe. Different content is refused there for the rest of the transfer, as nobody could tell
-//!   which of the two stays.
+//!   same content again is safe, also for a client that asks for it anew, which is known by its range and a hash.
+//!   Different content is refused there for the rest of the transfer, as nobody could tell which of the two stays.
 //!
 //! # Waiting
 //! Who waits for a range holds a connection, but nothing that is under way. What is under way waits for the server alone,
 //! and not for ever; when its connection is lost, it is no longer under way. So no cycle of waiting exists.
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub(crate) struct Ledger {
     state: Mutex<State>,
     /// For content that has to be copied to be kept.
     copies: Arc<Pool>,
+    /// Its key is nobody's to know.
+    hasher: RandomState,
     /// Something is no longer under way, or all is over.
     changed: Condvar,
 }
@@ -42,7 +45,7 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     unflushed: RangeMap<u64, Entry>,
-    uncertain: RangeMap<u64, Number>,
+    uncertain: RangeMap<u64, Pending>,
     /// One for each connection at most.
     under_way: Vec<Range<u64>>,
     /// Threads that wait for a range. A notification is a system call, also where nobody listens.
@@ -61,6 +64,20 @@ type Number = u64;
 
 /// The index of a connection.
 pub(crate) type Owner = usize;
+
+/// A part of a change: where it is, and a hash of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) range: Range<u64>,
+    pub(crate) hash: u64,
+}
+
+/// A part of a change that may still be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pending {
+    number: Number,
+    part: Part,
+}
 
 /// Something that was written.
 #[derive(Debug, Clone)]
@@ -129,7 +146,7 @@ impl Ledger {
     /// `replay_buffer` is how many bytes the connections will keep together.
     pub(crate) fn new(replay_buffer: u64) -> Self {
         let copies = Pool::new(usize::try_from(replay_buffer).unwrap_or(usize::MAX));
-        Self { state: Mutex::default(), copies, changed: Condvar::new() }
+        Self { state: Mutex::default(), copies, hasher: RandomState::new(), changed: Condvar::new() }
     }
 
     /// A copy that may be kept.
@@ -139,6 +156,11 @@ impl Ledger {
         Bytes::from_owner(buffer)
     }
 
+    /// A part of a change with this content, or zeroes.
+    pub(crate) fn part(&self, range: Range<u64>, data: Option<&[u8]>) -> Part {
+        Part { range, hash: self.hasher.hash_one(data) }
+    }
+
     /// A number for a change.
     pub(crate) fn number(&self) -> Number {
         let mut state = self.lock();
@@ -146,14 +168,19 @@ impl Ledger {
         state.last_number
     }
 
-    /// Begins a change, when nothing that overlaps is under way.
+    /// Begins a change, when nothing that overlaps is under way. `parts` are what it consists of.
     ///
     /// # Errors
     /// [`Uncertain`].
-    pub(crate) fn begin(self: &Arc<Self>, range: Range<u64>, number: Number) -> Result<UnderWay, Uncertain> {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        range: Range<u64>,
+        number: Number,
+        parts: impl Fn() -> Vec<Part>,
+    ) -> Result<UnderWay, Uncertain> {
         let mut state = self.lock();
         loop {
-            if state.uncertain.overlapping(&range).any(|(_, &other)| other != number) {
+            if state.is_refused(&range, number, &parts) {
                 return Err(Uncertain);
             }
             if !state.is_under_way(&range) {
@@ -260,6 +287,21 @@ impl Ledger {
 }
 
 impl State {
+    /// Whether something else may still be written to this range. Parts of it may be what is expected there.
+    fn is_refused(&self, range: &Range<u64>, number: Number, parts: impl Fn() -> Vec<Part>) -> bool {
+        let mut others =
+            self.uncertain.overlapping(range).filter(|(_, pending)| pending.number != number).peekable();
+        if others.peek().is_none() {
+            return false;
+        }
+        let parts = parts();
+        // What is left of a part that something else came over is not known by the hash of the whole.
+        let is_same = |(left, Pending { part, .. }): (&Range<u64>, &Pending)| {
+            *left == part.range && parts.contains(part)
+        };
+        !others.all(is_same)
+    }
+
     fn is_under_way(&self, range: &Range<u64>) -> bool {
         self.under_way.iter().any(|other| other.start < range.end && range.start < other.end)
     }
@@ -334,9 +376,12 @@ impl UnderWay {
         others.iter().for_each(|(range, others)| state.add_before(range, others));
     }
 
-    /// It was sent, and there is no answer.
-    pub(crate) fn is_uncertain(&self) {
-        self.ledger.lock().uncertain.insert(self.range.clone(), self.number);
+    /// It was sent, part by part, and there is no answer.
+    pub(crate) fn is_uncertain(&self, parts: Vec<Part>) {
+        let mut state = self.ledger.lock();
+        for part in parts {
+            state.uncertain.insert(part.range.clone(), Pending { number: self.number, part });
+        }
     }
 }
 

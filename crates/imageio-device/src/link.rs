@@ -11,7 +11,7 @@ use bytes::Bytes;
 use imageio_client::{Connection, Connector, Flush, StatusCode};
 
 use crate::error::{Kind, device_error};
-use crate::ledger::{Content, Ledger, Owner, UnderWay};
+use crate::ledger::{Content, Ledger, Owner, Part, UnderWay};
 use crate::request::{Request, Target, Work};
 use crate::retry::Retry;
 
@@ -98,6 +98,18 @@ impl Change<'_> {
             Self::Write { data, .. } => data.iter().map(|piece| LEAST_KEPT.max(piece.len() as u64)).sum(),
             Self::Zero => LEAST_KEPT,
         }
+    }
+
+    /// What it consists of.
+    fn parts(&self, range: &Range<u64>, ledger: &Ledger) -> Vec<Part> {
+        let Self::Write { data, .. } = self else { return vec![ledger.part(range.clone(), None)] };
+        let mut end = range.start;
+        let parts = data.iter().map(|piece| {
+            let start = end;
+            end += piece.len() as u64;
+            ledger.part(start..end, Some(piece))
+        });
+        parts.collect()
     }
 
     /// Its content, piece by piece.
@@ -202,7 +214,8 @@ impl Link {
                 self.survive_change(&range, &error, &mut retry)?;
                 continue;
             }
-            let Ok(under_way) = self.ledger.begin(range.clone(), number) else {
+            let parts = || change.parts(&range, &self.ledger);
+            let Ok(under_way) = self.ledger.begin(range.clone(), number, parts) else {
                 return Err(self.not_changed(&range, uncertain(&range)));
             };
             let means = self.means;
@@ -213,7 +226,7 @@ impl Link {
                 }
                 Err(error) => {
                     if may_come_true(&error) {
-                        under_way.is_uncertain();
+                        under_way.is_uncertain(change.parts(&range, &self.ledger));
                     }
                     drop(under_way);
                     self.survive_change(&range, &error, &mut retry)?;
@@ -325,9 +338,9 @@ impl Link {
             let len = range.end - range.start;
             (from, bytes, at_stake) = (range.end, bytes + len, at_stake + len);
             let flush = if at_stake >= REPLAY_STEP { Flush::Prompt } else { Flush::No };
-            change.send(&mut connection, range, self.means, flush).inspect_err(|error| {
+            change.send(&mut connection, range.clone(), self.means, flush).inspect_err(|error| {
                 if may_come_true(error) {
-                    under_way.is_uncertain();
+                    under_way.is_uncertain(change.parts(&range, &self.ledger));
                 }
             })?;
             if flush != Flush::No {
