@@ -51,12 +51,12 @@ fn idle_connections_are_kept_alive_and_lose_nothing() {
     use_connections(&server, &device, 4, 1);
     idle(&server, 4, Op::Flush);
     use_connections(&server, &device, 4, 2);
-    device.write(4 * 4096, vec![3; 4096].into(), false).unwrap();
+    device.write(8 * 4096, vec![3; 4096].into(), false).unwrap();
     device.flush().unwrap();
     assert_eq!(server.accepted(), 5);
     close_well(&server, &device);
-    let written = [vec![2; 4 * 4096], vec![3; 4096]].concat();
-    assert!(server.read(0, 5 * 4096).unwrap() == written);
+    let written = [[[2; 4096], [0; 4096]].concat().repeat(4), vec![3; 4096]].concat();
+    assert!(server.read(0, 9 * 4096).unwrap() == written);
     let log = server.log();
     assert!(log.connections[1..].iter().all(|c| c.closed_by == Some(ClosedBy::Client)));
 }

@@ -68,13 +68,14 @@ pub fn start_with(settings: Settings, unflushed: &'static [u8]) -> Device {
     device
 }
 
-/// Uses `n` connections at the same time, writing `byte` all over the first `n` times 4 KiB.
+/// Uses `n` connections at the same time, writing `byte` all over every other 4 KiB: neighbours could be merged, should one
+/// of them have to wait because the keeper has its connection.
 pub fn use_connections(server: &FakeServer, device: &Device, n: usize, byte: u8) {
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).every().then(What::Block(gate.clone())));
     thread::scope(|scope| {
         for i in 0..n as u64 {
-            scope.spawn(move || device.write(i * 4096, vec![byte; 4096].into(), false).unwrap());
+            scope.spawn(move || device.write(i * 8192, vec![byte; 4096].into(), false).unwrap());
         }
         let reached = gate.wait_reached(n, PATIENCE);
         server.clear_faults();
