@@ -246,7 +246,7 @@ impl Exchange<'_> {
         never_answer(self.conn, how).await
     }
 
-    /// Ends the connection as soon as all of the request is there, and carries it out when the gate opens.
+    /// Takes in all of the request, and carries it out when the gate opens.
     async fn carry_out_late(&mut self, call: Call, gate: Gate) {
         let change = if call.op == Op::Put {
             self.collect().await.map(Change::Data)

@@ -76,7 +76,8 @@ pub(crate) struct Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pending {
     number: Number,
-    part: Part,
+    /// None where something else may be carried out, too: then nothing is the same.
+    part: Option<Part>,
 }
 
 /// Something that was written.
@@ -296,8 +297,8 @@ impl State {
         }
         let parts = parts();
         // What is left of a part that something else came over is not known by the hash of the whole.
-        let is_same = |(left, Pending { part, .. }): (&Range<u64>, &Pending)| {
-            *left == part.range && parts.contains(part)
+        let is_same = |(left, pending): (&Range<u64>, &Pending)| {
+            pending.part.as_ref().is_some_and(|part| *left == part.range && parts.contains(part))
         };
         !others.all(is_same)
     }
@@ -380,7 +381,11 @@ impl UnderWay {
     pub(crate) fn is_uncertain(&self, parts: Vec<Part>) {
         let mut state = self.ledger.lock();
         for part in parts {
-            state.uncertain.insert(part.range.clone(), Pending { number: self.number, part });
+            let range = part.range.clone();
+            let is_alone =
+                state.uncertain.overlapping(&range).all(|(_, pending)| pending.part.as_ref() == Some(&part));
+            let part = is_alone.then_some(part);
+            state.uncertain.insert(range, Pending { number: self.number, part });
         }
     }
 }
@@ -395,5 +400,23 @@ impl Drop for UnderWay {
         if waiting {
             self.ledger.changed.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_two_contents_may_still_come_true_neither_may_be_asked_for_again() {
+        let ledger = Arc::new(Ledger::new(1 << 20));
+        let part = |data: &[u8]| ledger.part(0..4, Some(data));
+        let begin = |number, data: &'static [u8]| ledger.begin(0..4, number, || vec![part(data)]);
+        begin(1, b"kept").unwrap().keep(0, [(4, Content::Data(Bytes::from_static(b"kept")))]);
+        begin(2, b"lost").unwrap().is_uncertain(vec![part(b"lost")]);
+        assert!(begin(3, b"lost").is_ok() && begin(3, b"kept").is_err());
+        // The connection that wrote the other is lost, too, and again without an answer.
+        ledger.begin_again(0, 0).unwrap().0.is_uncertain(vec![part(b"kept")]);
+        assert!(begin(4, b"kept").is_err() && begin(4, b"lost").is_err());
     }
 }

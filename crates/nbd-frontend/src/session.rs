@@ -47,7 +47,7 @@ pub(crate) struct Session<'a, D> {
     control: &'a Control,
     buffers: Arc<Pool>,
     replies: Arc<Replies>,
-    /// As the device wants it; but a piece at least, as it comes from outside.
+    /// As the device wants it, but at least a byte.
     longest_write: u64,
 }
 
