@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Keeping idle connections alive.
+//! Looking after connections: keeping those alive that are idle, and flushing those that want it.
 
 use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
+use oneshot::RecvTimeoutError;
 
+use crate::pool::Guard;
+use crate::state::KeeperPlace;
 use crate::{Connection, Pool};
 
 impl<C: Connection> Pool<C> {
@@ -19,45 +21,66 @@ impl<C: Connection> Pool<C> {
         loop {
             let taken = self.lock().take_unused_since(due);
             let Some(taken) = taken else { break };
-            let mut guard = self.guard(taken);
-            if let Err(error) = guard.keep_alive() {
-                self.fail(error);
-            }
+            self.look_after(&mut self.guard(taken), C::keep_alive);
         }
         self.lock().oldest_use().unwrap_or(now) + limit
     }
-}
 
-/// The thread that keeps a pool's idle connections alive. Dropping it stops and joins it.
-pub struct Keeper {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Keeper {
-    /// Starts the keeper: no connection of `pool` stays unused for longer than `limit`, but for the time that its own
-    /// work on another takes. The pool's clock should be the real one.
-    ///
-    /// # Errors
-    /// No thread can be had.
-    pub fn start<C: Connection + 'static>(pool: Pool<C>, limit: Duration) -> io::Result<Self> {
-        let (stop, stopped) = bounded::<()>(0);
-        let keep = move || loop {
-            let due = pool.keep_alive(limit);
-            let wait = due.saturating_duration_since(pool.now());
-            // The other end is dropped, never used.
-            if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
-                return;
+    /// Waits, for `wait` at most, until a connection comes back that [wants to be flushed](Connection::wants_flush), and
+    /// flushes it. False once this is [ended](Self::end_keeping). Only one thread at a time may wait.
+    pub fn flush_next(&self, wait: Duration) -> bool {
+        let given = self.lock().keeper.wait();
+        let taken = match given.recv_timeout(wait) {
+            Ok(taken) => taken,
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                self.lock().keeper.leave();
+                // It may have been given meanwhile. From now on, it can't be.
+                let Ok(taken) = given.try_recv() else { return true };
+                taken
             }
         };
-        let thread = std::thread::Builder::new().name("pool-keeper".into()).spawn(keep)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        self.look_after(&mut self.guard(taken), C::flush);
+        true
+    }
+
+    /// Ends [`flush_next`](Self::flush_next), now and for ever.
+    pub fn end_keeping(&self) {
+        self.lock().keeper = KeeperPlace::Closed;
+    }
+
+    fn look_after(&self, guard: &mut Guard<'_, C>, work: impl FnOnce(&mut C) -> Result<(), C::Error>) {
+        // Before the connection goes back, so that nobody works on it unaware.
+        work(guard).unwrap_or_else(|error| self.fail(error));
     }
 }
 
-impl Drop for Keeper {
+/// The thread that looks after a pool's connections. Dropping it stops and joins it. A pool has one only once.
+pub struct Keeper<C: Connection> {
+    pool: Pool<C>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<C: Connection + 'static> Keeper<C> {
+    /// Starts the keeper: no connection of `pool` stays unused for longer than `limit`, if there is one, but for the time
+    /// that its own work on another takes; and one at a time is flushed that wants it. The pool's clock should be the real
+    /// one.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start(pool: Pool<C>, limit: Option<Duration>) -> io::Result<Self> {
+        let keeping = pool.clone();
+        let until_due = move |limit| keeping.keep_alive(limit).saturating_duration_since(keeping.now());
+        let keeping = pool.clone();
+        let keep = move || while keeping.flush_next(limit.map_or(Duration::MAX, &until_due)) {};
+        let thread = std::thread::Builder::new().name("pool-keeper".into()).spawn(keep)?;
+        Ok(Self { pool, thread: Some(thread) })
+    }
+}
+
+impl<C: Connection> Drop for Keeper<C> {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.pool.end_keeping();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -17,6 +17,10 @@
 //! anywhere in the line up to the first flush that waits for this connection: a flush is never passed. A thread that
 //! had to be woken for the work takes along once more: it may have come to its turn much later.
 //!
+//! # Flushing in the background
+//! A connection that [wants to be flushed](Connection::wants_flush) when it comes back is given to the keeper, if that
+//! waits for work, and else to whoever is next: so one at a time is flushed, and the others go on.
+//!
 //! # Who does the work
 //! [`Pool::run`] does it in the thread that asks: right for callers that have a thread for each request anyway. Others
 //! hand their requests to [`Workers`], and are told by [`Request::complete`].
@@ -54,6 +58,11 @@ pub trait Connection: Send {
     /// Whether it carried work that only [`flush`](Self::flush) makes safe. This must become true before the work is
     /// acknowledged to anyone.
     fn is_dirty(&self) -> bool;
+
+    /// Whether it should be flushed before it is used again, if the [`Keeper`] is free to do so.
+    fn wants_flush(&self) -> bool {
+        false
+    }
 
     /// Makes all earlier work on this connection safe.
     ///

@@ -24,6 +24,7 @@ pub(crate) struct State<C: Connection> {
     next_ticket: u64,
     failure: Option<C::Error>,
     closed: bool,
+    pub(crate) keeper: KeeperPlace<C>,
     pub(crate) flushes: FlushTurns<C::Error>,
 }
 
@@ -62,6 +63,15 @@ pub(crate) enum Next<C: Connection> {
     Job(Job<C>),
     /// It comes here, or the channel is closed: then the work is over.
     Wait(Receiver<Job<C>>),
+}
+
+/// Where the keeper waits for connections that want to be flushed.
+pub(crate) enum KeeperPlace<C> {
+    /// There is none, or it is at work.
+    Empty,
+    Waiting(Sender<(Slot, C)>),
+    /// It won't be waited for again.
+    Closed,
 }
 
 /// A request that won't be carried out, and why.
@@ -111,6 +121,7 @@ impl<C: Connection> State<C> {
             next_ticket: 0,
             failure: None,
             closed: false,
+            keeper: KeeperPlace::Empty,
             flushes: FlushTurns::default(),
         }
     }
@@ -278,10 +289,12 @@ impl<C: Connection> State<C> {
         }
     }
 
-    /// Hands the connection to the first that waits for it, or lets it be idle. A job is for a worker.
-    fn release(&mut self, slot: Slot, mut connection: C, now: Instant) -> Option<Job<C>> {
+    /// Hands the connection to the keeper if it should be flushed, else to the first that waits for it, or lets it be
+    /// idle. A job is for a worker.
+    fn release(&mut self, slot: Slot, connection: C, now: Instant) -> Option<Job<C>> {
         self.slots[slot].last_used = now;
         self.slots[slot].dirty_when_taken = connection.is_dirty();
+        let mut connection = self.give_to_keeper(slot, connection)?;
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.wants.includes(slot)) {
             let waiter = self.waiters.remove(at).expect("the position was just found");
             self.given(slot, &waiter.wants, waiter.ticket);
@@ -308,6 +321,17 @@ impl<C: Connection> State<C> {
         let at = self.idle.partition_point(|&idle| self.slots[idle].last_request <= latest);
         self.idle.insert(at, slot);
         None
+    }
+
+    /// Gives the connection back if it need not be flushed, or not by the keeper. In the end, `close` does that.
+    fn give_to_keeper(&mut self, slot: Slot, connection: C) -> Option<C> {
+        if !connection.wants_flush() || self.refusal().is_some() {
+            return Some(connection);
+        }
+        match self.keeper.leave() {
+            Some(keeper) => keeper.send((slot, connection)).map_err(|error| error.into_inner().1).err(),
+            None => Some(connection),
+        }
     }
 
     /// Merges what waits and goes with `request`, up to a flush that waits for this connection, and returns the threads
@@ -346,5 +370,27 @@ impl<C: Connection> State<C> {
             self.idle_workers.clear();
         }
         self.dismiss(|waiter| !left.iter().any(|&slot| waiter.wants.includes(slot)))
+    }
+}
+
+impl<C> KeeperPlace<C> {
+    /// Where the keeper is given a connection, until it leaves; a channel that is closed where it should end.
+    pub(crate) fn wait(&mut self) -> Receiver<(Slot, C)> {
+        let (sender, receiver) = channel();
+        if !matches!(self, Self::Closed) {
+            *self = Self::Waiting(sender);
+        }
+        receiver
+    }
+
+    /// Ends the keeper's wait, if it waits.
+    pub(crate) fn leave(&mut self) -> Option<Sender<(Slot, C)>> {
+        if !matches!(self, Self::Waiting(_)) {
+            return None;
+        }
+        match std::mem::replace(self, Self::Empty) {
+            Self::Waiting(sender) => Some(sender),
+            Self::Empty | Self::Closed => None,
+        }
     }
 }

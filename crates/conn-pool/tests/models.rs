@@ -25,6 +25,8 @@ const FATAL: Number = 100;
 const BAD: Number = 200;
 /// After this one, the connection breaks when it is flushed.
 const LOST: Number = 300;
+/// After this one or the last, the connection wants to be flushed.
+const FULL: Number = 400;
 
 /// What the server has, and what its clients were told. No thread waits for it, so it is none of loom's affair.
 #[derive(Default)]
@@ -71,6 +73,10 @@ impl Connection for Link {
 
     fn is_dirty(&self) -> bool {
         !self.unflushed.is_empty()
+    }
+
+    fn wants_flush(&self) -> bool {
+        self.unflushed.contains(&FULL) || self.unflushed.contains(&LOST)
     }
 
     fn flush(&mut self) -> Result<(), String> {
@@ -481,5 +487,79 @@ fn the_keeper_hands_what_was_submitted_to_a_worker() {
         keeper.join().unwrap();
         drop(workers);
         assert_eq!(setup.told(&[1]), [Ok(())]);
+    });
+}
+
+/// Looks after what wants to be flushed, until that is ended.
+fn keep(setup: &Setup) {
+    while setup.pool.flush_next(Duration::MAX) {}
+}
+
+#[test]
+fn the_keeper_has_full_connections_before_others_and_gives_them_back() {
+    model(3, || {
+        let setup = Setup::new(1);
+        let keeper = setup.spawn(keep);
+        let other = setup.spawn(|setup| setup.write(FULL));
+        assert_eq!((setup.write(1), setup.flush()), (Ok(()), Ok(())));
+        assert_eq!((other.join().unwrap(), setup.close()), (Ok(()), Ok(())));
+        setup.pool.end_keeping();
+        keeper.join().unwrap();
+        setup.told(&[1, FULL]);
+    });
+}
+
+#[test]
+fn a_connection_that_is_given_to_a_keeper_who_leaves_is_not_lost() {
+    model(4, || {
+        let setup = Setup::new(1);
+        let keeper = setup.spawn(|setup| assert!(setup.pool.flush_next(Duration::ZERO)));
+        let other = setup.spawn(|setup| setup.write(FULL));
+        assert_eq!(setup.write(FULL + 1), Ok(()));
+        assert_eq!((other.join().unwrap(), setup.close()), (Ok(()), Ok(())));
+        keeper.join().unwrap();
+    });
+}
+
+#[test]
+fn a_keeper_who_is_dismissed_gives_back_what_it_has() {
+    model(4, || {
+        let setup = Setup::new(1);
+        let keeper = setup.spawn(keep);
+        let ending = setup.spawn(|setup| setup.pool.end_keeping());
+        assert_eq!((setup.write(FULL), setup.close()), (Ok(()), Ok(())));
+        ending.join().unwrap();
+        keeper.join().unwrap();
+    });
+}
+
+#[test]
+fn a_loss_in_the_background_is_told_to_everyone() {
+    model(4, || {
+        let setup = Setup::new(1);
+        let keeper = setup.spawn(keep);
+        assert_eq!(setup.write(LOST), Ok(()));
+        let written = setup.write(1);
+        assert!(matches!(written, Ok(()) | Err(PoolError::Failed(_))), "{written:?}");
+        assert_eq!(setup.flush(), Err(PoolError::Failed("lost".into())));
+        assert_eq!(setup.close(), Err("lost".into()));
+        setup.pool.end_keeping();
+        keeper.join().unwrap();
+    });
+}
+
+#[test]
+fn workers_go_on_with_what_the_keeper_gives_back() {
+    model(3, || {
+        let setup = Setup::new(1);
+        let workers = Workers::start(setup.pool.clone()).unwrap();
+        let keeper = setup.spawn(keep);
+        workers.submit(setup.request(FULL));
+        workers.submit(setup.request(1));
+        assert_eq!(setup.close(), Ok(()));
+        drop(workers);
+        assert!(setup.told(&[1, FULL]).iter().all(Result::is_ok));
+        setup.pool.end_keeping();
+        keeper.join().unwrap();
     });
 }

@@ -23,6 +23,8 @@ struct World {
     flushes: AtomicUsize,
     kept_alive: AtomicUsize,
     dropped: AtomicUsize,
+    /// Connections that are dirty want to be flushed.
+    full: AtomicBool,
     fail: AtomicBool,
     panic: AtomicBool,
     /// Announces each flush and keep-alive on the first channel, and lets it go on by the second.
@@ -76,6 +78,10 @@ impl Connection for Counter {
 
     fn is_dirty(&self) -> bool {
         self.written.load(SeqCst) > self.flushed.load(SeqCst)
+    }
+
+    fn wants_flush(&self) -> bool {
+        self.world.full.load(SeqCst) && self.is_dirty()
     }
 
     fn flush(&mut self) -> Result<(), String> {
@@ -439,6 +445,84 @@ fn a_failed_keep_alive_is_reported_by_every_later_request() {
     });
 }
 
+/// Uses connections that want to be flushed until the keeper has one of them; its number.
+fn give_to_keeper(setup: &Setup, entered: &Receiver<usize>) -> usize {
+    setup.world.full.store(true, SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        setup.pool.get().unwrap().write();
+        if let Ok(id) = entered.try_recv() {
+            return id;
+        }
+        assert!(Instant::now() < deadline, "the keeper does nothing");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn what_wants_to_be_flushed_is_flushed_by_the_keeper_one_at_a_time() {
+    bounded(|| {
+        let setup = Setup::new(2);
+        let (entered, go) = setup.world.gate();
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(setup.pool.flush_next(Duration::MAX)));
+            let first = give_to_keeper(&setup, &entered);
+            // The other wants it, too, but is free.
+            let other = setup.pool.get().unwrap();
+            assert_ne!(other.id, first);
+            other.write();
+            drop(other);
+            assert_eq!(setup.dirty(), 2);
+            // A flush covers what the keeper has, and needs not repeat it.
+            let flush = scope.spawn(|| setup.pool.flush());
+            assert_ne!(entered.recv().unwrap(), first);
+            go.send(()).unwrap();
+            go.send(()).unwrap();
+            flush.join().unwrap().unwrap();
+        });
+        assert_eq!((setup.dirty(), setup.world.flushes.load(SeqCst)), (0, 2));
+    });
+}
+
+#[test]
+fn a_failed_flush_in_the_background_is_reported_by_every_later_request() {
+    bounded(|| {
+        let setup = Setup::new(2);
+        let (entered, go) = setup.world.gate();
+        thread::scope(|scope| {
+            scope.spawn(|| while setup.pool.flush_next(Duration::MAX) {});
+            give_to_keeper(&setup, &entered);
+            setup.world.fail.store(true, SeqCst);
+            setup.world.open_gate();
+            drop(go);
+            while setup.pool.failure().is_none() {
+                thread::yield_now();
+            }
+            setup.world.fail.store(false, SeqCst);
+            assert!(matches!(setup.pool.get().map(drop), Err(PoolError::Failed(_))));
+            assert!(matches!(setup.pool.flush(), Err(PoolError::Failed(_))));
+            assert!(setup.pool.close().is_err());
+            setup.pool.end_keeping();
+        });
+    });
+}
+
+#[test]
+fn without_a_keeper_what_wants_to_be_flushed_goes_to_the_next() {
+    bounded(|| {
+        let setup = Setup::new(1);
+        setup.world.full.store(true, SeqCst);
+        assert!(setup.pool.flush_next(Duration::ZERO));
+        for _ in 0..3 {
+            setup.pool.get().unwrap().write();
+        }
+        setup.pool.end_keeping();
+        assert!(!setup.pool.flush_next(Duration::MAX));
+        setup.pool.get().unwrap().write();
+        assert_eq!(setup.world.flushes.load(SeqCst), 0);
+    });
+}
+
 #[test]
 fn closing_waits_serves_those_in_line_flushes_and_drops() {
     bounded(|| {
@@ -487,7 +571,7 @@ fn the_keeper_thread_works_and_ends_when_its_handle_is_dropped() {
         let pool = setup.pool.clone();
         let (entered, go) = setup.world.gate();
         setup.pass(LIMIT);
-        let keeper = Keeper::start(pool, LIMIT).unwrap();
+        let keeper = Keeper::start(pool, Some(LIMIT)).unwrap();
         entered.recv().unwrap();
         let (dropped, was_dropped) = bounded_channel(1);
         let dropping = thread::Builder::new().spawn(move || {

@@ -21,7 +21,7 @@ use crate::transfer::Transfer;
 pub struct Device {
     pub(crate) pool: Pool<Link>,
     ledger: Arc<Ledger>,
-    keeper: Mutex<Option<Keeper>>,
+    keeper: Mutex<Option<Keeper<Link>>>,
     size: u64,
     capabilities: Capabilities,
     max_request: u64,
@@ -32,11 +32,11 @@ impl Device {
     pub(crate) fn start(transfer: &Transfer) -> std::result::Result<Self, OpenError> {
         let ledger = Arc::new(Ledger::new(transfer.settings.replay_buffer));
         let pool = Pool::new(transfer.links(&ledger), Arc::new(Instant::now));
-        let keeper = transfer.settings.keep_alive.map(|limit| Keeper::start(pool.clone(), limit));
+        let keeper = Keeper::start(pool.clone(), transfer.settings.keep_alive).map_err(OpenError::Keeper)?;
         Ok(Self {
             pool,
             ledger,
-            keeper: Mutex::new(keeper.transpose().map_err(OpenError::Keeper)?),
+            keeper: Mutex::new(Some(keeper)),
             size: transfer.size(),
             max_request: transfer.settings.max_request,
             longest_write: transfer.longest_write(),

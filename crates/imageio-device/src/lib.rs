@@ -21,6 +21,7 @@ mod error;
 mod ledger;
 mod link;
 mod queue;
+mod replay_buffer;
 mod request;
 mod retry;
 mod settings;

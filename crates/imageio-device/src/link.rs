@@ -12,6 +12,7 @@ use imageio_client::{Connection, Connector, Flush, StatusCode};
 
 use crate::error::{Kind, device_error};
 use crate::ledger::{Content, Ledger, Owner, Part, UnderWay};
+use crate::replay_buffer::{ReplayBuffer, Room};
 use crate::request::{Request, Target, Work};
 use crate::retry::Retry;
 
@@ -35,10 +36,9 @@ pub(crate) struct Link {
     dirty: bool,
     ledger: Arc<Ledger>,
     owner: Owner,
-    /// How many bytes of unflushed content may be kept. 0: none, and who loses them has lost them.
-    replay_buffer: u64,
-    /// How many are.
-    kept: u64,
+    replay_buffer: Arc<ReplayBuffer>,
+    /// What the unflushed content takes of it.
+    kept: Option<Room>,
     /// How long to try to get a connection again.
     patience: Duration,
 }
@@ -129,7 +129,7 @@ impl Link {
         connector: Arc<Connector>,
         means: Means,
         (ledger, owner): (Arc<Ledger>, Owner),
-        replay_buffer: u64,
+        replay_buffer: Arc<ReplayBuffer>,
         patience: Duration,
     ) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl Link {
             ledger,
             owner,
             replay_buffer,
-            kept: 0,
+            kept: None,
             patience,
         }
     }
@@ -165,7 +165,7 @@ impl Link {
     }
 
     fn can_replay(&self) -> bool {
-        self.replay_buffer > 0
+        !self.replay_buffer.is_off()
     }
 
     pub(crate) fn write(
@@ -200,12 +200,7 @@ impl Link {
         if range.is_empty() {
             return Ok(());
         }
-        let has_room = !self.can_replay() || self.kept + change.cost() <= self.replay_buffer;
-        let flush = match self.means.flush && has_room {
-            _ if fua => Flush::Yes,
-            true => Flush::No,
-            false => Flush::Prompt,
-        };
+        let (flush, mut room) = self.durability(change, fua);
         let number = self.ledger.number();
         let mut retry = Retry::new(self.patience);
         loop {
@@ -221,7 +216,7 @@ impl Link {
             let means = self.means;
             match self.attempt(|connection| change.send(connection, range.clone(), means, flush)) {
                 Ok(()) => {
-                    self.changed(&under_way, change, flush);
+                    self.changed(&under_way, change, flush, room.take());
                     return self.check_kept();
                 }
                 Err(error) => {
@@ -232,6 +227,20 @@ impl Link {
                     self.survive_change(&range, &error, &mut retry)?;
                 }
             }
+        }
+    }
+
+    /// Whether a change is flushed, and the room to keep it until then if it isn't.
+    fn durability(&self, change: &Change<'_>, fua: bool) -> (Flush, Option<Room>) {
+        if fua {
+            return (Flush::Yes, None);
+        }
+        if !self.means.flush {
+            return (Flush::Prompt, None);
+        }
+        match self.replay_buffer.take(change.cost()) {
+            None if self.can_replay() => (Flush::Prompt, None),
+            room => (Flush::No, room),
         }
     }
 
@@ -256,25 +265,24 @@ impl Link {
     }
 
     /// Takes note of a change that was answered. The server's flush of a change covers all of its backend connection.
-    fn changed(&mut self, under_way: &UnderWay, change: &Change<'_>, flush: Flush) {
+    fn changed(&mut self, under_way: &UnderWay, change: &Change<'_>, flush: Flush, room: Option<Room>) {
         if flush != Flush::No {
             under_way.replaces_all();
             self.flushed();
             return;
         }
         self.dirty = true;
-        if self.can_replay() {
-            self.kept += change.cost();
-            under_way.keep(self.owner, change.content(&under_way.range(), &self.ledger));
-        } else {
-            under_way.is_done();
+        let Some(room) = room else { return under_way.is_done() };
+        under_way.keep(self.owner, change.content(&under_way.range(), &self.ledger));
+        match &mut self.kept {
+            Some(kept) => kept.add(room),
+            none => *none = Some(room),
         }
     }
 
     fn flushed(&mut self) {
         self.dirty = false;
-        if self.kept > 0 {
-            self.kept = 0;
+        if let Some(_freed) = self.kept.take() {
             self.ledger.flushed(self.owner, u64::MAX);
         }
     }
@@ -507,6 +515,10 @@ impl conn_pool::Connection for Link {
 
     fn is_dirty(&self) -> bool {
         self.dirty
+    }
+
+    fn wants_flush(&self) -> bool {
+        self.kept.as_ref().is_some_and(Room::should_be_given_back)
     }
 
     fn flush(&mut self) -> Result<(), Error> {

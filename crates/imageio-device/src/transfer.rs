@@ -13,6 +13,7 @@ use crate::device::Device;
 use crate::error::OpenError;
 use crate::ledger::Ledger;
 use crate::link::{KeepAlive, Link, Means};
+use crate::replay_buffer::ReplayBuffer;
 use crate::settings::{Settings, UrlSource};
 
 /// What comes after so many bytes is not a URL any more.
@@ -98,10 +99,17 @@ impl Transfer {
         let keep_alive = if self.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte };
         let Capabilities { flush, zero, .. } = self.capabilities;
         let means = Means { flush, zero, longest_write: self.longest_write(), keep_alive };
-        let share = self.settings.replay_buffer / u64::from(self.connections());
+        let replay_buffer = ReplayBuffer::new(self.settings.replay_buffer, self.connections());
         (0..self.connections() as usize).map(move |owner| {
             let ledger = (Arc::clone(ledger), owner);
-            Link::new(Arc::clone(&self.connector), means, ledger, share, self.settings.reconnect_timeout)
+            let replay_buffer = Arc::clone(&replay_buffer);
+            Link::new(
+                Arc::clone(&self.connector),
+                means,
+                ledger,
+                replay_buffer,
+                self.settings.reconnect_timeout,
+            )
         })
     }
 }

@@ -4,14 +4,15 @@
 
 mod common;
 
+use std::ops::Range;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    ALL, NO_FUA, PATIENCE, READ, WRITE, ZERO, assert_fails_for_good, await_waiting, close_after_loss,
-    close_idle, device_with, error, settings, start, start_with,
+    ALL, NO_FUA, PATIENCE, READ, Request, WRITE, ZERO, assert_fails_for_good, await_waiting,
+    close_after_loss, close_idle, device_with, error, settings, start, start_with,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 use imageio_client::Timeouts;
@@ -210,7 +211,9 @@ fn a_server_that_comes_back_is_waited_for() {
     let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
     let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
     let device = start_with(settings, b"data");
-    for request in [READ, WRITE, ZERO] {
+    // Not where the write was, of which the device may not know whether it was carried out.
+    let zero: Request = |device| device.zero(8, 4, NO_FUA);
+    for request in [READ, WRITE, zero] {
         close_idle_tls(&server);
         for _ in 0..3 {
             server.fault(Fault::on(Op::Accept).then(What::Close { after: 0 }));
@@ -287,7 +290,7 @@ fn a_write_that_is_flushed_for_want_of_room_is_given_up_as_soon_as_others() {
     });
     write(&device, 0, b"kept").unwrap();
     server.fault(Fault::on(Op::Put).then(What::NoAnswer));
-    write(&device, 8, b"no room").unwrap();
+    write(&device, BLOCK, &[1; BLOCK as usize + 1]).unwrap();
     let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
     assert_eq!(durable[..2], [false, true]);
     close_after_loss(&server, &device);
@@ -440,17 +443,30 @@ fn a_read_finds_what_a_server_has_forgotten() {
 }
 
 #[test]
-fn a_write_that_would_not_fit_into_the_replay_buffer_is_durable() {
+fn a_replay_buffer_that_fills_is_drained_in_the_background() {
     let server = server();
-    let device = start(Settings { connections: 1, replay_buffer: 4 * BLOCK, ..settings(&server) });
-    for block in 0..9 {
-        write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap();
+    let device = start(Settings { connections: 2, replay_buffer: 4 * BLOCK, ..settings(&server) });
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));
+    let fill = |blocks: Range<u64>| {
+        blocks.for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
+        server.log().of(Op::Put).map(|put| put.flush).collect::<Vec<_>>()
+    };
+    fill(0..4);
+    // Should the keeper not have begun its work by then, it has the connection after the next request.
+    let deadline = Instant::now() + PATIENCE;
+    while !gate.wait_reached(1, Duration::ZERO) {
+        assert!(Instant::now() < deadline, "nobody flushes");
+        READ(&device).unwrap();
     }
-    let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
-    assert_eq!(durable, [false, false, false, false, true, false, false, false, false]);
+    // The other connection is not waited for, but there is no room.
+    assert_eq!(fill(4..5), [false, false, false, false, true]);
+    gate.open();
+    device.flush().unwrap();
+    assert_eq!(fill(5..8)[5..], [false, false, false]);
     close_idle(&server);
     device.flush().unwrap();
-    assert_eq!(changes(&server, 9).len(), 4);
+    assert_eq!(changes(&server, 8).len(), 3);
     close_after_loss(&server, &device);
 }
 
