@@ -26,10 +26,10 @@ impl<C: Connection> Pool<C> {
         self.lock().oldest_use().unwrap_or(now) + limit
     }
 
-    /// Waits, for `wait` at most, until a connection comes back that [wants to be flushed](Connection::wants_flush), and
+    /// Waits, for `wait` at most, until there is a connection that [wants to be flushed](Connection::wants_flush), and
     /// flushes it. False once this is [ended](Self::end_keeping). Only one thread at a time may wait.
     pub fn flush_next(&self, wait: Duration) -> bool {
-        let given = self.lock().keeper.wait();
+        let given = self.lock().keeper_waits();
         let taken = match given.recv_timeout(wait) {
             Ok(taken) => taken,
             Err(RecvTimeoutError::Disconnected) => return false,
@@ -40,7 +40,7 @@ impl<C: Connection> Pool<C> {
                 taken
             }
         };
-        self.look_after(&mut self.guard(taken), C::flush);
+        self.look_after(&mut self.guard(taken), C::flush_in_background);
         true
     }
 

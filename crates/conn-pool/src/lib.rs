@@ -4,8 +4,8 @@
 //!
 //! # Invariants
 //! - One lock, `State`. It is never held while a connection is used or a channel is waited on.
-//! - A connection is in one of three places: in its slot (idle), with a guard (busy), or gone (after
-//!   [`Pool::close`]). An idle connection never coexists with a waiter that wants it.
+//! - A connection is in one of three places: in its slot (idle), with a guard or on the way to one (busy), or gone
+//!   (after [`Pool::close`]). An idle connection never coexists with a waiter that wants it.
 //! - Whoever waits holds no connection. So no cycle of waiting exists, whatever the callers do, as long as a thread
 //!   doesn't ask for a second connection while it holds a guard.
 //! - Waiters are served in the order of their tickets. A flush keeps its ticket for all its connections.
@@ -19,7 +19,8 @@
 //!
 //! # Flushing in the background
 //! A connection that [wants to be flushed](Connection::wants_flush) when it comes back is given to the keeper, if that
-//! waits for work, and else to whoever is next: so one at a time is flushed, and the others go on.
+//! waits for work, and else to whoever is next: so one at a time is flushed, and the others go on. Idle ones that want it
+//! are given to the keeper when it begins to wait, and when another connection comes back.
 //!
 //! # Who does the work
 //! [`Pool::run`] does it in the thread that asks: right for callers that have a thread for each request anyway. Others
@@ -59,7 +60,8 @@ pub trait Connection: Send {
     /// acknowledged to anyone.
     fn is_dirty(&self) -> bool;
 
-    /// Whether it should be flushed before it is used again, if the [`Keeper`] is free to do so.
+    /// Whether it should be flushed before it is used again, if the [`Keeper`] is free to do so. It is asked under the
+    /// pool's lock, and may change while the connection is idle.
     fn wants_flush(&self) -> bool {
         false
     }
@@ -69,6 +71,14 @@ pub trait Connection: Send {
     /// # Errors
     /// That work may be lost.
     fn flush(&mut self) -> Result<(), Self::Error>;
+
+    /// The same, by the [`Keeper`], since the connection [wants it](Self::wants_flush). It should not want it any more then.
+    ///
+    /// # Errors
+    /// That work may be lost.
+    fn flush_in_background(&mut self) -> Result<(), Self::Error> {
+        self.flush()
+    }
 
     /// Uses the connection so that the server doesn't close it.
     ///

@@ -256,8 +256,11 @@ impl<C: Connection> State<C> {
         }
     }
 
-    /// The idle connection that has been unused for longest, if since `limit` or before.
+    /// The idle connection that has been unused for longest, if since `limit` or before; none once the keeper should end.
     pub(crate) fn take_unused_since(&mut self, limit: Instant) -> Option<(Slot, C)> {
+        if self.keeper.is_closed() {
+            return None;
+        }
         let oldest = (0..self.idle.len()).min_by_key(|&at| self.slots[self.idle[at]].last_used)?;
         (self.slots[self.idle[oldest]].last_used <= limit).then(|| self.take_idle(oldest))
     }
@@ -323,15 +326,44 @@ impl<C: Connection> State<C> {
         None
     }
 
-    /// Gives the connection back if it need not be flushed, or not by the keeper. In the end, `close` does that.
+    /// Where the keeper is given a connection, until it leaves; a channel that is closed where it should end.
+    pub(crate) fn keeper_waits(&mut self) -> Receiver<(Slot, C)> {
+        let (sender, receiver) = channel();
+        if !self.keeper.is_closed() {
+            self.keeper = KeeperPlace::Waiting(sender);
+            self.give_idle_to_keeper();
+        }
+        receiver
+    }
+
+    /// Gives the keeper this connection, or gives it back: if it need not be flushed, or not by the keeper. In the end,
+    /// `close` does that.
     fn give_to_keeper(&mut self, slot: Slot, connection: C) -> Option<C> {
-        if !connection.wants_flush() || self.refusal().is_some() {
+        if !connection.wants_flush() {
+            self.give_idle_to_keeper();
             return Some(connection);
         }
-        match self.keeper.leave() {
-            Some(keeper) => keeper.send((slot, connection)).map_err(|error| error.into_inner().1).err(),
-            None => Some(connection),
+        self.send_to_keeper(slot, connection)
+    }
+
+    /// Gives the keeper an idle connection that has come to want it.
+    fn give_idle_to_keeper(&mut self) {
+        if !self.keeper.is_waiting() || self.refusal().is_some() {
+            return;
         }
+        let wants = |&slot: &Slot| self.slots[slot].connection.as_ref().is_some_and(C::wants_flush);
+        if let Some(at) = self.idle.iter().position(wants) {
+            let (slot, connection) = self.take_idle(at);
+            let back = self.send_to_keeper(slot, connection);
+            assert!(back.is_none(), "the keeper waits");
+        }
+    }
+
+    fn send_to_keeper(&mut self, slot: Slot, connection: C) -> Option<C> {
+        let keeper = if self.refusal().is_none() { self.keeper.leave() } else { None };
+        let Some(keeper) = keeper else { return Some(connection) };
+        keeper.send((slot, connection)).unwrap_or_else(|_| unreachable!("the keeper leaves before it goes"));
+        None
     }
 
     /// Merges what waits and goes with `request`, up to a flush that waits for this connection, and returns the threads
@@ -374,18 +406,17 @@ impl<C: Connection> State<C> {
 }
 
 impl<C> KeeperPlace<C> {
-    /// Where the keeper is given a connection, until it leaves; a channel that is closed where it should end.
-    pub(crate) fn wait(&mut self) -> Receiver<(Slot, C)> {
-        let (sender, receiver) = channel();
-        if !matches!(self, Self::Closed) {
-            *self = Self::Waiting(sender);
-        }
-        receiver
+    fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting(_))
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
     }
 
     /// Ends the keeper's wait, if it waits.
     pub(crate) fn leave(&mut self) -> Option<Sender<(Slot, C)>> {
-        if !matches!(self, Self::Waiting(_)) {
+        if !self.is_waiting() {
             return None;
         }
         match std::mem::replace(self, Self::Empty) {

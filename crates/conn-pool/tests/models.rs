@@ -549,6 +549,19 @@ fn a_loss_in_the_background_is_told_to_everyone() {
 }
 
 #[test]
+fn a_flush_waits_for_what_the_keeper_has() {
+    model(3, || {
+        let setup = Setup::new(1);
+        let keeper = setup.spawn(keep);
+        assert_eq!(setup.write(LOST), Ok(()));
+        assert_eq!(setup.flush(), Err(PoolError::Failed("lost".into())));
+        assert_eq!(setup.close(), Err("lost".into()));
+        setup.pool.end_keeping();
+        keeper.join().unwrap();
+    });
+}
+
+#[test]
 fn workers_go_on_with_what_the_keeper_gives_back() {
     model(3, || {
         let setup = Setup::new(1);

@@ -485,6 +485,18 @@ fn what_wants_to_be_flushed_is_flushed_by_the_keeper_one_at_a_time() {
 }
 
 #[test]
+fn an_idle_connection_that_comes_to_want_it_is_flushed_too() {
+    bounded(|| {
+        let setup = Setup::new(2);
+        setup.pool.get().unwrap().write();
+        setup.world.full.store(true, SeqCst);
+        // As soon as the keeper begins to wait.
+        assert!(setup.pool.flush_next(Duration::MAX));
+        assert_eq!(setup.dirty(), 0);
+    });
+}
+
+#[test]
 fn a_failed_flush_in_the_background_is_reported_by_every_later_request() {
     bounded(|| {
         let setup = Setup::new(2);

@@ -217,7 +217,16 @@ impl Connection {
     /// # Errors
     /// Any [`Error`]: then data may be lost.
     pub fn flush(&mut self) -> Result<()> {
-        self.patch(Operation::Flush)
+        self.patch(Operation::Flush { is_prompt: false })
+    }
+
+    /// The same, as promptly as a write ([`Flush::Prompt`]): where there isn't much to flush, and the connection may as well
+    /// be lost.
+    ///
+    /// # Errors
+    /// Any [`Error`]: then data may be lost.
+    pub fn flush_promptly(&mut self) -> Result<()> {
+        self.patch(Operation::Flush { is_prompt: true })
     }
 
     /// The disk's extents, in order and without gaps.
@@ -249,10 +258,11 @@ impl Connection {
             Operation::Options
             | Operation::Size
             | Operation::Read { .. }
-            | Operation::Write { flush: Flush::No | Flush::Prompt, .. } => self.timeouts.data,
+            | Operation::Write { flush: Flush::No | Flush::Prompt, .. }
+            | Operation::Flush { is_prompt: true } => self.timeouts.data,
             Operation::Write { flush: Flush::Yes, .. }
             | Operation::Zero { .. }
-            | Operation::Flush
+            | Operation::Flush { is_prompt: false }
             | Operation::Extents(_) => self.timeouts.operation,
         }
     }

@@ -19,7 +19,7 @@ pub(crate) enum Operation {
     Read { offset: u64, len: u64 },
     Write { offset: u64, len: u64, flush: Flush },
     Zero { offset: u64, len: u64, flush: Flush },
-    Flush,
+    Flush { is_prompt: bool },
     Extents(ExtentsContext),
 }
 
@@ -59,7 +59,7 @@ impl Operation {
             Self::Options => Method::OPTIONS,
             Self::Size | Self::Read { .. } | Self::Extents(_) => Method::GET,
             Self::Write { .. } => Method::PUT,
-            Self::Zero { .. } | Self::Flush => Method::PATCH,
+            Self::Zero { .. } | Self::Flush { .. } => Method::PATCH,
         }
     }
 
@@ -69,7 +69,7 @@ impl Operation {
         match (self, self.range()) {
             (Self::Write { .. }, Some(range)) => Some((CONTENT_RANGE, value(format!("bytes {range}/*")))),
             (_, Some(range)) => Some((RANGE, value(format!("bytes={range}")))),
-            (Self::Zero { .. } | Self::Flush, None) => {
+            (Self::Zero { .. } | Self::Flush { .. }, None) => {
                 Some((CONTENT_TYPE, HeaderValue::from_static("application/json")))
             }
             _ => None,
@@ -85,7 +85,7 @@ impl fmt::Display for Operation {
             Self::Read { offset, len } => write!(f, "read {len} bytes at {offset}"),
             Self::Write { offset, len, .. } => write!(f, "write {len} bytes at {offset}"),
             Self::Zero { offset, len, .. } => write!(f, "zero {len} bytes at {offset}"),
-            Self::Flush => f.write_str("flush"),
+            Self::Flush { .. } => f.write_str("flush"),
             Self::Extents(context) => write!(f, "{} extents", context.name()),
         }
     }

@@ -109,8 +109,8 @@ pub const PARAMETERS: &[Parameter] = &[
         value: "BYTES",
         default: "32M",
         help: "Keep at most so many bytes that were written and not flushed, to write them again should a connection be \
-               lost. Before they are too many, connections are flushed in the background. 0: keep none; then a connection that is \
-               lost with unflushed writes ends the transfer.",
+               lost. Before they are too many, connections are flushed in the background. 0: keep none; then a \
+               connection that is lost with unflushed writes ends the transfer.",
         set: |parser, value| parse::size(value).map(|value| parser.settings.replay_buffer = value),
     },
     Parameter {

@@ -14,7 +14,7 @@ use crate::error::{Kind, device_error};
 use crate::ledger::{Content, Ledger, Owner, Part, UnderWay};
 use crate::replay_buffer::{ReplayBuffer, Room};
 use crate::request::{Request, Target, Work};
-use crate::retry::Retry;
+use crate::retry::{Retry, TICKET_COMES_BACK};
 
 /// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
 const ZERO_STEP: u64 = 128 << 20;
@@ -357,7 +357,7 @@ impl Link {
             }
         }
         if at_stake > 0 {
-            connection.flush()?;
+            connection.flush_promptly()?;
         }
         self.flushed();
         log::warn!(
@@ -405,23 +405,39 @@ impl Link {
         self.fatal(&error.to_string(), error.errno())
     }
 
+    /// Flushes what is dirty; `send` is a flush. What was lost meanwhile is written again, which ends with one, too.
+    fn flush_by(&mut self, send: fn(&mut Connection) -> imageio_client::Result<()>) -> Result<(), Error> {
+        self.check_kept().map_err(|failure| failure.error)?;
+        if !self.dirty {
+            return Ok(());
+        }
+        self.request(Kind::Flush, send).map_err(|failure| {
+            if failure.is_fatal {
+                return failure.error;
+            }
+            self.fatal(&failure.error.to_string(), failure.error.errno()).error
+        })?;
+        self.flushed();
+        Ok(())
+    }
+
     /// Whether nothing was at stake in a keep-alive that failed, and later requests may well succeed.
     fn is_harmless(&self, error: &imageio_client::Error) -> bool {
-        // The ticket won't get better.
-        !self.dirty && error.status() != Some(StatusCode::FORBIDDEN)
+        // A ticket that is refused won't get better, unless its server has just been started again.
+        let may_get_better =
+            error.status() != Some(StatusCode::FORBIDDEN) || self.ledger.has_lost_within(TICKET_COMES_BACK);
+        !self.dirty && may_get_better
     }
 
     fn keep_alive_once(&mut self) -> Result<(), imageio_client::Error> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        let result = match self.means.keep_alive {
-            KeepAlive::Flush => connection.flush(),
-            KeepAlive::ReadOneByte => connection.read(0, &mut [0]),
-        };
-        if !connection.is_open() {
-            self.connection = None;
-            self.ledger.connection_lost();
+        if self.connection.is_none() {
+            return Ok(());
         }
-        result
+        let keep_alive = self.means.keep_alive;
+        self.attempt(|connection| match keep_alive {
+            KeepAlive::Flush => connection.flush_promptly(),
+            KeepAlive::ReadOneByte => connection.read(0, &mut [0]),
+        })
     }
 
     fn fatal(&self, reason: &str, errno: Errno) -> Failure {
@@ -522,19 +538,13 @@ impl conn_pool::Connection for Link {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.check_kept().map_err(|failure| failure.error)?;
-        if !self.dirty {
-            return Ok(());
-        }
-        // What was lost meanwhile is written again, which ends with a flush, too.
-        self.request(Kind::Flush, Connection::flush).map_err(|failure| {
-            if failure.is_fatal {
-                return failure.error;
-            }
-            self.fatal(&failure.error.to_string(), failure.error.errno()).error
-        })?;
-        self.flushed();
-        Ok(())
+        self.flush_by(Connection::flush)
+    }
+
+    /// Nobody has asked for it, and others wait for this connection or for the keeper: a connection without an answer is
+    /// given up as soon as for a write. Its content is kept.
+    fn flush_in_background(&mut self) -> Result<(), Error> {
+        self.flush_by(if self.can_replay() { Connection::flush_promptly } else { Connection::flush })
     }
 
     fn keep_alive(&mut self) -> Result<(), Error> {
@@ -543,7 +553,7 @@ impl conn_pool::Connection for Link {
             log::debug!("keeping an idle connection alive");
         }
         if self.dirty {
-            return self.flush();
+            return self.flush_in_background();
         }
         match self.keep_alive_once() {
             Ok(()) => Ok(()),

@@ -86,7 +86,9 @@ impl conn_pool::Request<Error> for Request {
             | (Work::Zero { fua }, Work::Zero { fua: other }) => fua == other,
             _ => false,
         };
-        is_adjacent && is_alike && self.len + other.len <= self.limit
+        // An empty one would have no place among the parts of the other.
+        let is_something = self.len > 0 && other.len > 0;
+        is_something && is_adjacent && is_alike && self.len + other.len <= self.limit
     }
 
     fn merge(&mut self, other: Self) {

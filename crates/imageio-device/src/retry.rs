@@ -12,7 +12,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 /// A server that was started again is given its tickets a moment later. So long after a loss, of whichever connection, it
 /// may not know this one.
-const TICKET_COMES_BACK: Duration = Duration::from_secs(10);
+pub(crate) const TICKET_COMES_BACK: Duration = Duration::from_secs(10);
 
 /// The attempts of one request.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    FLUSH, PATIENCE, Request, WRITE, assert_fails_for_good, await_failure, close_well, error, fragile, line,
-    start, use_connections,
+    FLUSH, PATIENCE, Request, WRITE, assert_fails_for_good, await_failure, close_after_loss, close_idle,
+    close_well, error, fragile, line, start, use_connections,
 };
 use fake_imageio::{Builder, ClosedBy, FakeServer, Fault, Log, Op, What};
 use imageio_device::{Device, Settings};
@@ -160,6 +160,20 @@ fn a_cancelled_ticket_ends_everything() {
         assert_eq!(error(device.read(0, &mut [0; 4])).errno(), Errno::Perm);
         assert_eq!(error(device.close()).errno(), Errno::Perm);
     }
+}
+
+#[test]
+fn a_ticket_that_comes_back_after_a_loss_is_waited_for_while_idle_too() {
+    let server = FakeServer::builder().start().unwrap();
+    let kept = Settings { replay_buffer: 32 << 20, reconnect_timeout: PATIENCE, ..kept(&server, 1) };
+    let device = start(kept);
+    WRITE(&device).unwrap();
+    close_idle(&server);
+    device.flush().unwrap();
+    server.fault(Fault::on(Op::Flush).then(What::Status { status: 403, text: "no ticket".to_owned() }));
+    assert!(server.wait_for(PATIENCE, |log| log.of(Op::Flush).any(|flush| flush.status == Some(403))));
+    WRITE(&device).unwrap();
+    close_after_loss(&server, &device);
 }
 
 #[test]

@@ -471,6 +471,75 @@ fn a_replay_buffer_that_fills_is_drained_in_the_background() {
 }
 
 #[test]
+fn an_idle_connection_that_keeps_the_most_is_drained_too() {
+    let server = server();
+    let device = start(Settings { connections: 2, replay_buffer: 4 * BLOCK, ..settings(&server) });
+    (0..3).for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
+    let idle = server.log().of(Op::Put).next().unwrap().connection;
+    // The other is used later than this one, and so it is used again.
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Get).every().then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        let reads = [1, 2].map(|n| {
+            let read = scope.spawn(|| READ(&device));
+            assert!(gate.wait_reached(n, PATIENCE));
+            read
+        });
+        gate.open();
+        assert!(reads.into_iter().all(|read| read.join().unwrap() == Ok(())));
+    });
+    server.clear_faults();
+    write(&device, 8 * BLOCK, b"little").unwrap();
+    assert_ne!(server.log().of(Op::Put).last().unwrap().connection, idle);
+    let is_drained = server.wait_for(PATIENCE, |log| log.on(idle).any(|request| request.op == Op::Flush));
+    assert!(is_drained, "{:?}", server.log().requests);
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn a_flush_in_the_background_is_given_up_as_soon_as_a_write() {
+    let server = server();
+    let short = Duration::from_millis(200);
+    // Longer than the test may take.
+    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings(&server).timeouts };
+    let settings = Settings {
+        connections: 1,
+        replay_buffer: 4 * BLOCK,
+        reconnect_timeout: PATIENCE,
+        ..settings(&server)
+    };
+    let device = start(Settings { timeouts, ..settings });
+    server.fault(Fault::on(Op::Flush).then(What::NoAnswer));
+    (0..4).for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
+    assert!(server.wait_for(PATIENCE, |log| log.of(Op::Flush).count() > 0), "nobody flushes");
+    device.flush().unwrap();
+    assert_eq!(server.read(0, 4 * BLOCK as usize).unwrap(), [1; 4 * BLOCK as usize]);
+    close_after_loss(&server, &device);
+}
+
+#[test]
+fn room_is_given_back_by_failures_too() {
+    let server = server();
+    let settings = Settings { connections: 1, replay_buffer: 4 * BLOCK, ..settings(&server) };
+    let device = start(Settings { reconnect_timeout: PATIENCE, ..settings });
+    let block = |n: u64| write(&device, n * BLOCK, &[1; BLOCK as usize]);
+    for what in
+        [status(400), What::Reset { after: 1 }, status(500), What::LoseAnswer].into_iter().cycle().take(12)
+    {
+        server.fault(Fault::on(Op::Put).then(what));
+        let _ = block(0);
+        block(0).unwrap();
+        close_idle(&server);
+        device.flush().unwrap();
+    }
+    server.clear_faults();
+    let before = server.log().of(Op::Put).count();
+    (0..3).for_each(|n| block(n).unwrap());
+    assert!(server.log().of(Op::Put).skip(before).all(|put| !put.flush));
+    close_after_loss(&server, &device);
+}
+
+#[test]
 fn lent_memory_is_not_kept() {
     struct Lent(&'static [u8], std::sync::mpsc::Sender<()>);
     impl AsRef<[u8]> for Lent {
