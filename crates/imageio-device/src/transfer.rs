@@ -37,7 +37,7 @@ impl Transfer {
         let url = TransferUrl::parse(&url_text(&settings.url)?)?;
         let tls = tls_config(&settings, &url)?;
         let connector = Connector::new(url, tls, settings.timeouts)?;
-        let (capabilities, size, same_host) = ask(&connector)?;
+        let (capabilities, size, same_host) = ask_again(&connector)?;
         if !settings.read_only && !capabilities.can_write {
             return Err(OpenError::ReadOnlyTicket);
         }
@@ -149,6 +149,19 @@ fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig
         Some(cafile) => TlsConfig::with_cafile(cafile)?,
         None => TlsConfig::with_system_roots()?,
     }))
+}
+
+/// The same as [`ask`], a few times where the connection breaks. Who starts this waits for no server that can't be reached
+/// or is silent.
+fn ask_again(connector: &Connector) -> Result<(Capabilities, Option<u64>, bool)> {
+    const MORE: usize = 2;
+    for _ in 0..MORE {
+        match ask(connector) {
+            Err(error) if error.is_lost() => log::info!("asking again: {error}"),
+            outcome => return outcome,
+        }
+    }
+    ask(connector)
 }
 
 /// What a server offers, the transfer's size if it tells, and whether it is on this host. The connection is closed

@@ -165,6 +165,18 @@ fn what_the_client_finds_wrong_is_told() {
 }
 
 #[test]
+fn a_connection_that_breaks_is_tried_again_but_not_for_ever() {
+    let server = FakeServer::builder().start().unwrap();
+    (0..2).for_each(|_| server.fault(Fault::on(Op::Options).then(What::LoseAnswer)));
+    assert!(Transfer::open(settings(&server)).is_ok());
+    server.fault(Fault::on(Op::Options).every().then(What::LoseAnswer));
+    let before = server.accepted();
+    let (_, text) = refused(settings(&server));
+    assert!(text.contains("connection to the server lost"), "{text}");
+    assert_eq!(server.accepted(), before + 3);
+}
+
+#[test]
 fn a_transfer_holds_no_connection() {
     let dir = tempfile::tempdir().unwrap();
     let server = FakeServer::builder().unix_socket(socket_in(&dir)).start().unwrap();

@@ -123,6 +123,14 @@ fn expected(operation: Operation, step: Step, fault: Fault, tls: bool) -> Expect
         (Fault::HalfClose(Way::ToServer), Step::RequestBody) => Expected::Told,
         // The answer is on its way, and needs nothing more from the client.
         (Fault::HalfClose(Way::ToServer), Step::AnswerHead | Step::AnswerBody) => Expected::Survived,
+        // As far as the client can tell, the handshake was done.
+        (Fault::HalfClose(Way::ToServer), Step::Certificate) if operation == Operation::Open => {
+            Expected::Survived
+        }
+        // Nobody is waiting yet, so only what breaks is tried again.
+        (Fault::Kill | Fault::Reset | Fault::HalfClose(_), _) if operation == Operation::Open && !tls => {
+            Expected::Survived
+        }
         _ if matches!(operation, Operation::Open | Operation::Extents) => Expected::Told,
         _ => Expected::Survived,
     }
