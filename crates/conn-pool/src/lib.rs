@@ -18,9 +18,10 @@
 //! had to be woken for the work takes along once more: it may have come to its turn much later.
 //!
 //! # Flushing in the background
-//! A connection that [wants to be flushed](Connection::wants_flush) when it comes back is given to the keeper, if that
-//! waits for work, and else to whoever is next: so one at a time is flushed, and the others go on. Idle ones that want it
-//! are given to the keeper when it begins to wait, and when another connection comes back.
+//! A connection that [wants to be flushed](Connection::wants_flush) when it comes back is given to whoever waits for it,
+//! else to the keeper, if that waits for work: so one at a time is flushed, and the others go on. Idle ones that want it
+//! are given to the keeper when it begins to wait, and when another connection comes back. Who is given one may have its
+//! request flush it.
 //!
 //! # Who does the work
 //! [`Pool::run`] does it in the thread that asks: right for callers that have a thread for each request anyway. Others
@@ -60,7 +61,7 @@ pub trait Connection: Send {
     /// acknowledged to anyone.
     fn is_dirty(&self) -> bool;
 
-    /// Whether it should be flushed before it is used again, if the [`Keeper`] is free to do so. It is asked under the
+    /// Whether it should be flushed soon: by the next request, or by the [`Keeper`] if that is free. It is asked under the
     /// pool's lock, and may change while the connection is idle.
     fn wants_flush(&self) -> bool {
         false

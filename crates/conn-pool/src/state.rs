@@ -292,8 +292,8 @@ impl<C: Connection> State<C> {
         }
     }
 
-    /// Hands the connection to the keeper if it should be flushed, else to the first that waits for it, or lets it be
-    /// idle. A job is for a worker.
+    /// Hands the connection to the first that waits for it, or to the keeper if it should be flushed, or lets it be idle.
+    /// A job is for a worker.
     fn release(&mut self, slot: Slot, connection: C, now: Instant) -> Option<Job<C>> {
         self.slots[slot].last_used = now;
         self.slots[slot].dirty_when_taken = connection.is_dirty();
@@ -341,6 +341,10 @@ impl<C: Connection> State<C> {
     fn give_to_keeper(&mut self, slot: Slot, connection: C) -> Option<C> {
         if !connection.wants_flush() {
             self.give_idle_to_keeper();
+            return Some(connection);
+        }
+        // Who waits can't go on without it, and its request may flush it at less cost.
+        if self.waiters.iter().any(|waiter| waiter.wants.includes(slot)) {
             return Some(connection);
         }
         self.send_to_keeper(slot, connection)

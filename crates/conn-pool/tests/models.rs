@@ -496,7 +496,7 @@ fn keep(setup: &Setup) {
 }
 
 #[test]
-fn the_keeper_has_full_connections_before_others_and_gives_them_back() {
+fn the_keeper_has_full_connections_and_gives_them_back() {
     model(3, || {
         let setup = Setup::new(1);
         let keeper = setup.spawn(keep);

@@ -235,7 +235,8 @@ impl Link {
         if fua {
             return (Flush::Yes, None);
         }
-        if !self.means.flush {
+        // Where the connection wants a flush, it was needed at once, and a flush that goes along costs no request.
+        if !self.means.flush || conn_pool::Connection::wants_flush(self) {
             return (Flush::Prompt, None);
         }
         match self.replay_buffer.take(change.cost()) {

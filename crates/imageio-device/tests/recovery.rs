@@ -471,6 +471,29 @@ fn a_replay_buffer_that_fills_is_drained_in_the_background() {
 }
 
 #[test]
+fn a_write_that_waits_for_a_connection_which_keeps_the_most_flushes_it() {
+    let server = server();
+    let device = start(Settings { connections: 1, replay_buffer: 8 * BLOCK, ..settings(&server) });
+    let block = |n: u64| write(&device, n * BLOCK, &[1; BLOCK as usize]);
+    (0..6).for_each(|n| block(n).unwrap());
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        let last = scope.spawn(|| block(6));
+        assert!(gate.wait_reached(1, PATIENCE));
+        // Not a neighbour, so it isn't merged; and there is room for it.
+        let waiting = scope.spawn(|| block(9));
+        await_waiting(&device, 1);
+        gate.open();
+        assert_eq!((last.join().unwrap(), waiting.join().unwrap()), (Ok(()), Ok(())));
+    });
+    let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
+    assert_eq!(durable, [false, false, false, false, false, false, false, true]);
+    assert_eq!(server.log().of(Op::Flush).count(), 0);
+    close_after_loss(&server, &device);
+}
+
+#[test]
 fn an_idle_connection_that_keeps_the_most_is_drained_too() {
     let server = server();
     let device = start(Settings { connections: 2, replay_buffer: 4 * BLOCK, ..settings(&server) });
