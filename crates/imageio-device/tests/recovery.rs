@@ -4,45 +4,27 @@
 
 mod common;
 
-use std::ops::Range;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    ALL, NO_FUA, PATIENCE, READ, Request, WRITE, ZERO, assert_fails_for_good, await_waiting,
-    close_after_loss, close_idle, device_with, error, settings, start, start_with,
+    ALL, NO_FUA, PATIENCE, READ, Request, WRITE, ZERO, assert_fails_for_good, await_waiting, changes,
+    close_after_loss, close_idle, device_with, error, settings, start, start_with, status, write,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 use imageio_client::Timeouts;
-use imageio_device::{Device, Settings};
-
-const BLOCK: u64 = 4096;
-
-fn status(status: u16) -> What {
-    What::Status { status, text: "for a reason".to_owned() }
-}
+use imageio_device::Settings;
 
 fn server() -> FakeServer {
     FakeServer::builder().start().unwrap()
-}
-
-fn write(device: &Device, offset: u64, data: &'static [u8]) -> block_device::Result<()> {
-    device.write(offset, Bytes::from_static(data), false)
 }
 
 /// Loses all connections, and all that was written: as a server that is started again may do.
 fn forget_all(server: &FakeServer) {
     close_idle(server);
     server.write(0, &[0xee; 64]).unwrap();
-}
-
-/// The writes and zeroes that came, from the n-th on.
-fn changes(server: &FakeServer, from: usize) -> Vec<(Op, u64, u64)> {
-    let log = server.log();
-    let changes = log.requests.iter().filter(|request| matches!(request.op, Op::Put | Op::Zero));
-    changes.skip(from).map(|request| (request.op, request.offset, request.size)).collect()
 }
 
 #[test]
@@ -276,27 +258,6 @@ fn much_is_written_again_in_steps_none_of_which_is_lost_with_the_next() {
 }
 
 #[test]
-fn a_write_that_is_flushed_for_want_of_room_is_given_up_as_soon_as_others() {
-    let server = server();
-    let short = Duration::from_millis(200);
-    // Longer than the test may take.
-    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings(&server).timeouts };
-    let device = start(Settings {
-        connections: 1,
-        replay_buffer: BLOCK,
-        reconnect_timeout: PATIENCE,
-        timeouts,
-        ..settings(&server)
-    });
-    write(&device, 0, b"kept").unwrap();
-    server.fault(Fault::on(Op::Put).then(What::NoAnswer));
-    write(&device, BLOCK, &[1; BLOCK as usize + 1]).unwrap();
-    let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
-    assert_eq!(durable[..2], [false, true]);
-    close_after_loss(&server, &device);
-}
-
-#[test]
 fn a_server_that_does_not_come_back_has_lost_what_was_unflushed() {
     for request in ALL {
         let mut server = server();
@@ -439,126 +400,6 @@ fn a_read_finds_what_a_server_has_forgotten() {
     let mut back = [1; 10];
     device.read(2, &mut back).unwrap();
     assert_eq!(back, *b"ta\xee\xee\0\0\0\0\xee\xee");
-    close_after_loss(&server, &device);
-}
-
-#[test]
-fn a_replay_buffer_that_fills_is_drained_in_the_background() {
-    let server = server();
-    let device = start(Settings { connections: 2, replay_buffer: 4 * BLOCK, ..settings(&server) });
-    let gate = Gate::new();
-    server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));
-    let fill = |blocks: Range<u64>| {
-        blocks.for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
-        server.log().of(Op::Put).map(|put| put.flush).collect::<Vec<_>>()
-    };
-    fill(0..4);
-    // Should the keeper not have begun its work by then, it has the connection after the next request.
-    let deadline = Instant::now() + PATIENCE;
-    while !gate.wait_reached(1, Duration::ZERO) {
-        assert!(Instant::now() < deadline, "nobody flushes");
-        READ(&device).unwrap();
-    }
-    // The other connection is not waited for, but there is no room.
-    assert_eq!(fill(4..5), [false, false, false, false, true]);
-    gate.open();
-    device.flush().unwrap();
-    assert_eq!(fill(5..8)[5..], [false, false, false]);
-    close_idle(&server);
-    device.flush().unwrap();
-    assert_eq!(changes(&server, 8).len(), 3);
-    close_after_loss(&server, &device);
-}
-
-#[test]
-fn a_write_that_waits_for_a_connection_which_keeps_the_most_flushes_it() {
-    let server = server();
-    let device = start(Settings { connections: 1, replay_buffer: 8 * BLOCK, ..settings(&server) });
-    let block = |n: u64| write(&device, n * BLOCK, &[1; BLOCK as usize]);
-    (0..6).for_each(|n| block(n).unwrap());
-    let gate = Gate::new();
-    server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
-    thread::scope(|scope| {
-        let last = scope.spawn(|| block(6));
-        assert!(gate.wait_reached(1, PATIENCE));
-        // Not a neighbour, so it isn't merged; and there is room for it.
-        let waiting = scope.spawn(|| block(9));
-        await_waiting(&device, 1);
-        gate.open();
-        assert_eq!((last.join().unwrap(), waiting.join().unwrap()), (Ok(()), Ok(())));
-    });
-    let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
-    assert_eq!(durable, [false, false, false, false, false, false, false, true]);
-    assert_eq!(server.log().of(Op::Flush).count(), 0);
-    close_after_loss(&server, &device);
-}
-
-#[test]
-fn an_idle_connection_that_keeps_the_most_is_drained_too() {
-    let server = server();
-    let device = start(Settings { connections: 2, replay_buffer: 4 * BLOCK, ..settings(&server) });
-    (0..3).for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
-    let idle = server.log().of(Op::Put).next().unwrap().connection;
-    // The other is used later than this one, and so it is used again.
-    let gate = Gate::new();
-    server.fault(Fault::on(Op::Get).every().then(What::Block(gate.clone())));
-    thread::scope(|scope| {
-        let reads = [1, 2].map(|n| {
-            let read = scope.spawn(|| READ(&device));
-            assert!(gate.wait_reached(n, PATIENCE));
-            read
-        });
-        gate.open();
-        assert!(reads.into_iter().all(|read| read.join().unwrap() == Ok(())));
-    });
-    server.clear_faults();
-    write(&device, 8 * BLOCK, b"little").unwrap();
-    assert_ne!(server.log().of(Op::Put).last().unwrap().connection, idle);
-    let is_drained = server.wait_for(PATIENCE, |log| log.on(idle).any(|request| request.op == Op::Flush));
-    assert!(is_drained, "{:?}", server.log().requests);
-    close_after_loss(&server, &device);
-}
-
-#[test]
-fn a_flush_in_the_background_is_given_up_as_soon_as_a_write() {
-    let server = server();
-    let short = Duration::from_millis(200);
-    // Longer than the test may take.
-    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings(&server).timeouts };
-    let settings = Settings {
-        connections: 1,
-        replay_buffer: 4 * BLOCK,
-        reconnect_timeout: PATIENCE,
-        ..settings(&server)
-    };
-    let device = start(Settings { timeouts, ..settings });
-    server.fault(Fault::on(Op::Flush).then(What::NoAnswer));
-    (0..4).for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
-    assert!(server.wait_for(PATIENCE, |log| log.of(Op::Flush).count() > 0), "nobody flushes");
-    device.flush().unwrap();
-    assert_eq!(server.read(0, 4 * BLOCK as usize).unwrap(), [1; 4 * BLOCK as usize]);
-    close_after_loss(&server, &device);
-}
-
-#[test]
-fn room_is_given_back_by_failures_too() {
-    let server = server();
-    let settings = Settings { connections: 1, replay_buffer: 4 * BLOCK, ..settings(&server) };
-    let device = start(Settings { reconnect_timeout: PATIENCE, ..settings });
-    let block = |n: u64| write(&device, n * BLOCK, &[1; BLOCK as usize]);
-    for what in
-        [status(400), What::Reset { after: 1 }, status(500), What::LoseAnswer].into_iter().cycle().take(12)
-    {
-        server.fault(Fault::on(Op::Put).then(what));
-        let _ = block(0);
-        block(0).unwrap();
-        close_idle(&server);
-        device.flush().unwrap();
-    }
-    server.clear_faults();
-    let before = server.log().of(Op::Put).count();
-    (0..3).for_each(|n| block(n).unwrap());
-    assert!(server.log().of(Op::Put).skip(before).all(|put| !put.flush));
     close_after_loss(&server, &device);
 }
 

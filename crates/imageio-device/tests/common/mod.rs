@@ -106,6 +106,23 @@ pub fn read_into(device: &Device, offset: u64, len: usize) -> Result<Vec<u8>> {
     Ok(memory.try_recv().unwrap())
 }
 
+/// An answer with this status instead of what was asked for.
+pub fn status(status: u16) -> What {
+    What::Status { status, text: "for a reason".to_owned() }
+}
+
+/// Writes data that is never freed.
+pub fn write(device: &Device, offset: u64, data: &'static [u8]) -> block_device::Result<()> {
+    device.write(offset, Bytes::from_static(data), false)
+}
+
+/// The writes and zeroes that came, from the n-th on.
+pub fn changes(server: &FakeServer, from: usize) -> Vec<(Op, u64, u64)> {
+    let log = server.log();
+    let changes = log.requests.iter().filter(|request| matches!(request.op, Op::Put | Op::Zero));
+    changes.skip(from).map(|request| (request.op, request.offset, request.size)).collect()
+}
+
 /// The text of an error: one line, which keeps the ticket secret.
 #[track_caller]
 pub fn line(error: &(impl Debug + Display)) -> String {
