@@ -105,21 +105,26 @@ impl<C: Connection> Pool<C> {
         // this. Where processors are idle, none is, and this returns at once.
         thread::yield_now();
         self.take_along(&mut job);
-        self.do_job(job).unwrap_or_else(|panic| resume_unwind(panic))
+        let (done, ended) = self.do_job(job);
+        // Those that were told come again: what is in line when the connection comes back can go together.
+        thread::yield_now();
+        drop(done);
+        ended.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Carries out a job in this thread, gives the connection back, and tells everyone. An error is what a panic said.
-    pub(crate) fn do_job(&self, job: Job<C>) -> Ended<Outcome<C::Error>> {
+    /// Carries out a job in this thread, and tells everyone. Then the connection may go back. An error is what a
+    /// panic said.
+    pub(crate) fn do_job(&self, job: Job<C>) -> (Guard<'_, C>, Ended<Outcome<C::Error>>) {
         let Job { slot, connection, mut request, followers } = job;
         let mut guard = self.guard((slot, connection));
         // Also in a panic, the others are told in the right order.
         let ended = catch_unwind(AssertUnwindSafe(|| self.carry_out(&mut guard, &mut request)));
         let outcome = ended.as_ref().cloned().unwrap_or(Err(PoolError::Abandoned));
-        // First, so that a flush which anyone asks for after the answer finds the connection dirty.
-        drop::<Guard<'_, C>>(guard);
+        // First, so that a flush which anyone asks for after the answer waits for this connection.
+        self.lock().acknowledge(slot, guard.is_dirty());
         complete(request, &outcome);
         followers.tell(&outcome);
-        ended
+        (guard, ended)
     }
 
     /// Merges what has come since the connection was given out: between that and the work, threads may have changed.
@@ -147,18 +152,23 @@ mod tests {
 
     use super::*;
 
-    struct Idle;
+    /// Dirty once it was used.
+    #[derive(Default)]
+    struct Memory {
+        is_dirty: bool,
+    }
 
-    impl Connection for Idle {
+    impl Connection for Memory {
         type Error = String;
         type Request = Text;
 
         fn carry_out(&mut self, _: &mut Text) -> Result<(), Failure<String>> {
+            self.is_dirty = true;
             Ok(())
         }
 
         fn is_dirty(&self) -> bool {
-            false
+            self.is_dirty
         }
 
         fn flush(&mut self) -> Result<(), String> {
@@ -186,9 +196,24 @@ mod tests {
         fn complete(self, _: &Outcome<String>) {}
     }
 
+    fn pool() -> Pool<Memory> {
+        Pool::new([Memory::default()], Arc::new(Instant::now))
+    }
+
+    #[test]
+    fn what_is_acknowledged_before_the_connection_is_back_is_to_be_flushed() {
+        let pool = pool();
+        let Ok(Hand::Job(job)) = pool.line_up(Text("first", vec![])) else { panic!("it is idle") };
+        assert_eq!(pool.lock().dirty_slots(), []);
+        let (done, ended) = pool.do_job(job);
+        assert_eq!((ended.map_err(drop), pool.lock().dirty_slots()), (Ok(Ok(())), vec![0]));
+        drop(done);
+        assert_eq!(pool.lock().dirty_slots(), [0]);
+    }
+
     #[test]
     fn what_comes_before_the_work_begins_is_taken_along() {
-        let pool = Pool::new([Idle], Arc::new(Instant::now));
+        let pool = pool();
         let Ok(Hand::Job(mut job)) = pool.line_up(Text("first", vec![])) else { panic!("it is idle") };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| pool.run(Text("second", vec![])));

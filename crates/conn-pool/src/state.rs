@@ -36,8 +36,9 @@ struct SlotState<C> {
     last_used: Instant,
     /// The ticket of the last request that got it; flushes and the keeper don't count.
     last_request: u64,
-    /// Dirty when it was taken: what a flush that starts meanwhile has to wait for.
-    dirty_when_taken: bool,
+    /// Whether the busy connection carries acknowledged work that is not flushed: a flush that starts meanwhile has to
+    /// wait for it.
+    is_dirty: bool,
 }
 
 struct Waiter<C: Connection> {
@@ -110,7 +111,7 @@ impl<C: Connection> State<C> {
                 gone: false,
                 last_used: now,
                 last_request: 0,
-                dirty_when_taken: false,
+                is_dirty: false,
             })
             .collect();
         Self {
@@ -185,11 +186,11 @@ impl<C: Connection> State<C> {
     }
 
     /// The connections that carry acknowledged work which is not flushed. What a busy connection is doing right now is
-    /// not acknowledged, so its state when it was taken counts.
+    /// not acknowledged, so its state when it was taken counts, until it is.
     pub(crate) fn dirty_slots(&self) -> Vec<Slot> {
         let dirty = |slot: &SlotState<C>| match &slot.connection {
             Some(connection) => connection.is_dirty(),
-            None => slot.dirty_when_taken && !slot.gone,
+            None => slot.is_dirty && !slot.gone,
         };
         (0..self.slots.len()).filter(|&slot| dirty(&self.slots[slot])).collect()
     }
@@ -270,11 +271,16 @@ impl<C: Connection> State<C> {
         self.idle.iter().map(|&slot| self.slots[slot].last_used).min()
     }
 
+    /// The work on a busy connection is acknowledged before it comes back.
+    pub(crate) fn acknowledge(&mut self, slot: Slot, is_dirty: bool) {
+        self.slots[slot].is_dirty = is_dirty;
+    }
+
     fn take_idle(&mut self, at: usize) -> (Slot, C) {
         let slot = self.idle.remove(at);
         let state = &mut self.slots[slot];
         let connection = state.connection.take().expect("an idle slot holds its connection");
-        state.dirty_when_taken = connection.is_dirty();
+        state.is_dirty = connection.is_dirty();
         (slot, connection)
     }
 
@@ -296,7 +302,7 @@ impl<C: Connection> State<C> {
     /// A job is for a worker.
     fn release(&mut self, slot: Slot, connection: C, now: Instant) -> Option<Job<C>> {
         self.slots[slot].last_used = now;
-        self.slots[slot].dirty_when_taken = connection.is_dirty();
+        self.slots[slot].is_dirty = connection.is_dirty();
         let mut connection = self.give_to_keeper(slot, connection)?;
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.wants.includes(slot)) {
             let waiter = self.waiters.remove(at).expect("the position was just found");

@@ -61,7 +61,9 @@ impl<C: Connection> Workers<C> {
         let given = self.pool.lock().give_or_line_up(request);
         match given {
             Ok(Some(job)) => {
-                if self.pool.do_job(job).is_err() {
+                let (done, ended) = self.pool.do_job(job);
+                drop(done);
+                if ended.is_err() {
                     log::error!("a request panicked");
                 }
             }

@@ -72,7 +72,7 @@ fn a_flush_finds_dirty_what_was_answered_before_it() {
             for (place, text) in [(1, "a"), (2, "b"), (3, "c")] {
                 setup.line_up(scope, place, move || {
                     setup.run(text).unwrap();
-                    // Whoever is answered first: the connection is back, and known to be dirty.
+                    // Whoever is answered first: the connection is known to be dirty, also if it is not back.
                     setup.pool.flush().unwrap();
                 });
             }
