@@ -114,7 +114,7 @@ impl Work {
     /// In all of it: bytes, or requests.
     pub(crate) fn amount(self, size: u64, quick: bool) -> u64 {
         match (self, quick) {
-            (Self::RandomWrites { depth: 1 }, false) => 2000,
+            // Much more than the replay buffer takes, whose memory is new at first.
             (Self::RandomWrites { .. }, false) => 20_000,
             (Self::RandomWrites { .. }, true) => 4000,
             _ => size,
