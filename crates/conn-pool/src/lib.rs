@@ -15,8 +15,10 @@
 //! A request that finds an idle connection has it at once; nothing waits for company. When a connection comes free, the
 //! first in line gets it and takes along those that wait and can be carried out with it ([`Request::merge`]), from
 //! anywhere in the line up to the first flush that waits for this connection: a flush is never passed. A thread that
-//! had to be woken for the work takes along once more: it may have come to its turn much later. And threads that waited in
-//! [`Pool::run`] are told before the connection comes back: where they come again, they may be in line by then.
+//! had to be woken for the work takes along once more: it may have come to its turn much later.
+//!
+//! [`Pool::run`] lets others have the processor once before the work, and once after it: then everyone has been told, and
+//! the connection is about to come back, so those that come again may be in line for it by then.
 //!
 //! # Flushing in the background
 //! A connection that [wants to be flushed](Connection::wants_flush) when it comes back is given to whoever waits for it,

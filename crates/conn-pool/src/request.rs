@@ -23,7 +23,8 @@ pub trait Request<E>: Send + Sized {
     fn merge(&mut self, other: Self);
 
     /// The request is done, as are all that were merged into it. Whoever waits for it otherwise than in [`Pool::run`]
-    /// is to be told now. It is called without any lock, and should not block.
+    /// is to be told now. It is called without any lock, but maybe with a connection: it should not block, nor wait for
+    /// one.
     fn complete(self, outcome: &Outcome<E>);
 }
 
@@ -56,6 +57,24 @@ pub(crate) struct Job<C: Connection> {
     /// Threads that wait for the outcome. They are told, or sent away, after the request has gone, by which they may
     /// have lent memory; so the order of these fields matters.
     pub(crate) followers: Followers<C>,
+}
+
+/// A job that was carried out, and whose outcome nobody knows yet.
+pub(crate) struct Done<C: Connection> {
+    request: C::Request,
+    followers: Followers<C>,
+    /// An error is what a panic said.
+    ended: Ended<Outcome<C::Error>>,
+}
+
+impl<C: Connection> Done<C> {
+    /// Tells everyone, once the connection is back, or known to be dirty.
+    pub(crate) fn tell(self) -> Ended<Outcome<C::Error>> {
+        let outcome = self.ended.as_ref().cloned().unwrap_or(Err(PoolError::Abandoned));
+        complete(self.request, &outcome);
+        self.followers.tell(&outcome);
+        self.ended
+    }
 }
 
 /// Threads whose requests were merged into another's.
@@ -105,26 +124,23 @@ impl<C: Connection> Pool<C> {
         // this. Where processors are idle, none is, and this returns at once.
         thread::yield_now();
         self.take_along(&mut job);
-        let (done, ended) = self.do_job(job);
+        let (guard, done) = self.do_job(job);
+        // First, so that a flush which anyone asks for after the answer waits for this connection.
+        self.lock().acknowledge(guard.slot, guard.is_dirty());
+        let ended = done.tell();
         // Those that were told come again: what is in line when the connection comes back can go together.
         thread::yield_now();
-        drop(done);
+        drop(guard);
         ended.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Carries out a job in this thread, and tells everyone. Then the connection may go back. An error is what a
-    /// panic said.
-    pub(crate) fn do_job(&self, job: Job<C>) -> (Guard<'_, C>, Ended<Outcome<C::Error>>) {
+    /// Carries out a job in this thread.
+    pub(crate) fn do_job(&self, job: Job<C>) -> (Guard<'_, C>, Done<C>) {
         let Job { slot, connection, mut request, followers } = job;
         let mut guard = self.guard((slot, connection));
         // Also in a panic, the others are told in the right order.
         let ended = catch_unwind(AssertUnwindSafe(|| self.carry_out(&mut guard, &mut request)));
-        let outcome = ended.as_ref().cloned().unwrap_or(Err(PoolError::Abandoned));
-        // First, so that a flush which anyone asks for after the answer waits for this connection.
-        self.lock().acknowledge(slot, guard.is_dirty());
-        complete(request, &outcome);
-        followers.tell(&outcome);
-        (guard, ended)
+        (guard, Done { request, followers, ended })
     }
 
     /// Merges what has come since the connection was given out: between that and the work, threads may have changed.
@@ -152,23 +168,18 @@ mod tests {
 
     use super::*;
 
-    /// Dirty once it was used.
-    #[derive(Default)]
-    struct Memory {
-        is_dirty: bool,
-    }
+    struct Idle;
 
-    impl Connection for Memory {
+    impl Connection for Idle {
         type Error = String;
         type Request = Text;
 
         fn carry_out(&mut self, _: &mut Text) -> Result<(), Failure<String>> {
-            self.is_dirty = true;
             Ok(())
         }
 
         fn is_dirty(&self) -> bool {
-            self.is_dirty
+            false
         }
 
         fn flush(&mut self) -> Result<(), String> {
@@ -196,24 +207,9 @@ mod tests {
         fn complete(self, _: &Outcome<String>) {}
     }
 
-    fn pool() -> Pool<Memory> {
-        Pool::new([Memory::default()], Arc::new(Instant::now))
-    }
-
-    #[test]
-    fn what_is_acknowledged_before_the_connection_is_back_is_to_be_flushed() {
-        let pool = pool();
-        let Ok(Hand::Job(job)) = pool.line_up(Text("first", vec![])) else { panic!("it is idle") };
-        assert_eq!(pool.lock().dirty_slots(), []);
-        let (done, ended) = pool.do_job(job);
-        assert_eq!((ended.map_err(drop), pool.lock().dirty_slots()), (Ok(Ok(())), vec![0]));
-        drop(done);
-        assert_eq!(pool.lock().dirty_slots(), [0]);
-    }
-
     #[test]
     fn what_comes_before_the_work_begins_is_taken_along() {
-        let pool = pool();
+        let pool = Pool::new([Idle], Arc::new(Instant::now));
         let Ok(Hand::Job(mut job)) = pool.line_up(Text("first", vec![])) else { panic!("it is idle") };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| pool.run(Text("second", vec![])));

@@ -61,9 +61,10 @@ impl<C: Connection> Workers<C> {
         let given = self.pool.lock().give_or_line_up(request);
         match given {
             Ok(Some(job)) => {
-                let (done, ended) = self.pool.do_job(job);
-                drop(done);
-                if ended.is_err() {
+                let (guard, done) = self.pool.do_job(job);
+                // First, so that a flush which anyone asks for after the answer finds the connection dirty.
+                drop(guard);
+                if done.tell().is_err() {
                     log::error!("a request panicked");
                 }
             }

@@ -28,7 +28,7 @@ fn what_goes_together_is_carried_out_together_and_answered_alike() {
         let outcomes = run_all(&setup, &["a", "X", "b", "c", "Y"]);
         assert_eq!(setup.log(), ["abc", "XY"]);
         assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-        // Some of either first: the connection has gone on by the time that anyone is told.
+        // In any order: each thread tells for itself.
         setup.assert_told(&["X", "Y", "a", "b", "c"], &Ok(()));
         assert_eq!(setup.alive(), 0);
 

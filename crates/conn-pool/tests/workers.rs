@@ -122,8 +122,8 @@ fn what_comes_while_somebody_else_does_the_work_is_a_workers() {
             let go = setup.hold_up(|| drop(scope.spawn(|| workers.carry_out(setup.request("1")))));
             workers.submit(setup.request("2"));
             go.send(()).unwrap();
-            // Everyone is told before the connection is back, and the worker begins.
-            assert_eq!([setup.next(), setup.next()], ["1", "2"].map(|name| (name.to_owned(), Ok(()))));
+            // The connection is back before anyone is told, so the worker may be done first.
+            setup.assert_told(&["1", "2"], &Ok(()));
         });
     });
 }
