@@ -136,11 +136,21 @@ impl<C: Connection> Pool<C> {
 
     /// Carries out a job in this thread.
     pub(crate) fn do_job(&self, job: Job<C>) -> (Guard<'_, C>, Done<C>) {
-        let Job { slot, connection, mut request, followers } = job;
+        let Job { slot, connection, request, followers } = job;
         let mut guard = self.guard((slot, connection));
-        // Also in a panic, the others are told in the right order.
-        let ended = catch_unwind(AssertUnwindSafe(|| self.carry_out(&mut guard, &mut request)));
-        (guard, Done { request, followers, ended })
+        let done = self.carry_out(&mut guard, request, followers);
+        (guard, done)
+    }
+
+    /// Carries out a request. After a panic, too, its followers are told, and in the right order.
+    pub(crate) fn carry_out(
+        &self,
+        connection: &mut C,
+        mut request: C::Request,
+        followers: Followers<C>,
+    ) -> Done<C> {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.attempt(connection, &mut request)));
+        Done { request, followers, ended }
     }
 
     /// Merges what has come since the connection was given out: between that and the work, threads may have changed.
@@ -150,7 +160,7 @@ impl<C: Connection> Pool<C> {
     }
 
     /// A fatal failure is known to the pool before the connection goes back, so that nobody takes it unaware.
-    pub(crate) fn carry_out(&self, connection: &mut C, request: &mut C::Request) -> Outcome<C::Error> {
+    fn attempt(&self, connection: &mut C, request: &mut C::Request) -> Outcome<C::Error> {
         connection.carry_out(request).map_err(|Failure { error, is_fatal }| {
             if !is_fatal {
                 return PoolError::Refused(error);

@@ -2,14 +2,13 @@
 //! Threads that carry out requests for those who don't want to wait.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oneshot::Receiver;
 
-use crate::request::{Job, complete};
+use crate::request::{Done, Job};
 use crate::state::Next;
 use crate::sync::thread::{self, JoinHandle};
-use crate::{Connection, Pool, PoolError, Request};
+use crate::{Connection, Pool, Request};
 
 /// As many threads as a pool has connections, so that whenever a connection is free, a thread is too. A thread that has
 /// carried out a request goes on with what waits, with no change of threads. Dropping it closes the pool, and ends when
@@ -64,9 +63,7 @@ impl<C: Connection> Workers<C> {
                 let (guard, done) = self.pool.do_job(job);
                 // First, so that a flush which anyone asks for after the answer finds the connection dirty.
                 drop(guard);
-                if done.tell().is_err() {
-                    log::error!("a request panicked");
-                }
+                tell(done);
             }
             Ok(None) => {}
             Err((request, refusal)) => request.complete(&Err(refusal)),
@@ -105,16 +102,21 @@ impl<C: Connection> Pool<C> {
     }
 
     fn work_on(&self, job: Job<C>) -> Next<C> {
-        let Job { slot, mut connection, mut request, followers } = job;
-        // The thread must live on, or connections could be free with nobody to use them.
-        let work = AssertUnwindSafe(|| self.carry_out(&mut connection, &mut request));
-        let outcome = catch_unwind(work).unwrap_or(Err(PoolError::Abandoned));
+        let Job { slot, mut connection, request, followers } = job;
+        // In a panic, too, the thread must live on, or connections could be free with nobody to use them.
+        let done = self.carry_out(&mut connection, request, followers);
         let now = self.now();
         // First, so that a flush which anyone asks for after the answer finds the connection dirty. What comes next is
         // this thread's already, as it is ready for it.
         let next = self.lock().next(slot, connection, now);
-        complete(request, &outcome);
-        followers.tell(&outcome);
+        tell(done);
         next
+    }
+}
+
+/// Tells everyone who is concerned. A panic ends nothing but the request.
+fn tell<C: Connection>(done: Done<C>) {
+    if done.tell().is_err() {
+        log::error!("a request panicked");
     }
 }

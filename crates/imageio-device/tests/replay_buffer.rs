@@ -22,6 +22,14 @@ fn server() -> FakeServer {
     FakeServer::builder().start().unwrap()
 }
 
+/// One connection, which is soon given up in a write, and in a flush not before the test is.
+fn impatient_with_data(server: &FakeServer) -> Settings {
+    let settings = settings(server);
+    let short = Duration::from_millis(200);
+    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings.timeouts };
+    Settings { connections: 1, reconnect_timeout: PATIENCE, timeouts, ..settings }
+}
+
 #[test]
 fn a_replay_buffer_that_fills_is_drained_in_the_background() {
     let server = server();
@@ -102,16 +110,7 @@ fn an_idle_connection_that_keeps_the_most_is_drained_too() {
 #[test]
 fn a_flush_in_the_background_is_given_up_as_soon_as_a_write() {
     let server = server();
-    let short = Duration::from_millis(200);
-    // Longer than the test may take.
-    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings(&server).timeouts };
-    let settings = Settings {
-        connections: 1,
-        replay_buffer: 4 * BLOCK,
-        reconnect_timeout: PATIENCE,
-        ..settings(&server)
-    };
-    let device = start(Settings { timeouts, ..settings });
+    let device = start(Settings { replay_buffer: 4 * BLOCK, ..impatient_with_data(&server) });
     server.fault(Fault::on(Op::Flush).then(What::NoAnswer));
     (0..4).for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
     assert!(server.wait_for(PATIENCE, |log| log.of(Op::Flush).count() > 0), "nobody flushes");
@@ -145,16 +144,7 @@ fn room_is_given_back_by_failures_too() {
 #[test]
 fn a_write_that_is_flushed_for_want_of_room_is_given_up_as_soon_as_others() {
     let server = server();
-    let short = Duration::from_millis(200);
-    // Longer than the test may take.
-    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings(&server).timeouts };
-    let device = start(Settings {
-        connections: 1,
-        replay_buffer: BLOCK,
-        reconnect_timeout: PATIENCE,
-        timeouts,
-        ..settings(&server)
-    });
+    let device = start(Settings { replay_buffer: BLOCK, ..impatient_with_data(&server) });
     write(&device, 0, b"kept").unwrap();
     server.fault(Fault::on(Op::Put).then(What::NoAnswer));
     write(&device, BLOCK, &[1; BLOCK as usize + 1]).unwrap();
