@@ -8,42 +8,14 @@ use std::task::Poll;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::response::Parts;
-use hyper::{HeaderMap, Request, StatusCode, Version};
+use hyper::{HeaderMap, StatusCode, Version};
 
-use crate::body::RequestBody;
-use crate::driver::Stalled;
+use crate::failure::{Exchanged, Failure};
 
 /// How much of an error's text is read: the server sends one line.
 const ERROR_TEXT_LIMIT: usize = 4 << 10;
-
-/// Why an exchange failed, before it is put into words.
-pub(crate) enum Failure {
-    Refused {
-        status: StatusCode,
-        text: Vec<u8>,
-        /// The server announced to close: no use in sending on.
-        closes: bool,
-    },
-    Nonsense(String),
-    Http(hyper::Error),
-    /// Not a byte of the request went out.
-    Unsent(hyper::Error),
-    Stalled(Stalled),
-}
-
-/// The result of a part of an exchange.
-pub(crate) type Exchanged<T> = std::result::Result<T, Failure>;
-
-/// hyper gives back a request of which it has sent nothing.
-pub(crate) fn unsent_or_lost(mut error: TrySendError<Request<RequestBody>>) -> Failure {
-    match error.take_message() {
-        Some(_) => Failure::Unsent(error.into_error()),
-        None => Failure::Http(error.into_error()),
-    }
-}
 
 /// The next bytes of an answer.
 async fn next_data(body: &mut Incoming) -> Exchanged<Option<Bytes>> {
@@ -162,12 +134,4 @@ pub(crate) async fn refused(head: &Parts, mut body: Incoming) -> Failure {
 /// The header that tells which bytes of how many these are.
 pub(crate) fn content_range(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_RANGE)?.to_str().ok()
-}
-
-/// hyper's own words with those of what caused them.
-pub(crate) fn with_source(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -11,21 +11,19 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::ALLOW;
 use hyper::http::response::Parts;
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode};
 
-use crate::answer::{
-    Exchanged, Failure, accepted, collected, content_range, discard, receive, receive_start, refused,
-    unsent_or_lost, with_source,
-};
+use crate::answer::{accepted, collected, content_range, discard, receive, receive_start, refused};
 use crate::body::RequestBody;
 use crate::capabilities::Capabilities;
 use crate::driver::{Driver, Stalled};
 use crate::extents::{self, Extent, ExtentsContext};
-use crate::operation::{Heads, Operation};
+use crate::failure::{Exchanged, Failed, Failure, lost, unsent_or_lost};
+use crate::operation::{Heads, Operation, head_length};
 use crate::room::Room;
-use crate::stream::Stream;
+use crate::stream::{Readiness, Stream};
 use crate::timeouts::Timeouts;
-use crate::url::{Scheme, TransferUrl};
+use crate::url::TransferUrl;
 use crate::{Error, Result};
 
 /// How long an `OPTIONS` answer may be.
@@ -51,7 +49,7 @@ pub enum Flush {
 /// again by itself, because a flush on a new connection need not cover what was written on the old one.
 pub struct Connection {
     url: Arc<TransferUrl>,
-    heads: Heads,
+    heads: Arc<Heads>,
     timeouts: Timeouts,
     same_host: bool,
     open: Option<Open>,
@@ -82,12 +80,12 @@ impl Connection {
     pub(crate) fn new(
         stream: Stream,
         url: Arc<TransferUrl>,
+        heads: Arc<Heads>,
         timeouts: Timeouts,
         same_host: bool,
     ) -> Result<Self> {
         let (driver, sender) =
             Driver::handshake(stream).map_err(|e| lost(&"connect", &e.to_string(), true))?;
-        let heads = Heads::new(&url);
         Ok(Self { url, heads, timeouts, same_host, open: Some(Open { driver, sender }) })
     }
 
@@ -305,15 +303,13 @@ impl Connection {
         let Some(mut open) = self.open.take() else {
             return Err(lost(&operation, "it was closed before", true));
         };
-        let length = body.len();
-        let request = self.heads.request(&self.url, operation, body);
+        let request = self.heads.request(operation, body);
         let readiness = open.driver.readiness();
         readiness.reading_body.store(false, Relaxed);
-        let start = readiness.sent();
-        let is_sent = || readiness.sent() - start >= length;
+        let sending = Sending::new(&readiness, &request);
         // Slow storage may delay the answer, but not the taking in of the request.
         let (data, patience) = (self.timeouts.data, self.patience(operation));
-        let patience = || if is_sent() { patience } else { data };
+        let patience = || if sending.is_done() { patience } else { data };
         let exchange = async {
             let response = open.sender.try_send_request(request).await.map_err(unsent_or_lost)?;
             readiness.reading_body.store(true, Relaxed);
@@ -325,15 +321,23 @@ impl Connection {
             open.driver.block_on(exchange, patience).unwrap_or_else(|stalled| Err(Failure::Stalled(stalled)));
         let result = result.and_then(|answer| finish(&mut open, answer));
         let result = match result {
-            Ok(_) if !is_sent() => Err(Failure::Nonsense("it came before the whole request was sent".into())),
+            Ok(_) if !sending.is_done() => {
+                Err(Failure::Nonsense("it came before the whole request was sent".into()))
+            }
             other => other,
         };
         // A body that didn't go out whole leaves the server reading the rest of it as the next request.
         let clean = match &result {
-            Ok(_) | Err(Failure::Refused { closes: false, .. }) => is_sent() && open.is_ready(patience),
+            Ok(_) | Err(Failure::Refused { closes: false, .. }) => {
+                sending.is_done() && open.is_ready(patience)
+            }
             Err(_) => false,
         };
-        let outcome = result.map_err(|failure| self.error(operation, patience(), &open, failure));
+        let outcome = result.map_err(|failure| {
+            let (send_error, body_sent) = (open.driver.send_error(), sending.has_reached_body());
+            let failed = Failed { url: &self.url, operation, patience: patience(), send_error, body_sent };
+            failed.error(failure)
+        });
         if clean {
             self.open = Some(open);
         }
@@ -344,34 +348,33 @@ impl Connection {
         self.open = None;
         Error::Protocol { operation: operation.to_string(), reason: self.url.redact(reason) }
     }
+}
 
-    fn error(&self, operation: Operation, patience: Duration, open: &Open, failure: Failure) -> Error {
-        let protocol = |reason: &str| Error::Protocol {
-            operation: operation.to_string(),
-            reason: self.url.redact(reason),
-        };
-        match failure {
-            Failure::Refused { status, text, .. } => Error::Status {
-                operation: operation.to_string(),
-                status,
-                explanation: self.url.redact(&String::from_utf8_lossy(&text)),
-            },
-            Failure::Stalled(Stalled::Timeout) => {
-                Error::Timeout { operation: operation.to_string(), after: patience }
-            }
-            Failure::Stalled(Stalled::Closed) => lost(&operation, "closed", false),
-            Failure::Stalled(Stalled::Io(e)) => lost(&operation, &e.to_string(), false),
-            Failure::Nonsense(reason) => protocol(&reason),
-            Failure::Unsent(e) => lost(&operation, &with_source(&e), true),
-            Failure::Http(e) if e.is_parse() && self.url.scheme() == Scheme::Http => {
-                protocol(&format!("{} (should the URL be https, or the port another?)", with_source(&e)))
-            }
-            Failure::Http(e) if e.is_parse() => protocol(&with_source(&e)),
-            Failure::Http(e) => {
-                let reason = open.driver.send_error().unwrap_or_else(|| with_source(&e));
-                lost(&operation, &self.url.redact(&reason), false)
-            }
-        }
+/// How far a request has gone out.
+struct Sending<'a> {
+    readiness: &'a Readiness,
+    /// What had been sent before it.
+    start: u64,
+    head: u64,
+    body: u64,
+}
+
+impl<'a> Sending<'a> {
+    /// Before anything of the request was sent.
+    fn new(readiness: &'a Readiness, request: &Request<RequestBody>) -> Self {
+        let (head, body) = (head_length(request), request.body().len());
+        debug_assert_eq!(readiness.sent(), readiness.handed(), "the request before is out");
+        Self { readiness, start: readiness.sent(), head, body }
+    }
+
+    /// The system has taken all of it.
+    fn is_done(&self) -> bool {
+        self.readiness.sent() >= self.start + self.head + self.body
+    }
+
+    /// The system may have taken something of its body.
+    fn has_reached_body(&self) -> bool {
+        self.body > 0 && self.readiness.handed() > self.start + self.head
     }
 }
 
@@ -398,6 +401,5 @@ impl Open {
     }
 }
 
-fn lost(operation: &dyn fmt::Display, reason: &str, unsent: bool) -> Error {
-    Error::Lost { operation: operation.to_string(), reason: reason.to_owned(), unsent }
-}
+#[cfg(test)]
+mod tests;

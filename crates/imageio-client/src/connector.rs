@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All that is needed to open a connection to a transfer, again and again.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use url::Host;
 
 use crate::address::{self, UnixAddress};
 use crate::connection::Connection;
+use crate::operation::Heads;
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
 use crate::tls::{self, TlsConfig};
@@ -19,9 +21,10 @@ use crate::url::{Scheme, TransferUrl};
 use crate::{Error, Result};
 
 /// Opens connections to one transfer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Connector {
     url: Arc<TransferUrl>,
+    heads: Arc<Heads>,
     tls: Option<TlsConfig>,
     unix_socket: Option<UnixAddress>,
     timeouts: Timeouts,
@@ -32,14 +35,16 @@ impl Connector {
     /// for an https URL.
     ///
     /// # Errors
-    /// [`Error::TlsSetup`] where the system's roots are needed and missing.
+    /// [`Error::TlsSetup`] where the system's roots are needed and missing; [`Error::Url`] where the URL doesn't fit into a
+    /// request.
     pub fn new(url: TransferUrl, tls: Option<TlsConfig>, timeouts: Timeouts) -> Result<Self> {
         let tls = match (url.scheme(), tls) {
             (Scheme::Http, _) => None,
             (Scheme::Https, Some(tls)) => Some(tls),
             (Scheme::Https, None) => Some(TlsConfig::with_system_roots()?),
         };
-        Ok(Self { url: Arc::new(url), tls, unix_socket: None, timeouts })
+        let heads = Arc::new(Heads::new(&url)?);
+        Ok(Self { url: Arc::new(url), heads, tls, unix_socket: None, timeouts })
     }
 
     /// The same transfer through a unix socket of this host, where plain HTTP is spoken.
@@ -69,7 +74,7 @@ impl Connector {
             _ => Stream::plain(socket),
         };
         let stream = stream.map_err(|source| Error::Connect { peer: self.url.authority(), source })?;
-        Connection::new(stream, Arc::clone(&self.url), self.timeouts, same_host)
+        Connection::new(stream, Arc::clone(&self.url), Arc::clone(&self.heads), self.timeouts, same_host)
     }
 
     fn secured(&self, TlsConfig(config): &TlsConfig, socket: &Socket) -> Result<ClientConnection> {
@@ -125,6 +130,15 @@ impl Connector {
             Host::Ipv4(ip) => Ok(ServerName::from(std::net::IpAddr::from(*ip))),
             Host::Ipv6(ip) => Ok(ServerName::from(std::net::IpAddr::from(*ip))),
         }
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("url", &self.url)
+            .field("unix_socket", &self.unix_socket)
+            .finish_non_exhaustive()
     }
 }
 

@@ -89,6 +89,9 @@ pub enum Error {
         status: StatusCode,
         /// The server's own words: one line, may be empty.
         explanation: String,
+        /// A byte of the request's body may have been handed to the system before this answer came, so that the server may
+        /// have got it. False for a request without a body.
+        body_sent: bool,
     },
 
     /// The server's answer breaks the protocol. The connection is closed.

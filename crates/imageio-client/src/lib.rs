@@ -13,6 +13,7 @@ mod connector;
 mod driver;
 mod error;
 mod extents;
+mod failure;
 mod operation;
 mod room;
 mod stream;

@@ -3,13 +3,14 @@
 
 use std::fmt;
 
-use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RANGE};
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RANGE};
 use hyper::{Method, Request, Uri};
 
 use crate::body::RequestBody;
 use crate::connection::Flush;
 use crate::extents::ExtentsContext;
 use crate::url::TransferUrl;
+use crate::{Error, Result};
 
 /// What is asked of the server. `Display` is for errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) struct Heads {
     transfer: Uri,
     write: Uri,
     write_and_flush: Uri,
+    zero_extents: Uri,
+    dirty_extents: Uri,
 }
 
 impl Operation {
@@ -92,37 +95,49 @@ impl fmt::Display for Operation {
 }
 
 impl Heads {
-    pub(crate) fn new(url: &TransferUrl) -> Self {
-        let host = HeaderValue::try_from(url.authority());
-        Self {
-            host: host.expect("a parsed URL's host and port are a header's value"),
-            transfer: uri(url, ""),
-            write: uri(url, "?flush=n"),
-            write_and_flush: uri(url, "?flush=y"),
-        }
+    /// # Errors
+    /// [`Error::Url`] where the URL doesn't fit into a request's head.
+    pub(crate) fn new(url: &TransferUrl) -> Result<Self> {
+        let unfit = |reason: String| Error::Url(format!("it can't be sent in a request: {reason}"));
+        let uri = |suffix: &str| {
+            Uri::try_from(format!("{}{suffix}", url.path())).map_err(|error| unfit(error.to_string()))
+        };
+        let extents = |context: ExtentsContext| uri(&format!("/extents?context={}", context.name()));
+        Ok(Self {
+            host: HeaderValue::try_from(url.authority()).map_err(|error| unfit(error.to_string()))?,
+            transfer: uri("")?,
+            write: uri("?flush=n")?,
+            write_and_flush: uri("?flush=y")?,
+            zero_extents: extents(ExtentsContext::Zero)?,
+            dirty_extents: extents(ExtentsContext::Dirty)?,
+        })
     }
 
-    pub(crate) fn request(
-        &self,
-        url: &TransferUrl,
-        operation: Operation,
-        body: RequestBody,
-    ) -> Request<RequestBody> {
+    pub(crate) fn request(&self, operation: Operation, body: RequestBody) -> Request<RequestBody> {
+        let length = body.len();
         let mut request = Request::new(body);
         *request.method_mut() = operation.method();
         *request.uri_mut() = match operation {
             Operation::Write { flush: Flush::No, .. } => self.write.clone(),
             Operation::Write { .. } => self.write_and_flush.clone(),
-            Operation::Extents(context) => uri(url, &format!("/extents?context={}", context.name())),
+            Operation::Extents(ExtentsContext::Zero) => self.zero_extents.clone(),
+            Operation::Extents(ExtentsContext::Dirty) => self.dirty_extents.clone(),
             _ => self.transfer.clone(),
         };
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         headers.extend(operation.header());
+        if length > 0 {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
         request
     }
 }
 
-fn uri(url: &TransferUrl, suffix: &str) -> Uri {
-    Uri::try_from(format!("{}{suffix}", url.path())).expect("the path comes from a parsed URL")
+/// How many bytes a request's head takes in HTTP/1.1: its line, its headers, and the empty line (RFC 9112, section 2.1).
+pub(crate) fn head_length<T>(request: &Request<T>) -> u64 {
+    let line = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).len();
+    let headers =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    (line + headers.sum::<usize>() + "\r\n".len()) as u64
 }

@@ -37,6 +37,9 @@ pub(crate) struct Readiness {
     pub(crate) reading_body: AtomicBool,
     /// Bytes of HTTP that the socket has taken since the connection was opened.
     sent: AtomicU64,
+    /// Bytes of HTTP that have left hyper since then: the socket has them, or may have a part of the records that they are
+    /// in.
+    handed: AtomicU64,
     /// What broke sending. The server may have answered before it closed, so the answer is still waited for.
     pub(crate) send_error: Mutex<Option<io::Error>>,
 }
@@ -51,6 +54,7 @@ impl Readiness {
             progress: AtomicBool::new(false),
             reading_body: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            handed: AtomicU64::new(0),
             send_error: Mutex::new(None),
         }
     }
@@ -80,6 +84,15 @@ impl Readiness {
     /// Bytes of HTTP that the socket has taken since the connection was opened.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
+    }
+
+    /// Bytes of HTTP of which the socket may have taken something.
+    pub(crate) fn handed(&self) -> u64 {
+        self.handed.load(Relaxed)
+    }
+
+    fn hand(&self, n: usize) {
+        self.handed.fetch_add(n as u64, Relaxed);
     }
 
     fn sent_more(&self, n: usize) {
@@ -234,8 +247,12 @@ impl hyper::rt::Write for Stream {
             return Poll::Pending;
         }
         let result = match &mut this.transport {
-            Transport::Plain { .. } => retry(|| (&this.readiness.socket).write_vectored(bufs))
-                .inspect(|&n| this.readiness.sent_more(n)),
+            Transport::Plain { .. } => {
+                retry(|| (&this.readiness.socket).write_vectored(bufs)).inspect(|&n| {
+                    this.readiness.hand(n);
+                    this.readiness.sent_more(n);
+                })
+            }
             Transport::Tls(tls) => tls.write(&this.readiness, bufs),
         };
         match result {
@@ -277,10 +294,10 @@ impl Tls {
     /// Takes plaintext as far as the record buffer has room, and sends what the socket takes. `WouldBlock` only where
     /// nothing was taken.
     fn write(&mut self, readiness: &Readiness, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut taken = self.take(bufs)?;
+        let mut taken = self.take(readiness, bufs)?;
         let sent = self.send_records(readiness);
         if taken == 0 && sent.is_ok() {
-            taken = self.take(bufs)?;
+            taken = self.take(readiness, bufs)?;
         }
         match sent {
             Err(error) if taken == 0 || error.kind() != io::ErrorKind::WouldBlock => Err(error),
@@ -288,8 +305,9 @@ impl Tls {
         }
     }
 
-    fn take(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn take(&mut self, readiness: &Readiness, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let taken = self.session.writer().write_vectored(bufs)?;
+        readiness.hand(taken);
         self.unsent += taken;
         Ok(taken)
     }

@@ -126,6 +126,31 @@ fn an_answer_before_the_body_is_sent_is_what_is_reported() {
 }
 
 #[test]
+fn a_refusal_tells_whether_the_server_may_have_got_something_of_the_body() {
+    let refused = |what| FakeServer::builder().size(LARGE).fault(Broken::any().every().then(what));
+    let late = refused(What::Status { status: 400, text: "no".to_owned() });
+    let early = refused(What::AnswerEarly { status: 400, text: "no".to_owned() });
+    let requests: [(Request, bool); 5] = [
+        (write_much, true),
+        (|c| write(c, b"data"), true),
+        (Connection::flush, true),
+        (|c| c.read(0, &mut [0; 4]), false),
+        (|c| c.size().map(drop), false),
+    ];
+    for builder in [late, early] {
+        each_way(&builder, |way, _server, connector| {
+            for (request, expected) in requests {
+                let error = error(request(&mut connector.connect().unwrap()));
+                assert!(
+                    matches!(error, Error::Status { body_sent, .. } if body_sent == expected),
+                    "{way}: {error:?}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
 fn an_early_success_is_not_believed() {
     let early = What::AnswerEarly { status: 200, text: String::new() };
     let builder = FakeServer::builder().size(LARGE).fault(Broken::on(Op::Put).every().then(early));
