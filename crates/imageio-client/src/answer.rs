@@ -121,14 +121,18 @@ pub(crate) async fn refused(head: &Parts, mut body: Incoming) -> Failure {
     let closes =
         head.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
     let mut text = Vec::new();
-    while let Ok(Some(data)) = next_data(&mut body).await {
-        let room = ERROR_TEXT_LIMIT - text.len();
-        text.extend_from_slice(&data[..data.len().min(room)]);
-        if text.len() == ERROR_TEXT_LIMIT {
-            break;
+    let cut = loop {
+        match next_data(&mut body).await {
+            Ok(None) => break false,
+            Ok(Some(data)) => text.extend_from_slice(&data),
+            Err(_) => break true,
         }
-    }
-    Failure::Refused { status: head.status, text, closes }
+        if text.len() > ERROR_TEXT_LIMIT {
+            text.truncate(ERROR_TEXT_LIMIT);
+            break true;
+        }
+    };
+    Failure::Refused { status: head.status, text, cut, closes }
 }
 
 /// The header that tells which bytes of how many these are.

@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     Refused {
         status: StatusCode,
         text: Vec<u8>,
+        /// The server said more, or was not heard to the end.
+        cut: bool,
         /// The server announced to close: no use in sending on.
         closes: bool,
     },
@@ -47,8 +49,8 @@ impl Failed<'_> {
     pub(crate) fn error(self, failure: Failure) -> Error {
         let operation = self.operation.to_string();
         match failure {
-            Failure::Refused { status, text, .. } => {
-                let explanation = self.url.redact(&String::from_utf8_lossy(&text));
+            Failure::Refused { status, text, cut, .. } => {
+                let explanation = self.url.redact_part(&String::from_utf8_lossy(&text), cut);
                 Error::Status { operation, status, explanation, body_sent: self.body_sent }
             }
             Failure::Stalled(Stalled::Timeout) => Error::Timeout { operation, after: self.patience },

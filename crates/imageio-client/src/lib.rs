@@ -15,6 +15,7 @@ mod error;
 mod extents;
 mod failure;
 mod operation;
+mod redact;
 mod room;
 mod stream;
 mod timeouts;

@@ -5,7 +5,12 @@ use std::fmt;
 
 use url::{Host, ParseError, Url};
 
+use crate::redact::Secret;
 use crate::{Error, Result};
+
+/// How long a path may be in bytes, percent-encoded. imageio takes 64 KiB for the whole first line of a request, which
+/// has the method and a query besides.
+const LONGEST_PATH: usize = 60 << 10;
 
 /// What is shown of a server's words, in characters. The real ones take less than 200.
 const LONGEST_LINE: usize = 500;
@@ -62,6 +67,11 @@ impl TransferUrl {
         if url.path().len() < 2 {
             return Err(Error::Url(format!("the path is missing: {EXPECTED} is expected")));
         }
+        if url.path().len() > LONGEST_PATH {
+            return Err(Error::Url(format!(
+                "the path is longer than {LONGEST_PATH} bytes, which no server takes"
+            )));
+        }
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return Err(Error::Url("the host is missing".into()));
         };
@@ -104,12 +114,15 @@ impl TransferUrl {
 
     /// `text` in one line that is not too long, with the ticket taken out, and whatever else a terminal would obey.
     pub(crate) fn redact(&self, text: &str) -> String {
+        self.redact_part(text, false)
+    }
+
+    /// As [`redact`](Self::redact), of a text that may be `cut` off in the midst of the ticket.
+    pub(crate) fn redact_part(&self, text: &str, cut: bool) -> String {
         let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        let line = line.replace(char::is_control, "");
-        let line = match self.ticket() {
-            "" => line,
-            ticket => line.replace(ticket, "TICKET"),
-        };
+        // A character of which only the beginning came is shown as this one.
+        let line = if cut { line.trim_end_matches(char::REPLACEMENT_CHARACTER) } else { line };
+        let line = Secret::new(self.ticket()).redact(&line.replace(char::is_control, ""), cut);
         match line.char_indices().nth(LONGEST_LINE) {
             Some((end, _)) => format!("{}…", &line[..end]),
             None => line,
@@ -175,10 +188,35 @@ mod tests {
     }
 
     #[test]
+    fn every_url_fits_into_a_request_or_is_refused() {
+        use crate::operation::Heads;
+        // The characters, and how long each becomes.
+        for (ticket, len) in [("t", 1), (" ", 3), ("é", 6)] {
+            let near = |limit: usize| (limit / len).saturating_sub(20)..limit / len + 20;
+            for n in [LONGEST_PATH, 65_534, 65_536].into_iter().flat_map(near) {
+                let path = "/images/x".len() + n * len;
+                match TransferUrl::parse(&format!("https://h/images/{}x", ticket.repeat(n))) {
+                    Ok(url) => {
+                        assert!(path <= LONGEST_PATH && url.path().len() == path, "{n} {ticket}");
+                        assert!(Heads::new(&url).is_ok(), "{n} {ticket}");
+                    }
+                    Err(error) => {
+                        assert!(path > LONGEST_PATH, "{n} {ticket}");
+                        assert!(error.to_string().contains("the path is longer than 61440 bytes"), "{error}");
+                    }
+                }
+            }
+        }
+        // As CPython's http.server limits it.
+        assert!("OPTIONS /extents?context=dirty HTTP/1.1\r\n".len() + LONGEST_PATH < 65_536);
+    }
+
+    #[test]
     fn redaction_keeps_one_line_without_the_ticket() {
         let url = TransferUrl::parse("https://h/images/abc-123").unwrap();
         assert_eq!(url.redact("\n No such ticket: abc-123 \nmore"), "No such ticket: TICKET");
         assert_eq!(url.redact(&"é".repeat(5000)), "é".repeat(LONGEST_LINE) + "…");
+        assert_eq!(url.redact_part("No abc-123: no abc-1", true), "No TICKET: no …");
         assert_eq!(url.redact("\x1b[31mNo abc\u{1}-123\r\u{7f}"), "[31mNo TICKET");
     }
 }

@@ -151,6 +151,19 @@ fn a_refusal_tells_whether_the_server_may_have_got_something_of_the_body() {
 }
 
 #[test]
+fn a_ticket_that_an_answer_is_cut_off_in_is_not_shown_in_part() {
+    let ticket = fake_imageio::DEFAULT_TICKET;
+    for shown in 1..=ticket.len() {
+        // The first line that isn't empty is the one that is shown; no more than 4 KiB are read.
+        let text = "\n".repeat(4096 - shown) + ticket + " is unknown";
+        let server = server(Broken::any().then(What::Status { status: 403, text }));
+        let error = error(connect(&server).options());
+        let Error::Status { explanation, .. } = error else { panic!("{error:?}") };
+        assert_eq!(explanation, if shown < ticket.len() { "…" } else { "TICKET" });
+    }
+}
+
+#[test]
 fn an_early_success_is_not_believed() {
     let early = What::AnswerEarly { status: 200, text: String::new() };
     let builder = FakeServer::builder().size(LARGE).fault(Broken::on(Op::Put).every().then(early));
