@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What it costs to wait in the pool's line, and to be merged there. `tests/instructions.rs` counts its instructions.
 
-use std::convert::Infallible;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-use conn_pool::{Connection, Failure, Outcome, Pool, Request, Workers};
+use conn_pool::{Connection, Failure, Outcome, Panicked, Place, Pool, Request, Shape, State, Task, Workers};
 
 /// Requests that wait, of which all but a few belong to sequential streams.
 const WAITING: u64 = 256;
@@ -18,25 +17,27 @@ const LONER: u64 = 32;
 const LEN: u64 = 256 << 10;
 /// How long they become by merging.
 const LIMIT: u64 = 4 << 20;
+/// Where the one is that the others wait for.
+const GATE: u64 = 1 << 60;
 
-/// What goes out: each stream of 62 requests as three of 16 and one of 14.
-const CARRIED_OUT: u64 = STREAMS * 4 + WAITING / LONER;
+/// What goes out: each stream of 62 requests as three of 16 and one of 14; and the one they wait for.
+const CARRIED_OUT: u64 = STREAMS * 4 + WAITING / LONER + 1;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Cargo's own arguments aren't numbers.
     let iterations = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(100);
     let counts = Arc::new(Counts::new());
     let pool = Pool::new([Counting(Arc::clone(&counts))], Arc::new(Instant::now));
-    let workers = Workers::start(pool.clone())?;
+    let workers = Workers::start(pool)?;
     let started = Instant::now();
     for iteration in 1..=iterations {
-        let guard = pool.get()?;
+        workers.submit(Range::new(GATE, &counts));
         for number in 0..WAITING {
-            workers.submit(Range::new(number, &counts));
+            workers.submit(Range::of_stream(number, &counts));
         }
-        drop(guard);
+        counts.gate.wait();
         // The worker has the lock to itself: to contend for it would cost now more, now less.
-        while counts.completed.load(SeqCst) < u64::from(iteration) * WAITING {
+        while counts.completed.load(SeqCst) < u64::from(iteration) * (WAITING + 1) {
             thread::park();
         }
     }
@@ -49,13 +50,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 struct Counts {
     carried_out: AtomicU64,
     completed: AtomicU64,
+    /// Opens when all wait.
+    gate: Barrier,
     /// Waits for all that it has submitted.
     submitter: Thread,
 }
 
 impl Counts {
     fn new() -> Self {
-        Self { carried_out: AtomicU64::new(0), completed: AtomicU64::new(0), submitter: thread::current() }
+        let [carried_out, completed] = [0, 0].map(AtomicU64::new);
+        Self { carried_out, completed, gate: Barrier::new(2), submitter: thread::current() }
     }
 }
 
@@ -63,65 +67,84 @@ impl Counts {
 struct Counting(Arc<Counts>);
 
 impl Connection for Counting {
-    type Error = Infallible;
+    type Error = Panicked;
     type Request = Range;
 
-    fn carry_out(&mut self, _: &mut Range) -> Result<(), Failure<Self::Error>> {
-        self.0.carried_out.fetch_add(1, SeqCst);
+    fn carry_out(&mut self, task: Task<'_, Range>) -> Result<(), Failure<Panicked>> {
+        if let Task::Requests(group) = task {
+            self.0.carried_out.fetch_add(1, SeqCst);
+            if group.shape().offset == GATE {
+                self.0.gate.wait();
+            }
+        }
         Ok(())
     }
 
-    fn is_dirty(&self) -> bool {
-        false
-    }
-
-    fn flush(&mut self) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    fn keep_alive(&mut self) -> Result<(), Self::Error> {
-        Ok(())
+    fn state(&self) -> State {
+        State::Clean
     }
 }
 
-/// Merged as the requests of `imageio-device` are, and as large, as they are moved in the line. It has no memory of its
-/// own: what `malloc` takes depends on which thread was when where.
+/// As large as the requests of `imageio-device`, as they are moved in the line. It has no memory of its own: what `malloc`
+/// takes depends on which thread was when where.
 struct Range {
-    offset: u64,
-    len: u64,
-    requests: u64,
-    _work: [u64; 7],
+    extent: Extent,
+    _work: [u64; 8],
     counts: Arc<Counts>,
 }
 
 impl Range {
+    fn new(offset: u64, counts: &Arc<Counts>) -> Self {
+        Self { extent: Extent { offset, len: LEN }, _work: [0; 8], counts: Arc::clone(counts) }
+    }
+
     /// The streams take turns. Who is alone is far from all others.
-    fn new(number: u64, counts: &Arc<Counts>) -> Self {
+    fn of_stream(number: u64, counts: &Arc<Counts>) -> Self {
         let in_streams = number - number / LONER;
         let offset = match number % LONER {
             0 => (number + STREAMS) << 40,
             _ => ((in_streams % STREAMS) << 40) + in_streams / STREAMS * LEN,
         };
-        Self { offset, len: LEN, requests: 1, _work: [0; 7], counts: Arc::clone(counts) }
+        Self::new(offset, counts)
     }
 }
 
-impl Request<Infallible> for Range {
-    fn goes_with(&self, other: &Self) -> bool {
-        let is_adjacent = other.offset + other.len == self.offset || self.offset + self.len == other.offset;
-        is_adjacent && self.len + other.len <= LIMIT
+impl Request for Range {
+    type Error = Panicked;
+    type Shape = Extent;
+
+    fn shape(&self) -> Extent {
+        self.extent
     }
 
-    fn merge(&mut self, other: Self) {
-        self.offset = self.offset.min(other.offset);
-        self.len += other.len;
-        self.requests += other.requests;
+    fn complete(done: Vec<(Self, Outcome<Panicked>)>) {
+        let number = done.len() as u64;
+        let Some((range, _)) = done.first() else { return };
+        let before = range.counts.completed.fetch_add(number, SeqCst);
+        if (before + number).is_multiple_of(WAITING + 1) {
+            range.counts.submitter.unpark();
+        }
     }
+}
 
-    fn complete(self, _: &Outcome<Infallible>) {
-        let before = self.counts.completed.fetch_add(self.requests, SeqCst);
-        if (before + self.requests).is_multiple_of(WAITING) {
-            self.counts.submitter.unpark();
+/// Merged as the requests of `imageio-device` are.
+#[derive(Clone, Copy)]
+struct Extent {
+    offset: u64,
+    len: u64,
+}
+
+impl Shape for Extent {
+    fn join(self, other: Self) -> Option<(Self, Place)> {
+        let len = self.len + other.len;
+        if len > LIMIT {
+            None
+        } else if other.offset + other.len == self.offset {
+            Some((Self { offset: other.offset, len }, Place::Before))
+        } else if self.offset + self.len == other.offset {
+            Some((Self { offset: self.offset, len }, Place::Behind))
+        } else {
+            None
         }
     }
 }

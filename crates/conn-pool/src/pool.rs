@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Taking connections, and giving them back.
+//! The pool: all that can be done with it.
 
-use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::request::complete;
-use crate::state::{Hand, Slot, State, Taken, Wants};
-use crate::sync::{Mutex, MutexGuard};
-use crate::{Clock, Connection, PoolError};
+use oneshot::Receiver;
+
+use crate::connection::{Connection, Task};
+use crate::dispatcher::{Closing, Dispatcher, NextOrder, Purpose, Turn};
+use crate::error::{Affected, Failure, Outcome, Panicked, PoolError};
+use crate::line::{Gathered, Slot, Ticket};
+use crate::news::{Done, FlushNews, Job, News, Order, complete_flush};
+use crate::request::{Group, Request};
+use crate::sync::{Mutex, MutexGuard, thread};
+
+/// Tells the time: `Instant::now`, or a test's own clock.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
 /// A fixed number of connections. Clones are handles to the same pool.
 pub struct Pool<C: Connection> {
@@ -16,7 +24,7 @@ pub struct Pool<C: Connection> {
 }
 
 struct Shared<C: Connection> {
-    state: Mutex<State<C>>,
+    dispatcher: Mutex<Dispatcher<C>>,
     clock: Clock,
 }
 
@@ -30,58 +38,77 @@ impl<C: Connection> Pool<C> {
     /// A pool of these connections, all idle since now.
     #[must_use]
     pub fn new(connections: impl IntoIterator<Item = C>, clock: Clock) -> Self {
-        let state = Mutex::new(State::new(connections, clock()));
-        Self { shared: Arc::new(Shared { state, clock }) }
+        let dispatcher = Mutex::new(Dispatcher::new(connections, clock()));
+        Self { shared: Arc::new(Shared { dispatcher, clock }) }
     }
 
-    /// Takes a connection, waiting first come first served.
+    /// Carries out a request as soon as it is this one's turn, together with those that wait and go with it; or waits
+    /// while another thread does so. By the return, the request [was told](Request::complete) of its end.
     ///
     /// # Errors
-    /// [`PoolError`] where data may be lost or the pool is closed.
-    pub fn get(&self) -> Result<Guard<'_, C>, PoolError<C::Error>> {
-        let hand = self.take(Wants::Any, None, None)?;
-        Ok(self.guard_of(hand))
-    }
-
-    /// Waits in line with a request.
-    pub(crate) fn line_up(&self, request: C::Request) -> Result<Hand<C>, PoolError<C::Error>> {
-        self.take(Wants::Any, Some(request), None)
-    }
-
-    /// Takes a connection, or waits for it: as a newcomer, who may be refused, or by a ticket that was got before.
-    pub(crate) fn take(
-        &self,
-        wants: Wants,
-        request: Option<C::Request>,
-        ticket: Option<u64>,
-    ) -> Result<Hand<C>, PoolError<C::Error>> {
-        let taken = {
-            let mut state = self.lock();
-            if let Some(refusal) = state.refusal_of(&wants, ticket) {
-                return Err(refusal);
-            }
-            let ticket = ticket.unwrap_or_else(|| state.ticket());
-            state.take(wants, request, ticket)
+    /// [`PoolError`].
+    pub fn run(&self, request: C::Request) -> Outcome<C::Error> {
+        let mut job = match self.ask(request) {
+            News::Done(outcome) => return outcome,
+            News::Job(job) => job,
         };
-        match taken {
-            Taken::Now(hand) => Ok(hand),
-            Taken::Later(receiver) => {
-                receiver.recv().map_err(|_| self.lock().refusal().unwrap_or(PoolError::Abandoned))
+        // Threads that are ready to run, and only wait for a processor, may be about to line up with what goes with
+        // this. Where processors are idle, none is, and this returns at once.
+        thread::yield_now();
+        self.lock().take_along(&mut job);
+        let own = job.gathered.first;
+        let (slot, connection, done) = self.carry_out(job);
+        // First, so that a flush which anyone asks for after the answer waits for this connection.
+        self.lock().acknowledge(slot, &connection);
+        let outcome = done.outcome(own);
+        done.tell();
+        // Those that were told come again: what is in line when the connection comes back can go together.
+        thread::yield_now();
+        self.put_back(slot, connection);
+        outcome
+    }
+
+    /// Waits until it is a request's turn, or until it is done.
+    fn ask(&self, request: C::Request) -> News<C> {
+        let receiver = {
+            let mut dispatcher = self.lock();
+            match dispatcher.admit() {
+                Ok(Some(taken)) => return News::Job(Job::new(taken, request)),
+                Ok(None) => dispatcher.wait(request),
+                Err(refusal) => {
+                    drop(dispatcher);
+                    refuse::<C>(request, &refusal);
+                    return News::Done(Err(refusal));
+                }
             }
+        };
+        receiver.recv().unwrap_or_else(|_| News::Done(Err(self.refusal())))
+    }
+
+    /// Makes safe all work that was acknowledged, on any connection, before this call. Work may go on meanwhile.
+    ///
+    /// Only connections with unflushed work are flushed, each as soon as it is free, and given back at once.
+    ///
+    /// # Errors
+    /// [`PoolError::Failed`] where data may be lost, now and for good; [`PoolError::Refused`] where this flush could not
+    /// be carried out; [`PoolError::Closed`].
+    pub fn flush(&self) -> Outcome<C::Error> {
+        let asked = self.lock().ask_flush()?;
+        match asked.map(|news| news.recv()) {
+            None | Some(Ok(FlushNews::Lead)) => {}
+            Some(Ok(FlushNews::Done(outcome))) => return outcome,
+            Some(Err(_)) => return Err(self.refusal()),
         }
+        let outcome = self.lead_flush();
+        self.lock().end_flush();
+        outcome
     }
 
     /// Makes every later request fail with `error`: data may be lost. The first such error is kept.
     pub fn fail(&self, error: C::Error) {
-        let submitted = self.lock().fail(error);
-        self.refuse(submitted);
-    }
-
-    fn refuse(&self, submitted: Vec<C::Request>) {
-        for request in submitted {
-            let refusal = self.lock().refusal().unwrap_or(PoolError::Closed);
-            complete(request, &Err(refusal));
-        }
+        let (requests, flushes, refusal) = self.lock().fail(error);
+        requests.tell();
+        flushes.tell(&Err(refusal));
     }
 
     /// The error that every request gets, if data may be lost.
@@ -103,55 +130,273 @@ impl<C: Connection> Pool<C> {
     /// # Errors
     /// The first failure in the pool's life, also one of these last flushes: data may be lost.
     pub fn close(&self) -> Result<(), C::Error> {
-        let mut left = Vec::new();
-        let mut ticket = 0;
-        {
-            let mut state = self.lock();
-            if state.close() {
-                left = state.all_slots();
-                ticket = state.ticket();
-            }
-        }
-        while !left.is_empty() {
+        let closing = self.lock().close();
+        if let Some(Closing { ticket, mut slots, flushes }) = closing {
+            // Those who asked for a flush before are told of it by the return.
+            flushes.map(Receiver::recv);
             // Whoever has a connection gives it back, and only this loop removes any: the wait ends.
-            let wants = Wants::OneOfDespiteFailure(left.clone());
-            let Ok(hand) = self.take(wants, None, Some(ticket)) else { break };
-            let guard = self.guard_of(hand);
-            left.retain(|&slot| slot != guard.slot);
-            self.retire(guard);
+            while let Some((slot, connection)) = self.visit(ticket, &mut slots, Purpose::Close) {
+                self.retire(slot, connection);
+            }
+            self.lock().end();
         }
         self.failure().map_or(Ok(()), Err)
     }
 
-    fn retire(&self, mut guard: Guard<'_, C>) {
-        if guard.is_dirty()
+    fn retire(&self, slot: Slot, mut connection: C) {
+        if connection.state().is_dirty()
             && self.failure().is_none()
-            && let Err(error) = guard.flush()
+            && let Err(Failure { error, .. }) = self.attempt(&mut connection, Task::Flush)
         {
+            // However it failed: nobody will flush this connection again.
             self.fail(error);
         }
-        let slot = guard.slot;
         // Closed before the slot is, so that the end of `close` means that no connection is left.
-        drop(guard.connection.take());
-        let submitted = self.lock().remove(slot);
-        self.refuse(submitted);
+        drop(connection);
+        self.lock().remove(slot);
+    }
+}
+
+/// What the keeper does, and tests with their own clock.
+impl<C: Connection> Pool<C> {
+    /// Gives `start` each connection that has to be used to be kept alive: those that are open and idle for `limit`. If
+    /// none is open, and none was used for so long, this is one connection that is closed. Returns when to look again.
+    pub fn keep_alive(&self, limit: Duration, start: impl FnMut(Due<C>)) -> Instant {
+        let now = self.now();
+        let (due, next) = self.lock().take_due(limit, now);
+        let due = due.into_iter().map(|(slot, connection)| Due {
+            pool: self.clone(),
+            slot,
+            connection: Some(connection),
+        });
+        due.for_each(start);
+        next
     }
 
-    /// For who waits without a request.
-    pub(crate) fn guard_of(&self, hand: Hand<C>) -> Guard<'_, C> {
-        match hand {
-            Hand::Connection(slot, connection) => self.guard((slot, connection)),
-            Hand::Job(_) | Hand::Done(_) => unreachable!("who waits without a request gets a connection"),
+    /// Waits until there is a connection that is [full](crate::State::Full), and flushes it. False once this is
+    /// [ended](Self::end_keeping). Only one thread at a time may wait.
+    pub fn flush_next(&self) -> bool {
+        let given = self.lock().keeper_waits();
+        let Ok((slot, mut connection)) = given.recv() else { return false };
+        // Nobody waits for it. A failure that concerns others is known to the pool.
+        if self.attempt(&mut connection, Task::FlushInBackground).is_err() {
+            self.lock().note_refused_flush(slot);
+        }
+        self.put_back(slot, connection);
+        true
+    }
+
+    /// Ends [`flush_next`](Self::flush_next) and [`keep_alive`](Self::keep_alive), now and for ever.
+    pub fn end_keeping(&self) {
+        self.lock().end_keeping();
+    }
+
+    /// Does what a thread of the keeper does. A panic there means that connections are not looked after any more: the pool
+    /// fails at once.
+    pub(crate) fn watch(&self, work: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            self.fail(Panicked::new(&*panic).into());
+        }
+    }
+}
+
+/// A connection that has to be used to be kept alive. It goes back on drop, also unused.
+pub struct Due<C: Connection> {
+    pool: Pool<C>,
+    slot: Slot,
+    connection: Option<C>,
+}
+
+impl<C: Connection> Due<C> {
+    /// Uses it. A failure that may have lost work fails the pool.
+    pub fn keep_alive(mut self) {
+        if let Some(connection) = &mut self.connection {
+            // Nobody waits for it. A failure that concerns others is known to the pool.
+            let _ = self.pool.attempt(connection, Task::KeepAlive);
+        }
+    }
+}
+
+impl<C: Connection> Drop for Due<C> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.put_back(self.slot, connection);
+        }
+    }
+}
+
+/// What the workers do.
+impl<C: Connection> Pool<C> {
+    /// How many workers there must be: one for each connection, and one that leads a flush.
+    pub(crate) fn workers(&self) -> usize {
+        self.lock().connections() + 1
+    }
+
+    /// Where a new worker gets its orders.
+    pub(crate) fn new_worker(&self) -> Receiver<Order<C>> {
+        self.lock().idle_worker()
+    }
+
+    /// A request is carried out by a worker, at once or when it is its turn.
+    pub(crate) fn submit(&self, request: C::Request) {
+        let mut dispatcher = self.lock();
+        match dispatcher.admit() {
+            Ok(Some(taken)) => dispatcher.employ(Order::Job(Job::new(taken, request))),
+            Ok(None) => dispatcher.wait_submitted(request),
+            Err(refusal) => {
+                drop(dispatcher);
+                refuse::<C>(request, &refusal);
+            }
         }
     }
 
-    pub(crate) fn guard(&self, (slot, connection): (Slot, C)) -> Guard<'_, C> {
-        Guard { pool: self, slot, connection: Some(connection) }
+    /// A request is carried out at once by this thread, or by a worker when it is its turn.
+    pub(crate) fn carry_out_or_submit(&self, request: C::Request) {
+        let mut dispatcher = self.lock();
+        let Some(admitted) = dispatcher.admit().transpose() else {
+            return dispatcher.wait_submitted(request);
+        };
+        drop(dispatcher);
+        match admitted {
+            Ok(taken) => {
+                let (slot, connection, done) = self.carry_out(Job::new(taken, request));
+                // First, so that a flush which anyone asks for after the answer finds the connection dirty.
+                self.put_back(slot, connection);
+                done.tell();
+            }
+            Err(refusal) => refuse::<C>(request, &refusal),
+        }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<C>> {
-        // Nothing under the lock leaves it half done: a panic there is a bug, and the state is still whole.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A flush is led by a thread that waits for one, or by a worker.
+    pub(crate) fn submit_flush(&self, completion: impl FnOnce(Outcome<C::Error>) + Send + 'static) {
+        let submitted = self.lock().submit_flush(Box::new(completion));
+        if let Err((completion, refusal)) = submitted {
+            complete_flush(completion, Err(refusal));
+        }
+    }
+
+    /// Carries out what a worker is told to, until the pool is closed.
+    pub(crate) fn work(&self, mut orders: Receiver<Order<C>>) {
+        while let Ok(order) = orders.recv() {
+            orders = match order {
+                Order::Job(mut job) => {
+                    self.lock().take_along(&mut job);
+                    self.work_on(job)
+                }
+                Order::Flush => self.flush_for_others(),
+            };
+        }
+    }
+
+    /// Carries out a job and those that follow it. Returns where the next order comes.
+    fn work_on(&self, mut job: Job<C>) -> Receiver<Order<C>> {
+        loop {
+            let (slot, connection, done) = self.carry_out(job);
+            let now = self.now();
+            // First, so that a flush which anyone asks for after the answer finds the connection dirty. What comes next is
+            // this thread's already, as it is ready for it.
+            let next = self.lock().next_order(slot, connection, now);
+            done.tell();
+            match next {
+                NextOrder::Job(next) => job = next,
+                NextOrder::Wait(orders) => return orders,
+            }
+        }
+    }
+
+    /// Leads a flush for those that were submitted. Returns where the next order comes: this may be to lead the next.
+    fn flush_for_others(&self) -> Receiver<Order<C>> {
+        // There is no own request: all are told already.
+        let _ = self.lead_flush();
+        let mut dispatcher = self.lock();
+        let orders = dispatcher.idle_worker();
+        dispatcher.end_flush();
+        orders
+    }
+}
+
+/// What all of the above have in common.
+impl<C: Connection> Pool<C> {
+    /// Carries out a job, and returns its connection. After a failure of one of several requests, each is carried out
+    /// alone.
+    fn carry_out(&self, job: Job<C>) -> (Slot, C, Done<C>) {
+        let Job { slot, mut connection, gathered: Gathered { mut group, waiters, .. } } = job;
+        let done = match self.attempt(&mut connection, Task::Requests(&mut group)) {
+            Err(Failure { affected: Affected::One, .. }) if group.len() > 1 => {
+                let alone = group.into_requests().into_iter().map(Group::new);
+                alone.flat_map(|group| self.carry_out_alone(&mut connection, group)).collect()
+            }
+            ended => each(group, ended.map_err(PoolError::from)).collect(),
+        };
+        (slot, connection, Done::new(done, waiters))
+    }
+
+    /// Carries out one of several requests, unless an earlier one, or somebody else, has failed the pool.
+    fn carry_out_alone(
+        &self,
+        connection: &mut C,
+        mut group: Group<C::Request>,
+    ) -> impl Iterator<Item = (C::Request, Outcome<C::Error>)> + use<C> {
+        let outcome = match self.failure() {
+            Some(error) => Err(PoolError::Failed(error)),
+            None => self.attempt(connection, Task::Requests(&mut group)).map_err(PoolError::from),
+        };
+        each(group, outcome)
+    }
+
+    /// Carries out a task. A failure that affects the pool is known to it by the return, so that nobody takes the
+    /// connection unaware. After a panic, nobody knows what was done: that is such a failure.
+    fn attempt(&self, connection: &mut C, task: Task<'_, C::Request>) -> Result<(), Failure<C::Error>> {
+        let ended = catch_unwind(AssertUnwindSafe(|| connection.carry_out(task))).unwrap_or_else(|panic| {
+            Err(Failure { error: Panicked::new(&*panic).into(), affected: Affected::Pool })
+        });
+        if let Err(Failure { error, affected: Affected::Pool }) = &ended {
+            self.fail(error.clone());
+        }
+        ended
+    }
+
+    /// Flushes all connections with unflushed work, and tells those who share this flush.
+    fn lead_flush(&self) -> Outcome<C::Error> {
+        let Turn { ticket, slots, followers } = self.lock().begin_flush();
+        let outcome = self.flush_all(ticket, slots);
+        followers.tell(&outcome);
+        outcome
+    }
+
+    fn flush_all(&self, ticket: Ticket, mut slots: Vec<Slot>) -> Outcome<C::Error> {
+        while let Some((slot, mut connection)) = self.visit(ticket, &mut slots, Purpose::Flush) {
+            let is_dirty = connection.state().is_dirty();
+            let ended = if is_dirty { self.attempt(&mut connection, Task::Flush) } else { Ok(()) };
+            self.put_back(slot, connection);
+            ended?;
+        }
+        // Connections that are gone were flushed before, if nothing has failed.
+        self.failure().map_or(Ok(()), |error| Err(PoolError::Failed(error)))
+    }
+
+    /// Waits for one of these connections, and takes it from the list.
+    fn visit(&self, ticket: Ticket, slots: &mut Vec<Slot>, purpose: Purpose) -> Option<(Slot, C)> {
+        let receiver = self.lock().visit(ticket, slots, purpose);
+        let (slot, connection) = receiver.recv().ok()?;
+        slots.retain(|&left| left != slot);
+        Some((slot, connection))
+    }
+
+    fn put_back(&self, slot: Slot, connection: C) {
+        let now = self.now();
+        self.lock().put_back(slot, connection, now);
+    }
+
+    /// Why requests are refused by now.
+    fn refusal(&self) -> PoolError<C::Error> {
+        self.lock().refusal().unwrap_or(PoolError::Closed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Dispatcher<C>> {
+        // Nothing under the lock leaves it half done: a panic there is a bug, and what it guards is still whole.
+        self.shared.dispatcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -159,33 +404,12 @@ impl<C: Connection> Pool<C> {
     }
 }
 
-/// A connection taken from the pool. It goes back on drop, also in a panic: a connection must know by itself when it
-/// can't be used any more.
-pub struct Guard<'a, C: Connection> {
-    pool: &'a Pool<C>,
-    pub(crate) slot: Slot,
-    connection: Option<C>,
+/// Each request of a group with the outcome of all.
+fn each<R: Request>(group: Group<R>, outcome: Outcome<R::Error>) -> impl Iterator<Item = (R, Outcome<R::Error>)> {
+    group.into_requests().into_iter().map(move |request| (request, outcome.clone()))
 }
 
-impl<C: Connection> Deref for Guard<'_, C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        self.connection.as_ref().expect("a guard holds its connection until it is dropped")
-    }
-}
-
-impl<C: Connection> DerefMut for Guard<'_, C> {
-    fn deref_mut(&mut self) -> &mut C {
-        self.connection.as_mut().expect("a guard holds its connection until it is dropped")
-    }
-}
-
-impl<C: Connection> Drop for Guard<'_, C> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            let now = self.pool.now();
-            self.pool.lock().put_back(self.slot, connection, now);
-        }
-    }
+/// Tells a request that it won't be carried out.
+fn refuse<C: Connection>(request: C::Request, refusal: &PoolError<C::Error>) {
+    Done::<C>::refused([(request, None)], refusal).tell();
 }

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Turns events into effects: whoever is the next for a connection is given it.
+//!
+//! Everything here happens under the pool's lock and takes no time. Nothing of a user is called here but what tells a
+//! shape or a state: requests and flushes that have to be told of their end are returned.
+
+use std::time::{Duration, Instant};
+
+use oneshot::{Receiver, Sender, channel};
+
+use crate::connection::Connection;
+use crate::error::PoolError;
+use crate::flushes::{Flushes, Followers, Leader};
+use crate::line::{Gathered, Line, Next, Slot, Ticket};
+use crate::news::{Done, FlushCompletion, FlushNews, FlushWaiter, Job, News, Order, Waiter};
+use crate::slots::Slots;
+
+/// All that the pool's lock guards.
+pub(crate) struct Dispatcher<C: Connection> {
+    line: Line<C::Request, Waiter<C>, Visitor<C>>,
+    slots: Slots<C>,
+    flushes: Flushes<FlushWaiter<C::Error>, FlushCompletion<C::Error>>,
+    /// Workers without work, the latest on top. There is one whenever a connection is idle or no flush runs, if there are
+    /// workers at all.
+    workers: Vec<Sender<Order<C>>>,
+    keeper: Keeper<C>,
+    /// Waits until all flushes have ended.
+    closer: Option<Sender<()>>,
+    failure: Option<C::Error>,
+    life: Life,
+}
+
+/// Whoever waits for certain connections.
+struct Visitor<C> {
+    sender: Sender<(Slot, C)>,
+    purpose: Purpose,
+}
+
+/// What someone wants certain connections for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A failure ends it.
+    Flush,
+    /// Each connection has to come back, also after a failure.
+    Close,
+}
+
+/// Where the keeper waits for connections that should be flushed.
+enum Keeper<C> {
+    /// There is none, or it is at work.
+    Away,
+    Waiting(Sender<(Slot, C)>),
+    /// It won't be waited for again.
+    Ended,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Open,
+    /// Newcomers are refused.
+    Closing,
+    /// All connections are gone, and all are told.
+    Closed,
+}
+
+/// What a worker does next.
+pub(crate) enum NextOrder<C: Connection> {
+    Job(Job<C>),
+    /// Its order comes here, or the channel is closed: then the work is over.
+    Wait(Receiver<Order<C>>),
+}
+
+/// A flush that begins.
+pub(crate) struct Turn<C: Connection> {
+    pub(crate) ticket: Ticket,
+    /// The connections to be flushed.
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) followers: FlushFollowers<C>,
+}
+
+/// Those that share a flush.
+pub(crate) type FlushFollowers<C> =
+    Followers<FlushWaiter<<C as Connection>::Error>, FlushCompletion<<C as Connection>::Error>>;
+
+/// A pool that begins to close.
+pub(crate) struct Closing {
+    pub(crate) ticket: Ticket,
+    pub(crate) slots: Vec<Slot>,
+    /// Ends when no flush runs or waits any more.
+    pub(crate) flushes: Option<Receiver<()>>,
+}
+
+impl<C: Connection> Dispatcher<C> {
+    pub(crate) fn new(connections: impl IntoIterator<Item = C>, now: Instant) -> Self {
+        let slots = Slots::new(connections, now);
+        Self {
+            life: if slots.len() == 0 { Life::Closed } else { Life::Open },
+            line: Line::new(),
+            slots,
+            flushes: Flushes::new(),
+            workers: Vec::new(),
+            keeper: Keeper::Away,
+            closer: None,
+            failure: None,
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<C::Error> {
+        self.failure.clone()
+    }
+
+    /// Why newcomers are refused, if they are.
+    pub(crate) fn refusal(&self) -> Option<PoolError<C::Error>> {
+        self.failure().map(PoolError::Failed).or((self.life != Life::Open).then_some(PoolError::Closed))
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.line.len() + self.flushes.waiting()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// A connection for a new request, if one is idle. Otherwise the request has to wait.
+    pub(crate) fn admit(&mut self) -> Result<Option<(Slot, C)>, PoolError<C::Error>> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        let taken = self.slots.take_latest();
+        if let Some((slot, _)) = taken {
+            self.slots.note_request(slot, self.line.ticket());
+        }
+        Ok(taken)
+    }
+
+    /// A thread waits in line with its request.
+    pub(crate) fn wait(&mut self, request: C::Request) -> Receiver<News<C>> {
+        let (sender, receiver) = channel();
+        self.line.wait(request, Some(sender));
+        receiver
+    }
+
+    /// A request waits in line for a worker.
+    pub(crate) fn wait_submitted(&mut self, request: C::Request) {
+        self.line.wait(request, None);
+    }
+
+    /// The job takes along what has come since the connection was given out.
+    pub(crate) fn take_along(&mut self, job: &mut Job<C>) {
+        self.line.join(&mut job.gathered, job.slot);
+    }
+
+    /// The work on a busy connection is about to be acknowledged.
+    pub(crate) fn acknowledge(&mut self, slot: Slot, connection: &C) {
+        self.slots.acknowledge(slot, connection.state());
+    }
+
+    /// Where one of these connections comes; a channel that is closed where none will.
+    pub(crate) fn visit(&mut self, ticket: Ticket, slots: &[Slot], purpose: Purpose) -> Receiver<(Slot, C)> {
+        let (sender, receiver) = channel();
+        if purpose == Purpose::Flush && self.failure.is_some() {
+            return receiver;
+        }
+        let left: Vec<_> = slots.iter().copied().filter(|&slot| !self.slots.is_gone(slot)).collect();
+        if let Some(taken) = self.slots.take_one_of(&left) {
+            hand(sender, taken);
+        } else if !left.is_empty() {
+            self.line.visit(ticket, left, Visitor { sender, purpose });
+        }
+        receiver
+    }
+
+    /// Takes back the connection of someone who is no worker.
+    pub(crate) fn put_back(&mut self, slot: Slot, connection: C, now: Instant) {
+        if let Some(job) = self.release(slot, connection, now) {
+            self.employ(Order::Job(job));
+        }
+    }
+
+    /// Takes back a worker's connection, and gives the worker what to do next.
+    pub(crate) fn next_order(&mut self, slot: Slot, connection: C, now: Instant) -> NextOrder<C> {
+        match self.release(slot, connection, now) {
+            Some(job) => NextOrder::Job(job),
+            None => NextOrder::Wait(self.idle_worker()),
+        }
+    }
+
+    /// A place among the idle workers; a channel that is closed where there won't be work again.
+    pub(crate) fn idle_worker(&mut self) -> Receiver<Order<C>> {
+        let (sender, receiver) = channel();
+        if self.life != Life::Closed {
+            self.workers.push(sender);
+        }
+        receiver
+    }
+
+    /// Gives an order to an idle worker. There is one more than there are connections, so that one is idle if a connection
+    /// was until now, or if nobody has led a flush.
+    pub(crate) fn employ(&mut self, order: Order<C>) {
+        let worker = self.workers.pop().expect("a worker is idle whenever there is work for one");
+        hand(worker, order);
+    }
+
+    /// Hands the connection to the keeper if it should be flushed, to the first that waits for it, or lets it be idle. A job
+    /// that is returned is a worker's.
+    fn release(&mut self, slot: Slot, connection: C, now: Instant) -> Option<Job<C>> {
+        self.slots.note_use(slot, now);
+        self.acknowledge(slot, &connection);
+        let connection = self.give_to_keeper(slot, connection)?;
+        match self.line.next(slot) {
+            None => self.slots.put(slot, connection),
+            Some(Next::Visit(Visitor { sender, .. })) => hand(sender, (slot, connection)),
+            Some(Next::Requests(gathered, ticket)) => {
+                self.slots.note_request(slot, ticket);
+                return Self::hand_over(Job { slot, connection, gathered });
+            }
+        }
+        None
+    }
+
+    /// Gives the job to the thread that waits with the first of its requests. Without one, it is a worker's.
+    fn hand_over(mut job: Job<C>) -> Option<Job<C>> {
+        let Some(thread) = job.gathered.take_first_waiter() else { return Some(job) };
+        hand(thread, News::Job(job));
+        None
+    }
+
+    /// Keeps the first failure. Those who wait in line or for the next flush are returned, to be told of it.
+    pub(crate) fn fail(&mut self, error: C::Error) -> (Done<C>, FlushFollowers<C>, PoolError<C::Error>) {
+        let refusal = PoolError::Failed(self.failure.get_or_insert(error).clone());
+        self.line.retain_visitors(|visitor| visitor.purpose == Purpose::Close);
+        (Done::refused(self.line.take_requests(), &refusal), self.flushes.take_waiting(), refusal)
+    }
+
+    /// Refuses newcomers from now on. None where that was done before.
+    pub(crate) fn close(&mut self) -> Option<Closing> {
+        if self.life != Life::Open {
+            return None;
+        }
+        self.life = Life::Closing;
+        let flushes = self.flushes.is_running().then(|| {
+            let (sender, receiver) = channel();
+            self.closer = Some(sender);
+            receiver
+        });
+        Some(Closing { ticket: self.line.ticket(), slots: self.slots.left(), flushes })
+    }
+
+    /// The connection will never come back: those that wait for nothing else are sent away.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        self.slots.remove(slot);
+        self.line.remove(slot);
+    }
+
+    /// All is done, and the workers are sent home.
+    pub(crate) fn end(&mut self) {
+        self.life = Life::Closed;
+        self.workers.clear();
+    }
+}
+
+/// Flushing.
+impl<C: Connection> Dispatcher<C> {
+    /// Where a thread is told of the next flush; none if it has to lead one.
+    pub(crate) fn ask_flush(&mut self) -> Result<Option<Receiver<FlushNews<C::Error>>>, PoolError<C::Error>> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        if self.flushes.lead() {
+            return Ok(None);
+        }
+        let (sender, receiver) = channel();
+        self.flushes.wait(sender);
+        Ok(Some(receiver))
+    }
+
+    /// A flush is submitted; or given back with the reason why it is refused.
+    pub(crate) fn submit_flush(
+        &mut self,
+        completion: FlushCompletion<C::Error>,
+    ) -> Result<(), (FlushCompletion<C::Error>, PoolError<C::Error>)> {
+        if let Some(refusal) = self.refusal() {
+            return Err((completion, refusal));
+        }
+        self.flushes.submit(completion);
+        if self.flushes.lead() {
+            self.employ(Order::Flush);
+        }
+        Ok(())
+    }
+
+    /// Begins a flush. What is acknowledged by now is what it makes safe, and whoever waits by now is whom it serves.
+    pub(crate) fn begin_flush(&mut self) -> Turn<C> {
+        Turn {
+            ticket: self.line.ticket(),
+            slots: self.slots.dirty(),
+            followers: self.flushes.take_waiting(),
+        }
+    }
+
+    /// A flush has ended, and all that shared it are told: lets the next begin.
+    pub(crate) fn end_flush(&mut self) {
+        match self.flushes.pass_on() {
+            Some(Leader::Thread(thread)) => hand(thread, FlushNews::Lead),
+            Some(Leader::Worker) => self.employ(Order::Flush),
+            None => self.closer.take().into_iter().for_each(|closer| hand(closer, ())),
+        }
+    }
+}
+
+/// What the keeper does.
+impl<C: Connection> Dispatcher<C> {
+    /// The connections that have to be used now to be kept alive, and when to look again.
+    pub(crate) fn take_due(&mut self, limit: Duration, now: Instant) -> (Vec<(Slot, C)>, Instant) {
+        let mut due = Vec::new();
+        if !matches!(self.keeper, Keeper::Ended) {
+            due.extend(std::iter::from_fn(|| self.slots.take_due(limit, now)));
+        }
+        (due, self.slots.next_due(limit, now))
+    }
+
+    /// Where the keeper is given a connection; a channel that is closed where it should end.
+    pub(crate) fn keeper_waits(&mut self) -> Receiver<(Slot, C)> {
+        let (sender, receiver) = channel();
+        if !matches!(self.keeper, Keeper::Ended) {
+            self.keeper = Keeper::Waiting(sender);
+            self.give_idle_to_keeper();
+        }
+        receiver
+    }
+
+    /// A connection could not be flushed in the background, and is still dirty.
+    pub(crate) fn note_refused_flush(&mut self, slot: Slot) {
+        self.slots.note_refused_flush(slot);
+    }
+
+    /// The keeper is given nothing any more.
+    pub(crate) fn end_keeping(&mut self) {
+        self.keeper = Keeper::Ended;
+    }
+
+    /// Gives the keeper this connection, or gives it back: if it need not be flushed, or not by the keeper. In the end,
+    /// closing the pool does that.
+    fn give_to_keeper(&mut self, slot: Slot, connection: C) -> Option<C> {
+        if !self.slots.should_be_flushed(slot, &connection) {
+            self.give_idle_to_keeper();
+            return Some(connection);
+        }
+        // Whoever waits can't go on without it, and its request may flush it at less cost.
+        if self.line.wants(slot) {
+            return Some(connection);
+        }
+        match self.call_keeper() {
+            Some(keeper) => {
+                hand(keeper, (slot, connection));
+                None
+            }
+            None => Some(connection),
+        }
+    }
+
+    /// Gives the keeper an idle connection that has come to be full.
+    fn give_idle_to_keeper(&mut self) {
+        if matches!(self.keeper, Keeper::Waiting(_))
+            && self.refusal().is_none()
+            && let Some(taken) = self.slots.take_full()
+            && let Some(keeper) = self.call_keeper()
+        {
+            hand(keeper, taken);
+        }
+    }
+
+    /// The keeper, if it waits, and something may still be flushed.
+    fn call_keeper(&mut self) -> Option<Sender<(Slot, C)>> {
+        if self.refusal().is_some() {
+            return None;
+        }
+        match std::mem::replace(&mut self.keeper, Keeper::Away) {
+            Keeper::Waiting(sender) => Some(sender),
+            other => {
+                self.keeper = other;
+                None
+            }
+        }
+    }
+}
+
+impl<C: Connection> Job<C> {
+    /// A new request that was given a connection at once.
+    pub(crate) fn new((slot, connection): (Slot, C), request: C::Request) -> Self {
+        Self { slot, connection, gathered: Gathered::new(request, None) }
+    }
+}
+
+/// Gives something to someone who waits for it.
+fn hand<T>(waiter: Sender<T>, thing: T) {
+    waiter.send(thing).expect("whoever waits stays until it is told");
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whose turn it is to flush: one flush runs at a time, and all that wait share the next.
+//!
+//! This is data only. `T` is a thread that waits for its flush, and can lead one; `S` is a flush that was submitted, and
+//! that somebody has to lead for it.
+
+/// The flush that runs, and those that wait.
+pub(crate) struct Flushes<T, S> {
+    is_running: bool,
+    waiting: Followers<T, S>,
+}
+
+/// Those that share a flush.
+pub(crate) struct Followers<T, S> {
+    pub(crate) threads: Vec<T>,
+    pub(crate) submitted: Vec<S>,
+}
+
+/// Who leads the next flush.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Leader<T> {
+    /// This thread, for itself and all that wait.
+    Thread(T),
+    /// A worker, for all that wait.
+    Worker,
+}
+
+impl<T, S> Flushes<T, S> {
+    pub(crate) fn new() -> Self {
+        Self { is_running: false, waiting: Followers::none() }
+    }
+
+    /// Whether a flush runs, or is about to.
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_running
+    }
+
+    /// How many wait for the next flush.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.threads.len() + self.waiting.submitted.len()
+    }
+
+    /// True if none runs: then whoever asks has to lead one.
+    pub(crate) fn lead(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_running, true)
+    }
+
+    /// A thread waits for the next flush.
+    pub(crate) fn wait(&mut self, thread: T) {
+        self.waiting.threads.push(thread);
+    }
+
+    /// What was submitted waits for the next flush.
+    pub(crate) fn submit(&mut self, submitted: S) {
+        self.waiting.submitted.push(submitted);
+    }
+
+    /// A flush begins. Whoever waits by now shares it.
+    pub(crate) fn take_waiting(&mut self) -> Followers<T, S> {
+        std::mem::replace(&mut self.waiting, Followers::none())
+    }
+
+    /// A flush has ended. Who leads the next, if anyone waits for it.
+    pub(crate) fn pass_on(&mut self) -> Option<Leader<T>> {
+        // A thread that waits anyway, rather than another.
+        let leader = self.waiting.threads.pop().map(Leader::Thread);
+        let leader = leader.or_else(|| (!self.waiting.submitted.is_empty()).then_some(Leader::Worker));
+        self.is_running = leader.is_some();
+        leader
+    }
+}
+
+impl<T, S> Followers<T, S> {
+    fn none() -> Self {
+        Self { threads: Vec::new(), submitted: Vec::new() }
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The line: who waits for a connection, first come first served; which requests go together; and what they don't pass.
+//!
+//! This is data only: it knows neither connections nor threads. `W` is whoever waits for a request, and `V` whoever
+//! waits for certain connections.
+
+use std::collections::VecDeque;
+
+use crate::request::{Group, Place, Request, Shape};
+
+/// The index of a connection.
+pub(crate) type Slot = usize;
+
+/// A place in the order of service.
+pub(crate) type Ticket = u64;
+
+/// Who waits, in the order of the tickets.
+pub(crate) struct Line<R: Request, W, V> {
+    last_ticket: Ticket,
+    /// Requests, which any connection serves. One that has joined a group leaves a gap, so that those behind it need not
+    /// be moved; the first is never a gap.
+    requests: VecDeque<Waiting<R, W>>,
+    /// How many of these are no gaps.
+    len: usize,
+    /// Those who want certain connections. There are few.
+    visits: Vec<Visit<V>>,
+}
+
+struct Waiting<R: Request, W> {
+    ticket: Ticket,
+    shape: R::Shape,
+    /// None is a gap.
+    asked: Option<Asked<R, W>>,
+}
+
+struct Asked<R, W> {
+    request: R,
+    /// None where the request was submitted.
+    waiter: Option<W>,
+}
+
+struct Visit<V> {
+    ticket: Ticket,
+    /// Any of these connections will do.
+    slots: Vec<Slot>,
+    visitor: V,
+}
+
+/// Who gets a connection that is free.
+pub(crate) enum Next<R: Request, W, V> {
+    /// And the ticket of the first of them.
+    Requests(Gathered<R, W>, Ticket),
+    Visit(V),
+}
+
+/// A group, and who waits for each of its requests.
+pub(crate) struct Gathered<R: Request, W> {
+    pub(crate) group: Group<R>,
+    /// As many as there are requests, in their order.
+    pub(crate) waiters: VecDeque<Option<W>>,
+    /// The place of the request that came first: its turn it is.
+    pub(crate) first: usize,
+}
+
+impl<R: Request, W, V> Line<R, W, V> {
+    pub(crate) fn new() -> Self {
+        Self { last_ticket: 0, requests: VecDeque::new(), len: 0, visits: Vec::new() }
+    }
+
+    /// A place behind all others.
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        self.last_ticket
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.len + self.visits.len()
+    }
+
+    /// A request waits behind all others.
+    pub(crate) fn wait(&mut self, request: R, waiter: Option<W>) {
+        let ticket = self.ticket();
+        let shape = request.shape();
+        self.requests.push_back(Waiting { ticket, shape, asked: Some(Asked { request, waiter }) });
+        self.len += 1;
+    }
+
+    /// A visitor waits at the place of its ticket, for any of these connections.
+    pub(crate) fn visit(&mut self, ticket: Ticket, slots: Vec<Slot>, visitor: V) {
+        let at = self.visits.partition_point(|visit| visit.ticket < ticket);
+        self.visits.insert(at, Visit { ticket, slots, visitor });
+    }
+
+    /// Whether anyone would have this connection.
+    pub(crate) fn wants(&self, slot: Slot) -> bool {
+        self.len > 0 || self.first_visit(slot).is_some()
+    }
+
+    /// Whoever is the first that would have this connection. A request takes along what goes with it.
+    pub(crate) fn next(&mut self, slot: Slot) -> Option<Next<R, W, V>> {
+        let first_request = self.requests.front().map_or(Ticket::MAX, |waiting| waiting.ticket);
+        if let Some(at) = self.first_visit(slot)
+            && self.visits[at].ticket < first_request
+        {
+            return Some(Next::Visit(self.visits.remove(at).visitor));
+        }
+        let Waiting { ticket, asked, .. } = self.requests.pop_front()?;
+        let Asked { request, waiter } = asked?;
+        self.len -= 1;
+        let mut gathered = Gathered::new(request, waiter);
+        self.join(&mut gathered, slot);
+        Some(Next::Requests(gathered, ticket))
+    }
+
+    /// Takes along what waits and goes with the group, up to a visit to its connection.
+    pub(crate) fn join(&mut self, gathered: &mut Gathered<R, W>, slot: Slot) {
+        let end = match self.first_visit(slot) {
+            Some(at) => {
+                let ticket = self.visits[at].ticket;
+                self.requests.partition_point(|waiting| waiting.ticket < ticket)
+            }
+            None => self.requests.len(),
+        };
+        // What did not go with it in one pass may do in the next.
+        while self.join_once(gathered, end) {}
+        self.drop_gaps();
+    }
+
+    /// Whether any has joined.
+    fn join_once(&mut self, gathered: &mut Gathered<R, W>, end: usize) -> bool {
+        let before = self.len;
+        for waiting in self.requests.range_mut(..end) {
+            if waiting.asked.is_some()
+                && let Some(joined) = gathered.group.shape().join(waiting.shape)
+                && let Some(asked) = waiting.asked.take()
+            {
+                gathered.add(asked, joined);
+                self.len -= 1;
+            }
+        }
+        self.len < before
+    }
+
+    fn drop_gaps(&mut self) {
+        while self.requests.pop_front_if(|waiting| waiting.asked.is_none()).is_some() {}
+    }
+
+    fn first_visit(&self, slot: Slot) -> Option<usize> {
+        self.visits.iter().position(|visit| visit.slots.contains(&slot))
+    }
+
+    /// Sends all requests away.
+    pub(crate) fn take_requests(&mut self) -> Vec<(R, Option<W>)> {
+        self.len = 0;
+        let asked = self.requests.drain(..).filter_map(|waiting| waiting.asked);
+        asked.map(|Asked { request, waiter }| (request, waiter)).collect()
+    }
+
+    /// Sends away the visitors that don't stay.
+    pub(crate) fn retain_visitors(&mut self, stays: impl Fn(&V) -> bool) {
+        self.visits.retain(|visit| stays(&visit.visitor));
+    }
+
+    /// This connection is gone: sends away who waits for no other.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        self.visits.retain_mut(|visit| {
+            visit.slots.retain(|&other| other != slot);
+            !visit.slots.is_empty()
+        });
+    }
+}
+
+impl<R: Request, W> Gathered<R, W> {
+    pub(crate) fn new(request: R, waiter: Option<W>) -> Self {
+        Self { group: Group::new(request), waiters: VecDeque::from([waiter]), first: 0 }
+    }
+
+    fn add(&mut self, asked: Asked<R, W>, joined: (R::Shape, Place)) {
+        match joined.1 {
+            Place::Before => {
+                self.waiters.push_front(asked.waiter);
+                self.first += 1;
+            }
+            Place::Behind => self.waiters.push_back(asked.waiter),
+        }
+        self.group.add(asked.request, joined);
+    }
+
+    /// Whoever waits for the request that came first, if anyone does; it is told otherwise from now on.
+    pub(crate) fn take_first_waiter(&mut self) -> Option<W> {
+        self.waiters[self.first].take()
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What those who wait are told, and telling them.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use oneshot::Sender;
+
+use crate::connection::Connection;
+use crate::error::{Outcome, PoolError};
+use crate::flushes::Followers;
+use crate::line::{Gathered, Slot};
+use crate::request::Request;
+
+/// A connection that someone was given, and what to carry out on it.
+pub(crate) struct Job<C: Connection> {
+    pub(crate) slot: Slot,
+    pub(crate) connection: C,
+    pub(crate) gathered: Gathered<C::Request, Waiter<C>>,
+}
+
+/// What a thread is told that waits for its request.
+pub(crate) enum News<C: Connection> {
+    /// It is this one's turn, and it carries out its own request and those that go with it.
+    Job(Job<C>),
+    /// Its request is done.
+    Done(Outcome<C::Error>),
+}
+
+/// A thread that waits for its request.
+pub(crate) type Waiter<C> = Sender<News<C>>;
+
+/// What a worker is told that waits for work.
+pub(crate) enum Order<C: Connection> {
+    Job(Job<C>),
+    /// It leads a flush for those that are submitted.
+    Flush,
+}
+
+/// What a thread is told that waits for its flush.
+pub(crate) enum FlushNews<E> {
+    /// A flush that began after this one was asked for has ended so.
+    Done(Outcome<E>),
+    /// It leads a flush, for itself and all that wait.
+    Lead,
+}
+
+/// A thread that waits for its flush.
+pub(crate) type FlushWaiter<E> = Sender<FlushNews<E>>;
+
+/// What is called when a submitted flush has ended.
+pub(crate) type FlushCompletion<E> = Box<dyn FnOnce(Outcome<E>) + Send>;
+
+/// Requests that nobody carries out any more, and whose outcome nobody knows yet.
+pub(crate) struct Done<C: Connection> {
+    requests: Vec<(C::Request, Outcome<C::Error>)>,
+    waiters: Vec<(Waiter<C>, Outcome<C::Error>)>,
+}
+
+impl<C: Connection> Done<C> {
+    /// Requests with their outcomes, and as many who wait for them.
+    pub(crate) fn new(
+        requests: Vec<(C::Request, Outcome<C::Error>)>,
+        waiters: VecDeque<Option<Waiter<C>>>,
+    ) -> Self {
+        let each = waiters.into_iter().zip(&requests);
+        let waiters = each.filter_map(|(waiter, (_, outcome))| Some((waiter?, outcome.clone()))).collect();
+        Self { requests, waiters }
+    }
+
+    /// Requests that were not carried out.
+    pub(crate) fn refused(
+        requests: impl IntoIterator<Item = (C::Request, Option<Waiter<C>>)>,
+        refusal: &PoolError<C::Error>,
+    ) -> Self {
+        let refuse = |(request, waiter)| ((request, Err(refusal.clone())), waiter);
+        let (requests, waiters) = requests.into_iter().map(refuse).unzip();
+        Self::new(requests, waiters)
+    }
+
+    /// How the request at this place has ended.
+    pub(crate) fn outcome(&self, place: usize) -> Outcome<C::Error> {
+        self.requests[place].1.clone()
+    }
+
+    /// Tells everyone. Threads come last, as they may have lent memory by their requests.
+    pub(crate) fn tell(self) {
+        if !self.requests.is_empty() {
+            harmless(|| C::Request::complete(self.requests));
+        }
+        for (waiter, outcome) in self.waiters {
+            // A waiter is only gone where its thread is.
+            let _ = waiter.send(News::Done(outcome));
+        }
+    }
+}
+
+impl<E: Clone> Followers<FlushWaiter<E>, FlushCompletion<E>> {
+    /// Tells all how their flush has ended.
+    pub(crate) fn tell(self, outcome: &Outcome<E>) {
+        for completion in self.submitted {
+            complete_flush(completion, outcome.clone());
+        }
+        for waiter in self.threads {
+            // A waiter is only gone where its thread is.
+            let _ = waiter.send(FlushNews::Done(outcome.clone()));
+        }
+    }
+}
+
+/// Tells of the end of a submitted flush.
+pub(crate) fn complete_flush<E>(completion: FlushCompletion<E>, outcome: Outcome<E>) {
+    harmless(|| completion(outcome));
+}
+
+/// Calls a completion, whose panic must not keep others from being told.
+fn harmless(completion: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(completion)).is_err() {
+        log::error!("a completion panicked");
+    }
+}
