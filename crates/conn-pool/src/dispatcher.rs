@@ -115,7 +115,7 @@ impl<C: Connection> Dispatcher<C> {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.line.len() + self.flushes.waiting()
+        self.line.len() + self.flushes.waiting() + usize::from(self.closer.is_some())
     }
 
     pub(crate) fn connections(&self) -> usize {

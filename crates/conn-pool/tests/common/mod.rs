@@ -1,21 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A connection that only takes notes, and requests that are letters.
+//! Connections that only take notes, and requests that are letters.
 #![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use conn_pool::{Connection, Failure, Pool, PoolError, Request};
+use conn_pool::{
+    Affected, Clock, Connection, Due, Failure, Group, Panicked, Place, Pool, PoolError, Request, Shape, State,
+    Task, Workers,
+};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded as bounded_channel, unbounded};
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub type Outcome = conn_pool::Outcome<String>;
+/// How long a connection may be idle.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// What a panic becomes that is part of a test.
+pub const PANIC: &str = "a thread panicked: this panic is part of the test";
+
+pub type Outcome = conn_pool::Outcome<Error>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(pub String);
+
+impl From<Panicked> for Error {
+    fn from(panicked: Panicked) -> Self {
+        Self(panicked.to_string())
+    }
+}
+
+pub fn failed(error: &str) -> Outcome {
+    Err(PoolError::Failed(Error(error.into())))
+}
+
+pub fn refused(error: &str) -> Outcome {
+    Err(PoolError::Refused(Error(error.into())))
+}
 
 /// Runs a test that would hang if it failed: then it fails.
 pub fn bounded(test: impl FnOnce() + Send + 'static) {
@@ -34,125 +60,231 @@ pub fn bounded(test: impl FnOnce() + Send + 'static) {
 
 /// What the connections and the requests of a test have in common.
 #[derive(Default)]
-pub struct World {
-    /// What was carried out, and flushes.
+struct World {
+    /// What was carried out.
     log: Mutex<Vec<String>>,
     /// Requests whose memory is still lent.
     alive: AtomicUsize,
-    /// Announces each request on the first channel, and lets it go on by the second.
-    gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    /// Requests that a flush has made safe, and those that wait for one.
+    flushed: AtomicUsize,
+    unflushed: AtomicUsize,
+    /// Dirty connections are full.
+    full: AtomicBool,
+    /// How all but requests fails.
+    fails: Mutex<Option<Fails>>,
+    gates: Mutex<Vec<Barrier>>,
+    /// Connections that were dropped.
+    dropped: AtomicUsize,
 }
 
-/// Takes down what is carried out and flushed. It panics at `!`, refuses `?`, and breaks at `#`.
+#[derive(Debug, Clone, Copy)]
+pub enum Fails {
+    With(Affected),
+    Panics,
+}
+
+/// Where tasks announce themselves on the first channel, and go on by the second.
+#[derive(Clone)]
+struct Barrier {
+    what: &'static str,
+    entered: Sender<usize>,
+    may_go: Receiver<()>,
+}
+
+/// Holds up what stands at it. It is open once it is dropped.
+pub struct Gate {
+    entered: Receiver<usize>,
+    go: Sender<()>,
+}
+
+impl Gate {
+    /// Waits until a task stands at the gate; the number of its connection.
+    #[track_caller]
+    pub fn entered(&self) -> usize {
+        self.entered.recv_timeout(PATIENCE).expect("nothing comes to the gate")
+    }
+
+    /// Lets one task go on.
+    pub fn pass(&self) {
+        self.go.send(()).unwrap();
+    }
+}
+
+/// Takes down what is carried out. Requests panic at `!`, are refused at `?`, alone or together at `%`, and break at `#`;
+/// `-` only reads.
 pub struct Notes {
+    id: usize,
     world: Arc<World>,
-    dirty: bool,
+    is_open: bool,
+    unflushed: usize,
+}
+
+impl Notes {
+    fn requests(&mut self, group: &Group<Letter>) -> Result<(), Failure<Error>> {
+        let text: String = group.iter().map(|letter| &*letter.text).collect();
+        self.enter(&text);
+        assert!(!text.contains('!'), "this panic is part of the test");
+        let affected = text.chars().find_map(|c| match c {
+            '?' => Some(Affected::One),
+            '%' => Some(Affected::Group),
+            '#' => Some(Affected::Pool),
+            _ => None,
+        });
+        if let Some(affected) = affected {
+            return Err(Failure { error: Error(format!("{text} failed")), affected });
+        }
+        if text != "-" {
+            self.unflushed += group.len();
+            self.world.unflushed.fetch_add(group.len(), SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Notes a task, which may have to wait.
+    fn enter(&mut self, text: &str) {
+        self.is_open = true;
+        self.world.log.lock().unwrap().push(text.to_owned());
+        let gates = self.world.gates.lock().unwrap().clone();
+        if let Some(gate) = gates.iter().find(|gate| gate.what == text) {
+            // The test may have opened it by dropping it.
+            let _ = gate.entered.send(self.id).map(|()| gate.may_go.recv());
+        }
+    }
+
+    fn flush(&mut self, name: &str) -> Result<(), Failure<Error>> {
+        self.other(name)?;
+        self.world.flushed.fetch_add(self.unflushed, SeqCst);
+        self.world.unflushed.fetch_sub(self.unflushed, SeqCst);
+        self.unflushed = 0;
+        Ok(())
+    }
+
+    fn other(&mut self, name: &str) -> Result<(), Failure<Error>> {
+        self.enter(name);
+        let fails = *self.world.fails.lock().unwrap();
+        match fails {
+            None => Ok(()),
+            Some(Fails::With(affected)) => {
+                Err(Failure { error: Error(format!("{name} failed")), affected })
+            }
+            Some(Fails::Panics) => panic!("this panic is part of the test"),
+        }
+    }
 }
 
 impl Connection for Notes {
-    type Error = String;
-    type Request = Letters;
+    type Error = Error;
+    type Request = Letter;
 
-    fn carry_out(&mut self, request: &mut Letters) -> Result<(), Failure<String>> {
-        let gate = self.world.gate.lock().unwrap().clone();
-        if let Some((entered, may_go)) = gate {
-            entered.send(()).unwrap();
-            may_go.recv().unwrap();
+    fn carry_out(&mut self, task: Task<'_, Letter>) -> Result<(), Failure<Error>> {
+        match task {
+            Task::Requests(group) => self.requests(group),
+            Task::Flush => self.flush("flush"),
+            Task::FlushInBackground => self.flush("background"),
+            Task::KeepAlive => self.other("alive"),
         }
-        let text = request.text();
-        self.world.log.lock().unwrap().push(text.clone());
-        assert!(!text.contains('!'), "this panic is part of the test");
-        if text.contains(['?', '#']) {
-            return Err(Failure { error: format!("{text} failed"), is_fatal: text.contains('#') });
+    }
+
+    fn state(&self) -> State {
+        match self.unflushed {
+            0 if !self.is_open => State::Closed,
+            0 => State::Clean,
+            _ if self.world.full.load(SeqCst) => State::Full,
+            _ => State::Dirty,
         }
-        self.dirty = true;
-        Ok(())
-    }
-
-    fn is_dirty(&self) -> bool {
-        self.dirty
-    }
-
-    fn flush(&mut self) -> Result<(), String> {
-        self.world.log.lock().unwrap().push("flush".into());
-        self.dirty = false;
-        Ok(())
-    }
-
-    fn keep_alive(&mut self) -> Result<(), String> {
-        Ok(())
     }
 }
 
-/// Small letters go with each other, as do capitals, and `!`, `?` and `#` with small letters; anything else goes alone.
-pub struct Letters(Vec<Part>);
+impl Drop for Notes {
+    fn drop(&mut self) {
+        self.world.dropped.fetch_add(1, SeqCst);
+    }
+}
 
-/// One of the requests that were merged. Counts how many are alive, as those who wait may have lent memory by them.
-struct Part {
+/// Counts how many are alive, as those who wait may have lent memory by them.
+pub struct Letter {
     text: String,
     told: Sender<(String, Outcome)>,
     world: Arc<World>,
 }
 
-impl Letters {
-    fn text(&self) -> String {
-        self.0.iter().map(|part| &*part.text).collect()
+impl Request for Letter {
+    type Error = Error;
+    type Shape = Kind;
+
+    fn shape(&self) -> Kind {
+        match self.text.chars().next() {
+            Some('a'..='z' | '!' | '?' | '%' | '#') => Kind::Small,
+            Some('A'..='Z') => Kind::Capital,
+            _ => Kind::Alone,
+        }
     }
 
-    fn kind(&self) -> Option<bool> {
-        let is_capital = |c: char| match c {
-            'a'..='z' | '!' | '?' | '#' => Some(false),
-            'A'..='Z' => Some(true),
-            _ => None,
-        };
-        self.text().chars().next().and_then(is_capital)
-    }
-}
-
-impl Request<String> for Letters {
-    fn goes_with(&self, other: &Self) -> bool {
-        self.kind().is_some() && self.kind() == other.kind()
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
-    fn complete(self, outcome: &Outcome) {
-        for part in &self.0 {
-            part.told.send((part.text.clone(), outcome.clone())).unwrap();
-            assert!(part.text != "~", "this panic is part of the test");
+    fn complete(done: Vec<(Self, Outcome)>) {
+        for (letter, outcome) in &done {
+            letter.told.send((letter.text.clone(), outcome.clone())).unwrap();
+            assert!(letter.text != "~", "this panic is part of the test");
         }
     }
 }
 
-impl Drop for Part {
+impl Drop for Letter {
     fn drop(&mut self) {
         self.world.alive.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Small letters go with each other, as do capitals, and `!`, `?`, `%` and `#` with small letters.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    Small,
+    Capital,
+    Alone,
+}
+
+impl Shape for Kind {
+    fn join(self, other: Self) -> Option<(Self, Place)> {
+        (self == other && self != Self::Alone).then_some((self, Place::Behind))
     }
 }
 
 pub struct Setup {
     pub pool: Pool<Notes>,
     world: Arc<World>,
+    pub now: Arc<Mutex<Instant>>,
     tell: Sender<(String, Outcome)>,
     /// Which requests were completed, and how.
     pub told: Receiver<(String, Outcome)>,
 }
 
 impl Setup {
+    /// A pool of open connections.
     pub fn new(connections: usize) -> Self {
-        let world = Arc::<World>::default();
-        let connection = |_| Notes { world: Arc::clone(&world), dirty: false };
-        let pool = Pool::new((0..connections).map(connection), Arc::new(Instant::now));
-        let (tell, told) = unbounded();
-        Self { pool, world, tell, told }
+        Self::with_connections(connections, true)
     }
 
-    pub fn request(&self, text: &str) -> Letters {
+    pub fn with_connections(connections: usize, is_open: bool) -> Self {
+        // Far enough from the clock's zero to look back by the idle limit.
+        let now = Arc::new(Mutex::new(Instant::now() + 10 * LIMIT));
+        let clock = Arc::clone(&now);
+        Self::with_clock(connections, is_open, now, Arc::new(move || *clock.lock().unwrap()))
+    }
+
+    pub fn with_clock(connections: usize, is_open: bool, now: Arc<Mutex<Instant>>, clock: Clock) -> Self {
+        let world = Arc::<World>::default();
+        let connection = |id| Notes { id, world: Arc::clone(&world), is_open, unflushed: 0 };
+        let pool = Pool::new((0..connections).map(connection), clock);
+        let (tell, told) = unbounded();
+        Self { pool, world, now, tell, told }
+    }
+
+    pub fn workers(&self) -> Workers<Notes> {
+        Workers::start(self.pool.clone()).unwrap()
+    }
+
+    pub fn request(&self, text: &str) -> Letter {
         self.world.alive.fetch_add(1, SeqCst);
-        let world = Arc::clone(&self.world);
-        Letters(vec![Part { text: text.into(), told: self.tell.clone(), world }])
+        Letter { text: text.into(), told: self.tell.clone(), world: Arc::clone(&self.world) }
     }
 
     pub fn run(&self, text: &str) -> Outcome {
@@ -160,6 +292,7 @@ impl Setup {
     }
 
     /// Who was told next, and what.
+    #[track_caller]
     pub fn next(&self) -> (String, Outcome) {
         self.told.recv_timeout(PATIENCE).unwrap()
     }
@@ -174,21 +307,25 @@ impl Setup {
         assert!(told.iter().all(|(_, told)| told == outcome), "{told:?}");
     }
 
-    /// Holds the next request up. It announces itself on the one channel and goes on by the other.
-    pub fn gate(&self) -> (Receiver<()>, Sender<()>) {
+    /// Holds up tasks with this text, or `flush`, `background`, or `alive`.
+    pub fn gate(&self, what: &'static str) -> Gate {
         let (entered, has_entered) = unbounded();
         let (go, may_go) = unbounded();
-        *self.world.gate.lock().unwrap() = Some((entered, may_go));
-        (has_entered, go)
+        self.world.gates.lock().unwrap().insert(0, Barrier { what, entered, may_go });
+        Gate { entered: has_entered, go }
     }
 
-    /// Lets `start` begin a request, and holds that up until the gate's channel is sent something; it alone.
-    pub fn hold_up(&self, start: impl FnOnce()) -> Sender<()> {
-        let (entered, go) = self.gate();
+    /// Starts `work`, and waits until its task stands at the gate.
+    pub fn hold_up(&self, what: &'static str, start: impl FnOnce()) -> Gate {
+        let gate = self.gate(what);
         start();
-        entered.recv_timeout(PATIENCE).unwrap();
-        *self.world.gate.lock().unwrap() = None;
-        go
+        gate.entered();
+        gate
+    }
+
+    /// Has a thread use a connection for a request until the gate is opened.
+    pub fn hold<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, what: &'static str) -> Gate {
+        self.hold_up(what, || drop(scope.spawn(move || self.run(what).unwrap())))
     }
 
     /// Starts `work`, which must wait in line as the `place`-th.
@@ -199,23 +336,60 @@ impl Setup {
         work: impl FnOnce() -> T + Send + 'scope,
     ) -> ScopedJoinHandle<'scope, T> {
         let thread = scope.spawn(work);
+        self.wait_until(|| self.pool.waiting() >= place);
+        thread
+    }
+
+    #[track_caller]
+    pub fn wait_until(&self, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while self.pool.waiting() < place {
-            assert!(Instant::now() < deadline, "it doesn't wait");
+        while !condition() {
+            assert!(Instant::now() < deadline, "it does not happen");
             thread::yield_now();
         }
-        thread
+    }
+
+    /// Keeps alive what is due, one after the other. When to look again.
+    pub fn keep_alive(&self) -> Instant {
+        self.pool.keep_alive(LIMIT, Due::keep_alive)
+    }
+
+    /// Lets time go by.
+    pub fn pass(&self, time: Duration) {
+        *self.now.lock().unwrap() += time;
+    }
+
+    pub fn set_full(&self) {
+        self.world.full.store(true, SeqCst);
+    }
+
+    /// Whether and how flushes and keep-alives fail from now on.
+    pub fn set_fails(&self, fails: Option<Fails>) {
+        *self.world.fails.lock().unwrap() = fails;
     }
 
     pub fn log(&self) -> Vec<String> {
         self.world.log.lock().unwrap().clone()
     }
 
+    /// How often this was carried out.
+    pub fn count(&self, what: &str) -> usize {
+        self.world.log.lock().unwrap().iter().filter(|text| *text == what).count()
+    }
+
     pub fn alive(&self) -> usize {
         self.world.alive.load(SeqCst)
     }
-}
 
-pub fn failed(error: &str) -> Outcome {
-    Err(PoolError::Failed(error.into()))
+    pub fn flushed(&self) -> usize {
+        self.world.flushed.load(SeqCst)
+    }
+
+    pub fn unflushed(&self) -> usize {
+        self.world.unflushed.load(SeqCst)
+    }
+
+    pub fn dropped(&self) -> usize {
+        self.world.dropped.load(SeqCst)
+    }
 }
