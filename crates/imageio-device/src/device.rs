@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The block device.
 
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,13 @@ use block_device::{BlockDevice, BlockSize, Buffer, Capabilities, Errno, Error, R
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
 
-use crate::error::{OpenError, pool_error};
-use crate::ledger::Ledger;
-use crate::link::Link;
-use crate::request::{Request, Target, Work};
+use crate::change::ServerFeatures;
+use crate::connection::{Common, KeepAlive, ReplayingConnection};
+use crate::error::{Cause, OpenError, pool_error};
+use crate::outage::Outage;
+use crate::replay_buffer::ReplayBuffer;
+use crate::request::{Extent, Request};
+use crate::tracker::Tracker;
 use crate::transfer::Transfer;
 
 /// An oVirt disk as a block device. Any thread may use it at any time.
@@ -19,27 +23,27 @@ use crate::transfer::Transfer;
 /// Each request waits for a connection, first come first served. Drop it only after [`close`](Self::close): what is
 /// unflushed then is lost.
 pub struct Device {
-    pub(crate) pool: Pool<Link>,
-    ledger: Arc<Ledger>,
-    keeper: Mutex<Option<Keeper<Link>>>,
+    pub(crate) pool: Pool<ReplayingConnection>,
+    common: Arc<Common>,
+    keeper: Mutex<Option<Keeper<ReplayingConnection>>>,
     size: u64,
     capabilities: Capabilities,
     max_request: u64,
-    pub(crate) longest_write: u64,
 }
 
 impl Device {
     pub(crate) fn start(transfer: &Transfer) -> std::result::Result<Self, OpenError> {
-        let ledger = Arc::new(Ledger::new(transfer.settings.replay_buffer));
-        let pool = Pool::new(transfer.links(&ledger), Arc::new(Instant::now));
+        let common = Arc::new(Common::new(transfer));
+        let connections = 0..transfer.connections() as usize;
+        let connections = connections.map(|owner| ReplayingConnection::new(Arc::clone(&common), owner));
+        let pool = Pool::new(connections, Arc::new(Instant::now));
         let keeper = Keeper::start(pool.clone(), transfer.settings.keep_alive).map_err(OpenError::Keeper)?;
         Ok(Self {
             pool,
-            ledger,
+            common,
             keeper: Mutex::new(Some(keeper)),
             size: transfer.size(),
             max_request: transfer.settings.max_request,
-            longest_write: transfer.longest_write(),
             capabilities: Capabilities {
                 read_only: transfer.is_read_only(),
                 flush: transfer.can_flush(),
@@ -58,29 +62,34 @@ impl Device {
     /// [`Errno::Shutdown`].
     ///
     /// # Errors
-    /// Data may be lost: this flush failed, or something did before; or a write was given up, though the server has not
-    /// refused it, and its place was not written since.
+    /// Data may be lost: this flush failed, or something did before; or a write or zero failed, and its place was not
+    /// written since.
     pub fn close(&self) -> Result<()> {
         // First, as it would otherwise keep using what is being closed.
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(keeper);
-        self.pool.close()?;
-        match self.ledger.what_is_missing() {
+        self.pool.close().map_err(|Cause(error)| error)?;
+        match self.common.tracker.what_is_missing() {
             Some(missing) => Err(Error::new(Errno::Io, missing)),
             None => Ok(()),
         }
     }
 
-    /// Whether a request is expected to be answered soon: no connection was lost lately.
-    pub(crate) fn is_calm(&self) -> bool {
+    /// Whether a connection was lost lately, so that a request may take its time to be answered.
+    pub(crate) fn had_outage_lately(&self) -> bool {
         const LATELY: Duration = Duration::from_secs(60);
-        !self.ledger.has_lost_within(LATELY)
+        self.common.outage.was_within(LATELY, Instant::now())
+    }
+
+    /// In bytes; longer writes are sent in steps.
+    pub(crate) fn longest_write(&self) -> u64 {
+        self.common.longest_write
     }
 
     /// The failure that every request now gets, if data may be lost.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
-        self.pool.failure()
+        self.pool.failure().map(|Cause(error)| error)
     }
 
     /// How many requests wait for a connection: a figure for logs and tests, old as soon as it is told.
@@ -93,19 +102,9 @@ impl Device {
         self.pool.run(request).map_err(pool_error)
     }
 
-    // The requests must have been found possible before.
-
-    pub(crate) fn read_request(&self, offset: u64, len: u64, target: Target) -> Request {
-        Request::new(offset, len, Work::Read { into: [target].into() }, self.max_request)
-    }
-
-    pub(crate) fn write_request(&self, offset: u64, data: Bytes, is_lent: bool, fua: bool) -> Request {
-        let len = data.len() as u64;
-        Request::new(offset, len, Work::Write { data: [data].into(), is_lent, fua }, self.max_request)
-    }
-
-    pub(crate) fn zero_request(&self, offset: u64, len: u64, flags: ZeroFlags) -> Request {
-        Request::new(offset, len, Work::Zero { fua: flags.fua }, self.max_request)
+    /// A range that was found to be on the disk.
+    pub(crate) fn extent(&self, offset: u64, len: u64) -> Extent {
+        Extent { offset, len, max_request: self.max_request }
     }
 
     pub(crate) fn check_read(&self, offset: u64, len: u64) -> Result<()> {
@@ -143,38 +142,73 @@ impl BlockDevice for Device {
         self.capabilities
     }
 
-    /// Alone, as `buf` is this thread's: [`read_into`](Self::read_into) can be merged.
+    /// The data is copied once more than by [`read_into`](Self::read_into).
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.check_read(offset, buf.len() as u64)?;
-        let mut link = self.pool.get().map_err(pool_error)?;
-        link.read(offset, &mut [buf]).map_err(|failure| {
-            if failure.is_fatal {
-                // Before the link goes back, so that nobody takes it unaware.
-                self.pool.fail(failure.error.clone());
-            }
-            failure.error
-        })
+        let (give_back, memory) = channel();
+        self.read_into(offset, Box::new(OwnMemory { memory: vec![0; buf.len()], give_back }))?;
+        let memory = memory.recv().expect("it is given back before the request is told of");
+        buf.copy_from_slice(&memory);
+        Ok(())
     }
 
     fn read_into(&self, offset: u64, mut buffer: Box<dyn Buffer>) -> Result<()> {
         let len = buffer.bytes().len() as u64;
         self.check_read(offset, len)?;
-        self.run(self.read_request(offset, len, Target::Lent(buffer)))
+        self.run(Request::read_into(self.extent(offset, len), buffer))
     }
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
-        self.check_write(offset, data.len() as u64)?;
-        self.run(self.write_request(offset, data, true, fua))
+        let len = data.len() as u64;
+        self.check_write(offset, len)?;
+        self.run(Request::write(self.extent(offset, len), data, fua, None))
     }
 
     /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer
     /// (`sparse`), and imageio has no means to ask for either.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_zero(offset, len, flags)?;
-        self.run(self.zero_request(offset, len, flags))
+        self.run(Request::zero(self.extent(offset, len), flags.fua, None))
     }
 
     fn flush(&self) -> Result<()> {
         self.pool.flush().map_err(pool_error)
+    }
+}
+
+/// Memory that a read fills, for a caller whose own is borrowed.
+struct OwnMemory {
+    memory: Vec<u8>,
+    give_back: Sender<Vec<u8>>,
+}
+
+impl Buffer for OwnMemory {
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+}
+
+impl Drop for OwnMemory {
+    fn drop(&mut self) {
+        // Nobody waits for it where the request was refused.
+        let _ = self.give_back.send(std::mem::take(&mut self.memory));
+    }
+}
+
+impl Common {
+    fn new(transfer: &Transfer) -> Self {
+        let (settings, capabilities) = (&transfer.settings, transfer.capabilities());
+        Self {
+            connector: Arc::clone(&transfer.connector),
+            server: ServerFeatures { flush: capabilities.flush, zero: capabilities.zero },
+            longest_write: match settings.max_request {
+                0 => u64::MAX,
+                max_request => max_request,
+            },
+            reconnect_timeout: settings.reconnect_timeout,
+            keep_alive: if transfer.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte },
+            tracker: Arc::new(Tracker::new(transfer.size(), settings.replay_buffer)),
+            outage: Outage::default(),
+            replay_buffer: ReplayBuffer::new(settings.replay_buffer, transfer.connections()),
+        }
     }
 }

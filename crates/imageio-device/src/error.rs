@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the server's errors to a disk's.
 
-use std::io;
+use std::{fmt, io};
 
 use block_device::{Errno, Error};
-use conn_pool::PoolError;
+use conn_pool::{Panicked, PoolError};
 use imageio_client::StatusCode;
+
+use crate::recovery::Asked;
 
 /// Why a transfer can't be opened: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -48,33 +50,41 @@ pub enum OpenError {
     Keeper(io::Error),
 }
 
-/// What a request was doing, where the client has to be told something else for the same answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Read,
-    Write,
-    Flush,
+/// Why a request failed, as the pool knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cause(pub(crate) Error);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
-/// An error of the client as one of the device.
-pub(crate) fn device_error(kind: Kind, error: &imageio_client::Error) -> Error {
-    Error::new(errno(kind, error), error.to_string())
+impl From<Panicked> for Cause {
+    /// Nobody knows what became of the request.
+    fn from(panicked: Panicked) -> Self {
+        Self(Error::new(Errno::Io, format!("data may be lost: bug: {panicked}")))
+    }
 }
 
-fn errno(kind: Kind, error: &imageio_client::Error) -> Errno {
+/// An error of the client as one of the device. The same answer means different things to a reader and a writer.
+pub(crate) fn device_error(asked: Asked, error: &imageio_client::Error) -> Error {
+    Error::new(errno(asked, error), error.to_string())
+}
+
+fn errno(asked: Asked, error: &imageio_client::Error) -> Errno {
     match error.status() {
         Some(StatusCode::FORBIDDEN) => Errno::Perm,
-        Some(StatusCode::RANGE_NOT_SATISFIABLE) if kind == Kind::Write => Errno::NoSpc,
+        Some(StatusCode::RANGE_NOT_SATISFIABLE) if asked == Asked::Change => Errno::NoSpc,
         Some(StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST) => Errno::Inval,
         _ => Errno::Io,
     }
 }
 
 /// The pool's error as one of the device.
-pub(crate) fn pool_error(error: PoolError<Error>) -> Error {
+pub(crate) fn pool_error(error: PoolError<Cause>) -> Error {
     match error {
-        PoolError::Failed(error) | PoolError::Refused(error) => error,
+        PoolError::Failed(Cause(error)) | PoolError::Refused(Cause(error)) => error,
         PoolError::Closed => Error::new(Errno::Shutdown, "the transfer is being closed"),
-        PoolError::Abandoned => Error::new(Errno::Io, "bug: a thread panicked"),
     }
 }

@@ -6,25 +6,30 @@
 //! connections. So:
 //! - each connection remembers whether it has unflushed writes;
 //! - a flush of the device flushes each connection that has some;
-//! - the content of unflushed writes is kept. When their connection is lost, it is written again on a new one, and flushed:
-//!   see `ledger`;
+//! - the content of unflushed writes is kept (`tracker`). When their connection is lost, it is written again on a new one,
+//!   and flushed (`connection`, `connection::replay`);
 //! - if that can't be done, data may be lost: from then on every request fails. So it is at once where nothing is kept
 //!   ([`Settings::replay_buffer`]), also with a write on its way: the server may still carry it out, after a later write
 //!   to the same place.
 //!
-//! Requests that wait for a connection and are adjacent on the disk go out as one, and share its outcome: see `request`.
+//! What is done after an attempt that failed is one table: `recovery`.
+//!
+//! Requests that wait for a connection and are adjacent on the disk go out as one: see `request`.
 //!
 //! A server that can't flush gets each write with `flush=y`, its own default, so that nothing is ever unflushed.
 
+mod change;
+mod connection;
 mod device;
 mod error;
-mod ledger;
-mod link;
+mod outage;
+mod overlay;
 mod queue;
+mod recovery;
 mod replay_buffer;
 mod request;
-mod retry;
 mod settings;
+mod tracker;
 mod transfer;
 
 pub use device::Device;

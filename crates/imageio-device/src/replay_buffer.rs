@@ -16,9 +16,9 @@ pub(crate) struct ReplayBuffer {
     kept: AtomicU64,
 }
 
-/// A part of the room. Dropping it gives it back.
+/// A part of the buffer, in bytes. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Reservation {
     of: Arc<ReplayBuffer>,
     bytes: u64,
 }
@@ -33,14 +33,14 @@ impl ReplayBuffer {
     }
 
     /// Room for so many bytes, if there is.
-    pub(crate) fn take(self: &Arc<Self>, bytes: u64) -> Option<Room> {
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         let more = |kept: u64| kept.checked_add(bytes).filter(|&kept| kept <= self.size);
         self.kept.fetch_update(Relaxed, Relaxed, more).ok()?;
-        Some(Room { of: Arc::clone(self), bytes })
+        Some(Reservation { of: Arc::clone(self), bytes })
     }
 }
 
-impl Room {
+impl Reservation {
     pub(crate) fn add(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
@@ -52,7 +52,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.of.kept.fetch_sub(self.bytes, Relaxed);
     }
@@ -65,22 +65,22 @@ mod tests {
     #[test]
     fn there_is_no_more_room_than_was_given() {
         let buffer = ReplayBuffer::new(100, 2);
-        let mut room = buffer.take(60).unwrap();
-        assert!(buffer.take(41).is_none() && buffer.take(u64::MAX).is_none());
-        room.add(buffer.take(40).unwrap());
-        assert!(buffer.take(1).is_none());
+        let mut room = buffer.reserve(60).unwrap();
+        assert!(buffer.reserve(41).is_none() && buffer.reserve(u64::MAX).is_none());
+        room.add(buffer.reserve(40).unwrap());
+        assert!(buffer.reserve(1).is_none());
         drop(room);
-        assert!(buffer.take(100).is_some());
-        assert!(ReplayBuffer::new(0, 2).take(1).is_none());
+        assert!(buffer.reserve(100).is_some());
+        assert!(ReplayBuffer::new(0, 2).reserve(1).is_none());
     }
 
     #[test]
     fn the_largest_parts_are_given_back_before_there_is_no_room() {
         let buffer = ReplayBuffer::new(100, 2);
-        let (large, mut small) = (buffer.take(45).unwrap(), buffer.take(30).unwrap());
+        let (large, mut small) = (buffer.reserve(45).unwrap(), buffer.reserve(30).unwrap());
         assert!(!large.should_be_given_back() && !small.should_be_given_back());
-        small.add(buffer.take(1).unwrap());
+        small.add(buffer.reserve(1).unwrap());
         assert!(large.should_be_given_back() && !small.should_be_given_back());
-        assert!(!buffer.take(0).unwrap().should_be_given_back());
+        assert!(!buffer.reserve(0).unwrap().should_be_given_back());
     }
 }

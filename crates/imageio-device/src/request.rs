@@ -2,135 +2,176 @@
 //! What waits for a connection, and which of it goes out as one HTTP request.
 //!
 //! NBD says nothing of the order in which requests that are in flight at the same time take effect, so those that wait
-//! may be carried out in any order and together. Only what is adjacent is merged: nothing in it overlaps, and the result
-//! is a request like any other.
+//! may be carried out in any order and together. Only what is adjacent goes together: nothing in it overlaps, and the
+//! result is a request like any other.
 
-use std::collections::VecDeque;
-use std::mem;
+use std::ops::Range;
 
-use block_device::{Batch, Buffer, Completion, Error};
+use block_device::{Batch, Buffer, Completion};
 use bytes::Bytes;
-use conn_pool::Outcome;
+use conn_pool::{Outcome, Place};
 
-use crate::error::pool_error;
+use crate::error::{Cause, pool_error};
 
 /// A request for a range of the disk.
 pub(crate) struct Request {
-    pub(crate) offset: u64,
-    pub(crate) len: u64,
-    pub(crate) work: Work,
-    /// How long it may become by merging.
-    limit: u64,
-    /// Who is told of its end, but for those whose memory a read fills.
-    completions: Vec<Box<dyn Completion>>,
+    shape: Shape,
+    work: Work,
 }
 
 /// What is to be done there.
-pub(crate) enum Work {
-    /// Where the data goes, piece by piece.
-    Read {
-        into: VecDeque<Target>,
-    },
-    /// The data, piece by piece.
+enum Work {
+    /// A thread that waits for the outcome lends the memory.
+    ReadInto(Box<dyn Buffer>),
+    /// The completion lends the memory.
+    Read(Box<dyn Completion>),
     Write {
-        data: VecDeque<Bytes>,
+        data: Bytes,
         /// The data is someone else's memory, which must not be kept when the request is done.
         is_lent: bool,
-        fua: bool,
+        completion: Option<Box<dyn Completion>>,
     },
     Zero {
-        fua: bool,
+        completion: Option<Box<dyn Completion>>,
     },
 }
 
-/// Where a part of a read's data goes.
-pub(crate) enum Target {
-    /// By a thread that waits for the outcome.
-    Lent(Box<dyn Buffer>),
-    Submitted(Box<dyn Completion>),
+/// What decides whether requests go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) operation: Operation,
+    /// In bytes.
+    start: u64,
+    end: u64,
+    /// How long it may become with others, in bytes.
+    limit: u64,
 }
 
-impl Target {
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        match self {
-            Self::Lent(buffer) => buffer.bytes(),
-            Self::Submitted(completion) => completion.buffer(),
-        }
-    }
+/// What is asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Read,
+    Write { fua: bool },
+    Zero { fua: bool },
+}
+
+/// A range that was found to be on the disk, in bytes, and how long requests may become.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) max_request: u64,
 }
 
 impl Request {
-    /// One that may become as long as `max_request`. `len` is that of the data.
-    pub(crate) fn new(offset: u64, len: u64, work: Work, max_request: u64) -> Self {
-        Self { offset, len, work, limit: max_request, completions: Vec::new() }
+    /// A read into memory that a thread lends, which waits for the outcome.
+    pub(crate) fn read_into(extent: Extent, buffer: Box<dyn Buffer>) -> Self {
+        Self::new(extent, Operation::Read, Work::ReadInto(buffer))
     }
 
-    /// The same, and `completion` is told of its end.
-    pub(crate) fn with(mut self, completion: Box<dyn Completion>) -> Self {
-        self.completions.push(completion);
-        self
+    /// A read into the memory of whoever is told of its end.
+    pub(crate) fn read(extent: Extent, completion: Box<dyn Completion>) -> Self {
+        Self::new(extent, Operation::Read, Work::Read(completion))
     }
 
-    fn end(&self) -> u64 {
-        // Both ends were found to be on the disk.
-        self.offset + self.len
-    }
-}
-
-impl conn_pool::Request<Error> for Request {
-    fn goes_with(&self, other: &Self) -> bool {
-        let is_adjacent = other.end() == self.offset || self.end() == other.offset;
-        let is_alike = match (&self.work, &other.work) {
-            (Work::Read { .. }, Work::Read { .. }) => true,
-            (Work::Write { fua, .. }, Work::Write { fua: other, .. })
-            | (Work::Zero { fua }, Work::Zero { fua: other }) => fua == other,
-            _ => false,
-        };
-        // An empty one would have no place among the parts of the other.
-        let is_something = self.len > 0 && other.len > 0;
-        is_something && is_adjacent && is_alike && self.len + other.len <= self.limit
+    /// A write. Without a completion, a thread waits for the outcome, and the memory is lent by it.
+    pub(crate) fn write(
+        extent: Extent,
+        data: Bytes,
+        fua: bool,
+        completion: Option<Box<dyn Completion>>,
+    ) -> Self {
+        let work = Work::Write { data, is_lent: completion.is_none(), completion };
+        Self::new(extent, Operation::Write { fua }, work)
     }
 
-    fn merge(&mut self, other: Self) {
-        let before = other.offset < self.offset;
-        match (&mut self.work, other.work) {
-            (Work::Read { into }, Work::Read { into: more }) => join(into, more, before),
-            (Work::Write { data, is_lent, .. }, Work::Write { data: more, is_lent: other, .. }) => {
-                *is_lent |= other;
-                join(data, more, before);
-            }
-            _ => {}
+    /// A zero. Without a completion, a thread waits for the outcome.
+    pub(crate) fn zero(extent: Extent, fua: bool, completion: Option<Box<dyn Completion>>) -> Self {
+        Self::new(extent, Operation::Zero { fua }, Work::Zero { completion })
+    }
+
+    fn new(extent: Extent, operation: Operation, work: Work) -> Self {
+        let Extent { offset, len, max_request } = extent;
+        Self { shape: Shape { operation, start: offset, end: offset + len, limit: max_request }, work }
+    }
+
+    /// Where a read's data goes.
+    pub(crate) fn memory(&mut self) -> Option<&mut [u8]> {
+        match &mut self.work {
+            Work::ReadInto(buffer) => Some(buffer.bytes()),
+            Work::Read(completion) => Some(completion.buffer()),
+            Work::Write { .. } | Work::Zero { .. } => None,
         }
-        self.offset = self.offset.min(other.offset);
-        self.len += other.len;
-        self.completions.extend(other.completions);
     }
 
-    fn complete(self, outcome: &Outcome<Error>) {
-        let result = outcome.clone().map_err(pool_error);
-        let mut batch = Batch::default();
-        let mut completions = self.completions;
+    /// The data of a write.
+    pub(crate) fn data(&self) -> Option<&Bytes> {
+        match &self.work {
+            Work::Write { data, .. } => Some(data),
+            Work::ReadInto(_) | Work::Read(_) | Work::Zero { .. } => None,
+        }
+    }
+
+    /// Whether the data must not be kept when the request is done.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.work, Work::Write { is_lent: true, .. })
+    }
+
+    /// Drops the data, and gives back who is to be told, but for threads that wait.
+    fn into_completion(self) -> Option<Box<dyn Completion>> {
         match self.work {
-            Work::Read { into } => completions.extend(into.into_iter().filter_map(|target| match target {
-                Target::Lent(_) => None,
-                Target::Submitted(completion) => Some(completion),
-            })),
-            // The data of a write goes before anyone is told.
-            Work::Write { data, .. } => drop(data),
-            Work::Zero { .. } => {}
-        }
-        for completion in completions {
-            completion.complete(result.clone(), &mut batch);
+            Work::ReadInto(_) => None,
+            Work::Read(completion) => Some(completion),
+            Work::Write { completion, .. } | Work::Zero { completion } => completion,
         }
     }
 }
 
-/// Puts `more` before or behind.
-fn join<T>(pieces: &mut VecDeque<T>, mut more: VecDeque<T>, before: bool) {
-    if before {
-        mem::swap(pieces, &mut more);
+impl conn_pool::Request for Request {
+    type Error = Cause;
+    type Shape = Shape;
+
+    fn shape(&self) -> Shape {
+        self.shape
     }
-    pieces.append(&mut more);
+
+    fn complete(done: Vec<(Self, Outcome<Cause>)>) {
+        let mut batch = Batch::default();
+        for (request, outcome) in done {
+            if let Some(completion) = request.into_completion() {
+                completion.complete(outcome.map_err(pool_error), &mut batch);
+            }
+        }
+    }
+}
+
+impl Shape {
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.start..self.end
+    }
+
+    fn len(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+impl conn_pool::Shape for Shape {
+    /// Only what is adjacent, and of one kind, goes together.
+    fn join(self, other: Self) -> Option<(Self, Place)> {
+        // An empty one would have no place among the others.
+        let is_something = self.len() > 0 && other.len() > 0;
+        let fits = self.len() + other.len() <= self.limit;
+        if self.operation != other.operation || !is_something || !fits {
+            return None;
+        }
+        if other.end == self.start {
+            Some((Self { start: other.start, ..self }, Place::Before))
+        } else if other.start == self.end {
+            Some((Self { end: other.end, ..self }, Place::Behind))
+        } else {
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -139,52 +180,41 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use block_device::{Errno, Result};
-    use conn_pool::{PoolError, Request as _};
+    use conn_pool::{PoolError, Request as _, Shape as _};
 
     use super::*;
 
-    fn write(offset: u64, data: &'static [u8], fua: bool) -> Request {
-        let work = Work::Write { data: VecDeque::from([Bytes::from_static(data)]), is_lent: false, fua };
-        Request::new(offset, data.len() as u64, work, 8)
+    fn shape(operation: Operation, range: Range<u64>) -> Shape {
+        Shape { operation, start: range.start, end: range.end, limit: 8 }
     }
 
-    fn zero(offset: u64, fua: bool) -> Request {
-        Request::new(offset, 2, Work::Zero { fua }, 8)
-    }
-
-    fn read(offset: u64, mut memory: Target, max_request: u64) -> Request {
-        let len = memory.bytes().len() as u64;
-        Request::new(offset, len, Work::Read { into: [memory].into() }, max_request)
-    }
-
-    fn data(request: &Request) -> Vec<u8> {
-        match &request.work {
-            Work::Write { data, .. } => data.iter().flatten().copied().collect(),
-            _ => Vec::new(),
+    #[test]
+    fn neighbours_on_either_side_are_taken_in_up_to_the_limit() {
+        let write = |range| shape(Operation::Write { fua: false }, range);
+        let join = |one: Shape, other| one.join(other).map(|(both, place)| (both.range(), place));
+        assert_eq!(join(write(10..12), write(12..14)), Some((10..14, Place::Behind)));
+        assert_eq!(join(write(10..12), write(8..10)), Some((8..12, Place::Before)));
+        assert_eq!(join(write(10..14), write(14..18)), Some((10..18, Place::Behind)));
+        assert_eq!(join(write(10..14), write(14..19)), None, "it would be too long");
+        for elsewhere in [11..12, 13..14, 10..12, 12..12, 10..10] {
+            assert_eq!(join(write(10..12), write(elsewhere.clone())), None, "{elsewhere:?}");
         }
     }
 
-    #[track_caller]
-    fn merge(request: &mut Request, other: Request) {
-        assert!(request.goes_with(&other));
-        request.merge(other);
-    }
-
-    /// Memory that a thread lends.
-    struct Memory(Vec<u8>);
-
-    impl Buffer for Memory {
-        fn bytes(&mut self) -> &mut [u8] {
-            &mut self.0
+    #[test]
+    fn what_differs_stays_apart() {
+        use Operation::{Read, Write, Zero};
+        let all = [Read, Write { fua: false }, Write { fua: true }, Zero { fua: false }, Zero { fua: true }];
+        for one in all {
+            for other in all {
+                let joined = shape(one, 0..2).join(shape(other, 2..4));
+                assert_eq!(joined.is_some(), one == other, "{one:?} and {other:?}");
+            }
         }
     }
 
-    fn lent(len: usize) -> Target {
-        Target::Lent(Box::new(Memory(vec![0; len])))
-    }
-
-    /// Tells its name, its outcome, and its memory.
-    struct Tell(&'static str, Vec<u8>, Sender<(&'static str, Result<()>, Vec<u8>)>);
+    /// Tells its name and its outcome.
+    struct Tell(&'static str, Vec<u8>, Sender<(&'static str, Result<()>)>);
 
     impl Completion for Tell {
         fn buffer(&mut self) -> &mut [u8] {
@@ -192,74 +222,23 @@ mod tests {
         }
 
         fn complete(self: Box<Self>, result: Result<()>, _: &mut Batch) {
-            let Self(name, memory, told) = *self;
-            told.send((name, result, memory)).unwrap();
+            self.2.send((self.0, result)).unwrap();
         }
     }
 
-    #[test]
-    fn neighbours_on_either_side_are_taken_in_up_to_the_limit() {
-        let mut request = write(10, b"cd", false);
-        merge(&mut request, write(12, b"ef", false));
-        merge(&mut request, write(8, b"ab", false));
-        assert_eq!((request.offset, request.len, &*data(&request)), (8, 6, &b"abcdef"[..]));
-        let mut two = write(5, b"2", false);
-        merge(&mut two, write(4, b"1", false));
-        assert!(!two.goes_with(&write(6, b"34", true)));
-        let mut before = write(7, b"0", false);
-        merge(&mut before, request);
-        assert_eq!((before.offset, &*data(&before)), (7, &b"0abcdef"[..]));
-        assert!(before.goes_with(&write(14, b"g", false)));
-        assert!(!before.goes_with(&write(14, b"gh", false)), "it would be too long");
-    }
+    const EXTENT: Extent = Extent { offset: 0, len: 4, max_request: 8 };
 
     #[test]
-    fn what_differs_stays_apart() {
-        let request = write(10, b"cd", false);
-        let touching = [write(12, b"e", true), zero(12, false), read(12, lent(2), 8)];
-        let elsewhere = [write(11, b"x", false), write(13, b"x", false), write(10, b"cd", false)];
-        for other in touching.into_iter().chain(elsewhere) {
-            assert!(!request.goes_with(&other), "{} bytes at {}", other.len, other.offset);
-            assert!(!other.goes_with(&request), "{} bytes at {}", other.len, other.offset);
-        }
-        let mut zeroes = zero(0, true);
-        assert!(!zeroes.goes_with(&zero(2, false)));
-        merge(&mut zeroes, zero(2, true));
-        assert_eq!((zeroes.offset, zeroes.len), (0, 4));
-    }
-
-    #[test]
-    fn the_memory_of_reads_is_in_the_order_of_the_disk() {
+    fn each_is_told_its_own_outcome() {
         let (tell, told) = channel();
-        let submitted = |name, len| Target::Submitted(Box::new(Tell(name, vec![0; len], tell.clone())));
-        let mut reads = read(4, lent(2), 16);
-        merge(&mut reads, read(6, submitted("last", 3), 16));
-        // These two were merged before.
-        let mut before = read(2, submitted("second", 2), 16);
-        merge(&mut before, read(1, submitted("first", 1), 16));
-        merge(&mut reads, before);
-        assert_eq!((reads.offset, reads.len), (1, 8));
-        if let Work::Read { into } = &mut reads.work {
-            let places = into.iter_mut().flat_map(|target| target.bytes());
-            places.zip(1..).for_each(|(place, byte)| *place = byte);
-        }
-        reads.complete(&Ok(()));
-        let told: Vec<_> = told.try_iter().collect();
-        let all =
-            [("first", Ok(()), vec![1]), ("second", Ok(()), vec![2, 3]), ("last", Ok(()), vec![6, 7, 8])];
-        assert_eq!(told, all);
-    }
-
-    #[test]
-    fn all_that_were_merged_are_told_the_outcome() {
-        let (tell, told) = channel();
-        let with = |request: Request, name| request.with(Box::new(Tell(name, Vec::new(), tell.clone())));
-        let mut writes = with(write(0, b"a", false), "one");
-        merge(&mut writes, with(write(1, b"b", false), "other"));
-        writes.complete(&Err(PoolError::Closed));
+        let completion = |name| Box::new(Tell(name, vec![0; 4], tell.clone()));
+        let read = Request::read(EXTENT, completion("read"));
+        let zero = Request::zero(EXTENT, false, Some(completion("zero")));
+        let thread = Request::zero(EXTENT, false, None);
+        Request::complete(vec![(read, Ok(())), (thread, Ok(())), (zero, Err(PoolError::Closed))]);
         let told: Vec<_> =
-            told.try_iter().map(|(name, result, _)| (name, result.unwrap_err().errno())).collect();
-        assert_eq!(told, [("one", Errno::Shutdown), ("other", Errno::Shutdown)]);
+            told.try_iter().map(|(name, result)| (name, result.map_err(|error| error.errno()))).collect();
+        assert_eq!(told, [("read", Ok(())), ("zero", Err(Errno::Shutdown))]);
     }
 
     #[test]
@@ -281,12 +260,9 @@ mod tests {
         }
         let (tell, told) = channel();
         let alive = Arc::new(());
-        let work = Work::Write {
-            data: [Bytes::from_owner(Data { _alive: Arc::clone(&alive) })].into(),
-            is_lent: true,
-            fua: false,
-        };
-        Request::new(0, 4, work, 8).with(Box::new(Check(alive, tell))).complete(&Ok(()));
+        let data = Bytes::from_owner(Data { _alive: Arc::clone(&alive) });
+        let write = Request::write(EXTENT, data, false, Some(Box::new(Check(alive, tell))));
+        Request::complete(vec![(write, Ok(()))]);
         assert_eq!(told.recv(), Ok(true));
     }
 }

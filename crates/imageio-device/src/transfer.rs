@@ -11,9 +11,6 @@ use imageio_client::{
 
 use crate::device::Device;
 use crate::error::OpenError;
-use crate::ledger::Ledger;
-use crate::link::{KeepAlive, Link, Means};
-use crate::replay_buffer::ReplayBuffer;
 use crate::settings::{Settings, UrlSource};
 
 /// What comes after so many bytes is not a URL any more.
@@ -85,32 +82,6 @@ impl Transfer {
     /// [`OpenError::Keeper`] where no thread can be had.
     pub fn start(self) -> std::result::Result<Device, OpenError> {
         Device::start(&self)
-    }
-
-    /// In bytes; longer writes are sent in steps.
-    pub(crate) fn longest_write(&self) -> u64 {
-        match self.settings.max_request {
-            0 => u64::MAX,
-            max_request => max_request,
-        }
-    }
-
-    pub(crate) fn links(&self, ledger: &Arc<Ledger>) -> impl Iterator<Item = Link> {
-        let keep_alive = if self.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte };
-        let Capabilities { flush, zero, .. } = self.capabilities;
-        let means = Means { flush, zero, longest_write: self.longest_write(), keep_alive };
-        let replay_buffer = ReplayBuffer::new(self.settings.replay_buffer, self.connections());
-        (0..self.connections() as usize).map(move |owner| {
-            let ledger = (Arc::clone(ledger), owner);
-            let replay_buffer = Arc::clone(&replay_buffer);
-            Link::new(
-                Arc::clone(&self.connector),
-                means,
-                ledger,
-                replay_buffer,
-                self.settings.reconnect_timeout,
-            )
-        })
     }
 }
 

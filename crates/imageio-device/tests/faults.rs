@@ -10,7 +10,8 @@ use std::time::Duration;
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    ALL, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_well, error, fragile, start, start_with,
+    ALL, FLUSH, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_well, error, fragile, start,
+    start_with,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Op, What};
 use imageio_client::Timeouts;
@@ -46,8 +47,10 @@ fn a_refusal_has_the_errno_that_fits() {
         {
             let server = FakeServer::builder().start().unwrap();
             let device = device(&server);
-            server.fault(Fault::on(op).then(status(code)));
+            // Some are tried again.
+            server.fault(Fault::on(op).every().then(status(code)));
             let error = error(request(&device));
+            server.clear_faults();
             assert_eq!(error.errno(), errno, "{error}");
             assert!(error.to_string().contains("for a reason"), "{error}");
             // Nothing was at stake.
@@ -89,14 +92,29 @@ fn a_server_that_fails_a_write_may_have_lost_the_unflushed_ones() {
 }
 
 #[test]
-fn a_failed_read_loses_nothing_while_the_connection_stays() {
-    let server = FakeServer::builder().start().unwrap();
-    let device = device_with(&server, b"data");
-    server.fault(Fault::on(Op::Get).then(status(500)));
-    assert_eq!(error(READ(&device)).errno(), Errno::Io);
-    READ(&device).unwrap();
-    assert_eq!(server.accepted(), 2);
-    close_well(&server, &device);
+fn an_error_status_on_a_connection_with_unflushed_writes_ends_everything() {
+    for code in [202, 302, 400, 401, 403, 404, 408, 413, 416, 429, 500, 502, 503] {
+        for (request, op) in [(READ, Op::Get), (WRITE, Op::Put), (ZERO, Op::Zero), (FLUSH, Op::Flush)] {
+            let server = FakeServer::builder().start().unwrap();
+            let device = device_with(&server, b"data");
+            server.fault(Fault::on(op).then(status(code)));
+            let error = error(request(&device));
+            assert!(error.to_string().contains("data may be lost"), "{op:?} {code}: {error}");
+            assert_fails_for_good(&device, error.errno());
+        }
+    }
+}
+
+#[test]
+fn a_read_that_the_server_fails_is_tried_again_if_nothing_is_unflushed() {
+    for code in [500, 502, 503, 504] {
+        let server = FakeServer::builder().start().unwrap();
+        let device = device_with(&server, b"data");
+        device.flush().unwrap();
+        server.fault(Fault::on(Op::Get).then(status(code)));
+        READ(&device).unwrap();
+        close_well(&server, &device);
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::thread::{self, Scope};
 
 use block_device::{BlockDevice, Errno, Result, ZeroFlags};
 use common::{
-    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, fragile, read_into, start,
-    within_a_minute,
+    FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, fragile, read_into, settings,
+    start, within_a_minute,
 };
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 use imageio_device::{Device, Settings};
@@ -25,9 +25,14 @@ struct Held {
 }
 
 impl Held {
+    /// Nothing is kept to be written again.
     fn new(max_request: u64) -> Self {
+        Self::with(|server| Settings { max_request, ..fragile(server) })
+    }
+
+    fn with(settings: impl FnOnce(&FakeServer) -> Settings) -> Self {
         let server = FakeServer::builder().size(256 * BLOCK).start().unwrap();
-        let device = start(Settings { connections: 1, max_request, ..fragile(&server) });
+        let device = start(Settings { connections: 1, ..settings(&server) });
         Self { server, device, gate: Gate::new() }
     }
 
@@ -145,12 +150,12 @@ fn each_reader_gets_its_own_part() {
 }
 
 #[test]
-fn a_read_into_borrowed_memory_goes_alone() {
+fn a_read_into_borrowed_memory_goes_with_others() {
     let held = Held::new(1 << 20);
     let read = |block: u64| move |device: &Device| device.read(block * BLOCK, &mut [0; 4096]).unwrap();
     held.run(&[&read(0), &|device| drop(read_into(device, BLOCK, 4096).unwrap()), &read(2)]);
     let gets: Vec<_> = held.server.log().of(Op::Get).map(|get| (get.offset, get.size)).collect();
-    assert_eq!(gets[1..], [(0, BLOCK), (BLOCK, BLOCK), (2 * BLOCK, BLOCK)]);
+    assert_eq!(gets[1..], [(0, 3 * BLOCK)]);
 }
 
 #[test]
@@ -163,23 +168,31 @@ fn a_flush_is_never_passed() {
 }
 
 #[test]
-fn all_that_were_merged_share_a_refusal() {
-    let held = Held::new(1 << 20);
-    let refused = What::Status { status: 416, text: "past the end".into() };
-    held.server.fault(Fault::on(Op::Put).nth(2).then(refused));
-    let results: Mutex<Vec<Result<()>>> = Mutex::default();
-    let attempt = |block: u64| {
-        let results = &results;
-        move |device: &Device| {
-            let result = device.write(block * BLOCK, vec![1; 4096].into(), false);
-            results.lock().unwrap().push(result);
+fn a_refusal_of_one_is_not_shared_by_those_that_were_merged_with_it() {
+    for status in [416, 400, 413, 500] {
+        let held = Held::with(settings);
+        // The first of them all together; then block 5 alone, as often as it is sent.
+        let refused = || What::Status { status, text: "for a reason".into() };
+        held.server.fault(Fault::on(Op::Put).offset(4 * BLOCK).then(refused()));
+        if status == 500 {
+            held.server.fault(Fault::on(Op::Put).offset(4 * BLOCK).then(refused()));
         }
-    };
-    let writes = [5, 6, 4, 7].map(attempt);
-    held.run(&writes.each_ref().map(|write| write as _));
-    assert_eq!(held.log().len(), 1);
-    for result in results.into_inner().unwrap() {
-        assert_eq!(result.unwrap_err().errno(), Errno::NoSpc);
+        held.server.fault(Fault::on(Op::Put).offset(5 * BLOCK).every().then(refused()));
+        let results: Mutex<Vec<(u64, Result<()>)>> = Mutex::default();
+        let attempt = |block: u64| {
+            let results = &results;
+            move |device: &Device| {
+                let result = device.write(block * BLOCK, vec![1; 4096].into(), false);
+                results.lock().unwrap().push((block, result));
+            }
+        };
+        let writes = [5, 6, 4, 7].map(attempt);
+        held.run(&writes.each_ref().map(|write| write as _));
+        for (block, result) in results.into_inner().unwrap() {
+            assert_eq!(result.is_err(), block == 5, "block {block}, status {status}: {result:?}");
+        }
+        let told = held.device.close().unwrap_err().to_string();
+        assert!(told.starts_with("4096 bytes were not written, the first at 20480: "), "{told}");
     }
 }
 

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One of the pool's connections, which opens again when it was lost, and then writes again what was not flushed.
+//!
+//! What to do after each attempt is decided by `recovery`; this carries it out. Writing again is in `replay`.
+
+mod replay;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use block_device::{Errno, Error};
+use conn_pool::{Affected, Group, State, Task};
+use imageio_client::{Connection, Connector, Flush};
+
+use crate::change::{Change, ServerFeatures};
+use crate::error::{Cause, device_error};
+use crate::outage::Outage;
+use crate::overlay;
+use crate::recovery::{self, Again, Asked, Attempts, Decision, Ended, Failing, Next, Stake};
+use crate::replay_buffer::{ReplayBuffer, Reservation};
+use crate::request::{Operation, Request};
+use crate::tracker::{Owner, Session, Tracker, UnderWay, Writer};
+
+/// A failed request.
+pub(crate) type Failure = conn_pool::Failure<Cause>;
+
+/// What the connections of a device have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) server: ServerFeatures,
+    /// In bytes; longer writes are sent in steps.
+    pub(crate) longest_write: u64,
+    /// How long to try to get a connection again.
+    pub(crate) reconnect_timeout: Duration,
+    pub(crate) keep_alive: KeepAlive,
+    pub(crate) tracker: Arc<Tracker>,
+    pub(crate) outage: Outage,
+    pub(crate) replay_buffer: Arc<ReplayBuffer>,
+}
+
+/// What keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews only the first hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeepAlive {
+    Flush,
+    ReadOneByte,
+}
+
+/// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
+const LONGEST_ZERO: u64 = 128 << 20;
+
+/// A connection of the pool: open, or yet to be opened.
+#[derive(Debug)]
+pub(crate) struct ReplayingConnection {
+    common: Arc<Common>,
+    owner: Owner,
+    /// It is opened when it is needed.
+    open: Option<Connection>,
+    /// Tells `open` from those before it.
+    session: Session,
+    /// Writes were acknowledged and not flushed, on `open` or on a connection that is lost.
+    is_dirty: bool,
+    /// What the unflushed content takes of the replay buffer.
+    reserved: Option<Reservation>,
+    /// The server has closed a connection with something unflushed on it, though it had answered: what follows is flushed
+    /// at once, or it would be written again and again.
+    closes_early: bool,
+    /// The last attempt to keep it alive has failed, which was told.
+    told_keep_alive: bool,
+}
+
+impl conn_pool::Connection for ReplayingConnection {
+    type Error = Cause;
+    type Request = Request;
+
+    fn carry_out(&mut self, task: Task<'_, Request>) -> Result<(), Failure> {
+        match task {
+            Task::Requests(group) => self.carry_out_group(group),
+            Task::Flush => self.flush(Connection::flush),
+            Task::FlushInBackground => self.flush_in_background(),
+            Task::KeepAlive => self.keep_alive(),
+        }
+    }
+
+    fn state(&self) -> State {
+        match (self.is_dirty, &self.reserved) {
+            (true, Some(reserved)) if reserved.should_be_given_back() => State::Full,
+            (true, _) => State::Dirty,
+            (false, _) if self.open.is_some() => State::Clean,
+            (false, _) => State::Closed,
+        }
+    }
+}
+
+/// Requests.
+impl ReplayingConnection {
+    pub(crate) fn new(common: Arc<Common>, owner: Owner) -> Self {
+        Self {
+            common,
+            owner,
+            open: None,
+            session: 0,
+            is_dirty: false,
+            reserved: None,
+            closes_early: false,
+            told_keep_alive: false,
+        }
+    }
+
+    fn carry_out_group(&mut self, group: &mut Group<Request>) -> Result<(), Failure> {
+        let shape = group.shape();
+        match shape.operation {
+            Operation::Read => {
+                let mut bufs: Vec<_> = group.iter_mut().filter_map(Request::memory).collect();
+                self.read(shape.range().start, &mut bufs)
+            }
+            Operation::Write { fua } => {
+                let data = group.iter().filter_map(Request::data).cloned().collect();
+                let is_lent = group.iter().any(Request::is_lent);
+                let longest = self.common.longest_write;
+                self.change(shape.range(), Change::Write { data, is_lent }, longest, fua)
+            }
+            Operation::Zero { fua } => self.change(shape.range(), Change::Zero, LONGEST_ZERO, fua),
+        }
+    }
+
+    /// Fills the buffers one after another.
+    fn read(&mut self, offset: u64, bufs: &mut [&mut [u8]]) -> Result<(), Failure> {
+        let len: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
+        let range = offset..offset + len;
+        let newest = self.common.tracker.newest(&range);
+        self.send_again_and_again(Asked::Read, |connection| connection.read_vectored(offset, bufs))?;
+        for (part, content) in newest {
+            overlay::put(bufs, &(part.start - offset..part.end - offset), &content);
+        }
+        Ok(())
+    }
+
+    /// Carries out a change step by step on this connection, so that the flush of the last step covers all.
+    fn change(&mut self, range: Range<u64>, change: Change, longest: u64, fua: bool) -> Result<(), Failure> {
+        for (step, change) in change.steps(range.clone(), longest) {
+            let is_last = step.end == range.end;
+            let start = step.start;
+            self.change_step(step, &change, fua && is_last).inspect_err(|failure| {
+                // Whoever closes the device is told as well, unless that place is changed later.
+                self.common.tracker.failed(&(start..range.end), &failure.error);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Carries out a change, which is durable if it has to be, or if there is no room to keep it until a flush.
+    fn change_step(&mut self, range: Range<u64>, change: &Change, fua: bool) -> Result<(), Failure> {
+        let (flush, mut reserved) = self.durability(change, fua);
+        let common = Arc::clone(&self.common);
+        let (tracker, number) = (&common.tracker, common.tracker.number());
+        let parts = || change.parts(&range, tracker);
+        let mut attempts = Attempts::new(common.reconnect_timeout);
+        loop {
+            // First, as writing again waits for what is under way.
+            self.open(Asked::Change, &mut attempts)?;
+            let Ok(under_way) = tracker.begin(range.clone(), number, parts) else {
+                return Err(other_in_doubt(&range));
+            };
+            let result = self.attempt(|connection| change.send(connection, &range, common.server, flush));
+            if result.is_ok() {
+                self.changed(&range, change, flush, reserved.take(), &under_way);
+            }
+            let decision = self.decide(Asked::Change, &result);
+            if decision.is_in_doubt {
+                under_way.is_in_doubt(self.session, parts());
+            }
+            // Others may have the range while this one waits.
+            drop(under_way);
+            if self.goes_on(Asked::Change, decision, result, &mut attempts)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a change is flushed, and the room to keep it until then if it isn't.
+    fn durability(&self, change: &Change, fua: bool) -> (Flush, Option<Reservation>) {
+        if fua {
+            return (Flush::Yes, None);
+        }
+        // Where the connection is full, a flush is needed at once, and one that goes along costs no request.
+        let wants_flush = self.closes_early || conn_pool::Connection::state(self) == State::Full;
+        if !self.common.server.flush || wants_flush {
+            return (Flush::Prompt, None);
+        }
+        match self.common.replay_buffer.reserve(change.memory()) {
+            None if self.keeps() => (Flush::Prompt, None),
+            reserved => (Flush::No, reserved),
+        }
+    }
+
+    /// Takes note of a change that was answered. The server's flush of a change covers all of its backend connection.
+    fn changed(
+        &mut self,
+        range: &Range<u64>,
+        change: &Change,
+        flush: Flush,
+        reserved: Option<Reservation>,
+        under_way: &UnderWay,
+    ) {
+        if flush != Flush::No {
+            under_way.is_durable();
+            self.flushed();
+            return;
+        }
+        self.is_dirty = true;
+        let Some(reserved) = reserved else { return under_way.is_done() };
+        let writer = Writer { owner: self.owner, session: self.session };
+        under_way.keep(writer, change.content(range, &self.common.tracker));
+        match &mut self.reserved {
+            Some(more) => more.add(reserved),
+            none => *none = Some(reserved),
+        }
+    }
+
+    /// Flushes what is dirty; `send` is a flush. Writing again what was on a lost connection ends with a flush, too.
+    fn flush(&mut self, send: fn(&mut Connection) -> imageio_client::Result<()>) -> Result<(), Failure> {
+        if self.is_dirty {
+            self.send_again_and_again(Asked::Flush, send)?;
+            self.flushed();
+        }
+        Ok(())
+    }
+
+    /// Nobody has asked for it, and others wait for this connection: a connection without an answer is given up as soon as
+    /// for a write. Its content is kept.
+    fn flush_in_background(&mut self) -> Result<(), Failure> {
+        self.flush(if self.keeps() { Connection::flush_promptly } else { Connection::flush })
+    }
+
+    fn flushed(&mut self) {
+        self.is_dirty = false;
+        if let Some(_freed) = self.reserved.take() {
+            self.common.tracker.flushed(self.owner, u64::MAX);
+        }
+    }
+
+    /// Uses the connection. Where nothing is unflushed, a failure is no end: a later request will open a connection again,
+    /// and fail by itself if it can't.
+    fn keep_alive(&mut self) -> Result<(), Failure> {
+        if self.is_dirty {
+            return self.flush_in_background();
+        }
+        // Once more where the server had closed the connection.
+        let result =
+            self.use_once().or_else(|error| if error.is_lost() { self.use_once() } else { Err(error) });
+        let level = match (&result, self.told_keep_alive) {
+            (Err(_), false) => log::Level::Warn,
+            _ => log::Level::Debug,
+        };
+        self.told_keep_alive = result.is_err();
+        match result {
+            Ok(()) => log::log!(level, "an idle connection was kept alive"),
+            Err(error) => {
+                self.open = None;
+                log::log!(level, "keeping an idle connection alive: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    fn use_once(&mut self) -> imageio_client::Result<()> {
+        if self.open.is_none() {
+            self.connect()?;
+        }
+        let keep_alive = self.common.keep_alive;
+        self.attempt(|connection| match keep_alive {
+            KeepAlive::Flush => connection.flush_promptly(),
+            KeepAlive::ReadOneByte => connection.read(0, &mut [0]),
+        })
+    }
+}
+
+/// Attempts.
+impl ReplayingConnection {
+    /// Sends a request until it is answered or fails.
+    fn send_again_and_again(
+        &mut self,
+        asked: Asked,
+        mut send: impl FnMut(&mut Connection) -> imageio_client::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut attempts = Attempts::new(self.common.reconnect_timeout);
+        loop {
+            self.open(asked, &mut attempts)?;
+            if asked == Asked::Flush && !self.is_dirty {
+                return Ok(());
+            }
+            let result = self.attempt(&mut send);
+            let decision = self.decide(asked, &result);
+            if self.goes_on(asked, decision, result, &mut attempts)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens the connection if it has to be, and writes again what was unflushed on a lost one. That ends with a flush, so
+    /// none is left to be sent then.
+    fn open(&mut self, asked: Asked, attempts: &mut Attempts) -> Result<(), Failure> {
+        while self.open.is_none() && (asked != Asked::Flush || self.is_dirty) {
+            let (asked, result) = match self.is_dirty {
+                true => (Asked::Replay, self.replay()?),
+                false => (asked, self.connect()),
+            };
+            let decision = self.decide(asked, &result);
+            self.goes_on(asked, decision, result, attempts)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self) -> imageio_client::Result<()> {
+        self.open = Some(self.common.connector.connect()?);
+        self.session = self.common.tracker.session();
+        Ok(())
+    }
+
+    /// Uses the connection, which is open, once.
+    fn attempt(
+        &mut self,
+        send: impl FnOnce(&mut Connection) -> imageio_client::Result<()>,
+    ) -> imageio_client::Result<()> {
+        let connection = self.open.as_mut().expect("it was opened before");
+        let result = send(connection);
+        if !connection.is_open() {
+            self.open = None;
+            if result.as_ref().err().is_none_or(|error| error.status().is_none()) {
+                self.common.outage.connection_lost(Instant::now());
+            }
+        }
+        result
+    }
+
+    /// What to do after an attempt. A connection that can't be trusted is closed.
+    fn decide(&mut self, asked: Asked, result: &imageio_client::Result<()>) -> Decision {
+        let ended = match result {
+            Ok(()) if self.open.is_some() => Ended::Answered,
+            Ok(()) => Ended::AnsweredAndClosed,
+            Err(error) => Ended::with(error),
+        };
+        let stake = Stake { unflushed: self.is_dirty, is_kept: self.keeps() };
+        match ended {
+            Ended::Answered => self.closes_early = false,
+            Ended::AnsweredAndClosed if self.is_dirty => self.closes_early = true,
+            _ => {}
+        }
+        let decision = recovery::decide(asked, stake, ended);
+        if decision.gives_up_connection {
+            self.open = None;
+        }
+        decision
+    }
+
+    /// Whether the request is answered. Otherwise it is to be sent again, and this has waited until that makes sense.
+    fn goes_on(
+        &mut self,
+        asked: Asked,
+        decision: Decision,
+        result: imageio_client::Result<()>,
+        attempts: &mut Attempts,
+    ) -> Result<bool, Failure> {
+        let (failing, error) = match (decision.next, result) {
+            (Next::Answer, _) => return Ok(true),
+            (Next::Again(again, _), Err(error)) if self.waits(again, attempts) => {
+                log::info!("trying again: {error}");
+                return Ok(false);
+            }
+            (Next::Again(_, failing) | Next::Fail(failing), Err(error)) => {
+                (failing, device_error(asked, &error))
+            }
+            (Next::Again(..) | Next::Fail(_), Ok(())) => {
+                let text = "the server closed a connection whose writes are not flushed";
+                (Failing::Transfer, Error::new(Errno::Io, text))
+            }
+        };
+        Err(self.failure(failing, error))
+    }
+
+    /// Whether another attempt makes sense, once it does.
+    fn waits(&self, again: Again, attempts: &mut Attempts) -> bool {
+        let outage = &self.common.outage;
+        let pause = attempts.next(again, outage, Instant::now());
+        pause.is_some_and(|pause| outage.wait(pause))
+    }
+
+    fn failure(&self, failing: Failing, error: Error) -> Failure {
+        let (affected, error) = match failing {
+            Failing::Part => (Affected::One, error),
+            Failing::Request => (Affected::Group, error),
+            Failing::Transfer => {
+                self.common.outage.end();
+                (Affected::Pool, Error::new(error.errno(), format!("data may be lost: {error}")))
+            }
+        };
+        Failure { error: Cause(error), affected }
+    }
+
+    /// Whether unflushed content is kept, to be written again.
+    fn keeps(&self) -> bool {
+        !self.common.replay_buffer.is_off()
+    }
+}
+
+fn other_in_doubt(range: &Range<u64>) -> Failure {
+    let text = format!(
+        "a connection was lost while something else was being written within {} bytes at {}, and the server may \
+         still write it: that place can't be changed in this transfer any more",
+        range.end - range.start,
+        range.start
+    );
+    Failure { error: Cause(Error::new(Errno::Io, text)), affected: Affected::One }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Writing again what was acknowledged and not flushed on a connection that was lost.
+
+use std::sync::Arc;
+
+use block_device::{Errno, Error};
+use imageio_client::{Connection, Flush};
+
+use super::{Failure, ReplayingConnection};
+use crate::change::Change;
+use crate::recovery::{self, Asked, Ended, Failing, Stake};
+use crate::tracker::{Content, MayBeUndone, UnderWay};
+
+/// What is written again is flushed after so many bytes, so that another loss doesn't begin it anew.
+const STEP: u64 = 1 << 20;
+
+/// How far it has come.
+#[derive(Default)]
+struct Progress {
+    /// What is before this is on the new connection.
+    from: u64,
+    /// Bytes in all.
+    written: u64,
+    /// Bytes that are not flushed yet.
+    unflushed: u64,
+}
+
+impl ReplayingConnection {
+    /// Opens a new connection in the place of one that was lost, writes there all that was unflushed, and flushes it. What
+    /// has become durable is not written again should this fail, so that each attempt gets further.
+    ///
+    /// # Errors
+    /// The outer one ends the transfer.
+    pub(super) fn replay(&mut self) -> Result<imageio_client::Result<()>, Failure> {
+        let result = self.write_all_again()?;
+        if let Ok(bytes) = result {
+            self.flushed();
+            log::warn!(
+                "a connection was lost; {bytes} bytes that were not flushed were written again on a new one"
+            );
+        } else {
+            // Some servers close after some answers. From now on, each piece is flushed, so that it isn't lost then.
+            self.closes_early = true;
+        }
+        Ok(result.map(drop))
+    }
+
+    /// How many bytes were written again and flushed.
+    fn write_all_again(&mut self) -> Result<imageio_client::Result<u64>, Failure> {
+        let mut progress = Progress::default();
+        loop {
+            match self.write_again(&mut progress)? {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let flushed = match progress.unflushed {
+            0 => Ok(()),
+            _ => self.attempt(Connection::flush_promptly),
+        };
+        Ok(flushed.map(|()| progress.written))
+    }
+
+    /// Writes the next piece, if there is one, on a connection that is open by then.
+    fn write_again(&mut self, progress: &mut Progress) -> Result<imageio_client::Result<bool>, Failure> {
+        if self.open.is_none()
+            && let Err(error) = self.connect()
+        {
+            return Ok(Err(error));
+        }
+        let next = self.common.tracker.begin_again(self.owner, progress.from);
+        let Some((under_way, content)) = next.map_err(|undone| self.may_be_undone(undone))? else {
+            return Ok(Ok(false));
+        };
+        Ok(self.send_piece(&under_way, content, progress).map(|()| true))
+    }
+
+    fn send_piece(
+        &mut self,
+        under_way: &UnderWay,
+        content: Content,
+        progress: &mut Progress,
+    ) -> imageio_client::Result<()> {
+        let range = under_way.range();
+        let len = range.end - range.start;
+        let change = match content {
+            Content::Data(piece) => Change::Write { data: vec![piece], is_lent: false },
+            Content::Zeroes => Change::Zero,
+        };
+        let is_step = progress.unflushed + len >= STEP || self.closes_early;
+        let flush = if is_step { Flush::Prompt } else { Flush::No };
+        let common = Arc::clone(&self.common);
+        let sent = self.attempt(|connection| change.send(connection, &range, common.server, flush));
+        if let Err(error) = &sent
+            && is_in_doubt(error)
+        {
+            under_way.is_in_doubt(self.session, change.parts(&range, &common.tracker));
+        }
+        sent?;
+        progress.from = range.end;
+        progress.written += len;
+        progress.unflushed += len;
+        if is_step {
+            common.tracker.flushed(self.owner, progress.from);
+            progress.unflushed = 0;
+        }
+        if self.open.is_none() {
+            // From now on, each piece is flushed, and nothing is lost when the server closes.
+            self.closes_early = true;
+            if progress.unflushed > 0 {
+                *progress = Progress { written: progress.written, ..Progress::default() };
+            }
+        }
+        Ok(())
+    }
+
+    fn may_be_undone(&self, MayBeUndone { offset }: MayBeUndone) -> Failure {
+        let text = format!(
+            "a connection was lost, and what it wrote at {offset} may be undone by the server, which may still write \
+             another part of the same block"
+        );
+        self.failure(Failing::Transfer, Error::new(Errno::Io, text))
+    }
+}
+
+/// Whether content that was written again may still be written after this error.
+fn is_in_doubt(error: &imageio_client::Error) -> bool {
+    let stake = Stake { unflushed: true, is_kept: true };
+    recovery::decide(Asked::Replay, stake, Ended::with(error)).is_in_doubt
+}

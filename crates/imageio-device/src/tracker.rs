@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is known of the changes of a disk: which are under way, which are unflushed, in doubt, or missing.
+//!
+//! A server may lose what was written on a connection and not flushed there, and may carry out later what it never
+//! answered. Each part of this keeps one kind of record, and knows nothing of the others:
+//! - `range_lock`: changes that share a block are never under way together, as NBD leaves their order open and storage may
+//!   lose one of them (`blocks`);
+//! - `replay_log`: acknowledged content, until its connection is flushed;
+//! - `in_doubt`: places to which something may still be written;
+//! - `missing`: what was not written in the end.
+//!
+//! One lock holds them together. It is never held while the server is waited for.
+//!
+//! # Waiting
+//! A thread that waits for a range holds a connection, but nothing that is under way. What is under way waits for the server
+//! alone, and not for ever; when its connection is lost, it is no longer under way. So no cycle of waiting exists.
+
+mod blocks;
+mod in_doubt;
+mod missing;
+mod range_lock;
+mod replay_log;
+
+pub(crate) use in_doubt::Part;
+pub(crate) use replay_log::{Content, Owner, Writer};
+
+use std::fmt::Display;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use buffer_pool::Pool;
+use bytes::Bytes;
+
+use in_doubt::InDoubt;
+use missing::Missing;
+use range_lock::RangeLock;
+use replay_log::{ReplayLog, Unflushed};
+
+/// Tells changes apart. The same number is the same content.
+type Number = u64;
+
+/// Tells connections apart, also those that followed each other in one place of the pool.
+pub(crate) type Session = u64;
+
+/// The records that all connections of a device share.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    disk_size: u64,
+    records: Mutex<Records>,
+    /// For content that has to be copied to be kept.
+    copies: Arc<Pool>,
+    /// Its key is nobody's to know.
+    hasher: RandomState,
+    /// Something is no longer under way.
+    released: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    range_lock: RangeLock,
+    replay_log: ReplayLog,
+    in_doubt: InDoubt,
+    missing: Missing,
+    /// Threads that wait for a range. A notification is a system call, also where nobody listens.
+    waiting: usize,
+    last_number: Number,
+    last_session: Session,
+}
+
+/// Different content may still be written to the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OtherInDoubt;
+
+/// What was acknowledged can't be made safe: something else may undo it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MayBeUndone {
+    /// Where it is, in bytes.
+    pub(crate) offset: u64,
+}
+
+/// A change that is being carried out, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    tracker: Arc<Tracker>,
+    range: Range<u64>,
+    blocks: Range<u64>,
+    number: Number,
+}
+
+impl Tracker {
+    /// For a disk of `disk_size` bytes. `replay_buffer` is how many bytes the connections will keep together.
+    pub(crate) fn new(disk_size: u64, replay_buffer: u64) -> Self {
+        Self {
+            disk_size,
+            records: Mutex::default(),
+            copies: Pool::new(usize::try_from(replay_buffer).unwrap_or(usize::MAX)),
+            hasher: RandomState::new(),
+            released: Condvar::new(),
+        }
+    }
+
+    /// A number for a change.
+    pub(crate) fn number(&self) -> Number {
+        let mut records = self.lock();
+        records.last_number += 1;
+        records.last_number
+    }
+
+    /// A number for a connection that was opened.
+    pub(crate) fn session(&self) -> Session {
+        let mut records = self.lock();
+        records.last_session += 1;
+        records.last_session
+    }
+
+    /// Begins a change, when nothing is under way in its blocks. `parts` are what it consists of.
+    ///
+    /// # Errors
+    /// [`OtherInDoubt`].
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        range: Range<u64>,
+        number: Number,
+        parts: impl Fn() -> Vec<Part>,
+    ) -> Result<UnderWay, OtherInDoubt> {
+        let blocks = self.blocks(&range);
+        let mut records = self.lock();
+        loop {
+            if !records.in_doubt.allows(&range, number, &parts) {
+                return Err(OtherInDoubt);
+            }
+            if records.range_lock.try_lock(&blocks) {
+                drop(records);
+                return Ok(UnderWay { tracker: Arc::clone(self), range, blocks, number });
+            }
+            records = self.wait(records);
+        }
+    }
+
+    /// The first content, from `from` on, that has to be written again if this connection is lost: its change is begun
+    /// again.
+    ///
+    /// # Errors
+    /// [`MayBeUndone`].
+    pub(crate) fn begin_again(
+        self: &Arc<Self>,
+        owner: Owner,
+        from: u64,
+    ) -> Result<Option<(UnderWay, Content)>, MayBeUndone> {
+        let mut records = self.lock();
+        loop {
+            let Some(Unflushed { range, number, session, content }) = records.replay_log.first(owner, from)
+            else {
+                return Ok(None);
+            };
+            if records.in_doubt.may_undo(&range, number, session) {
+                return Err(MayBeUndone { offset: range.start });
+            }
+            let blocks = self.blocks(&range);
+            if records.range_lock.try_lock(&blocks) {
+                drop(records);
+                let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
+                return Ok(Some((under_way, content)));
+            }
+            // What is under way is newer, and may replace it.
+            records = self.wait(records);
+        }
+    }
+
+    /// What this connection wrote before `end` is flushed.
+    pub(crate) fn flushed(&self, owner: Owner, end: u64) {
+        // Freed outside the lock.
+        let _entries = self.lock().replay_log.flushed(owner, end);
+    }
+
+    /// What is acknowledged and unflushed in `range`, part by part.
+    pub(crate) fn newest(&self, range: &Range<u64>) -> Vec<(Range<u64>, Content)> {
+        self.lock().replay_log.newest(range)
+    }
+
+    /// A change was given up.
+    pub(crate) fn failed(&self, range: &Range<u64>, reason: &impl Display) {
+        self.lock().missing.add(range, || reason.to_string());
+    }
+
+    /// One line that says what was not written, if anything wasn't.
+    pub(crate) fn what_is_missing(&self) -> Option<String> {
+        self.lock().missing.report()
+    }
+
+    /// A copy that may be kept.
+    pub(crate) fn copy(&self, data: &[u8]) -> Bytes {
+        let mut buffer = self.copies.take_uncounted(data.len());
+        buffer.copy_from_slice(data);
+        Bytes::from_owner(buffer)
+    }
+
+    /// A part of a change with this content, or zeroes.
+    pub(crate) fn part(&self, range: Range<u64>, data: Option<&[u8]>) -> Part {
+        Part { range, hash: self.hasher.hash_one(data) }
+    }
+
+    fn blocks(&self, range: &Range<u64>) -> Range<u64> {
+        blocks::touched(range, self.disk_size)
+    }
+
+    fn wait<'a>(&self, mut records: MutexGuard<'a, Records>) -> MutexGuard<'a, Records> {
+        records.waiting += 1;
+        records = self.released.wait(records).unwrap_or_else(PoisonError::into_inner);
+        records.waiting -= 1;
+        records
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Records> {
+        // Nothing under the lock leaves it half done.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl UnderWay {
+    /// Where it is.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// The server has acknowledged it, and nobody keeps it.
+    pub(crate) fn is_done(&self) {
+        self.tracker.lock().missing.remove(&self.range);
+    }
+
+    /// The server has acknowledged it and flushed it: whatever was there before need not be kept any more.
+    pub(crate) fn is_durable(&self) {
+        let mut records = self.tracker.lock();
+        records.missing.remove(&self.range);
+        records.replay_log.replaced(&self.range);
+    }
+
+    /// The server has acknowledged it, and has not flushed it: its content is kept, piece by piece.
+    pub(crate) fn keep(&self, writer: Writer, pieces: impl IntoIterator<Item = (u64, Content)>) {
+        let mut records = self.tracker.lock();
+        records.missing.remove(&self.range);
+        records.replay_log.keep(&self.range, self.number, writer, pieces);
+    }
+
+    /// It was sent, part by part, and its outcome is not known.
+    pub(crate) fn is_in_doubt(&self, session: Session, parts: Vec<Part>) {
+        self.tracker.lock().in_doubt.add(self.number, session, &self.blocks, parts);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut records = self.tracker.lock();
+        records.range_lock.unlock(&self.blocks);
+        let waiting = records.waiting > 0;
+        drop(records);
+        if waiting {
+            self.tracker.released.notify_all();
+        }
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What was to be written and was not: it is told at the end, should a client not have heeded its error.
+
+use std::ops::Range;
+
+use rangemap::RangeSet;
+
+/// The places whose last change failed.
+#[derive(Debug, Default)]
+pub(crate) struct Missing {
+    places: RangeSet<u64>,
+    /// Why the first change failed.
+    reason: Option<String>,
+}
+
+impl Missing {
+    /// A change failed.
+    pub(crate) fn add(&mut self, range: &Range<u64>, reason: impl FnOnce() -> String) {
+        if !range.is_empty() {
+            self.places.insert(range.clone());
+            self.reason.get_or_insert_with(reason);
+        }
+    }
+
+    /// A change of this place has succeeded.
+    pub(crate) fn remove(&mut self, range: &Range<u64>) {
+        if !self.places.is_empty() {
+            self.places.remove(range.clone());
+        }
+    }
+
+    /// One line that says how much is missing, where it begins, and why; `None` if nothing is missing.
+    pub(crate) fn report(&self) -> Option<String> {
+        let (first, reason) = (self.places.first()?, self.reason.as_deref().unwrap_or_default());
+        let bytes: u64 = self.places.iter().map(|range| range.end - range.start).sum();
+        Some(format!("{bytes} bytes were not written, the first at {}: {reason}", first.start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_later_is_not_missing_any_more() {
+        let mut missing = Missing::default();
+        assert_eq!(missing.report(), None);
+        missing.add(&(10..20), || "refused".into());
+        missing.add(&(15..30), || "refused again".into());
+        missing.remove(&(0..12));
+        let report = "18 bytes were not written, the first at 12: refused";
+        assert_eq!(missing.report().as_deref(), Some(report));
+        missing.remove(&(12..30));
+        assert_eq!(missing.report(), None);
+    }
+}

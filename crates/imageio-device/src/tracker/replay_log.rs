@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the server has acknowledged and not flushed: it is written again, should its connection be lost.
+//!
+//! For each byte, the newest acknowledged content is kept, as long as the connection that wrote it isn't flushed. A later
+//! write to the same place, on any connection, replaces it: the newer content must not be overwritten by older content.
+//!
+//! What was replaced was acknowledged, too, and a flush of its connection makes it durable, unless that connection is lost
+//! before. So that connection then writes what is there instead, though another connection will flush that as well: the
+//! flush may be all that a client waits for.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use rangemap::RangeMap;
+
+use super::{Number, Session};
+
+/// The index of a connection in the pool.
+pub(crate) type Owner = usize;
+
+/// What is at some place.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Data(Bytes),
+    Zeroes,
+}
+
+/// Which connection wrote something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Writer {
+    pub(crate) owner: Owner,
+    pub(crate) session: Session,
+}
+
+/// A part of the disk with its content, which is to be written again.
+#[derive(Debug)]
+pub(crate) struct Unflushed {
+    pub(crate) range: Range<u64>,
+    pub(crate) number: Number,
+    pub(crate) session: Session,
+    pub(crate) content: Content,
+}
+
+/// All that is acknowledged and not flushed.
+#[derive(Debug, Default)]
+pub(crate) struct ReplayLog {
+    entries: RangeMap<u64, Entry>,
+}
+
+/// Something that was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    number: Number,
+    /// When this connection is flushed, the content is durable.
+    writer: Writer,
+    /// Other connections that wrote here before, and aren't flushed since. It is empty but where clients overwrite what
+    /// they have just written.
+    before: Vec<Owner>,
+    /// Where `content` begins, also if only a part of it is left.
+    start: u64,
+    content: Content,
+}
+
+/// Two entries are equal if they are parts of the same.
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.number, self.start, &self.before) == (other.number, other.start, &other.before)
+    }
+}
+
+impl Eq for Entry {}
+
+impl ReplayLog {
+    /// Keeps what a connection has written to `range`, piece by piece.
+    pub(crate) fn keep(
+        &mut self,
+        range: &Range<u64>,
+        number: Number,
+        writer: Writer,
+        pieces: impl IntoIterator<Item = (u64, Content)>,
+    ) {
+        let others = self.others(range, writer.owner);
+        let mut start = range.start;
+        for (len, content) in pieces {
+            let entry = Entry { number, writer, before: Vec::new(), start, content };
+            self.entries.insert(start..start + len, entry);
+            start += len;
+        }
+        others.iter().for_each(|(range, others)| self.add_before(range, others));
+    }
+
+    /// Forgets what is at `range`: something durable has replaced it.
+    pub(crate) fn replaced(&mut self, range: &Range<u64>) {
+        if !self.entries.is_empty() {
+            self.entries.remove(range.clone());
+        }
+    }
+
+    /// Forgets what this connection wrote before `end`, as it is flushed, and returns it. What replaced some of that
+    /// concerns its own connection alone now.
+    pub(crate) fn flushed(&mut self, owner: Owner, end: u64) -> Vec<Entry> {
+        let concerned =
+            self.entries.iter().filter(|(range, entry)| entry.concerns(owner) && range.end <= end);
+        let concerned: Vec<_> = concerned.map(|(range, entry)| (range.clone(), entry.clone())).collect();
+        let mut removed = Vec::with_capacity(concerned.len());
+        for (range, mut entry) in concerned {
+            if entry.writer.owner == owner {
+                self.entries.remove(range);
+                removed.push(entry);
+            } else {
+                entry.before.retain(|&other| other != owner);
+                self.entries.insert(range, entry);
+            }
+        }
+        removed
+    }
+
+    /// The first place at or behind `from` that has to be written again if this connection is lost.
+    pub(crate) fn first(&self, owner: Owner, from: u64) -> Option<Unflushed> {
+        let mut entries = self.entries.overlapping(from..u64::MAX);
+        let (range, entry) = entries.find(|(_, entry)| entry.concerns(owner))?;
+        let range = range.start.max(from)..range.end;
+        let content = entry.part(&range);
+        Some(Unflushed { range, number: entry.number, session: entry.writer.session, content })
+    }
+
+    /// What is kept of `range`, part by part.
+    pub(crate) fn newest(&self, range: &Range<u64>) -> Vec<(Range<u64>, Content)> {
+        let parts = self.entries.overlapping(range).map(|(of, entry)| {
+            let part = intersection(of, range);
+            let content = entry.part(&part);
+            (part, content)
+        });
+        parts.collect()
+    }
+
+    /// The connections that wrote to parts of a range, and aren't flushed since, but for this one.
+    fn others(&self, range: &Range<u64>, owner: Owner) -> Vec<(Range<u64>, Vec<Owner>)> {
+        let overlapping = self.entries.overlapping(range);
+        let parts = overlapping.map(|(of, entry)| (intersection(of, range), entry.others(owner)));
+        parts.filter(|(_, others)| !others.is_empty()).collect()
+    }
+
+    /// Notes that these connections wrote to a range before what is there now.
+    fn add_before(&mut self, range: &Range<u64>, others: &[Owner]) {
+        let parts = self
+            .entries
+            .overlapping(range)
+            .map(|(of, entry)| (intersection(of, range), Entry { before: others.to_vec(), ..entry.clone() }));
+        let parts: Vec<_> = parts.collect();
+        self.entries.extend(parts);
+    }
+}
+
+impl Entry {
+    fn concerns(&self, owner: Owner) -> bool {
+        self.writer.owner == owner || self.before.contains(&owner)
+    }
+
+    /// The connections that wrote here and aren't flushed since, but for this one.
+    fn others(&self, owner: Owner) -> Vec<Owner> {
+        let all = std::iter::once(self.writer.owner).chain(self.before.iter().copied());
+        all.filter(|&other| other != owner).collect()
+    }
+
+    /// What it has at `range`, which is a part of it.
+    fn part(&self, range: &Range<u64>) -> Content {
+        let at = |position: u64| usize::try_from(position - self.start).expect("it was in memory before");
+        match &self.content {
+            Content::Data(data) => Content::Data(data.slice(at(range.start)..at(range.end))),
+            Content::Zeroes => Content::Zeroes,
+        }
+    }
+}
+
+fn intersection(one: &Range<u64>, other: &Range<u64>) -> Range<u64> {
+    one.start.max(other.start)..one.end.min(other.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(log: &mut ReplayLog, number: Number, owner: Owner, at: u64, data: &'static [u8]) {
+        let range = at..at + data.len() as u64;
+        let content = Content::Data(Bytes::from_static(data));
+        log.keep(&range, number, Writer { owner, session: 1 }, [(data.len() as u64, content)]);
+    }
+
+    /// What a connection would write again: offset and content.
+    fn of(log: &ReplayLog, owner: Owner) -> Vec<(u64, String)> {
+        let (mut from, mut all) = (0, Vec::new());
+        while let Some(Unflushed { range, content, .. }) = log.first(owner, from) {
+            from = range.end;
+            let text = match content {
+                Content::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
+                Content::Zeroes => "0".repeat((range.end - range.start) as usize),
+            };
+            all.push((range.start, text));
+        }
+        all
+    }
+
+    fn expect(log: &ReplayLog, owner: Owner, all: &[(u64, &str)]) {
+        let expected: Vec<_> = all.iter().map(|(at, text)| (*at, (*text).to_owned())).collect();
+        assert_eq!(of(log, owner), expected);
+    }
+
+    #[test]
+    fn newer_content_replaces_older_and_concerns_both_connections() {
+        let mut log = ReplayLog::default();
+        write(&mut log, 1, 0, 0, b"older");
+        write(&mut log, 2, 1, 1, b"new");
+        expect(&log, 0, &[(0, "o"), (1, "new"), (4, "r")]);
+        expect(&log, 1, &[(1, "new")]);
+        // A flush of the older one leaves the newer to its own connection.
+        assert_eq!(log.flushed(0, u64::MAX).len(), 2);
+        expect(&log, 0, &[]);
+        expect(&log, 1, &[(1, "new")]);
+        log.flushed(1, u64::MAX);
+        expect(&log, 1, &[]);
+    }
+
+    #[test]
+    fn what_is_flushed_up_to_a_place_is_forgotten_up_to_there() {
+        let mut log = ReplayLog::default();
+        write(&mut log, 1, 0, 0, b"aa");
+        write(&mut log, 2, 0, 2, b"bb");
+        log.flushed(0, 2);
+        expect(&log, 0, &[(2, "bb")]);
+        log.replaced(&(3..10));
+        expect(&log, 0, &[(2, "b")]);
+    }
+
+    #[test]
+    fn the_newest_content_of_a_range_is_cut_to_it() {
+        let mut log = ReplayLog::default();
+        write(&mut log, 1, 0, 0, b"abcd");
+        log.keep(&(6..9), 2, Writer { owner: 0, session: 1 }, [(3, Content::Zeroes)]);
+        let newest = log.newest(&(2..8));
+        assert_eq!(newest.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>(), [2..4, 6..8]);
+        assert!(matches!(&newest[0].1, Content::Data(data) if data == "cd"));
+    }
+}
