@@ -145,7 +145,8 @@ impl From<Refusal> for Answer {
         }
         // A 403 always closes: the ticket will not get better.
         answer.close = refusal.status == 403;
-        answer.text(refusal.text)
+        // These have no body.
+        if matches!(refusal.status, 204 | 304) { answer } else { answer.text(refusal.text) }
     }
 }
 

@@ -48,6 +48,15 @@ pub(crate) struct Features {
     pub(crate) extents: bool,
 }
 
+/// When connections are closed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Closing {
+    /// After so many answers.
+    pub(crate) answers: u64,
+    /// The last one says so.
+    pub(crate) announced: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) host: String,
@@ -71,6 +80,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<Certificate>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) volatile: bool,
+    pub(crate) block_size: Option<u64>,
+    pub(crate) closing: Option<Closing>,
     pub(crate) log_requests: bool,
     pub(crate) threads: usize,
 }
@@ -116,6 +127,8 @@ impl Default for Builder {
             tls: None,
             faults: Vec::new(),
             volatile: false,
+            block_size: None,
+            closing: None,
             log_requests: true,
             threads: 1,
         })
@@ -250,10 +263,27 @@ impl Builder {
         self
     }
 
-    /// What is not flushed on the connection that wrote it is lost in a [power cut](FakeServer::cut_power); default off.
+    /// What is not flushed on the connection that wrote it is lost in a [power cut](FakeServer::cut_power), or when its [way
+    /// to the host](FakeServer::lose_way) is lost; default off.
     /// All that was ever written and not flushed is kept in memory.
     pub fn volatile(mut self, on: bool) -> Self {
         self.0.volatile = on;
+        self
+    }
+
+    /// The disk is a block device with blocks of so many bytes, a power of two; default: a file, which is changed byte by
+    /// byte. Where a change begins or ends inside of a block, that block is read, changed and written back, without a
+    /// lock: other connections get turns meanwhile, and lose what they write to that block. So it is with the real
+    /// server's `file://` on a block device, which takes 8 writers.
+    pub fn block_device(mut self, block_size: u64) -> Self {
+        self.0.block_size = Some(block_size);
+        self
+    }
+
+    /// Close each connection after so many answers, of which the last says so by `connection: close`, or doesn't. Default:
+    /// connections stay open.
+    pub fn close_after(mut self, answers: u64, announced: bool) -> Self {
+        self.0.closing = Some(Closing { answers, announced });
         self
     }
 

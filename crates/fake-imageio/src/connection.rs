@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,25 +18,24 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::fault::{Op, What};
 use crate::journal::{ClosedBy, Transport};
-use crate::service::{self, Shared};
+use crate::service;
+use crate::shared::Shared;
 use crate::stream::{Conn, Cut, Socket, Stream};
 
 /// Keeps the list of open connections and the log in step, however a connection ends.
 pub(crate) struct Registration {
     pub(crate) conn: Arc<Conn>,
     shared: Arc<Shared>,
-    registry: Registry,
     ended: bool,
 }
 
 /// The connections that are open.
-pub(crate) type Registry = Arc<Mutex<Vec<Arc<Conn>>>>;
+pub(crate) type Registry = Mutex<Vec<Arc<Conn>>>;
 
 impl Registration {
-    pub(crate) fn new(shared: &Arc<Shared>, registry: &Registry, transport: Transport) -> Self {
-        let conn = Arc::new(Conn::new(shared.recorder.accepted(transport)));
-        registry.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&conn));
-        Self { conn, shared: Arc::clone(shared), registry: Arc::clone(registry), ended: false }
+    pub(crate) fn new(shared: &Arc<Shared>, transport: Transport) -> Self {
+        let conn = shared.connect(shared.recorder.accepted(transport));
+        Self { conn, shared: Arc::clone(shared), ended: false }
     }
 
     /// To be called while the socket is still open: what the client sees must be in the log.
@@ -44,7 +43,7 @@ impl Registration {
         if !std::mem::replace(&mut self.ended, true) {
             let id = self.conn.id;
             log::debug!("connection {id} closed by {by:?}");
-            self.registry.lock().unwrap_or_else(PoisonError::into_inner).retain(|conn| conn.id != id);
+            self.shared.disconnect(id);
             self.shared.recorder.closed(id, by);
         }
     }
@@ -89,8 +88,8 @@ async fn greet(
 ) -> Option<Stream> {
     let conn = Arc::clone(&stream.conn);
     let shared = Arc::clone(&registration.shared);
-    let mut fate = shared.script.fate(Op::Accept, conn.id, 0);
-    fate.hold().await;
+    let fate = shared.script.fate(Op::Accept, conn.id, 0);
+    fate.holds.pass().await;
     if let Some(what) = fate.what {
         match what {
             What::NoAnswer => {

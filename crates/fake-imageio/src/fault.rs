@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Scripted faults: which request goes wrong, and how.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use crate::gate::Gate;
 
 /// The kinds of request, as faults and the log tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +74,31 @@ pub enum What {
         /// The line of explanation.
         text: String,
     },
+    /// Reads the body, answers this, and has done so much of what was asked for.
+    Answer {
+        /// HTTP status.
+        status: u16,
+        /// The line of explanation.
+        text: String,
+        /// What is carried out.
+        done: Done,
+        /// Say `connection: close`, and do it.
+        close: bool,
+    },
+    /// As if by [`FakeServer::lose_way`](crate::FakeServer::lose_way) a moment before: the request isn't carried out, and is
+    /// answered by this status; the next one finds a new way.
+    LoseWay {
+        /// HTTP status.
+        status: u16,
+        /// That of all connections, not only of this one.
+        all: bool,
+    },
+    /// At each block that an unaligned change has to read and write back, on a [block
+    /// device](crate::Builder::block_device): it waits in between until the test opens the gate. This doesn't exclude
+    /// another fault for the same request.
+    HoldBlock(Gate),
+    /// As `HoldBlock`, for this time.
+    DelayBlock(Duration),
     /// The request is carried out, and answered after this time.
     Delay(Duration),
     /// The request is carried out, and answered when the test opens the gate. (With another fault for the same
@@ -86,6 +110,69 @@ pub enum What {
     NoAnswer,
 }
 
+/// How much of a request is carried out that is answered by an error.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Done {
+    /// Nothing.
+    Not,
+    /// All of it, before the answer.
+    Yes,
+    /// All of it, when the test opens the gate: over whatever was written to that place meanwhile. On a [block
+    /// device](crate::Builder::block_device), an unaligned change has read its blocks before the answer.
+    Late(Gate),
+    /// The first bytes of a `PUT` or zero, and nothing of others.
+    Part(u64),
+}
+
+impl What {
+    /// An [`Answer`](Self::Answer) after which the connection stays open.
+    #[must_use]
+    pub fn answer(status: u16, done: Done) -> Self {
+        Self::Answer { status, text: "for a reason".to_owned(), done, close: false }
+    }
+
+    /// What the log calls it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CloseAfterAnswer => "close after answer",
+            Self::LoseAnswer => "lose answer",
+            Self::Close { .. } => "close",
+            Self::Reset { .. } => "reset",
+            Self::CarryOutLate(_) => "carry out late",
+            Self::AnswerEarly { .. } => "answer early",
+            Self::Status { .. } | Self::Answer { done: Done::Not, .. } => "answer, not done",
+            Self::Answer { done: Done::Yes, .. } => "answer, done",
+            Self::Answer { done: Done::Part(_), .. } => "answer, done in part",
+            Self::FailAndCarryOutLate { .. } | Self::Answer { done: Done::Late(_), .. } => {
+                "answer, done late"
+            }
+            Self::LoseWay { .. } => "lose way",
+            Self::Delay(_) => "delay",
+            Self::Block(_) => "block",
+            Self::DelayBlock(_) => "delay block",
+            Self::HoldBlock(_) => "hold block",
+            Self::WrongLength(_) => "wrong length",
+            Self::NoAnswer => "no answer",
+        }
+    }
+
+    /// In general words, where there are some.
+    pub(crate) fn unfold(self) -> Self {
+        match self {
+            Self::Status { status, text } => {
+                Self::Answer { status, text, done: Done::Not, close: status == 403 }
+            }
+            Self::FailAndCarryOutLate { status, gate } => {
+                let text = "the server is lost".to_owned();
+                Self::Answer { status, text, done: Done::Late(gate), close: status == 403 }
+            }
+            other => other,
+        }
+    }
+}
+
 /// One fault: by default it happens once, at the first request that matches.
 ///
 /// ```
@@ -95,8 +182,8 @@ pub enum What {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Fault {
-    when: When,
-    what: What,
+    pub(crate) when: When,
+    pub(crate) what: What,
 }
 
 /// Which requests a fault is for; all that is set must match. Finish it with [`When::then`].
@@ -105,8 +192,8 @@ pub struct When {
     op: Option<Op>,
     connection: Option<u64>,
     offset: Option<u64>,
-    skip: u64,
-    every: bool,
+    pub(crate) skip: u64,
+    pub(crate) every: bool,
 }
 
 impl Fault {
@@ -158,172 +245,11 @@ impl When {
         Fault { when: self, what }
     }
 
-    fn matches(&self, op: Op, connection: u64, offset: u64) -> bool {
+    pub(crate) fn matches(&self, op: Op, connection: u64, offset: u64) -> bool {
         // A fault for "any" request is not one for accepting a connection.
         let op_matches = self.op.map_or(op != Op::Accept, |wanted| wanted == op);
         op_matches
             && self.connection.is_none_or(|wanted| wanted == connection)
             && self.offset.is_none_or(|wanted| wanted == offset)
-    }
-}
-
-/// The faults that are still to happen.
-#[derive(Debug, Default)]
-pub(crate) struct Script(Mutex<Vec<Fault>>);
-
-/// What happens to one request.
-#[derive(Debug, Default)]
-pub(crate) struct Fate {
-    /// Delays and gates, to be waited for in turn.
-    holds: Vec<What>,
-    pub(crate) what: Option<What>,
-}
-
-impl Fate {
-    pub(crate) async fn hold(&mut self) {
-        for hold in self.holds.drain(..) {
-            match hold {
-                What::Delay(time) => tokio::time::sleep(time).await,
-                What::Block(gate) => gate.pass().await,
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Script {
-    pub(crate) fn new(faults: Vec<Fault>) -> Self {
-        Self(Mutex::new(faults))
-    }
-
-    pub(crate) fn add(&self, fault: Fault) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
-    }
-
-    pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Counts a request, and tells what happens to it. Of faults that exclude each other the oldest wins, the others
-    /// wait for the next match.
-    pub(crate) fn fate(&self, op: Op, connection: u64, offset: u64) -> Fate {
-        let mut fate = Fate::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|fault| {
-            if !fault.when.matches(op, connection, offset) {
-                return true;
-            }
-            if fault.when.skip > 0 {
-                fault.when.skip -= 1;
-                return true;
-            }
-            match &fault.what {
-                hold @ (What::Delay(_) | What::Block(_)) => fate.holds.push(hold.clone()),
-                _ if fate.what.is_some() => return true,
-                what => fate.what = Some(what.clone()),
-            }
-            fault.when.every
-        });
-        fate
-    }
-}
-
-/// Holds requests back until the test opens it; once open, it stays open. Clones are the same gate.
-#[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<GateState>);
-
-#[derive(Debug, Default)]
-struct GateState {
-    // (open, requests that reached the gate)
-    state: Mutex<(bool, usize)>,
-    arrived: Condvar,
-    opened: Notify,
-}
-
-impl Gate {
-    /// A closed gate.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Lets all requests pass, those that wait and those to come.
-    pub fn open(&self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).0 = true;
-        self.0.opened.notify_waiters();
-    }
-
-    /// Waits until `n` requests have reached the gate; false if they have not within `timeout`.
-    #[must_use]
-    pub fn wait_reached(&self, n: usize, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.1 < n {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self.0.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
-    pub(crate) async fn pass(&self) {
-        // Created before the look at `open`: a notify_waiters() from here on is not missed.
-        let opened = self.0.opened.notified();
-        {
-            let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.1 += 1;
-            self.0.arrived.notify_all();
-            if state.0 {
-                return;
-            }
-        }
-        opened.await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nth_match_is_counted_among_matches_only() {
-        let script = Script::new(vec![Fault::on(Op::Put).connection(2).nth(2).then(What::NoAnswer)]);
-        let hit = |op, connection| script.fate(op, connection, 0).what.is_some();
-        let hits = [hit(Op::Put, 1), hit(Op::Put, 2), hit(Op::Get, 2), hit(Op::Put, 2), hit(Op::Put, 2)];
-        assert_eq!(hits, [false, false, false, true, false]);
-    }
-
-    #[test]
-    fn every_happens_again_and_any_is_not_for_accepting() {
-        let script = Script::new(vec![Fault::any().offset(4).every().then(What::CloseAfterAnswer)]);
-        assert!(script.fate(Op::Zero, 1, 4).what.is_some());
-        assert!(script.fate(Op::Get, 1, 4).what.is_some());
-        assert!(script.fate(Op::Get, 1, 0).what.is_none());
-        assert!(script.fate(Op::Accept, 1, 4).what.is_none());
-    }
-
-    #[test]
-    fn a_gate_and_a_fault_combine_but_two_faults_take_turns() {
-        let gate = Gate::new();
-        let script = Script::new(vec![
-            Fault::any().then(What::Block(gate)),
-            Fault::any().then(What::NoAnswer),
-            Fault::any().then(What::CloseAfterAnswer),
-        ]);
-        let first = script.fate(Op::Get, 1, 0);
-        assert_eq!(first.holds.len(), 1);
-        assert!(matches!(first.what, Some(What::NoAnswer)));
-        assert!(matches!(script.fate(Op::Get, 1, 0).what, Some(What::CloseAfterAnswer)));
-    }
-
-    #[test]
-    fn an_open_gate_holds_nothing() {
-        let gate = Gate::new();
-        assert!(!gate.wait_reached(1, Duration::ZERO));
-        gate.open();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(gate.pass());
-        assert!(gate.wait_reached(1, Duration::ZERO));
     }
 }

@@ -48,6 +48,8 @@ pub struct RequestRecord {
     pub size: u64,
     /// It asked for its data to be flushed (or is a flush).
     pub flush: bool,
+    /// The name of the [fault](crate::What::name) that happened to it, but for those that only delay.
+    pub fault: Option<&'static str>,
     /// The status of the answer; `None` if there was none (yet).
     pub status: Option<u16>,
     /// When the head of the request had been read.
@@ -149,6 +151,7 @@ pub(crate) struct Started<'a> {
     pub(crate) offset: u64,
     pub(crate) size: u64,
     pub(crate) flush: bool,
+    pub(crate) fault: Option<&'static str>,
 }
 
 impl Recorder {
@@ -213,6 +216,7 @@ impl Recorder {
                 offset: started.offset,
                 size: started.size,
                 flush: started.flush,
+                fault: started.fault,
                 status: None,
                 start,
                 end: None,
@@ -283,8 +287,15 @@ mod tests {
         let recorder = Arc::new(Recorder::new(true));
         let a = recorder.accepted(Transport::Tcp);
         let b = recorder.accepted(Transport::Unix);
-        let started =
-            |connection, op| Started { connection, method: "PUT", op, offset: 0, size: 4, flush: false };
+        let started = |connection, op| Started {
+            connection,
+            method: "PUT",
+            op,
+            offset: 0,
+            size: 4,
+            flush: false,
+            fault: None,
+        };
         let mut write = recorder.begin(&started(a, Op::Put));
         let mut flush = recorder.begin(&started(b, Op::Flush));
         recorder.wrote(a, 4);

@@ -22,22 +22,28 @@
 
 mod answer;
 mod backend;
+mod block;
 mod config;
 mod connection;
 mod extents;
 mod fault;
+mod gate;
 mod journal;
 mod ops;
 mod power;
 mod request;
+mod script;
 mod server;
 mod service;
+mod shared;
 mod stream;
 mod tls;
+mod words;
 
 pub use backend::Backend;
 pub use config::{Builder, DEFAULT_TICKET, OptionsMode};
-pub use fault::{Fault, Gate, Op, What, When};
+pub use fault::{Done, Fault, Op, What, When};
+pub use gate::Gate;
 pub use journal::{ClosedBy, ConnectionRecord, Log, RequestRecord, Transport};
 pub use server::FakeServer;
 pub use tls::{Certificate, Pki};

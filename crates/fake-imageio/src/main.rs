@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use fake_imageio::{Backend, Builder, Certificate, FakeServer, OptionsMode};
+use fake_imageio::{Backend, Builder, Certificate, FakeServer, Fault, OptionsMode};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -84,6 +84,22 @@ struct Args {
     /// Answer each request so many milliseconds late
     #[arg(long, value_name = "MS", default_value_t = 0)]
     delay: u64,
+    /// A block device with blocks of so many bytes: unaligned changes read, change and write back whole blocks, unlocked
+    #[arg(long, value_name = "BYTES")]
+    block_device: Option<u64>,
+    /// What is not flushed is gone where a fault loses the way to it
+    #[arg(long)]
+    volatile: bool,
+    /// Close each connection after so many answers
+    #[arg(long, value_name = "ANSWERS")]
+    close_after: Option<u64>,
+    /// Say so in the last answer
+    #[arg(long, requires = "close_after")]
+    close_announced: bool,
+    /// What goes wrong; may be given again: OP:N:WHAT, or OP:N+:WHAT for every time from the N-th on. OP: any, options, get, put,
+    /// zero, flush. WHAT: lose-answer, close, lose-way=STATUS, or STATUS[,done|,part=BYTES][,close]
+    #[arg(long, value_name = "OP:N:WHAT")]
+    fault: Vec<Fault>,
     /// Threads that serve connections
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -144,6 +160,7 @@ impl Args {
             .one_at_a_time(self.one_at_a_time)
             .inactivity_timeout(self.inactivity_timeout()?)
             .threads(self.threads)
+            .volatile(self.volatile)
             // Nobody would read the records.
             .log_requests(false)
             .backend(self.backend());
@@ -156,9 +173,16 @@ impl Args {
                 None => socket.clone(),
             });
         }
+        if let Some(block_size) = self.block_device {
+            builder = builder.block_device(block_size);
+        }
+        if let Some(answers) = self.close_after {
+            builder = builder.close_after(answers, self.close_announced);
+        }
+        builder = self.fault.iter().fold(builder, |builder, fault| builder.fault(fault.clone()));
         if self.delay > 0 {
             let delay = fake_imageio::What::Delay(Duration::from_millis(self.delay));
-            builder = builder.fault(fake_imageio::Fault::any().every().then(delay));
+            builder = builder.fault(Fault::any().every().then(delay));
         }
         Ok(if self.tls { builder.tls(self.certificate()) } else { builder })
     }
@@ -267,5 +291,8 @@ mod tests {
         assert_eq!(args.size, Some(1 << 20));
         assert!(args.builder().is_ok());
         assert!(Args::try_parse_from(["fake-imageio", "--backend", "file"]).is_err());
+        let cruel = ["fake-imageio", "--block-device=512", "--close-after=3", "--fault", "put:2:500,done"];
+        assert!(Args::parse_from(cruel).builder().is_ok());
+        assert!(Args::try_parse_from(["fake-imageio", "--fault", "put:2:eat"]).is_err());
     }
 }

@@ -9,12 +9,14 @@ use hyper::http::request::Parts;
 use serde_json::json;
 
 use crate::answer::{Answer, Content, Refusal};
+use crate::block::Body;
 use crate::config::OptionsMode;
 use crate::extents;
 use crate::fault::Op;
 use crate::power::Change;
 use crate::request::{self, Resource};
-use crate::service::{Call, Exchange, Shared};
+use crate::service::{Call, Exchange};
+use crate::shared::Shared;
 
 type Result<T> = std::result::Result<T, Refusal>;
 
@@ -133,7 +135,7 @@ pub(crate) async fn run(exchange: &mut Exchange<'_>, call: &Call) -> Result<Answ
         Op::Get => Ok(get(exchange, call)),
         Op::Put => put(exchange, call).await,
         Op::Zero => {
-            shared.change(exchange.conn, call.offset, Change::Zeroes(call.size))?;
+            exchange.change(call.offset, Change::Zeroes(call.size)).await?;
             flush(exchange, call)
         }
         Op::Flush => flush(exchange, call),
@@ -233,6 +235,7 @@ impl Exchange<'_> {
     /// Streams the body into the disk, and tells how much came.
     pub(crate) async fn receive(&mut self, call: &Call, how: Receive) -> Result<u64> {
         let mut received = 0;
+        let mut body = Body::new(call.offset, self.shared.config.block_size);
         while received < how.limit {
             let Some(data) = self.next_data().await? else {
                 self.unread = false;
@@ -241,11 +244,13 @@ impl Exchange<'_> {
             // A frame's length fits in usize, so the smaller of the two does.
             let len = (data.len() as u64).min(how.limit - received);
             if how.store {
-                let data = Change::Data(data.slice(..len as usize));
-                self.shared.change(self.conn, call.offset + received, data)?;
+                let (offset, data) = body.add(data.slice(..len as usize));
+                self.change(offset, Change::Data(data)).await?;
             }
             received += len;
         }
+        let (offset, rest) = body.end();
+        self.change(offset, Change::Data(rest)).await?;
         if received == call.size && how.store {
             self.unread = false;
         }

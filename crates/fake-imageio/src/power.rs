@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a power cut leaves of the disk: what was flushed on the connection that wrote it.
+//! What is left of the disk when power is cut, or a way to it is lost: what was flushed on the way that it was written on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ impl Change {
     }
 
     /// The part of it at `range`, counted from its start.
-    fn part(&self, range: Range<u64>) -> Self {
+    pub(crate) fn part(&self, range: Range<u64>) -> Self {
         match self {
             // What is in memory is counted in usize.
             Self::Data(data) => Self::Data(data.slice(range.start as usize..range.end as usize)),
@@ -52,16 +52,19 @@ struct State {
     durable: Disk,
     /// Which change each place of `durable` is from: an older one that is flushed later doesn't replace it.
     newest: RangeMap<u64, u64>,
-    /// By the connections they came on.
-    unflushed: HashMap<u64, Vec<Unflushed>>,
+    /// By their numbers, which are in the order in which the disk changed.
+    unflushed: BTreeMap<u64, Unflushed>,
     last_number: u64,
-    /// Connections up to this one ended with the power.
-    last_cut: u64,
+    last_way: u64,
+    /// Ways up to this one are lost, …
+    last_lost: u64,
+    /// … and these, too.
+    lost: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
 struct Unflushed {
-    number: u64,
+    way: u64,
     offset: u64,
     change: Change,
 }
@@ -72,12 +75,8 @@ impl Unflushed {
     }
 }
 
-/// No connection, and none that is cut.
+/// No connection's way, and never lost.
 const NOBODY: u64 = u64::MAX;
-
-fn gone() -> io::Error {
-    io::Error::other("the power was cut")
-}
 
 impl Power {
     /// Nothing is written yet.
@@ -85,9 +84,11 @@ impl Power {
         Ok(Self(Mutex::new(State {
             durable: Disk::open(&Backend::Memory, Some(size))?,
             newest: RangeMap::new(),
-            unflushed: HashMap::new(),
+            unflushed: BTreeMap::new(),
             last_number: 0,
-            last_cut: 0,
+            last_way: 0,
+            last_lost: 0,
+            lost: BTreeSet::new(),
         })))
     }
 
@@ -95,16 +96,24 @@ impl Power {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn apply(&self, disk: &Disk, connection: u64, offset: u64, change: Change) -> io::Result<()> {
+    /// A way to the disk that nobody else has.
+    pub(crate) fn new_way(&self) -> u64 {
         let mut state = self.lock();
-        if connection <= state.last_cut {
-            return Err(gone());
+        state.last_way += 1;
+        state.last_way
+    }
+
+    pub(crate) fn apply(&self, disk: &Disk, way: u64, offset: u64, change: Change) -> io::Result<()> {
+        let mut state = self.lock();
+        state.check(way)?;
+        if change.len() == 0 {
+            return Ok(());
         }
         // Under the lock, so that the numbers are in the order in which the disk changed.
         change.apply(disk, offset)?;
         state.last_number += 1;
         let number = state.last_number;
-        state.unflushed.entry(connection).or_default().push(Unflushed { number, offset, change });
+        state.unflushed.insert(number, Unflushed { way, offset, change });
         Ok(())
     }
 
@@ -114,47 +123,77 @@ impl Power {
         self.flush(NOBODY)
     }
 
-    /// Makes durable what came on this connection.
-    pub(crate) fn flush(&self, connection: u64) -> io::Result<()> {
+    /// Makes durable what was written on this way.
+    pub(crate) fn flush(&self, way: u64) -> io::Result<()> {
         let mut state = self.lock();
-        if connection <= state.last_cut {
-            return Err(gone());
-        }
-        let changes = state.unflushed.remove(&connection).unwrap_or_default();
-        changes.into_iter().try_for_each(|change| state.settle(&change))
+        state.check(way)?;
+        let flushed: Vec<_> = state.unflushed.extract_if(.., |_, change| change.way == way).collect();
+        flushed.iter().try_for_each(|(number, change)| state.settle(*number, change))
     }
 
-    /// Puts the disk back to what is durable. Connections up to the last one now can change nothing any more.
-    pub(crate) fn cut(&self, disk: &Disk, last_connection: impl FnOnce() -> u64) -> io::Result<()> {
+    /// Loses all ways there are, and what isn't durable. What comes by them can change nothing any more.
+    pub(crate) fn cut(&self, disk: &Disk) -> io::Result<()> {
         let mut state = self.lock();
-        // Under the lock: of a later connection, nothing is lost.
-        state.last_cut = last_connection();
-        let lost: Vec<_> = state.unflushed.drain().flat_map(|(_, changes)| changes).collect();
-        for range in lost.iter().map(Unflushed::range) {
-            let mut durable = vec![0; (range.end - range.start) as usize];
-            state.durable.read(range.start, &mut durable)?;
-            disk.write(range.start, &durable)?;
-        }
-        Ok(())
+        state.last_lost = state.last_way;
+        state.lost.clear();
+        state.undo(disk, |_| true)
     }
 
-    pub(crate) fn is_cut(&self, connection: u64) -> bool {
-        connection <= self.lock().last_cut
+    /// Loses one way, and what was written there and isn't durable.
+    pub(crate) fn lose(&self, disk: &Disk, way: u64) -> io::Result<()> {
+        let mut state = self.lock();
+        state.lost.insert(way);
+        state.undo(disk, |change| change.way == way)
     }
 }
 
 impl State {
-    fn settle(&mut self, flushed: &Unflushed) -> io::Result<()> {
-        let range = flushed.range();
-        let mut places = RangeSet::from_iter((!range.is_empty()).then_some(range.clone()));
-        let newer = self.newest.overlapping(&range).filter(|(_, number)| **number > flushed.number);
-        newer.for_each(|(newer, _)| places.remove(newer.clone()));
-        for place in places {
-            let part = flushed.change.part(place.start - range.start..place.end - range.start);
-            part.apply(&self.durable, place.start)?;
-            self.newest.insert(place, flushed.number);
+    fn check(&self, way: u64) -> io::Result<()> {
+        if way <= self.last_lost || self.lost.contains(&way) {
+            return Err(io::Error::other("the way to the disk is lost"));
         }
         Ok(())
+    }
+
+    /// The parts of a range that nothing newer than this change was flushed to.
+    fn places(&self, range: Range<u64>, number: u64) -> RangeSet<u64> {
+        let mut places = RangeSet::from_iter((!range.is_empty()).then_some(range.clone()));
+        let newer = self.newest.overlapping(&range).filter(|(_, newest)| **newest > number);
+        newer.for_each(|(newer, _)| places.remove(newer.clone()));
+        places
+    }
+
+    fn settle(&mut self, number: u64, flushed: &Unflushed) -> io::Result<()> {
+        for place in self.places(flushed.range(), number) {
+            flushed.put(&place, &self.durable)?;
+            self.newest.insert(place, number);
+        }
+        Ok(())
+    }
+
+    /// Takes these changes back: what is durable comes up again, and what else isn't.
+    fn undo(&mut self, disk: &Disk, is_lost: impl Fn(&Unflushed) -> bool) -> io::Result<()> {
+        let lost: Vec<_> = self.unflushed.extract_if(.., |_, change| is_lost(change)).collect();
+        for range in lost.iter().map(|(_, change)| change.range()).collect::<RangeSet<u64>>() {
+            let mut durable = vec![0; (range.end - range.start) as usize];
+            self.durable.read(range.start, &mut durable)?;
+            disk.write(range.start, &durable)?;
+            for (number, change) in &self.unflushed {
+                let (start, end) = (change.offset.max(range.start), change.range().end.min(range.end));
+                if start < end {
+                    let mut places = self.places(start..end, *number).into_iter();
+                    places.try_for_each(|place| change.put(&place, disk))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Unflushed {
+    /// Writes the part of it that is at this place.
+    fn put(&self, place: &Range<u64>, disk: &Disk) -> io::Result<()> {
+        self.change.part(place.start - self.offset..place.end - self.offset).apply(disk, place.start)
     }
 }
 
@@ -163,11 +202,13 @@ mod tests {
     use super::*;
 
     fn power_and_disk() -> (Power, Disk) {
-        (Power::new(8).unwrap(), Disk::open(&Backend::Memory, Some(8)).unwrap())
+        let power = Power::new(8).unwrap();
+        assert_eq!([power.new_way(), power.new_way(), power.new_way()], [1, 2, 3]);
+        (power, Disk::open(&Backend::Memory, Some(8)).unwrap())
     }
 
-    fn write(power: &Power, disk: &Disk, connection: u64, offset: u64, data: &'static [u8]) {
-        power.apply(disk, connection, offset, Change::Data(Bytes::from_static(data))).unwrap();
+    fn write(power: &Power, disk: &Disk, way: u64, offset: u64, data: &'static [u8]) {
+        power.apply(disk, way, offset, Change::Data(Bytes::from_static(data))).unwrap();
     }
 
     fn contents(disk: &Disk) -> Vec<u8> {
@@ -177,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_flushed_on_its_own_connection_stays() {
+    fn only_what_was_flushed_on_its_own_way_stays() {
         let (power, disk) = power_and_disk();
         write(&power, &disk, 1, 0, b"aaaa");
         write(&power, &disk, 2, 4, b"bbbb");
         power.flush(1).unwrap();
         power.apply(&disk, 1, 1, Change::Zeroes(2)).unwrap();
         assert_eq!(contents(&disk), b"a\0\0abbbb");
-        power.cut(&disk, || 2).unwrap();
+        power.cut(&disk).unwrap();
         assert_eq!(contents(&disk), b"aaaa\0\0\0\0");
     }
 
@@ -195,7 +236,7 @@ mod tests {
         write(&power, &disk, 2, 2, b"bb");
         power.flush(2).unwrap();
         power.flush(1).unwrap();
-        power.cut(&disk, || 2).unwrap();
+        power.cut(&disk).unwrap();
         assert_eq!(contents(&disk), b"aabbaaaa");
     }
 
@@ -205,17 +246,34 @@ mod tests {
         write(&power, &disk, 1, 0, b"aaaa");
         write(&power, &disk, 2, 2, b"bbbb");
         power.flush(1).unwrap();
-        power.cut(&disk, || 2).unwrap();
+        power.cut(&disk).unwrap();
         assert_eq!(contents(&disk), b"aaaa\0\0\0\0");
     }
 
     #[test]
-    fn connections_of_before_change_nothing_any_more() {
+    fn a_way_that_is_lost_takes_only_its_own_with_it() {
         let (power, disk) = power_and_disk();
-        power.cut(&disk, || 1).unwrap();
-        assert!(power.is_cut(1) && !power.is_cut(2));
+        write(&power, &disk, 1, 0, b"aaaaaaaa");
+        write(&power, &disk, 2, 1, b"bbbb");
+        write(&power, &disk, 3, 3, b"cc");
+        power.flush(3).unwrap();
+        write(&power, &disk, 2, 6, b"bb");
+        power.lose(&disk, 2).unwrap();
+        assert_eq!(contents(&disk), b"aaaccaaa");
+        power.cut(&disk).unwrap();
+        assert_eq!(contents(&disk), b"\0\0\0cc\0\0\0");
+    }
+
+    #[test]
+    fn ways_that_are_lost_change_nothing_any_more() {
+        let (power, disk) = power_and_disk();
+        power.lose(&disk, 2).unwrap();
+        power.apply(&disk, 2, 0, Change::Zeroes(8)).unwrap_err();
+        write(&power, &disk, 3, 0, b"aaaa");
+        power.cut(&disk).unwrap();
         power.apply(&disk, 1, 0, Change::Zeroes(8)).unwrap_err();
         power.flush(1).unwrap_err();
-        write(&power, &disk, 2, 0, b"aaaa");
+        let way = power.new_way();
+        write(&power, &disk, way, 0, b"aaaa");
     }
 }

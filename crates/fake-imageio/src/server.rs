@@ -7,8 +7,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,18 +20,18 @@ use tokio_rustls::TlsAcceptor;
 use crate::backend::Disk;
 use crate::config::{Builder, Config, socket_path};
 use crate::connection::{self, Accepted, Registration, Registry};
-use crate::fault::{Fault, Script};
+use crate::fault::Fault;
 use crate::journal::{Log, Recorder, Transport};
 use crate::power::Power;
-use crate::service::Shared;
-use crate::stream::{Conn, Cut};
+use crate::script::Script;
+use crate::shared::Shared;
+use crate::stream::Cut;
 use crate::tls::Pki;
 
 /// A running server. Dropping it closes all connections, and ends its thread before it returns.
 #[derive(Debug)]
 pub struct FakeServer {
     shared: Arc<Shared>,
-    registry: Registry,
     addr: SocketAddr,
     pki: Option<(Pki, NamedTempFile)>,
     unix_path: Option<PathBuf>,
@@ -58,14 +58,17 @@ impl FakeServer {
         let tls = pki.as_ref().map(|(pki, _)| pki.server_config()).transpose()?.map(TlsAcceptor::from);
         let script = Script::new(config.faults.clone());
         let recorder = Arc::new(Recorder::new(config.log_requests));
+        if config.block_size.is_some_and(|size| !size.is_power_of_two()) {
+            let text = "the size of a block is a power of two";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let power = config.volatile.then(|| Power::new(disk.size())).transpose()?;
         let canceled = AtomicBool::new(false);
-        let shared = Arc::new(Shared { config, disk, power, script, recorder, canceled });
-        shared.write_through(0, &shared.config.contents)?;
         let registry = Registry::default();
+        let shared = Arc::new(Shared { config, disk, power, script, recorder, canceled, registry });
+        shared.write_through(0, &shared.config.contents)?;
         let acceptor = Acceptor {
             shared: Arc::clone(&shared),
-            registry: Arc::clone(&registry),
             slots: shared.config.one_at_a_time.then(|| Arc::new(Semaphore::new(1))),
         };
         let (stop, stopped) = oneshot::channel();
@@ -75,7 +78,7 @@ impl FakeServer {
             runtime.block_on(acceptor.run(tcp, tls, unix, stopped));
             // Dropping the runtime drops all connections.
         })?;
-        Ok(Self { shared, registry, addr, pki, unix_path, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { shared, addr, pki, unix_path, stop: Some(stop), thread: Some(thread) })
     }
 
     /// `http://…/images/TICKET` or `https://…/images/TICKET`.
@@ -209,7 +212,7 @@ impl FakeServer {
 
     /// Closes all connections on which no request is under way, without a word.
     pub fn close_idle(&self) {
-        self.each_connection(|conn| {
+        self.shared.each_connection(|conn| {
             if conn.is_idle() {
                 conn.close_when_idle();
             }
@@ -218,7 +221,7 @@ impl FakeServer {
 
     /// Closes a connection (FIN), whatever it is doing.
     pub fn close_connection(&self, id: u64) {
-        self.each_connection(|conn| {
+        self.shared.each_connection(|conn| {
             if conn.id == id {
                 conn.cut(Cut::Close);
             }
@@ -227,7 +230,7 @@ impl FakeServer {
 
     /// Resets a connection (RST), whatever it is doing. A unix socket is only closed.
     pub fn reset_connection(&self, id: u64) {
-        self.each_connection(|conn| {
+        self.shared.each_connection(|conn| {
             if conn.id == id {
                 conn.cut(Cut::Reset);
             }
@@ -240,17 +243,26 @@ impl FakeServer {
     /// # Errors
     /// If it is not volatile, or the backend's file cannot be used.
     pub fn cut_power(&self) -> io::Result<()> {
-        let Some(power) = &self.shared.power else {
-            return Err(io::Error::other("only a volatile server loses anything"));
-        };
-        // First, so that no client learns from an old connection what the disk holds now.
-        self.each_connection(|conn| conn.cut(Cut::Power));
-        power.cut(&self.shared.disk, || self.accepted() as u64)
+        self.shared.cut_power()
     }
 
-    fn each_connection(&self, action: impl Fn(&Conn)) {
-        let connections = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.iter().for_each(|conn| action(conn));
+    /// The server is a proxy whose way to the host is lost, while the connections of its clients stay open. What is not
+    /// flushed is gone, if it is [volatile](Builder::volatile). On each connection, the next request of any kind isn't
+    /// carried out, and is answered by `status`; the one after it finds a new way. A request that is under way gets that
+    /// answer too, whatever came of it.
+    ///
+    /// # Errors
+    /// If the backend's file cannot be used.
+    pub fn lose_way(&self, status: u16) -> io::Result<()> {
+        self.shared.lose_way(status, |_| true)
+    }
+
+    /// [`lose_way`](Self::lose_way) for one connection only: what was written on others is not lost.
+    ///
+    /// # Errors
+    /// If the backend's file cannot be used.
+    pub fn lose_way_of(&self, connection: u64, status: u16) -> io::Result<()> {
+        self.shared.lose_way(status, |conn| conn.id == connection)
     }
 
     /// Ends the server: closes its sockets and all connections, and waits for its thread. The log and the disk can
@@ -320,7 +332,6 @@ fn register(runtime: &Runtime, tcp: TcpListener, unix: Option<UnixListener>) -> 
 
 struct Acceptor {
     shared: Arc<Shared>,
-    registry: Registry,
     slots: Option<Arc<Semaphore>>,
 }
 
@@ -359,7 +370,7 @@ impl Acceptor {
                 Accepted::Tcp(_) => Transport::Tcp,
                 Accepted::Unix(_) => Transport::Unix,
             };
-            let registration = Registration::new(&self.shared, &self.registry, transport);
+            let registration = Registration::new(&self.shared, transport);
             let serving = connection::serve(registration, accepted, tls.clone());
             tokio::spawn(async move {
                 serving.await;

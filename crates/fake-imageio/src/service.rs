@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From a request to its answer, by way of the script of faults.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -12,62 +11,19 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request};
 
 use crate::answer::{Answer, Content, Handled, Refusal};
-use crate::backend::Disk;
-use crate::config::{Config, OptionsMode};
-use crate::fault::{Fate, Gate, Op, Script, What};
-use crate::journal::{Recorder, Started};
+use crate::config::OptionsMode;
+use crate::fault::{Done, Op, What};
+use crate::gate::Gate;
+use crate::journal::Started;
 use crate::ops::{self, Receive};
-use crate::power::{Change, Power};
+use crate::power::Change;
 use crate::request::{self, Resource};
+use crate::script::{Fate, Holds};
+use crate::shared::Shared;
 use crate::stream::{Conn, Cut};
 
 /// Longest body of a PATCH that is looked at, in bytes.
 const PATCH_MAX: usize = 64 << 10;
-
-/// What all connections share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) disk: Arc<Disk>,
-    /// Where power cuts are possible.
-    pub(crate) power: Option<Power>,
-    pub(crate) script: Script,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) canceled: AtomicBool,
-}
-
-impl Shared {
-    pub(crate) fn change(&self, conn: &Conn, offset: u64, change: Change) -> io::Result<()> {
-        let len = change.len();
-        match &self.power {
-            Some(power) => power.apply(&self.disk, conn.id, offset, change)?,
-            None => change.apply(&self.disk, offset)?,
-        }
-        self.recorder.wrote(conn.id, len);
-        Ok(())
-    }
-
-    /// Changes the disk behind the clients' backs.
-    pub(crate) fn write_through(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        match &self.power {
-            Some(power) => power.write_through(&self.disk, offset, Bytes::copy_from_slice(data)),
-            None => self.disk.write(offset, data),
-        }
-    }
-
-    pub(crate) fn flush(&self, conn: &Conn) -> io::Result<()> {
-        if let Some(power) = &self.power {
-            power.flush(conn.id)?;
-        }
-        self.disk.flush()?;
-        self.recorder.flushed(conn.id);
-        Ok(())
-    }
-
-    fn has_power(&self, conn: &Conn) -> bool {
-        self.power.as_ref().is_none_or(|power| !power.is_cut(conn.id))
-    }
-}
 
 /// A request that was understood, or why it was not.
 pub(crate) struct Call {
@@ -104,6 +60,7 @@ async fn answer(
     let (head, mut body) = request.into_parts();
     let unread = request::content_length(&head.headers).is_some_and(|len| len > 0);
     let (call, read) = understand(shared, &head, &mut body).await;
+    let mut fate = shared.script.fate(call.op, conn.id, call.offset);
     let record = shared.recorder.begin(&Started {
         connection: conn.id,
         method: head.method.as_str(),
@@ -111,13 +68,21 @@ async fn answer(
         offset: call.offset,
         size: call.size,
         flush: call.flush,
+        fault: fate.what.as_ref().map(What::name),
     });
-    let mut fate = shared.script.fate(call.op, conn.id, call.offset);
-    let mut exchange = Exchange { shared, conn, head: &head, body, unread: unread && !read };
-    let mut answer = exchange.carry_out(call, &mut fate).await;
-    fate.hold().await;
-    if !shared.has_power(conn) {
+    let in_block = std::mem::take(&mut fate.in_block);
+    let mut exchange = Exchange { shared, conn, head: &head, body, unread: unread && !read, in_block };
+    let mut answer = match shared.find_new_way(conn) {
+        Some(status) => exchange.refuse(lost_way(status), false).await,
+        None => exchange.carry_out(call, &mut fate).await,
+    };
+    fate.holds.pass().await;
+    if !conn.has_power() {
         return never_answer(conn, Cut::Power).await;
+    }
+    if let Some(status) = shared.find_new_way(conn) {
+        // It was lost meanwhile.
+        answer = lost_way(status).into();
     }
     match fate.what {
         Some(What::CloseAfterAnswer) => conn.close_when_idle.store(true, Ordering::SeqCst),
@@ -131,7 +96,19 @@ async fn answer(
         Some(What::Reset { after }) => answer.cut = Some((after, Cut::Reset)),
         _ => {}
     }
+    if let Some(closing) = shared.config.closing
+        && conn.answers.fetch_add(1, Ordering::SeqCst) + 1 >= closing.answers
+    {
+        match closing.announced {
+            true => answer.close = true,
+            false => conn.close_when_idle.store(true, Ordering::SeqCst),
+        }
+    }
     answer.send(conn, record)
+}
+
+fn lost_way(status: u16) -> Refusal {
+    Refusal::new(status, "the way to the host was lost")
 }
 
 /// Ends the connection, and with it whatever waits for this.
@@ -191,14 +168,22 @@ pub(crate) struct Exchange<'a> {
     pub(crate) body: Incoming,
     /// There is a body, and it has not been read to its end.
     pub(crate) unread: bool,
+    /// What it waits for between reading a block and writing it back.
+    pub(crate) in_block: Holds,
 }
 
 impl Exchange<'_> {
     async fn carry_out(&mut self, call: Call, fate: &mut Fate) -> Answer {
         let result = match fate.what.take() {
-            Some(What::Status { status, text }) => {
-                self.drain().await;
-                Err(Refusal::new(status, text))
+            Some(What::Answer { status, text, done, close }) => {
+                return self.answer_by(call, Refusal::new(status, text), done, close).await;
+            }
+            Some(What::LoseWay { status, all }) => {
+                // The answer tells of it when it is known that the way is lost.
+                if let Err(error) = self.shared.lose_way(status, |conn| all || conn.id == self.conn.id) {
+                    return Refusal::from(error).into();
+                }
+                return self.refuse(lost_way(status), false).await;
             }
             Some(What::AnswerEarly { status, text }) => {
                 let mut answer = Answer::from(Refusal::new(status, text));
@@ -219,10 +204,6 @@ impl Exchange<'_> {
                 self.carry_out_late(call, gate).await;
                 return never_answer(self.conn, Cut::Close).await;
             }
-            Some(What::FailAndCarryOutLate { status, gate }) if is_change(call.op) => {
-                self.carry_out_late(call, gate).await;
-                Err(Refusal::new(status, "the server is lost".to_owned()))
-            }
             what => {
                 fate.what = what;
                 match call.refusal {
@@ -236,13 +217,46 @@ impl Exchange<'_> {
         answer
     }
 
-    /// Stores the first bytes of a body, then ends the connection without an answer.
-    async fn cut_off(&mut self, call: &Call, fate: &mut Fate, after: u64, how: Cut) -> Answer {
-        if call.op == Op::Put && call.refusal.is_none() {
-            // Whatever comes of it: there will be no answer.
-            let _ = self.receive(call, Receive { store: true, limit: after }).await;
+    /// Takes in all of the request, does so much of it, and answers this whatever came of it.
+    async fn answer_by(&mut self, call: Call, refusal: Refusal, done: Done, close: bool) -> Answer {
+        match done {
+            Done::Not => {}
+            Done::Yes if call.refusal.is_none() => drop(ops::run(self, &call).await),
+            Done::Part(len) => self.carry_out_part(&call, len).await,
+            Done::Late(gate) if is_change(call.op) => self.carry_out_late(call, gate).await,
+            Done::Yes | Done::Late(_) => {}
         }
-        fate.hold().await;
+        self.refuse(refusal, close).await
+    }
+
+    /// Reads what is left of the request, and answers this.
+    async fn refuse(&mut self, refusal: Refusal, close: bool) -> Answer {
+        self.drain().await;
+        let mut answer = Answer::from(refusal);
+        answer.close = close;
+        answer
+    }
+
+    async fn carry_out_part(&mut self, call: &Call, len: u64) {
+        // Whatever comes of it: the answer is known.
+        if call.refusal.is_none() && call.op == Op::Put {
+            let _ = self.receive(call, Receive { store: true, limit: len }).await;
+        } else if call.refusal.is_none() && call.op == Op::Zero {
+            let _ = self.change(call.offset, Change::Zeroes(len.min(call.size))).await;
+        }
+    }
+
+    /// Changes the disk.
+    pub(crate) async fn change(&self, offset: u64, change: Change) -> Result<(), Refusal> {
+        Ok(self.shared.change(self.conn, offset, change, &self.in_block).await?)
+    }
+
+    /// Stores the first bytes of a body, then ends the connection without an answer.
+    async fn cut_off(&mut self, call: &Call, fate: &Fate, after: u64, how: Cut) -> Answer {
+        if call.op == Op::Put {
+            self.carry_out_part(call, after).await;
+        }
+        fate.holds.pass().await;
         never_answer(self.conn, how).await
     }
 
@@ -253,17 +267,16 @@ impl Exchange<'_> {
         } else {
             Some(Change::Zeroes(call.size))
         };
-        if let Some(change) = change.filter(|change| change.len() == call.size && call.refusal.is_none()) {
-            let (shared, conn) = (Arc::clone(self.shared), Arc::clone(self.conn));
-            tokio::spawn(async move {
-                gate.pass().await;
-                // Nobody is left to be told, also not that the power is gone.
-                let _ = shared.change(&conn, call.offset, change);
-                if call.flush {
-                    let _ = shared.flush(&conn);
-                }
-            });
-        }
+        let change = change.filter(|change| change.len() == call.size && call.refusal.is_none());
+        // Nobody is left to be told, also not that the way to the disk is gone.
+        let Some(Ok(late)) = change.map(|change| self.shared.prepare(self.conn, call.offset, &change)) else {
+            return;
+        };
+        let shared = Arc::clone(self.shared);
+        tokio::spawn(async move {
+            gate.pass().await;
+            let _ = shared.carry_out(late, call.flush);
+        });
     }
 
     async fn collect(&mut self) -> Option<Bytes> {

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -30,6 +30,12 @@ pub(crate) enum Cut {
 #[derive(Debug, Default)]
 pub(crate) struct Conn {
     pub(crate) id: u64,
+    /// The number of its way to the disk: what is written on one way is flushed there, or lost with it.
+    pub(crate) way: AtomicU64,
+    /// The status that tells the client that the way was lost; 0 while it is there.
+    pub(crate) lost_way: AtomicU16,
+    /// Answers given.
+    pub(crate) answers: AtomicU64,
     /// 0, or a [`Cut`].
     cut: AtomicU8,
     /// Close when the answer under way is out, or at once if there is none.
@@ -50,8 +56,13 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    pub(crate) fn new(id: u64) -> Self {
-        Self { id, ..Self::default() }
+    pub(crate) fn new(id: u64, way: u64) -> Self {
+        Self { id, way: way.into(), ..Self::default() }
+    }
+
+    /// Its way to the disk, as it is now.
+    pub(crate) fn way(&self) -> u64 {
+        self.way.load(Ordering::SeqCst)
     }
 
     /// Cuts the connection off.
@@ -62,6 +73,10 @@ impl Conn {
 
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst) != 0
+    }
+
+    pub(crate) fn has_power(&self) -> bool {
+        self.cut.load(Ordering::SeqCst) != Cut::Power as u8
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -141,10 +156,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// That the client may still be sent something.
     fn check_power(&self) -> io::Result<()> {
-        match self.conn.cut.load(Ordering::SeqCst) == Cut::Power as u8 {
-            true => Err(io::ErrorKind::ConnectionReset.into()),
-            false => Ok(()),
-        }
+        if self.conn.has_power() { Ok(()) } else { Err(io::ErrorKind::ConnectionReset.into()) }
     }
 
     /// The bare TCP socket, to wrap TLS around it.

@@ -2,95 +2,14 @@
 //! Each fault as a client sees it, and what the log says of it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
+mod common;
+
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{Client, PATIENCE, closed_by, server};
 use fake_imageio::{ClosedBy, FakeServer, Fault, Gate, Op, OptionsMode, What};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A connection that speaks just enough HTTP.
-struct Client(BufReader<TcpStream>, String);
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Client {
-    fn new(server: &FakeServer) -> Self {
-        let socket = TcpStream::connect(server.addr()).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(socket), server.path())
-    }
-
-    fn send(&mut self, method: &str, query: &str, headers: &str, body: &[u8]) {
-        let head = format!("{method} {}{query} HTTP/1.1\r\nhost: x\r\n{headers}\r\n", self.1);
-        self.0.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
-    }
-
-    fn head(&mut self) -> std::io::Result<(String, usize)> {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if self.0.read_line(&mut head)? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-        }
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let length = length.map_or(0, |length| length.parse().unwrap());
-        Ok((head, length))
-    }
-
-    fn answer(&mut self) -> std::io::Result<Answer> {
-        let (head, length) = self.head()?;
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body)?;
-        Ok(Answer { status: head[9..12].parse().unwrap(), head, body })
-    }
-
-    fn put(&mut self, offset: u64, data: &[u8]) -> std::io::Result<Answer> {
-        let headers = format!("content-range: bytes {offset}-*/*\r\ncontent-length: {}\r\n", data.len());
-        self.send("PUT", "?flush=n", &headers, data);
-        self.answer()
-    }
-
-    fn patch(&mut self, body: &str) -> std::io::Result<Answer> {
-        self.send("PATCH", "", &format!("content-length: {}\r\n", body.len()), body.as_bytes());
-        self.answer()
-    }
-
-    fn flush(&mut self) -> std::io::Result<Answer> {
-        self.patch(r#"{"op":"flush"}"#)
-    }
-
-    fn get(&mut self, first: u64, last: u64) -> std::io::Result<Answer> {
-        self.send("GET", "", &format!("range: bytes={first}-{last}\r\n"), b"");
-        self.answer()
-    }
-
-    fn options(&mut self) -> std::io::Result<Answer> {
-        self.send("OPTIONS", "", "", b"");
-        self.answer()
-    }
-
-    /// How it ended, with what else came.
-    fn end(&mut self) -> (Option<ErrorKind>, Vec<u8>) {
-        let mut rest = Vec::new();
-        (self.0.read_to_end(&mut rest).err().map(|error| error.kind()), rest)
-    }
-}
-
-fn server(faults: impl IntoIterator<Item = Fault>) -> FakeServer {
-    faults.into_iter().fold(FakeServer::builder(), |builder, fault| builder.fault(fault)).start().unwrap()
-}
-
-fn closed_by(server: &FakeServer, connection: usize) -> Option<ClosedBy> {
-    assert!(server.wait_for(PATIENCE, |log| log.connections[connection - 1].closed.is_some()));
-    server.log().connections[connection - 1].closed_by
-}
 
 #[test]
 fn close_after_answer_says_nothing() {
