@@ -449,3 +449,28 @@ fn the_outcome_of_a_queue_that_was_dropped_is_that_of_closing() {
     drop(setup.queue);
     assert!(setup.device.close().unwrap_err().to_string().contains("data may be lost"));
 }
+
+/// Memory that is lent once, when the request is submitted.
+struct LendOnce(Vec<u8>, bool, Sender<Result<()>>);
+
+impl Completion for LendOnce {
+    fn buffer(&mut self) -> &mut [u8] {
+        assert!(!std::mem::replace(&mut self.1, true), "this panic is part of the test");
+        &mut self.0
+    }
+
+    fn complete(self: Box<Self>, result: Result<()>, _batch: &mut Batch) {
+        self.2.send(result).unwrap();
+    }
+}
+
+#[test]
+fn a_panic_while_a_request_is_carried_out_fails_the_transfer_and_says_so() {
+    let setup = Setup::with_connections(2);
+    setup.ask(write(1), 0).unwrap();
+    let (tell, told) = channel();
+    setup.queue.submit(Request::Read { offset: 0 }, Box::new(LendOnce(vec![0; 4], false, tell)));
+    let error = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
+    assert!(error.to_string().contains("data may be lost: bug: "), "{error}");
+    assert_fails_for_good(&setup.device, Errno::Io);
+}

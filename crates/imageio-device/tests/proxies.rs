@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Proxies that lose their way to the host, and servers that close connections.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+mod common;
+
+use block_device::{BlockDevice, Errno};
+use common::{
+    ALL, PATIENCE, assert_fails_for_good, close_after_loss, fragile, settings, start, start_with,
+    within_a_minute, write,
+};
+use fake_imageio::{FakeServer, Op};
+use imageio_device::Settings;
+
+const BLOCK: u64 = 4096;
+
+#[test]
+fn what_was_unflushed_behind_a_lost_way_is_written_again_whatever_is_asked_next() {
+    for status in [500, 502] {
+        for request in ALL {
+            let server = FakeServer::builder().volatile(true).start().unwrap();
+            let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
+            let device = start_with(settings, b"data");
+            server.lose_way(status).unwrap();
+            request(&device).unwrap();
+            device.flush().unwrap();
+            write(&device, BLOCK, b"behind").unwrap();
+            device.close().unwrap();
+            server.cut_power().unwrap();
+            let durable = server.read(0, 4).unwrap();
+            assert!([*b"data", *b"more", [0; 4]].iter().any(|right| *durable == *right), "{durable:?}");
+            let is_zeroed = std::ptr::fn_addr_eq(request, common::ZERO);
+            assert!(durable != [0; 4] || is_zeroed, "it is lost");
+            assert_eq!(server.read(BLOCK, 6).unwrap(), b"behind");
+        }
+    }
+}
+
+#[test]
+fn a_lost_way_ends_everything_where_nothing_is_kept() {
+    for request in ALL {
+        let server = FakeServer::builder().volatile(true).start().unwrap();
+        let device = start_with(fragile(&server), b"data");
+        server.lose_way(500).unwrap();
+        request(&device).unwrap_err();
+        assert_fails_for_good(&device, Errno::Io);
+    }
+}
+
+#[test]
+fn servers_that_close_after_some_answers_get_all() {
+    for answers in 1..=4 {
+        for announced in [true, false] {
+            within_a_minute(move || {
+                let server = FakeServer::builder().volatile(true).close_after(answers, announced);
+                let server = server.start().unwrap();
+                for connections in [1, 2] {
+                    let settings = Settings { connections, reconnect_timeout: PATIENCE, ..settings(&server) };
+                    let device = start(settings);
+                    for block in 0..12 {
+                        let data = vec![1 + block as u8; BLOCK as usize];
+                        device.write(block * BLOCK, data.into(), false).unwrap();
+                    }
+                    device.read(0, &mut [0; 4096]).unwrap();
+                    device.flush().unwrap();
+                    server.cut_power().unwrap();
+                    let expected: Vec<u8> = (0..12u8).flat_map(|block| [block + 1; BLOCK as usize]).collect();
+                    assert!(server.read(0, expected.len()).unwrap() == expected, "after {answers} answers");
+                    close_after_loss(&server, &device);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn writing_again_gets_further_with_each_connection_that_is_closed() {
+    const PIECES: u64 = 16;
+    within_a_minute(|| {
+        let server = FakeServer::builder().volatile(true).start().unwrap();
+        let settings = Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) };
+        let device = start(settings);
+        for piece in 0..PIECES {
+            write(&device, 2 * piece * BLOCK, &[7; BLOCK as usize]).unwrap();
+        }
+        server.cut_power().unwrap();
+        let before = server.log().of(Op::Put).count() as u64;
+        // From now on, after each.
+        for connection in 0..100 {
+            let id = server.accepted() as u64 + 1 + connection;
+            let close = fake_imageio::What::CloseAfterAnswer;
+            server.fault(fake_imageio::Fault::on(Op::Put).connection(id).then(close));
+        }
+        device.flush().unwrap();
+        server.clear_faults();
+        server.cut_power().unwrap();
+        for piece in 0..PIECES {
+            assert_eq!(server.read(2 * piece * BLOCK, 1).unwrap(), [7], "piece {piece}");
+        }
+        let again = server.log().of(Op::Put).count() as u64 - before;
+        assert!(again <= 2 * PIECES, "{again} writes for {PIECES}");
+        close_after_loss(&server, &device);
+    });
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Changes of parts of a block, on storage that writes whole blocks: it reads, modifies and writes them without a lock.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+mod common;
+
+use std::thread;
+
+use block_device::BlockDevice;
+use common::{
+    NO_FUA, PATIENCE, close_after_loss, close_well, error, settings, start, within_a_minute, write,
+};
+use fake_imageio::{FakeServer, Fault, Gate, Op, What};
+use imageio_device::Settings;
+
+const BLOCK: u64 = 4096;
+
+#[test]
+fn changes_that_share_a_block_are_never_under_way_together() {
+    for block_size in [512, BLOCK] {
+        for second_is_zero in [false, true] {
+            let server = FakeServer::builder().block_device(block_size).start().unwrap();
+            server.write(0, &[b'-'; 512]).unwrap();
+            let device = start(Settings { connections: 3, ..settings(&server) });
+            let gate = Gate::new();
+            server.fault(Fault::on(Op::Put).then(What::HoldBlock(gate.clone())));
+            thread::scope(|scope| {
+                scope.spawn(|| write(&device, 0, b"first").unwrap());
+                assert!(gate.wait_reached(1, PATIENCE));
+                let second = scope.spawn(|| match second_is_zero {
+                    true => device.zero(300, 5, NO_FUA).unwrap(),
+                    false => write(&device, 300, b"\0\0\0\0\0").unwrap(),
+                });
+                // What is in another block goes on, and what is read.
+                let connections = [0; 2].map(|_| device.read(BLOCK, &mut [0]));
+                assert_eq!(connections, [Ok(()), Ok(())]);
+                assert!(!second.is_finished());
+                gate.open();
+            });
+            device.flush().unwrap();
+            let (start, end) = (server.read(0, 6).unwrap(), server.read(299, 7).unwrap());
+            assert_eq!((&*start, &*end), (&b"first-"[..], &b"-\0\0\0\0\0-"[..]));
+            close_well(&server, &device);
+        }
+    }
+}
+
+#[test]
+fn aligned_neighbours_are_under_way_together() {
+    let server = FakeServer::builder().block_device(BLOCK).start().unwrap();
+    let device = start(Settings { connections: 2, ..settings(&server) });
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Put).every().then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        for block in 0..2 {
+            let device = &device;
+            scope.spawn(move || write(device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
+        }
+        assert!(gate.wait_reached(2, PATIENCE));
+        gate.open();
+    });
+    close_well(&server, &device);
+}
+
+#[test]
+fn small_writes_of_every_part_of_every_block_are_all_there() {
+    const PART: u64 = 128;
+    within_a_minute(|| {
+        let server = FakeServer::builder().block_device(512).size(64 * BLOCK).start().unwrap();
+        let device = start(Settings { connections: 4, ..settings(&server) });
+        thread::scope(|scope| {
+            for part in 0..4u64 {
+                let device = &device;
+                scope.spawn(move || {
+                    for block in 0..512 {
+                        let data = vec![1 + part as u8; PART as usize];
+                        device.write(block * 4 * PART + part * PART, data.into(), false).unwrap();
+                    }
+                });
+            }
+        });
+        device.flush().unwrap();
+        let contents = server.contents().unwrap();
+        let missing = contents.chunks(PART as usize).zip([1, 2, 3, 4].into_iter().cycle());
+        let missing = missing.filter(|(found, part)| found.iter().any(|byte| byte != part)).count();
+        assert_eq!(missing, 0, "of 2048 acknowledged writes");
+        close_well(&server, &device);
+    });
+}
+
+#[test]
+fn what_a_late_write_of_a_neighbour_may_undo_is_told_to_be_lost() {
+    let server = FakeServer::builder().block_device(512).volatile(true).start().unwrap();
+    let device = start(Settings { connections: 2, ..settings(&server) });
+    let gate = Gate::new();
+    // Both connections are in use.
+    server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        scope.spawn(|| device.read(BLOCK, &mut [0]).unwrap());
+        assert!(gate.wait_reached(1, PATIENCE));
+        write(&device, 0, b"acknowledged").unwrap();
+        gate.open();
+    });
+    let first = server.log().of(Op::Put).next().unwrap().connection;
+    let busy = Gate::new();
+    server.fault(Fault::on(Op::Get).connection(first).then(What::Block(busy.clone())));
+    let late = Gate::new();
+    thread::scope(|scope| {
+        scope.spawn(|| device.read(BLOCK, &mut [0]));
+        // Whichever connection has the read, the other has the write, which is never answered.
+        server.fault(Fault::on(Op::Put).then(What::CarryOutLate(late.clone())));
+        let _ = write(&device, 128, b"in doubt");
+        busy.open();
+    });
+    // What was acknowledged either was flushed, or somebody is told.
+    server.cut_power().unwrap();
+    let closed = device.close();
+    late.open();
+    if closed.is_ok() {
+        assert_eq!(server.read(0, 12).unwrap(), b"acknowledged");
+    } else {
+        assert!(error(closed).to_string().contains("may be undone") || device.failure().is_some());
+    }
+}
+
+#[test]
+fn a_neighbour_that_was_written_before_on_the_same_connection_is_written_again() {
+    let server = FakeServer::builder().block_device(512).start().unwrap();
+    let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
+    write(&device, 0, b"one").unwrap();
+    server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
+    write(&device, 128, b"two").unwrap();
+    device.flush().unwrap();
+    assert_eq!((server.read(0, 3).unwrap(), server.read(128, 3).unwrap()), (b"one".into(), b"two".into()));
+    close_after_loss(&server, &device);
+}
