@@ -292,11 +292,7 @@ impl<C: Connection> Dispatcher<C> {
 
     /// Begins a flush. What is acknowledged by now is what it makes safe, and whoever waits by now is whom it serves.
     pub(crate) fn begin_flush(&mut self) -> Turn<C> {
-        Turn {
-            ticket: self.line.ticket(),
-            slots: self.slots.dirty(),
-            followers: self.flushes.take_waiting(),
-        }
+        Turn { ticket: self.line.ticket(), slots: self.slots.dirty(), followers: self.flushes.take_waiting() }
     }
 
     /// A flush has ended, and all that shared it are told: lets the next begin.

@@ -405,7 +405,10 @@ impl<C: Connection> Pool<C> {
 }
 
 /// Each request of a group with the outcome of all.
-fn each<R: Request>(group: Group<R>, outcome: Outcome<R::Error>) -> impl Iterator<Item = (R, Outcome<R::Error>)> {
+fn each<R: Request>(
+    group: Group<R>,
+    outcome: Outcome<R::Error>,
+) -> impl Iterator<Item = (R, Outcome<R::Error>)> {
     group.into_requests().into_iter().map(move |request| (request, outcome.clone()))
 }
 

@@ -105,8 +105,7 @@ fn those_that_wait_for_the_next_flush_share_its_work_and_its_outcome() {
             let second = setup.hold(scope, "2");
             setup.run("1").unwrap();
             let gate = setup.hold_up("flush", || drop(scope.spawn(|| setup.pool.flush().unwrap())));
-            let waiters: Vec<_> =
-                (1..=5).map(|n| setup.line_up(scope, n, || setup.pool.flush())).collect();
+            let waiters: Vec<_> = (1..=5).map(|n| setup.line_up(scope, n, || setup.pool.flush())).collect();
             let submitted = [(); 5].map(|()| submit(workers));
             // Work for the next flush, which fails.
             drop(second);

@@ -32,7 +32,7 @@ pub struct Device {
 }
 
 impl Device {
-    pub(crate) fn start(transfer: &Transfer) -> std::result::Result<Self, OpenError> {
+    fn start(transfer: &Transfer) -> std::result::Result<Self, OpenError> {
         let common = Arc::new(Common::new(transfer));
         let connections = 0..transfer.connections() as usize;
         let connections = connections.map(|owner| ReplayingConnection::new(Arc::clone(&common), owner));
@@ -191,6 +191,16 @@ impl Drop for OwnMemory {
     fn drop(&mut self) {
         // Nobody waits for it where the request was refused.
         let _ = self.give_back.send(std::mem::take(&mut self.memory));
+    }
+}
+
+impl Transfer {
+    /// Starts the device with its pool and keeper. Connections are opened when they are needed.
+    ///
+    /// # Errors
+    /// [`OpenError::Keeper`] where no thread can be had.
+    pub fn start(self) -> std::result::Result<Device, OpenError> {
+        Device::start(&self)
     }
 }
 

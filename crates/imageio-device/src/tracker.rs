@@ -16,13 +16,15 @@
 //! alone, and not for ever; when its connection is lost, it is no longer under way. So no cycle of waiting exists.
 
 mod blocks;
+mod identity;
 mod in_doubt;
 mod missing;
 mod range_lock;
 mod replay_log;
 
+pub(crate) use identity::{Owner, Session};
 pub(crate) use in_doubt::Part;
-pub(crate) use replay_log::{Content, Owner, Writer};
+pub(crate) use replay_log::{Content, Writer};
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
@@ -32,16 +34,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use buffer_pool::Pool;
 use bytes::Bytes;
 
+use identity::Number;
 use in_doubt::InDoubt;
 use missing::Missing;
 use range_lock::RangeLock;
 use replay_log::{ReplayLog, Unflushed};
-
-/// Tells changes apart. The same number is the same content.
-type Number = u64;
-
-/// Tells connections apart, also those that followed each other in one place of the pool.
-pub(crate) type Session = u64;
 
 /// The records that all connections of a device share.
 #[derive(Debug)]

@@ -9,7 +9,6 @@ use imageio_client::{
     Capabilities, Connection, Connector, Result, Scheme, StatusCode, TlsConfig, TransferUrl, UnixAddress,
 };
 
-use crate::device::Device;
 use crate::error::OpenError;
 use crate::settings::{Settings, UrlSource};
 
@@ -74,14 +73,6 @@ impl Transfer {
         let readers = self.capabilities.max_readers;
         let writers = if self.is_read_only() { readers } else { self.capabilities.max_writers };
         self.settings.connections.min(readers).min(writers).max(1)
-    }
-
-    /// Starts the device with its pool and keeper. Connections are opened when they are needed.
-    ///
-    /// # Errors
-    /// [`OpenError::Keeper`] where no thread can be had.
-    pub fn start(self) -> std::result::Result<Device, OpenError> {
-        Device::start(&self)
     }
 }
 

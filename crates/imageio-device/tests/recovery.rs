@@ -10,8 +10,8 @@ use std::time::Duration;
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    ALL, NO_FUA, PATIENCE, READ, Request, WRITE, ZERO, assert_fails_for_good, await_waiting, changes,
-    close_after_loss, close_idle, device, device_with, error, settings, start, start_with, status, write,
+    ALL, NO_FUA, PATIENCE, READ, Request, WRITE, ZERO, assert_fails_for_good, changes, close_after_loss,
+    close_idle, device_with, error, settings, start, start_with, status, write,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 use imageio_client::Timeouts;
@@ -96,69 +96,6 @@ fn a_write_without_an_answer_is_sent_again() {
             close_after_loss(&server, &device);
         }
     }
-}
-
-#[test]
-fn what_may_still_come_true_is_not_changed_any_more() {
-    let statuses = [202, 204, 302, 400, 408, 413, 429, 500, 502, 503, 504].map(status);
-    for what in [What::LoseAnswer].into_iter().chain(statuses) {
-        let server = server();
-        let device = device_with(&server, b"old");
-        server.fault(Fault::on(Op::Put).then(what));
-        // It is sent again where that may help.
-        let _ = write(&device, BLOCK, b"data");
-        let refused: [(u64, Request); 4] = [
-            (BLOCK + 3, |device| write(device, BLOCK + 3, b"x")),
-            (0, |device| device.zero(0, 2 * BLOCK, NO_FUA)),
-            // The server may have read the block before this, and may write it afterwards.
-            (BLOCK + 4, |device| write(device, BLOCK + 4, b"beside")),
-            (2 * BLOCK - 1, |device| write(device, 2 * BLOCK - 1, b"across")),
-        ];
-        for (_, refused) in refused {
-            let error = error(refused(&device));
-            assert_eq!(error.errno(), Errno::Io);
-            assert!(error.to_string().contains("can't be changed"), "{error}");
-        }
-        write(&device, 2 * BLOCK, b"another block").unwrap();
-        write(&device, 0, b"another").unwrap();
-        // The same content is no harm.
-        write(&device, BLOCK, b"data").unwrap();
-        device.flush().unwrap();
-        assert_eq!(server.read(BLOCK - 1, 5).unwrap(), b"\0data");
-        let told = error(device.close()).to_string();
-        assert!(told.contains(" bytes were not written, the first at 7: "), "{told}");
-    }
-}
-
-#[test]
-fn what_was_not_written_is_told_at_the_end_unless_it_was_written_later() {
-    for code in [400, 401, 403, 404, 405, 408, 411, 413, 416, 429, 202, 204, 302] {
-        for (op, request) in [(Op::Put, WRITE), (Op::Zero, ZERO)] {
-            let server = server();
-            let first = device(&server);
-            server.fault(Fault::on(op).every().then(status(code)));
-            error(request(&first));
-            assert_eq!(first.failure(), None);
-            let told = error(first.close()).to_string();
-            assert!(told.starts_with("4 bytes were not written, the first at 0: "), "{told}");
-
-            let second = device(&server);
-            error(request(&second));
-            server.clear_faults();
-            request(&second).unwrap();
-            close_after_loss(&server, &second);
-        }
-    }
-}
-
-#[test]
-fn what_was_to_be_written_behind_a_step_that_failed_is_missing_too() {
-    let server = server();
-    let device = start(Settings { max_request: 64 << 10, ..settings(&server) });
-    server.fault(Fault::on(Op::Put).nth(2).then(status(416)));
-    assert_eq!(error(device.write(0, vec![1; 256 << 10].into(), false)).errno(), Errno::NoSpc);
-    let told = error(device.close()).to_string();
-    assert!(told.starts_with("196608 bytes were not written, the first at 65536: "), "{told}");
 }
 
 #[test]
@@ -366,44 +303,6 @@ fn a_write_that_fails_twice_with_nothing_unflushed_fails_alone() {
     server.clear_faults();
     // A server behind a proxy may still carry it out. The same content is no harm, and then nothing is missing.
     WRITE(&device).unwrap();
-    close_after_loss(&server, &device);
-}
-
-#[test]
-fn the_same_content_may_be_asked_for_again_and_other_content_not() {
-    static DATA: [u8; BLOCK as usize] = [7; BLOCK as usize];
-    static OTHER: [u8; BLOCK as usize] = [8; BLOCK as usize];
-    let server = server();
-    let device = device_with(&server, b"old");
-    device.flush().unwrap();
-    server.fault(Fault::on(Op::Put).every().then(status(500)));
-    for block in [5, 6] {
-        assert!(write(&device, block * BLOCK, &DATA).is_err());
-    }
-    server.clear_faults();
-    let refused = |offset, data| {
-        assert!(error(write(&device, offset, data)).to_string().contains("can't be changed"));
-    };
-    refused(5 * BLOCK, &OTHER);
-    refused(5 * BLOCK, &DATA[1..]);
-    refused(5 * BLOCK - 1, b"x7");
-    assert!(device.zero(5 * BLOCK, 4, NO_FUA).is_err());
-    // What was asked for before is not refused; merged with others, too.
-    write(&device, 6 * BLOCK, &DATA).unwrap();
-    let gate = Gate::new();
-    server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
-    thread::scope(|scope| {
-        scope.spawn(|| device.read(32, &mut [0]).unwrap());
-        assert!(gate.wait_reached(1, PATIENCE));
-        for (place, (block, data)) in [(5, &DATA), (4, &OTHER)].into_iter().enumerate() {
-            let device = &device;
-            scope.spawn(move || write(device, block * BLOCK, data).unwrap());
-            await_waiting(device, place + 1);
-        }
-        gate.open();
-    });
-    assert!(server.read(4 * BLOCK, 3 * BLOCK as usize).unwrap() == [OTHER, DATA, DATA].concat());
-    // All places were written since, so nothing is missing.
     close_after_loss(&server, &device);
 }
 

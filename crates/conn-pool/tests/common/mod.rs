@@ -10,8 +10,8 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use conn_pool::{
-    Affected, Clock, Connection, Due, Failure, Group, Panicked, Place, Pool, PoolError, Request, Shape, State,
-    Task, Workers,
+    Affected, Clock, Connection, Due, Failure, Group, Panicked, Place, Pool, PoolError, Request, Shape,
+    State, Task, Workers,
 };
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded as bounded_channel, unbounded};
 
@@ -164,9 +164,7 @@ impl Notes {
         let fails = *self.world.fails.lock().unwrap();
         match fails {
             None => Ok(()),
-            Some(Fails::With(affected)) => {
-                Err(Failure { error: Error(format!("{name} failed")), affected })
-            }
+            Some(Fails::With(affected)) => Err(Failure { error: Error(format!("{name} failed")), affected }),
             Some(Fails::Panics) => panic!("this panic is part of the test"),
         }
     }

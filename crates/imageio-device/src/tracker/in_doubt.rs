@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use rangemap::RangeMap;
 
-use super::{Number, Session};
+use super::identity::{Number, Session};
 
 /// A part of a change: where it is, and a hash of its content.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,10 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rangemap::RangeMap;
 
-use super::{Number, Session};
-
-/// The index of a connection in the pool.
-pub(crate) type Owner = usize;
+use super::identity::{Number, Owner, Session};
 
 /// What is at some place.
 #[derive(Debug, Clone)]

@@ -2,145 +2,22 @@
 //! Requests that nobody waits for.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod faults;
+mod setup;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 
-use block_device::{
-    Batch, BatchEnd, BlockDevice, Completion, Errno, QueuedDevice, Request, Result, ZeroFlags,
-};
+use block_device::{BlockDevice, Errno, QueuedDevice, Request, ZeroFlags};
 use bytes::Bytes;
-use common::{
-    NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, settings, start, within_a_minute,
-};
-use fake_imageio::{FakeServer, Fault, Gate, Op, What};
-use imageio_device::{Device, Queue, Settings};
+use fake_imageio::{Fault, Gate, Op, What};
+use imageio_device::Settings;
 
-const BLOCK: u64 = 4096;
-const BLOCKS: u64 = 256;
-
-/// What a completion was told, and what is in its buffer.
-struct Told {
-    name: u64,
-    result: Result<()>,
-    buffer: Vec<u8>,
-}
-
-struct Tell {
-    name: u64,
-    buffer: Vec<u8>,
-    told: Sender<Told>,
-    batches: Arc<Batches>,
-}
-
-/// Counts batches of completions.
-struct Batches(Sender<()>);
-
-impl Completion for Tell {
-    fn buffer(&mut self) -> &mut [u8] {
-        &mut self.buffer
-    }
-
-    fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch) {
-        let Self { name, buffer, told, batches } = *self;
-        batch.at_end(&batches);
-        told.send(Told { name, result, buffer }).unwrap();
-    }
-}
-
-impl BatchEnd for Batches {
-    fn batch_ended(self: Arc<Self>) {
-        self.0.send(()).unwrap();
-    }
-}
-
-/// A device with a queue.
-struct Setup {
-    server: FakeServer,
-    device: Arc<Device>,
-    queue: Queue,
-    tell: Sender<Told>,
-    told: Receiver<Told>,
-    batches: Arc<Batches>,
-    batch_ends: Receiver<()>,
-}
-
-impl Setup {
-    fn new(change: impl FnOnce(Settings) -> Settings) -> Self {
-        let server = FakeServer::builder().size(BLOCKS * BLOCK).start().unwrap();
-        let device = Arc::new(start(change(settings(&server))));
-        let queue = Queue::start(Arc::clone(&device)).unwrap();
-        let (tell, told) = channel();
-        let (ended, batch_ends) = channel();
-        Self { server, device, queue, tell, told, batches: Arc::new(Batches(ended)), batch_ends }
-    }
-
-    fn with_connections(connections: u32) -> Self {
-        Self::new(|settings| Settings { connections, ..settings })
-    }
-
-    /// One connection, and nothing is kept to be written again.
-    fn fragile() -> Self {
-        Self::new(|settings| Settings { connections: 1, replay_buffer: 0, ..settings })
-    }
-
-    fn submit(&self, name: u64, request: Request, room: usize) {
-        self.queue.submit(request, self.completion(name, room));
-    }
-
-    fn completion(&self, name: u64, room: usize) -> Box<dyn Completion> {
-        let (told, batches) = (self.tell.clone(), Arc::clone(&self.batches));
-        Box::new(Tell { name, buffer: vec![0xee; room], told, batches })
-    }
-
-    /// The next that is told.
-    fn next(&self) -> Told {
-        self.told.recv_timeout(PATIENCE).unwrap()
-    }
-
-    /// A request that ends before the next is submitted.
-    fn ask(&self, request: Request, room: usize) -> Result<Vec<u8>> {
-        self.submit(0, request, room);
-        let Told { result, buffer, .. } = self.next();
-        result.map(|()| buffer)
-    }
-
-    /// What these were told, in the order of their names.
-    #[track_caller]
-    fn all(&self, names: impl IntoIterator<Item = u64>) -> Vec<Told> {
-        let names: Vec<_> = names.into_iter().collect();
-        let mut told: Vec<_> = names.iter().map(|_| self.next()).collect();
-        told.sort_by_key(|told| told.name);
-        assert!(told.iter().map(|told| told.name).eq(names));
-        told
-    }
-
-    /// Holds up the one connection by a write of the last block.
-    fn hold_up(&self) -> Gate {
-        let gate = Gate::new();
-        self.server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
-        self.submit(u64::MAX, write(BLOCKS - 1), 0);
-        assert!(gate.wait_reached(1, PATIENCE));
-        gate
-    }
-
-    /// Lets it go on.
-    fn let_go(&self, gate: &Gate) {
-        gate.open();
-        let held = self.next();
-        assert_eq!((held.name, held.result), (u64::MAX, Ok(())));
-    }
-
-    /// What the server got after the write that was held up: first byte and length.
-    fn log(&self, op: Op) -> Vec<(u64, u64)> {
-        let log = self.server.log();
-        let held = log.requests.iter().position(|request| request.offset == (BLOCKS - 1) * BLOCK).unwrap();
-        let after = log.requests[held + 1..].iter().filter(|request| request.op == op);
-        after.map(|request| (request.offset, request.size)).collect()
-    }
-}
+use crate::common::{NO_FUA, PATIENCE, await_waiting, close_well, within_a_minute};
+use crate::setup::{BLOCK, BLOCKS, Setup, Tell, Told, contents, write};
 
 #[test]
 fn who_waits_anyway_does_the_work() {
@@ -168,15 +45,6 @@ fn who_waits_anyway_does_the_work() {
         setup.device.close().unwrap();
         assert_eq!(done_by_the_return(write(5), 0).unwrap_err().errno(), Errno::Shutdown);
     });
-}
-
-fn contents() -> Vec<u8> {
-    (0..BLOCKS * BLOCK).map(|i| (i / 7) as u8).collect()
-}
-
-/// A write of a block that holds its number, counted from 1.
-fn write(block: u64) -> Request {
-    Request::Write { offset: block * BLOCK, data: vec![(block + 1) as u8; BLOCK as usize].into(), fua: false }
 }
 
 #[test]
@@ -266,60 +134,6 @@ fn a_thread_that_waits_is_merged_with_what_was_submitted() {
 }
 
 #[test]
-fn a_refusal_is_told_to_nobody_else_though_they_were_merged() {
-    for (op, errno) in [(Op::Put, Errno::NoSpc), (Op::Get, Errno::Inval)] {
-        let setup = Setup::with_connections(1);
-        let request =
-            |block| if op == Op::Put { write(block) } else { Request::Read { offset: block * BLOCK } };
-        let room = if op == Op::Put { 0 } else { BLOCK as usize };
-        let gate = setup.hold_up();
-        let refused = || What::Status { status: 416, text: "past the end".into() };
-        setup.server.fault(Fault::on(op).offset(4 * BLOCK).then(refused()));
-        setup.server.fault(Fault::on(op).offset(5 * BLOCK).every().then(refused()));
-        for block in [5, 6, 4, 9] {
-            setup.submit(block, request(block), room);
-        }
-        setup.let_go(&gate);
-        for Told { name, result, .. } in setup.all([4, 5, 6, 9]) {
-            let expected = if name == 5 { Err(errno) } else { Ok(()) };
-            assert_eq!(result.map_err(|error| error.errno()), expected, "block {name}");
-        }
-        let together = (4 * BLOCK, 3 * BLOCK);
-        let alone = [4, 5, 6, 9].map(|block| (block * BLOCK, BLOCK));
-        let sent = setup.log(op);
-        assert_eq!(sent.iter().filter(|sent| **sent == together).count(), 1, "{sent:?}");
-        assert!(alone.iter().all(|alone| sent.contains(alone)), "{sent:?}");
-        drop(setup.queue);
-        assert_eq!(setup.device.close().is_err(), op == Op::Put, "what was not written is told");
-    }
-}
-
-#[test]
-fn a_connection_lost_with_a_write_on_its_way_fails_all_for_good() {
-    within_a_minute(|| {
-        let setup = Setup::fragile();
-        let gate = setup.hold_up();
-        setup.server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
-        // Three go together, the others wait.
-        for block in [1, 2, 3, 10, 20] {
-            setup.submit(block, write(block), 0);
-        }
-        setup.submit(30, Request::Read { offset: 30 * BLOCK }, BLOCK as usize);
-        setup.let_go(&gate);
-        for told in setup.all([1, 2, 3, 10, 20, 30]) {
-            let error = told.result.unwrap_err();
-            assert_eq!(error.errno(), Errno::Io);
-            assert!(error.to_string().contains("data may be lost"), "{error}");
-        }
-        assert_eq!(setup.log(Op::Put).len(), 1, "nothing is sent after it");
-        for request in [write(1), Request::Read { offset: 0 }, Request::Flush] {
-            assert_eq!(setup.ask(request, 0).unwrap_err().errno(), Errno::Io);
-        }
-        assert_fails_for_good(&setup.device, Errno::Io);
-    });
-}
-
-#[test]
 fn what_is_impossible_is_told_at_once_without_asking_the_server() {
     let zero = |offset, len, fast| Request::Zero { offset, len, flags: ZeroFlags { fast, ..NO_FUA } };
     let data = || Bytes::from_static(b"data");
@@ -389,23 +203,6 @@ fn flushes_that_wait_share_the_next_one() {
 }
 
 #[test]
-fn a_failed_flush_is_told_to_all_that_waited() {
-    let setup = Setup::fragile();
-    setup.ask(write(1), 0).unwrap();
-    let gate = Gate::new();
-    setup.server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));
-    setup.server.fault(Fault::on(Op::Flush).then(What::Status { status: 500, text: "broken".into() }));
-    (0..10).for_each(|name| setup.submit(name, Request::Flush, 0));
-    assert!(gate.wait_reached(1, PATIENCE));
-    gate.open();
-    for told in setup.all(0..10) {
-        assert_eq!(told.result.unwrap_err().errno(), Errno::Io);
-    }
-    assert_eq!(setup.server.log().of(Op::Flush).count(), 1);
-    assert_fails_for_good(&setup.device, Errno::Io);
-}
-
-#[test]
 fn a_completion_that_panics_harms_no_other() {
     let setup = Setup::with_connections(1);
     let (nobody, _) = channel();
@@ -448,29 +245,4 @@ fn the_outcome_of_a_queue_that_was_dropped_is_that_of_closing() {
     setup.server.fault(Fault::on(Op::Flush).then(What::Status { status: 500, text: "broken".into() }));
     drop(setup.queue);
     assert!(setup.device.close().unwrap_err().to_string().contains("data may be lost"));
-}
-
-/// Memory that is lent once, when the request is submitted.
-struct LendOnce(Vec<u8>, bool, Sender<Result<()>>);
-
-impl Completion for LendOnce {
-    fn buffer(&mut self) -> &mut [u8] {
-        assert!(!std::mem::replace(&mut self.1, true), "this panic is part of the test");
-        &mut self.0
-    }
-
-    fn complete(self: Box<Self>, result: Result<()>, _batch: &mut Batch) {
-        self.2.send(result).unwrap();
-    }
-}
-
-#[test]
-fn a_panic_while_a_request_is_carried_out_fails_the_transfer_and_says_so() {
-    let setup = Setup::with_connections(2);
-    setup.ask(write(1), 0).unwrap();
-    let (tell, told) = channel();
-    setup.queue.submit(Request::Read { offset: 0 }, Box::new(LendOnce(vec![0; 4], false, tell)));
-    let error = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
-    assert!(error.to_string().contains("data may be lost: bug: "), "{error}");
-    assert_fails_for_good(&setup.device, Errno::Io);
 }

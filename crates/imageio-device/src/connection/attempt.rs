@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Attempts at a request: each on an open connection, until `recovery` has it answered or failed.
+
+use std::time::Instant;
+
+use block_device::{Errno, Error};
+use conn_pool::Affected;
+use imageio_client::Connection;
+
+use super::{Failure, ReplayingConnection};
+use crate::error::{Cause, device_error};
+use crate::recovery::{self, Again, Asked, Attempts, Decision, Ended, Failing, Next, Stake};
+
+impl ReplayingConnection {
+    /// Sends a request until it is answered or fails.
+    pub(super) fn send_again_and_again(
+        &mut self,
+        asked: Asked,
+        mut send: impl FnMut(&mut Connection) -> imageio_client::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut attempts = Attempts::new(self.common.reconnect_timeout);
+        loop {
+            self.open(asked, &mut attempts)?;
+            if asked == Asked::Flush && !self.is_dirty {
+                return Ok(());
+            }
+            let result = self.attempt(&mut send);
+            let decision = self.decide(asked, &result);
+            if self.goes_on(asked, decision, result, &mut attempts)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens the connection if it has to be, and writes again what was unflushed on a lost one. That ends with a flush, so
+    /// none is left to be sent then.
+    pub(super) fn open(&mut self, asked: Asked, attempts: &mut Attempts) -> Result<(), Failure> {
+        while self.open.is_none() && (asked != Asked::Flush || self.is_dirty) {
+            let (asked, result) = match self.is_dirty {
+                true => (Asked::Replay, self.replay()?),
+                false => (asked, self.connect()),
+            };
+            let decision = self.decide(asked, &result);
+            self.goes_on(asked, decision, result, attempts)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn connect(&mut self) -> imageio_client::Result<()> {
+        self.open = Some(self.common.connector.connect()?);
+        self.session = self.common.tracker.session();
+        Ok(())
+    }
+
+    /// Uses the connection, which is open, once.
+    pub(super) fn attempt(
+        &mut self,
+        send: impl FnOnce(&mut Connection) -> imageio_client::Result<()>,
+    ) -> imageio_client::Result<()> {
+        let connection = self.open.as_mut().expect("it was opened before");
+        let result = send(connection);
+        if !connection.is_open() {
+            self.open = None;
+            if result.as_ref().err().is_none_or(|error| error.status().is_none()) {
+                self.common.outage.connection_lost(Instant::now());
+            }
+        }
+        result
+    }
+
+    /// What to do after an attempt. A connection that can't be trusted is closed.
+    pub(super) fn decide(&mut self, asked: Asked, result: &imageio_client::Result<()>) -> Decision {
+        let ended = match result {
+            Ok(()) if self.open.is_some() => Ended::Answered,
+            Ok(()) => Ended::AnsweredAndClosed,
+            Err(error) => Ended::with(error),
+        };
+        let stake = Stake { unflushed: self.is_dirty, is_kept: self.keeps() };
+        match ended {
+            Ended::Answered => self.closes_early = false,
+            Ended::AnsweredAndClosed if self.is_dirty => self.closes_early = true,
+            _ => {}
+        }
+        let decision = recovery::decide(asked, stake, ended);
+        if decision.gives_up_connection {
+            self.open = None;
+        }
+        decision
+    }
+
+    /// Whether the request is answered. Otherwise it is to be sent again, and this has waited until that makes sense.
+    pub(super) fn goes_on(
+        &mut self,
+        asked: Asked,
+        decision: Decision,
+        result: imageio_client::Result<()>,
+        attempts: &mut Attempts,
+    ) -> Result<bool, Failure> {
+        let (failing, error) = match (decision.next, result) {
+            (Next::Answer, _) => return Ok(true),
+            (Next::Again(again, _), Err(error)) if self.waits(again, attempts) => {
+                log::info!("trying again: {error}");
+                return Ok(false);
+            }
+            (Next::Again(_, failing) | Next::Fail(failing), Err(error)) => {
+                (failing, device_error(asked, &error))
+            }
+            (Next::Again(..) | Next::Fail(_), Ok(())) => {
+                let text = "the server closed a connection whose writes are not flushed";
+                (Failing::Transfer, Error::new(Errno::Io, text))
+            }
+        };
+        Err(self.failure(failing, error))
+    }
+
+    /// Whether another attempt makes sense, once it does.
+    fn waits(&self, again: Again, attempts: &mut Attempts) -> bool {
+        let outage = &self.common.outage;
+        let pause = attempts.next(again, outage, Instant::now());
+        pause.is_some_and(|pause| outage.wait(pause))
+    }
+
+    pub(super) fn failure(&self, failing: Failing, error: Error) -> Failure {
+        let (affected, error) = match failing {
+            Failing::Part => (Affected::One, error),
+            Failing::Request => (Affected::Group, error),
+            Failing::Transfer => {
+                self.common.outage.end();
+                (Affected::Pool, Error::new(error.errno(), format!("data may be lost: {error}")))
+            }
+        };
+        Failure { error: Cause(error), affected }
+    }
+
+    /// Whether unflushed content is kept, to be written again.
+    pub(super) fn keeps(&self) -> bool {
+        !self.common.replay_buffer.is_off()
+    }
+}
