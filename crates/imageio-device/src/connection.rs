@@ -8,7 +8,7 @@ mod replay;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block_device::{Errno, Error};
 use conn_pool::{Affected, Group, State, Task};
@@ -50,6 +50,10 @@ pub(crate) enum KeepAlive {
 
 /// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
 const LONGEST_ZERO: u64 = 128 << 20;
+
+/// Zeroing goes in shorter steps for a while after a connection was lost: no data can be written to a place for the rest of
+/// the transfer if another is lost while that place is zeroed.
+const LONGEST_ZERO_AFTER_LOSS: (u64, Duration) = (4 << 20, Duration::from_secs(600));
 
 /// A connection of the pool: open, or yet to be opened.
 #[derive(Debug)]
@@ -122,8 +126,13 @@ impl ReplayingConnection {
                 let longest = self.common.longest_write;
                 self.change(shape.range(), Change::Write { data, is_lent }, longest, fua)
             }
-            Operation::Zero { fua } => self.change(shape.range(), Change::Zero, LONGEST_ZERO, fua),
+            Operation::Zero { fua } => self.change(shape.range(), Change::Zero, self.longest_zero(), fua),
         }
+    }
+
+    fn longest_zero(&self) -> u64 {
+        let (short, time) = LONGEST_ZERO_AFTER_LOSS;
+        if self.common.outage.was_within(time, Instant::now()) { short } else { LONGEST_ZERO }
     }
 
     /// Fills the buffers one after another.

@@ -121,3 +121,23 @@ fn the_same_content_may_be_asked_for_again_and_other_content_not() {
     // All places were written since, so nothing is missing.
     close_after_loss(&server, &device);
 }
+
+#[test]
+fn a_zero_without_an_answer_leaves_little_that_can_not_be_written_once_a_connection_was_lost() {
+    const MIB: u64 = 1 << 20;
+    let server = FakeServer::builder().size(256 * MIB).start().unwrap();
+    let device = start(Settings { reconnect_timeout: PATIENCE, ..settings(&server) });
+    close_after_first_use(&server, &device);
+    server.fault(Fault::on(Op::Zero).nth(2).then(What::LoseAnswer));
+    device.zero(0, 128 * MIB, NO_FUA).unwrap();
+    let refused = |mib: &u64| write(&device, mib * MIB, b"data").is_err();
+    assert_eq!((0..128).filter(refused).collect::<Vec<_>>(), [4, 5, 6, 7]);
+    assert!(error(device.close()).to_string().starts_with("16 bytes were not written"));
+}
+
+/// Loses a connection with nothing at stake.
+fn close_after_first_use(server: &FakeServer, device: &imageio_device::Device) {
+    device.read(0, &mut [0]).unwrap();
+    common::close_idle(server);
+    device.read(0, &mut [0]).unwrap();
+}
