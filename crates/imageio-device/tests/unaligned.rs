@@ -7,9 +7,7 @@ mod common;
 use std::thread;
 
 use block_device::BlockDevice;
-use common::{
-    NO_FUA, PATIENCE, close_after_loss, close_well, error, settings, start, within_a_minute, write,
-};
+use common::{NO_FUA, PATIENCE, close_after_loss, close_well, settings, start, within_a_minute, write};
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 use imageio_device::Settings;
 
@@ -32,8 +30,8 @@ fn changes_that_share_a_block_are_never_under_way_together() {
                     false => write(&device, 300, b"\0\0\0\0\0").unwrap(),
                 });
                 // What is in another block goes on, and what is read.
-                let connections = [0; 2].map(|_| device.read(BLOCK, &mut [0]));
-                assert_eq!(connections, [Ok(()), Ok(())]);
+                let goes_on = (0..50).all(|_| device.read(BLOCK, &mut [0]).is_ok());
+                assert!(goes_on);
                 assert!(!second.is_finished());
                 gate.open();
             });
@@ -86,41 +84,6 @@ fn small_writes_of_every_part_of_every_block_are_all_there() {
         assert_eq!(missing, 0, "of 2048 acknowledged writes");
         close_well(&server, &device);
     });
-}
-
-#[test]
-fn what_a_late_write_of_a_neighbour_may_undo_is_told_to_be_lost() {
-    let server = FakeServer::builder().block_device(512).volatile(true).start().unwrap();
-    let device = start(Settings { connections: 2, ..settings(&server) });
-    let gate = Gate::new();
-    // Both connections are in use.
-    server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
-    thread::scope(|scope| {
-        scope.spawn(|| device.read(BLOCK, &mut [0]).unwrap());
-        assert!(gate.wait_reached(1, PATIENCE));
-        write(&device, 0, b"acknowledged").unwrap();
-        gate.open();
-    });
-    let first = server.log().of(Op::Put).next().unwrap().connection;
-    let busy = Gate::new();
-    server.fault(Fault::on(Op::Get).connection(first).then(What::Block(busy.clone())));
-    let late = Gate::new();
-    thread::scope(|scope| {
-        scope.spawn(|| device.read(BLOCK, &mut [0]));
-        // Whichever connection has the read, the other has the write, which is never answered.
-        server.fault(Fault::on(Op::Put).then(What::CarryOutLate(late.clone())));
-        let _ = write(&device, 128, b"in doubt");
-        busy.open();
-    });
-    // What was acknowledged either was flushed, or somebody is told.
-    server.cut_power().unwrap();
-    let closed = device.close();
-    late.open();
-    if closed.is_ok() {
-        assert_eq!(server.read(0, 12).unwrap(), b"acknowledged");
-    } else {
-        assert!(error(closed).to_string().contains("may be undone") || device.failure().is_some());
-    }
 }
 
 #[test]
