@@ -12,7 +12,8 @@ use std::time::Duration;
 use block_device::{Capabilities as Offer, Completion, MemoryDevice, QueuedDevice, Request, Threaded};
 use bytes::Bytes;
 use imageio_client::{
-    Capabilities, Connection, Connector, ExtentsContext, Flush, Result, Timeouts, TransferUrl, UnixAddress,
+    Capabilities, Connection, Connector, ExtentsContext, Flush, Result, Timeouts, TransferUrl, TrustedUsers,
+    UnixAddress,
 };
 use nbd_frontend::{Config, ExportInfo, Server};
 
@@ -56,7 +57,7 @@ pub fn ask_server(which: u8, answer: &[u8]) {
         let url = TransferUrl::parse("http://localhost/images/ticket").expect("it is one");
         let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
         let connector = Connector::new(url, None, timeouts).expect("no TLS");
-        (connector.through(UnixAddress::new(format!("\0{name}"))), listener)
+        (connector.through(UnixAddress::new(format!("\0{name}")), TrustedUsers::new(None)), listener)
     });
     let (connector, listener) = &*CONNECTOR;
     let mut connection = connector.connect().expect("it listens");

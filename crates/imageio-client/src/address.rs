@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use url::Host;
 
+use crate::trust::TrustedUsers;
 use crate::url::TransferUrl;
 use crate::{Error, Result};
 
@@ -71,36 +72,49 @@ fn connect_one(address: SocketAddr, timeout: Duration) -> io::Result<Socket> {
 /// What a unix socket should take at once, in bytes. TCP finds its own size.
 const SEND_BUFFER: usize = 4 << 20;
 
-/// Connects to a unix socket.
+/// Connects to a unix socket of one of the trusted users. Nothing is sent to others.
 ///
 /// A connect to a unix socket waits where the listen queue is full; the send timeout bounds that wait, and the kernel
 /// does the queueing (a non-blocking connect would fail with EAGAIN and have to be tried again).
-pub(crate) fn connect_unix(address: &UnixAddress, timeout: Duration) -> Result<Socket> {
-    let attempt = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_write_timeout(Some(timeout))?;
-        // The system gives what it allows. Its default is less than one request, and each time it is full costs a
-        // change of threads.
-        socket.set_send_buffer_size(SEND_BUFFER)?;
-        socket.connect(&SockAddr::unix(&address.0)?)?;
-        Ok(socket)
-    };
-    attempt().map_err(|source| Error::Connect { peer: format!("unix socket {address}"), source })
-}
-
-/// Whether both ends of a TCP connection have the same address, so that the server is on this host.
-pub(crate) fn is_same_host(socket: &Socket) -> bool {
-    let ip = |address: io::Result<SockAddr>| -> Option<IpAddr> { Some(address.ok()?.as_socket()?.ip()) };
-    matches!((ip(socket.local_addr()), ip(socket.peer_addr())), (Some(ours), Some(theirs)) if ours == theirs)
+pub(crate) fn connect_unix(
+    address: &UnixAddress,
+    users: &TrustedUsers,
+    timeout: Duration,
+) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(timeout))?;
+    // The system gives what it allows. Its default is less than one request, and each time it is full costs a change of
+    // threads.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.connect(&SockAddr::unix(&address.0)?)?;
+    users.check(&socket)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
     fn abstract_names_are_shown_without_nul() {
         assert_eq!(UnixAddress::new("\0/org/ovirt/imageio").to_string(), "@/org/ovirt/imageio");
         assert_eq!(UnixAddress::new("/run/sock").to_string(), "/run/sock");
+    }
+
+    #[test]
+    fn a_socket_of_somebody_else_gets_not_a_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let address = UnixAddress::new(path.to_str().unwrap());
+        let connect = |users| connect_unix(&address, users, Duration::from_secs(20));
+        let error = connect(&TrustedUsers::nobody()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("who is not trusted with the ticket"), "{error}");
+        assert_eq!(listener.accept().unwrap().0.read(&mut [0]).unwrap(), 0);
+        assert!(connect(&TrustedUsers::new(None)).is_ok());
     }
 }

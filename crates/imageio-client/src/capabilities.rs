@@ -27,6 +27,13 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Whether two servers offer the same, wherever they may be reached.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let elsewhere = Self { unix_socket: other.unix_socket.clone(), ..self.clone() };
+        elsewhere == *other
+    }
+
     /// What a server without `OPTIONS` can do: nothing but GET and PUT, on one connection.
     pub(crate) fn old_server() -> Self {
         Self {
@@ -100,6 +107,19 @@ mod tests {
     fn a_ticket_without_put_is_read_only() {
         let caps = Capabilities::parse(br#"{"features": ["extents"]}"#, Some("OPTIONS,GET")).unwrap();
         assert!(!caps.can_write);
+    }
+
+    #[test]
+    fn servers_agree_if_they_differ_in_nothing_but_the_socket() {
+        let json =
+            r#"{"unix_socket": "/a", "features": ["flush", "zero"], "max_readers": 8, "max_writers": 4}"#;
+        let offer = |json: &str, allow| Capabilities::parse(json.as_bytes(), Some(allow)).unwrap();
+        let one = offer(json, "GET,PUT");
+        assert!(one.agrees_with(&offer(&json.replace("/a", "/b"), "PUT")));
+        for (from, to) in [("flush", "extents"), ("8", "7"), ("4", "8"), ("[\"flush\", \"zero\"]", "[]")] {
+            assert!(!one.agrees_with(&offer(&json.replace(from, to), "GET,PUT")), "{from} to {to}");
+        }
+        assert!(!one.agrees_with(&offer(json, "GET")));
     }
 
     #[test]

@@ -51,7 +51,6 @@ pub struct Connection {
     url: Arc<TransferUrl>,
     heads: Arc<Heads>,
     timeouts: Timeouts,
-    same_host: bool,
     open: Option<Open>,
 }
 
@@ -82,11 +81,10 @@ impl Connection {
         url: Arc<TransferUrl>,
         heads: Arc<Heads>,
         timeouts: Timeouts,
-        same_host: bool,
     ) -> Result<Self> {
         let (driver, sender) =
             Driver::handshake(stream).map_err(|e| lost(&"connect", &e.to_string(), true))?;
-        Ok(Self { url, heads, timeouts, same_host, open: Some(Open { driver, sender }) })
+        Ok(Self { url, heads, timeouts, open: Some(Open { driver, sender }) })
     }
 
     /// Whether another request can be sent. False after the server announced to close, and after any doubt.
@@ -95,30 +93,31 @@ impl Connection {
         self.open.is_some()
     }
 
-    /// Whether the server is on this host: the peer has this end's address, or a unix socket is used.
-    #[must_use]
-    pub fn is_same_host(&self) -> bool {
-        self.same_host
+    /// `OPTIONS`: what the server offers. One that tells nothing of that offers plain reading and writing on one connection.
+    ///
+    /// # Errors
+    /// As [`advertised`](Self::advertised).
+    pub fn options(&mut self) -> Result<Capabilities> {
+        Ok(self.advertised()?.unwrap_or_else(Capabilities::old_server))
     }
 
-    /// `OPTIONS`: what the server offers. 405 and 204 are those of old servers and proxies, and mean nothing but plain
-    /// reading and writing on one connection.
+    /// `OPTIONS`: what the server says that it offers, or `None` where it answers 405 or 204, as old servers and proxies do.
     ///
     /// # Errors
     /// [`Error::Status`] (403: the ticket is unknown, expired or cancelled), or [`Error::Protocol`] for an answer that
     /// isn't the JSON expected.
-    pub fn options(&mut self) -> Result<Capabilities> {
+    pub fn advertised(&mut self) -> Result<Option<Capabilities>> {
         let answer = self.collect(
             Operation::Options,
             OPTIONS_LIMIT,
             &[StatusCode::OK, StatusCode::NO_CONTENT, StatusCode::METHOD_NOT_ALLOWED],
         )?;
         if answer.status != StatusCode::OK {
-            return Ok(Capabilities::old_server());
+            return Ok(None);
         }
         let allow = answer.headers.get(ALLOW).and_then(|value| value.to_str().ok());
         let parsed = Capabilities::parse(&answer.body, allow);
-        parsed.map_err(|e| self.nonsense(Operation::Options, &e.to_string()))
+        parsed.map(Some).map_err(|e| self.nonsense(Operation::Options, &e.to_string()))
     }
 
     /// Fills `buf` from `offset` in bytes.

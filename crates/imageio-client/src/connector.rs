@@ -17,6 +17,7 @@ use crate::operation::Heads;
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
 use crate::tls::{self, TlsConfig};
+use crate::trust::TrustedUsers;
 use crate::url::{Scheme, TransferUrl};
 use crate::{Error, Result};
 
@@ -26,7 +27,7 @@ pub struct Connector {
     url: Arc<TransferUrl>,
     heads: Arc<Heads>,
     tls: Option<TlsConfig>,
-    unix_socket: Option<UnixAddress>,
+    unix_socket: Option<(UnixAddress, TrustedUsers)>,
     timeouts: Timeouts,
 }
 
@@ -47,10 +48,11 @@ impl Connector {
         Ok(Self { url: Arc::new(url), heads, tls, unix_socket: None, timeouts })
     }
 
-    /// The same transfer through a unix socket of this host, where plain HTTP is spoken.
+    /// The same transfer through a unix socket of this host, where plain HTTP is spoken. Each connection is refused, before
+    /// a byte is sent, if none of `users` listens there.
     #[must_use]
-    pub fn through(&self, unix_socket: UnixAddress) -> Self {
-        Self { unix_socket: Some(unix_socket), ..self.clone() }
+    pub fn through(&self, unix_socket: UnixAddress, users: TrustedUsers) -> Self {
+        Self { unix_socket: Some((unix_socket, users)), ..self.clone() }
     }
 
     /// The transfer.
@@ -65,16 +67,22 @@ impl Connector {
     /// [`Error::Resolve`], [`Error::Connect`] or [`Error::Tls`].
     pub fn connect(&self) -> Result<Connection> {
         let socket = match &self.unix_socket {
-            Some(address) => address::connect_unix(address, self.timeouts.connect)?,
+            Some((address, users)) => self.connect_unix(address, users)?,
             None => address::connect_tcp(&self.url, self.timeouts.connect)?,
         };
-        let same_host = self.unix_socket.is_some() || address::is_same_host(&socket);
         let stream = match &self.tls {
             Some(tls) if self.unix_socket.is_none() => Stream::tls(self.secured(tls, &socket)?, socket),
             _ => Stream::plain(socket),
         };
         let stream = stream.map_err(|source| Error::Connect { peer: self.url.authority(), source })?;
-        Connection::new(stream, Arc::clone(&self.url), Arc::clone(&self.heads), self.timeouts, same_host)
+        Connection::new(stream, Arc::clone(&self.url), Arc::clone(&self.heads), self.timeouts)
+    }
+
+    fn connect_unix(&self, address: &UnixAddress, users: &TrustedUsers) -> Result<Socket> {
+        address::connect_unix(address, users, self.timeouts.connect).map_err(|source| {
+            // The server chose the name.
+            Error::Connect { peer: self.url.redact(&format!("unix socket {address}")), source }
+        })
     }
 
     fn secured(&self, TlsConfig(config): &TlsConfig, socket: &Socket) -> Result<ClientConnection> {

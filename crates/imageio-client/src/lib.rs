@@ -20,6 +20,7 @@ mod room;
 mod stream;
 mod timeouts;
 mod tls;
+mod trust;
 mod url;
 
 pub use crate::address::UnixAddress;
@@ -30,5 +31,6 @@ pub use crate::error::{Error, Fault, Result};
 pub use crate::extents::{Extent, ExtentsContext};
 pub use crate::timeouts::Timeouts;
 pub use crate::tls::TlsConfig;
+pub use crate::trust::TrustedUsers;
 pub use crate::url::{Scheme, TransferUrl};
 pub use hyper::StatusCode;

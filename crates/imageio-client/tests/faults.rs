@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{MIB, PATIENCE, TIMEOUTS, connect, connector, connector_to, connector_with, each_way, error};
 use fake_imageio::{FakeServer, Fault as Broken, Op, What};
-use imageio_client::{Connection, Error, Fault, Flush, Result, StatusCode, Timeouts, UnixAddress};
+use imageio_client::{
+    Connection, Error, Fault, Flush, Result, StatusCode, Timeouts, TrustedUsers, UnixAddress,
+};
 
 /// A request, whatever it is.
 type Request = fn(&mut Connection) -> Result<()>;
@@ -50,7 +52,7 @@ fn an_unknown_ticket_is_a_403_without_the_ticket() {
         let tls = server.cafile().map(|file| imageio_client::TlsConfig::with_cafile(file).unwrap());
         let mut wrong = connector_to(&url, tls, TIMEOUTS);
         if let Some(socket) = server.unix_socket() {
-            wrong = wrong.through(UnixAddress::new(socket));
+            wrong = wrong.through(UnixAddress::new(socket), TrustedUsers::new(None));
         }
         let requests: [Request; 4] = [
             |c| c.options().map(|_| ()),
@@ -297,7 +299,8 @@ fn a_missing_unix_socket_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("missing").to_str().unwrap().to_owned();
     for (name, shown) in [(path.clone(), path.as_str()), ("\0faults-missing".into(), "@faults-missing")] {
-        let error = error(connector(&server).through(UnixAddress::new(name)).connect());
+        let error =
+            error(connector(&server).through(UnixAddress::new(name), TrustedUsers::new(None)).connect());
         assert!(matches!(error, Error::Connect { .. }) && error.is_unsent(), "{error:?}");
         assert!(
             error.to_string().starts_with(&format!("cannot connect to unix socket {shown}: ")),
@@ -354,7 +357,7 @@ fn no_clone_of_the_data_outlives_a_write() {
                     if patient { TIMEOUTS } else { Timeouts { data: Duration::from_millis(50), ..TIMEOUTS } };
                 let mut hurried = connector_with(&server, timeouts);
                 if let Some(socket) = server.unix_socket() {
-                    hurried = hurried.through(UnixAddress::new(socket));
+                    hurried = hurried.through(UnixAddress::new(socket), TrustedUsers::new(None));
                 }
                 drop(connector);
                 let mut connection = hurried.connect().unwrap();

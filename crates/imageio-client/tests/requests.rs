@@ -9,7 +9,7 @@ use std::net::ToSocketAddrs;
 use bytes::Bytes;
 use common::{MIB, TIMEOUTS, abstract_socket, connect, connector, connector_to, each_way, error, pattern};
 use fake_imageio::{Backend, FakeServer, Fault, Op, OptionsMode, Transport, What};
-use imageio_client::{Capabilities, Error, ExtentsContext, Flush, StatusCode, UnixAddress};
+use imageio_client::{Capabilities, Error, ExtentsContext, Flush, StatusCode, TrustedUsers, UnixAddress};
 
 fn server() -> FakeServer {
     FakeServer::builder().start().unwrap()
@@ -220,8 +220,8 @@ fn one_connection_serves_many_requests() {
 fn an_abstract_unix_socket_is_connected() {
     let name = abstract_socket("connected");
     let server = FakeServer::builder().unix_socket(&name).start().unwrap();
-    let mut connection = connector(&server).through(UnixAddress::new(name)).connect().unwrap();
-    assert!(connection.is_same_host());
+    let mut connection =
+        connector(&server).through(UnixAddress::new(name), TrustedUsers::new(None)).connect().unwrap();
     connection.options().unwrap();
     assert_eq!(server.log().requests[0].transport, Transport::Unix);
 }
@@ -231,7 +231,6 @@ fn an_ipv6_literal_is_connected() {
     let server = FakeServer::builder().host("::1").start().unwrap();
     assert!(server.url().starts_with("http://[::1]:"), "{}", server.url());
     let mut connection = connect(&server);
-    assert!(connection.is_same_host());
     assert_eq!(connection.size().unwrap(), Some(1 << 20));
 }
 
@@ -244,13 +243,6 @@ fn localhost_is_tried_by_all_its_addresses() {
         let connector = connector_to(&server.url_for_host("localhost"), None, TIMEOUTS);
         assert_eq!(connector.connect().unwrap().size().unwrap(), Some(1 << 20), "{host}");
     }
-}
-
-#[test]
-fn another_address_is_not_the_same_host() {
-    // The kernel connects to it from 127.0.0.1.
-    let server = FakeServer::builder().host("127.0.0.2").start().unwrap();
-    assert!(!connect(&server).is_same_host());
 }
 
 #[test]

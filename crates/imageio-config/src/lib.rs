@@ -4,10 +4,12 @@
 //! A name may be written with hyphens or underscores. A parameter may be given again; the last one counts.
 
 mod parse;
+mod secret;
 mod table;
 
 use imageio_device::{Settings, UrlSource};
 
+pub use secret::{is_url, shown};
 pub use table::{PARAMETERS, Parameter, wrap};
 
 /// The parameter that a value without a name belongs to.
@@ -18,9 +20,9 @@ pub const MAGIC: &str = "url";
 #[non_exhaustive]
 pub enum ConfigError {
     /// No parameter has this name.
-    #[error("unknown parameter '{name}': known are {}", known())]
+    #[error("unknown parameter {}: known are {}", shown(name), known())]
     Unknown {
-        /// As it was given.
+        /// As it was given. It could hold a ticket, so the text of the error shows it only if it is short.
         name: String,
     },
 
@@ -48,6 +50,9 @@ pub struct Parser {
     url: Option<UrlSource>,
     settings: Settings,
 }
+
+/// The user that imageio's daemon has on a host of oVirt.
+const IMAGEIO_USER: &str = "ovirtimg";
 
 impl Default for Parser {
     fn default() -> Self {
@@ -91,8 +96,16 @@ impl Parser {
     /// # Errors
     /// [`ConfigError::MissingUrl`].
     pub fn finish(self) -> Result<Settings, ConfigError> {
+        let unix_socket_user = self.settings.unix_socket_user.or_else(|| self.default_user());
         let url = self.url.ok_or(ConfigError::MissingUrl)?;
-        Ok(Settings { url, ..self.settings })
+        Ok(Settings { url, unix_socket_user, ..self.settings })
+    }
+
+    /// imageio's user, if the unix socket may be used and this host has that user.
+    fn default_user(&self) -> Option<u32> {
+        let is_wanted = self.settings.is_ovirt_host && self.settings.unix_socket;
+        // What can't be looked up isn't trusted; the warning about the socket tells who it was.
+        if is_wanted { parse::user_named(IMAGEIO_USER).ok().flatten() } else { None }
     }
 }
 
@@ -196,6 +209,45 @@ mod tests {
             assert!(error.contains(argument.split_once('=').unwrap().0), "{error}");
         }
         assert_eq!(settings(&["size=1"]), Err(ConfigError::MissingUrl));
+    }
+
+    #[test]
+    fn a_user_is_given_by_name_or_number() {
+        let user = |argument| settings(&["url=u", argument]).map(|settings| settings.unix_socket_user);
+        assert_eq!(user("unix-socket-user=root"), Ok(Some(0)));
+        assert_eq!(user("unix_socket_user=36"), Ok(Some(36)));
+        assert_eq!(user("size=1"), Ok(None));
+        for argument in ["unix-socket-user=", "unix-socket-user=-1", "unix-socket-user=no such user"] {
+            let error = user(argument).expect_err(argument).to_string();
+            assert!(error.starts_with("unix-socket-user: ") && error.contains("not a user"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_not_shown() {
+        const TICKET: &str = "e0f2f8f4-6f6c-4a40-9f3b-6f0f3c1d2e4a";
+        let url = format!("https://host:54322/images/{TICKET}");
+        let places = PARAMETERS.iter().map(|parameter| parameter.name).filter(|name| *name != "url");
+        let values = [TICKET, &url, &format!("+{url}"), &url[6..]].map(str::to_owned);
+        let wrong = places.flat_map(|name| values.iter().map(move |value| format!("{name}={value}")));
+        let more = [
+            format!("{TICKET}=x"),
+            format!("ticket={TICKET}"),
+            format!("ulr={url}"),
+            format!("url=+{url}"),
+            format!("+{url}"),
+        ];
+        for argument in wrong.chain(more) {
+            // Any text but a URL can be a file's name; errors about a file name it.
+            if let Err(error) = settings(&["url=u", &argument]) {
+                assert!(!error.to_string().contains(TICKET), "{argument}: {error}");
+                assert_eq!(error.to_string().lines().count(), 1, "{error}");
+            } else {
+                assert!(argument.starts_with("cafile=") && !is_url(&argument), "{argument}");
+            }
+        }
+        let error = Parser::new().set(&url, "x").unwrap_err().to_string();
+        assert!(error.starts_with("unknown parameter ") && !error.contains(TICKET), "{error}");
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use imageio_device::UrlSource;
+use nix::unistd::User;
+
+use crate::secret::{is_url, shown};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -13,7 +16,7 @@ pub(crate) fn boolean(text: &str) -> Result<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
         "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
-        _ => Err(format!("'{text}' is neither true nor false")),
+        _ => Err(format!("{} is neither true nor false", shown(text))),
     }
 }
 
@@ -25,7 +28,7 @@ pub(crate) fn size(text: &str) -> Result<u64> {
         && text.len() - digits.len() <= 1;
     let parsed = parse_size::Config::new().with_binary().parse_size(text);
     parsed.ok().filter(|_| is_size).ok_or_else(|| {
-        format!("'{text}' is not a size: a number of bytes is expected, such as 1073741824 or 1G")
+        format!("{} is not a size: a number of bytes is expected, such as 1073741824 or 1G", shown(text))
     })
 }
 
@@ -35,7 +38,7 @@ pub(crate) fn block_size(text: &str) -> Result<u32> {
     if bytes.is_power_of_two() && (512..=32 << 20).contains(&bytes) {
         return Ok(bytes);
     }
-    Err(format!("'{text}' is not a power of two from 512 to 32M"))
+    Err(format!("{} is not a power of two from 512 to 32M", shown(text)))
 }
 
 /// How long requests to the server become: 0 leaves it to the clients; less than is usual for one would only cost time.
@@ -44,14 +47,14 @@ pub(crate) fn max_request(text: &str) -> Result<u64> {
     match size(text)? {
         0 => Ok(0),
         bytes if bytes >= LEAST => Ok(bytes),
-        _ => Err(format!("'{text}' is neither 0 nor at least 64K")),
+        _ => Err(format!("{} is neither 0 nor at least 64K", shown(text))),
     }
 }
 
 pub(crate) fn count(text: &str, most: u32) -> Result<u32> {
     match text.parse() {
         Ok(count) if (1..=most).contains(&count) => Ok(count),
-        _ => Err(format!("'{text}' is not a number from 1 to {most}")),
+        _ => Err(format!("{} is not a number from 1 to {most}", shown(text))),
     }
 }
 
@@ -59,7 +62,7 @@ pub(crate) fn count(text: &str, most: u32) -> Result<u32> {
 pub(crate) fn seconds(text: &str) -> Result<Duration> {
     match seconds_or_none(text) {
         Ok(Some(time)) => Ok(time),
-        _ => Err(format!("'{text}' is not a number of seconds above 0")),
+        _ => Err(format!("{} is not a number of seconds above 0", shown(text))),
     }
 }
 
@@ -72,13 +75,37 @@ pub(crate) fn seconds_or_none(text: &str) -> Result<Option<Duration>> {
             let time = Duration::from_secs_f64(seconds);
             Ok((!time.is_zero()).then_some(time))
         }
-        _ => Err(format!("'{text}' is not a number of seconds")),
+        _ => Err(format!("{} is not a number of seconds", shown(text))),
     }
 }
 
 /// A path, made absolute: a daemon changes its directory before it is used.
 pub(crate) fn path(text: &str) -> Result<PathBuf> {
+    if is_url(text) {
+        return Err("a file name is expected, not a URL".to_owned());
+    }
     std::path::absolute(text).map_err(|_| "a file name is expected".to_owned())
+}
+
+/// The number of a user of this host, who is given by name or number.
+pub(crate) fn user(text: &str) -> Result<u32> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    match user_named(text) {
+        Ok(Some(number)) => Ok(number),
+        Ok(None) => Err(format!("{} is not a user of this host", shown(text))),
+        Err(error) => Err(format!("cannot look up {}: {error}", shown(text))),
+    }
+}
+
+/// The number of the user of that name, if there is one.
+pub(crate) fn user_named(name: &str) -> nix::Result<Option<u32>> {
+    // No user has such a name, and a lookup can't be asked for it.
+    if name.contains('\0') {
+        return Ok(None);
+    }
+    Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
 }
 
 /// A URL, or `+` and the name of a file with the URL, or `-` for standard input. What is wrong with a URL is found when it is used.

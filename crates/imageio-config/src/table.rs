@@ -36,7 +36,8 @@ pub const PARAMETERS: &[Parameter] = &[
         name: "size",
         value: "BYTES",
         default: "asked of the server",
-        help: "The size to offer, at most that of the transfer. K, M, G and T stand for powers of 1024.",
+        help: "The size to offer, at most that of the transfer. K, M, G and T stand for powers of 1024. The server is \
+               not asked for its own then: it refuses requests past its end.",
         set: |parser, value| parse::size(value).map(|value| parser.settings.size = Some(value)),
     },
     Parameter {
@@ -57,16 +58,24 @@ pub const PARAMETERS: &[Parameter] = &[
         name: "is-ovirt-host",
         value: "true|false",
         default: "false",
-        help: "This host is an oVirt host with access to the disk: use the server's unix socket, which is faster. \
-               A server on this host is recognized without it.",
+        help: "This host is an oVirt host with access to the disk: use the server's unix socket, which is faster, if the \
+               right user listens there and the same is offered there as by the URL; else the URL, with a warning.",
         set: |parser, value| parse::boolean(value).map(|value| parser.settings.is_ovirt_host = value),
     },
     Parameter {
         name: "unix-socket",
         value: "true|false",
         default: "true",
-        help: "Use the server's unix socket where it is known to lead to the same server. False: always the URL.",
+        help: "With is-ovirt-host, use the server's unix socket. False: always the URL.",
         set: |parser, value| parse::boolean(value).map(|value| parser.settings.unix_socket = value),
+    },
+    Parameter {
+        name: "unix-socket-user",
+        value: "USER",
+        default: "ovirtimg, if this host has that user",
+        help: "The user, by name or number, whose unix socket is trusted with the ticket, besides root's and that of the \
+               user who runs this. Any user of this host could listen where the server should.",
+        set: |parser, value| parse::user(value).map(|value| parser.settings.unix_socket_user = Some(value)),
     },
     Parameter {
         name: "connections",

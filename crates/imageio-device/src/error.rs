@@ -32,15 +32,6 @@ pub enum OpenError {
     )]
     ReadOnlyTicket,
 
-    /// More was asked for than there is.
-    #[error("size={size} is larger than the disk of this transfer, which has {actual} bytes")]
-    TooLarge {
-        /// The size asked for, in bytes.
-        size: u64,
-        /// The transfer's, in bytes.
-        actual: u64,
-    },
-
     /// The size is not known.
     #[error("the server doesn't tell the size of the disk: give it with size=BYTES")]
     UnknownSize,

@@ -33,7 +33,7 @@ impl fmt::Debug for UrlSource {
 pub struct Settings {
     /// The transfer.
     pub url: UrlSource,
-    /// The size to offer in bytes; the transfer's own if `None`.
+    /// The size to offer in bytes, of which the server isn't asked then; the transfer's own if `None`.
     pub size: Option<u64>,
     /// The CA to trust, in PEM.
     pub cafile: Option<PathBuf>,
@@ -41,8 +41,10 @@ pub struct Settings {
     pub insecure: bool,
     /// This host is an oVirt host: the server's unix socket reaches the same disk.
     pub is_ovirt_host: bool,
-    /// Use the server's unix socket where that is known to be right.
+    /// Use the server's unix socket on an oVirt host.
     pub unix_socket: bool,
+    /// The number of the user whose unix socket is trusted with the ticket, besides root's and that of this process's user.
+    pub unix_socket_user: Option<u32>,
     /// Refuse writes.
     pub read_only: bool,
     /// At most so many connections; the server may allow fewer.
@@ -74,6 +76,7 @@ impl Settings {
             insecure: false,
             is_ovirt_host: false,
             unix_socket: true,
+            unix_socket_user: None,
             read_only: false,
             connections: 4,
             max_request: 2 << 20,

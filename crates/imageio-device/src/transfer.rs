@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use imageio_client::{
-    Capabilities, Connection, Connector, Result, Scheme, StatusCode, TlsConfig, TransferUrl, UnixAddress,
+    Capabilities, Connection, Connector, Result, Scheme, StatusCode, TlsConfig, TransferUrl, TrustedUsers,
 };
 
 use crate::error::OpenError;
@@ -28,17 +29,28 @@ impl Transfer {
     /// Asks the server, on a connection that is closed again, what it offers, and whether that is what is wanted.
     ///
     /// # Errors
-    /// [`OpenError`]: bad URL, certificates, ticket, size, or a server that can't be reached.
+    /// [`OpenError`]: bad URL, certificates, ticket, or a server that can't be reached.
     pub fn open(settings: Settings) -> std::result::Result<Self, OpenError> {
+        let wants_to_write = !settings.read_only;
+        let transfer = Self::open_as_allowed(settings)?;
+        if wants_to_write && transfer.is_read_only() {
+            return Err(OpenError::ReadOnlyTicket);
+        }
+        Ok(transfer)
+    }
+
+    /// Opens the transfer for reading only where its ticket allows no more.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for [`OpenError::ReadOnlyTicket`].
+    pub fn open_as_allowed(mut settings: Settings) -> std::result::Result<Self, OpenError> {
         let url = TransferUrl::parse(&url_text(&settings.url)?)?;
         let tls = tls_config(&settings, &url)?;
         let connector = Connector::new(url, tls, settings.timeouts)?;
-        let (capabilities, size, same_host) = ask_again(&connector)?;
-        if !settings.read_only && !capabilities.can_write {
-            return Err(OpenError::ReadOnlyTicket);
-        }
-        let size = size_to_offer(settings.size, size)?;
-        let connector = Arc::new(through_unix_socket(connector, &settings, &capabilities, same_host));
+        let (capabilities, size) = ask_again(&connector, settings.size)?;
+        settings.read_only |= !capabilities.can_write;
+        let size = size.ok_or(OpenError::UnknownSize)?;
+        let connector = Arc::new(through_unix_socket(connector, &settings, &capabilities));
         log::info!("{}: {size} bytes, {capabilities:?}", connector.url());
         Ok(Self { connector, settings, capabilities, size })
     }
@@ -80,7 +92,7 @@ fn url_text(source: &UrlSource) -> std::result::Result<String, OpenError> {
     let (from, text) = match source {
         UrlSource::Inline(url) => return Ok(url.clone()),
         UrlSource::File(path) => (format!("+{}", path.display()), File::open(path).and_then(first_line)),
-        UrlSource::Stdin => ("-".to_owned(), first_line(io::stdin())),
+        UrlSource::Stdin => ("-".to_owned(), unbuffered_stdin().and_then(first_line)),
     };
     let reason = match text {
         Ok(url) if !url.is_empty() => return Ok(url),
@@ -90,11 +102,20 @@ fn url_text(source: &UrlSource) -> std::result::Result<String, OpenError> {
     Err(OpenError::UrlFile { from, reason })
 }
 
+/// Takes not a byte more than the line: the rest of standard input is for whoever comes next, as the command of `--run`.
 fn first_line(input: impl Read) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(input.take(LONGEST_URL)).read_line(&mut line)?;
+    BufReader::with_capacity(1, input.take(LONGEST_URL)).read_line(&mut line)?;
+    if line.len() as u64 == LONGEST_URL && !line.ends_with('\n') {
+        return Err(io::Error::other("the first line is too long for a URL"));
+    }
     // Editors on other systems begin a file with a byte order mark.
     Ok(line.trim_start_matches('\u{feff}').trim().to_owned())
+}
+
+/// Standard input without the buffer that a process has for it.
+fn unbuffered_stdin() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig>> {
@@ -115,24 +136,27 @@ fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig
 
 /// The same as [`ask`], a few times where the connection breaks. Who starts this waits for no server that can't be reached
 /// or is silent.
-fn ask_again(connector: &Connector) -> Result<(Capabilities, Option<u64>, bool)> {
+fn ask_again(connector: &Connector, size: Option<u64>) -> Result<(Capabilities, Option<u64>)> {
     const MORE: usize = 2;
     for _ in 0..MORE {
-        match ask(connector) {
+        match ask(connector, size) {
             Err(error) if error.is_lost() => log::info!("asking again: {error}"),
             outcome => return outcome,
         }
     }
-    ask(connector)
+    ask(connector, size)
 }
 
-/// What a server offers, the transfer's size if it tells, and whether it is on this host. The connection is closed
-/// again: some servers serve one at a time.
-fn ask(connector: &Connector) -> Result<(Capabilities, Option<u64>, bool)> {
+/// What a server offers, and the transfer's size. That is what was given, if it was: then nothing is read, as a disk that
+/// can't be read may well be written. The connection is closed again: some servers serve one at a time.
+fn ask(connector: &Connector, size: Option<u64>) -> Result<(Capabilities, Option<u64>)> {
     let mut connection = connector.connect()?;
     let capabilities = connection.options()?;
-    let same_host = connection.is_same_host();
-    Ok((capabilities, probe_size(connector, connection)?, same_host))
+    let size = match size {
+        Some(size) => Some(size),
+        None => probe_size(connector, connection)?,
+    };
+    Ok((capabilities, size))
 }
 
 fn probe_size(connector: &Connector, mut connection: Connection) -> Result<Option<u64>> {
@@ -159,42 +183,30 @@ fn probe_size(connector: &Connector, mut connection: Connection) -> Result<Optio
     }
 }
 
-fn size_to_offer(wanted: Option<u64>, actual: Option<u64>) -> std::result::Result<u64, OpenError> {
-    match (wanted, actual) {
-        (Some(size), Some(actual)) if size > actual => Err(OpenError::TooLarge { size, actual }),
-        (Some(size), _) => Ok(size),
-        (None, Some(actual)) => Ok(actual),
-        (None, None) => Err(OpenError::UnknownSize),
-    }
-}
-
-/// The way over the server's unix socket, if that is known to lead to the same server and is open. Else the URL's.
-fn through_unix_socket(
-    connector: Connector,
-    settings: &Settings,
-    capabilities: &Capabilities,
-    same_host: bool,
-) -> Connector {
+/// The way over the server's unix socket, on an oVirt host, if that is proven to lead to the same server. Else the URL's.
+fn through_unix_socket(connector: Connector, settings: &Settings, capabilities: &Capabilities) -> Connector {
     let Some(address) = &capabilities.unix_socket else { return connector };
-    if !settings.unix_socket || !(settings.is_ovirt_host || same_host) {
+    if !settings.unix_socket || !settings.is_ovirt_host {
         return connector;
     }
-    let through = connector.through(address.clone());
-    match knows_ticket(&through) {
+    let users = TrustedUsers::new(settings.unix_socket_user);
+    let through = connector.through(address.clone(), users);
+    match prove(&through, capabilities) {
         Ok(()) => through,
-        Err(error) => {
-            log_fall_back(settings.is_ovirt_host, address, &error);
+        Err(reason) => {
+            log::warn!("the server's unix socket isn't used, but the URL: {reason}");
             connector
         }
     }
 }
 
-/// Same address doesn't prove same server: a tunnel ends at this host too. A server that knows the ticket is right.
-fn knows_ticket(connector: &Connector) -> Result<()> {
-    connector.connect()?.options().map(|_| ())
-}
-
-fn log_fall_back(expected: bool, address: &UnixAddress, error: &imageio_client::Error) {
-    let level = if expected { log::Level::Warn } else { log::Level::Info };
-    log::log!(level, "not using the server's unix socket {address}: {error}");
+/// The right user has been found to listen there before the ticket is sent. It must be the same server, too: one that
+/// knows the ticket, and offers for it what the URL's does.
+fn prove(through: &Connector, expected: &Capabilities) -> std::result::Result<(), String> {
+    let advertised = through.connect().and_then(|mut connection| connection.advertised());
+    match advertised.map_err(|error| error.to_string())? {
+        Some(capabilities) if capabilities.agrees_with(expected) => Ok(()),
+        Some(_) => Err("the server there offers something else for this ticket".to_owned()),
+        None => Err("the server there doesn't tell what it offers for this ticket".to_owned()),
+    }
 }

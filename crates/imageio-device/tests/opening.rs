@@ -6,7 +6,7 @@ mod common;
 
 use block_device::BlockDevice;
 use common::{abstract_socket, close_well, line, settings, start};
-use fake_imageio::{Builder, Certificate, FakeServer, Fault, Op, Transport, What};
+use fake_imageio::{Certificate, FakeServer, Fault, Op, Transport, What};
 use imageio_device::{OpenError, Settings, Transfer, UrlSource};
 use tempfile::TempDir;
 
@@ -31,46 +31,44 @@ fn way(server: &FakeServer, settings: Settings) -> Transport {
     way
 }
 
-/// A server whose address is not the one that its clients have, so that it seems to be on another host.
-fn elsewhere() -> Builder {
-    FakeServer::builder().host("127.0.0.2")
+/// Settings for an oVirt host.
+fn on_an_ovirt_host(server: &FakeServer) -> Settings {
+    Settings { is_ovirt_host: true, ..settings(server) }
+}
+
+/// What was asked of a server, and what it answered.
+fn asked(server: &FakeServer) -> Vec<(Op, Option<u16>)> {
+    server.log().requests.iter().map(|request| (request.op, request.status)).collect()
 }
 
 #[test]
-fn the_unix_socket_is_used_on_the_same_host() {
+fn the_unix_socket_is_used_on_an_ovirt_host() {
     let dir = tempfile::tempdir().unwrap();
     for builder in [FakeServer::builder(), FakeServer::builder().tls(Certificate::default())] {
-        for socket in [socket_in(&dir), abstract_socket("same-host")] {
+        for socket in [socket_in(&dir), abstract_socket("ovirt-host")] {
             let server = builder.clone().unix_socket(socket).start().unwrap();
-            assert_eq!(way(&server, settings(&server)), Transport::Unix);
+            assert_eq!(way(&server, on_an_ovirt_host(&server)), Transport::Unix);
         }
     }
 }
 
 #[test]
-fn the_unix_socket_is_used_on_an_ovirt_host_only() {
+fn the_unix_socket_is_not_even_connected_on_another_host_or_where_that_is_switched_off() {
     let dir = tempfile::tempdir().unwrap();
-    let server = elsewhere().unix_socket(socket_in(&dir)).start().unwrap();
-    assert_eq!(way(&server, settings(&server)), Transport::Tcp);
-    assert_eq!(way(&server, Settings { is_ovirt_host: true, ..settings(&server) }), Transport::Unix);
-}
-
-#[test]
-fn the_unix_socket_is_not_used_where_that_is_switched_off() {
-    let dir = tempfile::tempdir().unwrap();
+    // Its address is this host's, as that of a tunnel's end is.
     let server = FakeServer::builder().unix_socket(socket_in(&dir)).start().unwrap();
-    let settings = Settings { unix_socket: false, is_ovirt_host: true, ..settings(&server) };
-    assert_eq!(way(&server, settings), Transport::Tcp);
+    let switched_off = Settings { unix_socket: false, ..on_an_ovirt_host(&server) };
+    for settings in [settings(&server), switched_off] {
+        assert_eq!(way(&server, settings), Transport::Tcp);
+    }
+    assert!(server.log().connections.iter().all(|connection| connection.transport == Transport::Tcp));
 }
 
 #[test]
 fn a_unix_socket_that_can_not_be_connected_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
-    for is_ovirt_host in [false, true] {
-        let builder = FakeServer::builder().advertise_unix_socket(Some(socket_in(&dir)));
-        let server = builder.start().unwrap();
-        assert_eq!(way(&server, Settings { is_ovirt_host, ..settings(&server) }), Transport::Tcp);
-    }
+    let server = FakeServer::builder().advertise_unix_socket(Some(socket_in(&dir))).start().unwrap();
+    assert_eq!(way(&server, on_an_ovirt_host(&server)), Transport::Tcp);
 }
 
 #[test]
@@ -78,11 +76,39 @@ fn a_unix_socket_of_a_server_that_does_not_know_the_ticket_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let other = FakeServer::builder().ticket("another").unix_socket(socket_in(&dir)).start().unwrap();
     let server = FakeServer::builder().advertise_unix_socket(Some(socket_in(&dir))).start().unwrap();
-    assert_eq!(way(&server, settings(&server)), Transport::Tcp);
-    // It was asked, and nothing but that.
-    let log = other.log();
-    let asked: Vec<_> = log.requests.iter().map(|request| (request.op, request.status)).collect();
-    assert_eq!(asked, [(Op::Options, Some(403))]);
+    assert_eq!(way(&server, on_an_ovirt_host(&server)), Transport::Tcp);
+    assert_eq!(asked(&other), [(Op::Options, Some(403))]);
+}
+
+#[test]
+fn a_unix_socket_where_options_tells_nothing_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    for status in [405, 204] {
+        let silent = What::Status { status, text: String::new() };
+        let builder = FakeServer::builder().unix_socket(socket_in(&dir));
+        let other = builder.fault(Fault::on(Op::Options).every().then(silent)).start().unwrap();
+        let server = FakeServer::builder().advertise_unix_socket(Some(socket_in(&dir))).start().unwrap();
+        assert_eq!(way(&server, on_an_ovirt_host(&server)), Transport::Tcp);
+        assert_eq!(asked(&other), [(Op::Options, Some(status))]);
+    }
+}
+
+#[test]
+fn a_unix_socket_where_something_else_is_offered_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = || FakeServer::builder().unix_socket(socket_in(&dir));
+    let different = [
+        here().read_only(true),
+        here().max_writers(Some(3)),
+        here().max_readers(Some(3)),
+        here().checksum("00"),
+    ];
+    for other in different {
+        let other = other.start().unwrap();
+        let server = FakeServer::builder().advertise_unix_socket(Some(socket_in(&dir))).start().unwrap();
+        assert_eq!(way(&server, on_an_ovirt_host(&server)), Transport::Tcp);
+        assert_eq!(asked(&other), [(Op::Options, Some(200))]);
+    }
 }
 
 #[test]
@@ -92,7 +118,10 @@ fn the_url_may_come_from_a_file() {
     let path = dir.path().join("url");
     std::fs::write(&path, format!(" {} \nsomething else\n", server.url())).unwrap();
     let from = |path| Settings { url: UrlSource::File(path), ..settings(&server) };
-    assert_eq!(Transfer::open(from(path)).unwrap().size(), 1 << 20);
+    assert_eq!(Transfer::open(from(path.clone())).unwrap().size(), 1 << 20);
+
+    std::fs::write(&path, "x".repeat(64 << 10)).unwrap();
+    assert!(refused(from(path)).1.ends_with("the first line is too long for a URL"));
 
     let missing = dir.path().join("missing");
     let (error, text) = refused(from(missing.clone()));
@@ -110,14 +139,29 @@ fn neither_settings_nor_a_transfer_show_the_ticket() {
 }
 
 #[test]
-fn a_size_larger_than_the_disk_is_refused() {
+fn with_a_given_size_nothing_is_read() {
+    let broken = What::Status { status: 500, text: "can't be read".to_owned() };
+    let server =
+        FakeServer::builder().size(1000).fault(Fault::on(Op::Get).every().then(broken)).start().unwrap();
+    assert!(refused(settings(&server)).1.contains("500 Internal Server Error: can't be read"));
+    for size in [512, 1000, 1001] {
+        let asked_before = server.log().of(Op::Get).count();
+        let device = start(Settings { size: Some(size), ..settings(&server) });
+        assert_eq!(device.size(), size);
+        device.write(0, bytes::Bytes::from_static(b"data"), false).unwrap();
+        device.flush().unwrap();
+        assert_eq!(server.log().of(Op::Get).count(), asked_before);
+        close_well(&server, &device);
+    }
+    assert_eq!(server.read(0, 4).unwrap(), b"data");
+}
+
+#[test]
+fn past_the_end_of_the_transfer_there_is_no_space() {
     let server = FakeServer::builder().size(1000).start().unwrap();
-    let with = |size| Settings { size: Some(size), ..settings(&server) };
-    let (error, text) = refused(with(1001));
-    assert!(matches!(error, OpenError::TooLarge { size: 1001, actual: 1000 }), "{error:?}");
-    assert_eq!(text, "size=1001 is larger than the disk of this transfer, which has 1000 bytes");
-    assert_eq!(Transfer::open(with(1000)).unwrap().size(), 1000);
-    assert_eq!(Transfer::open(with(512)).unwrap().size(), 512);
+    let device = start(Settings { size: Some(2000), ..settings(&server) });
+    let error = device.write(999, bytes::Bytes::from_static(b"data"), false).unwrap_err();
+    assert_eq!(error.errno(), block_device::Errno::NoSpc, "{error}");
 }
 
 #[test]
@@ -140,6 +184,24 @@ fn a_read_only_ticket_is_not_opened_for_writing() {
     assert!(matches!(error, OpenError::ReadOnlyTicket), "{error:?}");
     assert!(text.contains("open it read-only (-r)"), "{text}");
     assert!(Transfer::open(Settings { read_only: true, ..settings(&server) }).unwrap().is_read_only());
+    let transfer = Transfer::open_as_allowed(settings(&server)).unwrap();
+    assert!(transfer.is_read_only() && !transfer.can_flush());
+    let writable = FakeServer::builder().start().unwrap();
+    assert!(!Transfer::open_as_allowed(settings(&writable)).unwrap().is_read_only());
+}
+
+#[test]
+fn a_pipe_with_the_url_is_read_once() {
+    let server = FakeServer::builder().read_only(true).start().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("url");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let url = server.url();
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&path, format!("{url}\n")).unwrap());
+        let from = Settings { url: UrlSource::File(path.clone()), ..settings(&server) };
+        assert!(Transfer::open_as_allowed(from).unwrap().is_read_only());
+    });
 }
 
 #[test]
@@ -180,7 +242,7 @@ fn a_connection_that_breaks_is_tried_again_but_not_for_ever() {
 fn a_transfer_holds_no_connection() {
     let dir = tempfile::tempdir().unwrap();
     let server = FakeServer::builder().unix_socket(socket_in(&dir)).start().unwrap();
-    let transfer = Transfer::open(settings(&server)).unwrap();
+    let transfer = Transfer::open(on_an_ovirt_host(&server)).unwrap();
     assert!(server.wait_for(common::PATIENCE, |log| log.open().count() == 0));
     let accepted = server.accepted();
     let device = transfer.start().unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block_device::{BlockDevice, Errno, Error, Result};
 use imageio_config::Parser;
-use imageio_device::{Device, OpenError, Settings, Transfer};
+use imageio_device::{Device, Settings, Transfer};
 
 use crate::client::Client;
 use crate::ffi::channel;
@@ -64,26 +64,20 @@ pub(crate) fn config_complete() -> Result<()> {
 }
 
 /// Tries all that can fail. No connection and no thread is left: nbdkit may fork after this.
+///
+/// nbdkit's `-r` is told to each client only, much later, so the ticket decides here.
 pub(crate) fn get_ready() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
         Stage::Configured(settings) => {
-            *stage = Stage::Ready(open_transfer(settings).map_err(invalid)?);
+            let transfer = Transfer::open_as_allowed(settings).map_err(invalid)?;
+            if transfer.is_read_only() {
+                log::info!("the ticket allows reading only");
+            }
+            *stage = Stage::Ready(transfer);
             Ok(())
         }
         _ => Err(out_of_order("get_ready")),
-    }
-}
-
-/// Opens the transfer, for reading only if the ticket allows no more. nbdkit's `-r` is told to each client only, much
-/// later, so that it can't be asked for here.
-fn open_transfer(settings: Settings) -> std::result::Result<Transfer, OpenError> {
-    match Transfer::open(settings.clone()) {
-        Err(OpenError::ReadOnlyTicket) => {
-            log::info!("the ticket allows reading only");
-            Transfer::open(Settings { read_only: true, ..settings })
-        }
-        other => other,
     }
 }
 

@@ -22,7 +22,7 @@ fn pair(ticket: &str) -> (Connection, UnixStream) {
     let heads = Arc::new(Heads::new(&url).unwrap());
     let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
     let stream = Stream::plain(Socket::from(std::os::fd::OwnedFd::from(ours))).unwrap();
-    (Connection::new(stream, url, heads, timeouts, true).unwrap(), theirs)
+    (Connection::new(stream, url, heads, timeouts).unwrap(), theirs)
 }
 
 fn answer(mut server: &UnixStream, status: &str) {

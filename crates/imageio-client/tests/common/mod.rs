@@ -7,7 +7,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use fake_imageio::{Builder, Certificate, DEFAULT_TICKET, FakeServer};
-use imageio_client::{Connection, Connector, Error, Result, Timeouts, TlsConfig, TransferUrl, UnixAddress};
+use imageio_client::{
+    Connection, Connector, Error, Result, Timeouts, TlsConfig, TransferUrl, TrustedUsers, UnixAddress,
+};
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,7 +49,7 @@ pub fn each_way(builder: &Builder, test: impl Fn(&str, FakeServer, Connector)) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("sock").to_str().unwrap().to_owned();
     let unix = builder.clone().unix_socket(&socket).start().unwrap();
-    let to_unix = connector(&unix).through(UnixAddress::new(socket));
+    let to_unix = connector(&unix).through(UnixAddress::new(socket), TrustedUsers::new(None));
     test("unix", unix, to_unix);
 }
 
