@@ -107,8 +107,8 @@ pub struct BlockSize {
 }
 
 impl Default for BlockSize {
-    /// Byte access, 4 KiB preferred, 32 MiB at most.
+    /// Byte access, 4 KiB preferred, 64 MiB at most, which is as much as libnbd and nbdkit let pass.
     fn default() -> Self {
-        Self { minimum: 1, preferred: 4096, maximum: 32 << 20 }
+        Self { minimum: 1, preferred: 4096, maximum: 64 << 20 }
     }
 }

@@ -4,8 +4,12 @@
 use block_device::{Errno as DeviceErrno, QueuedDevice};
 use nbd_wire::{BlockSize, Command, CommandFlags, Errno, Export, InvalidExport, TransmissionFlags};
 
-/// The longest payload of one request in bytes, whatever the device says: clients may count on this much.
-pub const MAX_PAYLOAD: u32 = 32 << 20;
+/// The longest payload of one READ or WRITE in bytes, if the device sets no lower maximum.
+///
+/// Clients are told this maximum, as newer ones of libnbd send no longer payload than the server has told them, and
+/// 32 MiB to a server that has told them nothing. It is the most that libnbd ever sends, and that nbdkit takes. What is
+/// told makes no client's requests longer by itself: qemu stays within 32 MiB, and nbdcopy goes by the preferred size.
+pub const MAX_PAYLOAD: u32 = 64 << 20;
 
 /// How the device is called.
 ///

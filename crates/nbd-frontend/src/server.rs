@@ -25,8 +25,11 @@ const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 pub struct Config {
     /// Requests in flight per session; further ones wait in the client's socket. At least 1.
     pub requests: usize,
-    /// Bytes per session for the payloads of requests in flight, counted in powers of two. A single request may
-    /// exceed it; further ones wait in the client's socket. Up to this much stays allocated for a session's life.
+    /// Bytes per session for the payloads of requests in flight, counted in powers of two; further requests wait in
+    /// the client's socket. A request that needs more than all of it is let in when no other is in flight: a READ, or a
+    /// WRITE that goes to the device as a whole, of up to [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. Other long WRITEs
+    /// go to the device piece by piece, within these bytes. As much as a session once had in use stays allocated until
+    /// it ends.
     pub memory: usize,
     /// Sessions at a time; further clients wait until they are accepted. At least 1.
     pub sessions: usize,

@@ -44,7 +44,7 @@ fn every_option_is_answered_and_transmission_follows() {
         assert_eq!(infos[0], (3, export));
         assert_eq!(infos[1], (3, b"\0\x01disk".to_vec()));
         assert_eq!(infos[2], (3, b"\0\x02a disk".to_vec()));
-        assert_eq!(infos[3], (3, [0, 3, 0, 0, 0, 1, 0, 0, 0x10, 0, 2, 0, 0, 0].to_vec()));
+        assert_eq!(infos[3], (3, [0, 3, 0, 0, 0, 1, 0, 0, 0x10, 0, 4, 0, 0, 0].to_vec()));
         assert_eq!(client.option_reply(option), (ACK, vec![]));
     }
     assert_eq!(client.read(0, 4096), [0; 4096]);

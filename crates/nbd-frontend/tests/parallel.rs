@@ -119,6 +119,51 @@ fn payloads_in_flight_are_bounded() {
 }
 
 #[test]
+fn a_durable_write_of_64_mib_is_let_in_alone_where_the_session_has_less_memory() {
+    const LONG: usize = 64 * MIB;
+    let gate = Gate::new();
+    let (door, busy, company) = (Arc::clone(&gate), AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let others = Arc::clone(&company);
+    let device = Hooked::new(LONG + MIB, move |(_, offset, length, _)| {
+        let before = busy.fetch_add(1, Ordering::SeqCst);
+        if offset == 0 {
+            door.pass();
+        }
+        let after = busy.fetch_sub(1, Ordering::SeqCst) - 1;
+        if length == LONG as u64 {
+            others.fetch_add(before + after, Ordering::SeqCst);
+        }
+        Ok(())
+    });
+    let server = with(&device, Config { memory: MIB, ..Config::default() });
+    let mut client = server.client();
+    let mut reader = Client::new(client.0.try_clone().unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            (0..4).for_each(|cookie| client.request(READ, 0, cookie, 0, 512));
+            client.request(WRITE, 1, 4, MIB as u64, LONG);
+            client.send(&[&vec![9; LONG]]);
+            (5..9).for_each(|cookie| client.request(READ, 0, cookie, MIB as u64, 512));
+        });
+        gate.wait_entered(4);
+        gate.open();
+        let mut cookies: Vec<_> = (0..9)
+            .map(|_| {
+                let (error, cookie) = reader.reply();
+                assert_eq!(error, 0);
+                let read = if cookie == 4 { vec![] } else { reader.receive(512) };
+                assert!(read.iter().all(|byte| *byte == if cookie > 4 { 9 } else { 0 }));
+                cookie
+            })
+            .collect();
+        cookies.sort_unstable();
+        assert!(cookies.into_iter().eq(0..9));
+    });
+    assert_eq!(company.load(Ordering::SeqCst), 0);
+    assert!(device.disk.contents()[MIB..].iter().all(|byte| *byte == 9));
+}
+
+#[test]
 fn who_does_not_read_replies_harms_nobody_else() {
     let server = Running::start(&Arc::new(MemoryDevice::new(MIB)));
     let (mut lazy, mut other) = (server.client(), server.client());

@@ -138,20 +138,22 @@ fn a_read_only_device_is_not_written_to() {
 }
 
 #[test]
-fn payloads_of_32_mib_are_taken_and_longer_ones_skipped_or_cut_off() {
-    let device = Arc::new(MemoryDevice::new(100 * MIB));
+fn payloads_of_64_mib_are_taken_and_longer_ones_skipped_or_cut_off() {
+    let device = Arc::new(MemoryDevice::new(200 * MIB));
     let server = Running::start(&device);
     let mut client = server.client();
-    client.write(1, MIB as u64, &vec![3; 32 * MIB]);
+    client.write(1, MIB as u64, &vec![3; 64 * MIB]);
     assert_eq!(client.reply(), (0, 1));
-    assert!(client.read(MIB as u64, 32 * MIB).iter().all(|byte| *byte == 3));
-    assert_eq!(client.ask(READ, 0, 0, 32 * MIB + 1), EINVAL);
-    client.write(2, 0, &vec![4; 64 * MIB]);
-    assert_eq!(client.reply(), (EINVAL, 2));
-    assert_eq!(client.read(0, 512), [0; 512]);
-    // No payload, no limit.
-    assert_eq!(client.ask(ZERO, 0, 0, 100 * MIB), 0);
-    client.request(WRITE, 0, 3, 0, 64 * MIB + 1);
+    assert!(client.read(MIB as u64, 64 * MIB).iter().all(|byte| *byte == 3));
+    assert_eq!(client.ask(READ, 0, 0, 64 * MIB + 1), EINVAL);
+    for length in [64 * MIB + 1, 128 * MIB] {
+        client.write(2, 0, &vec![4; length]);
+        assert_eq!(client.reply(), (EINVAL, 2));
+        assert_eq!(client.read(0, 512), [0; 512]);
+    }
+    // A request without a payload has no limit.
+    assert_eq!(client.ask(ZERO, 0, 0, 200 * MIB), 0);
+    client.request(WRITE, 0, 3, 0, 128 * MIB + 1);
     client.assert_closed();
     assert!(device.contents().iter().all(|byte| *byte == 0));
 }

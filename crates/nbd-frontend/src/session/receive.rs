@@ -12,9 +12,11 @@ use socket2::Socket;
 use super::pace::Pace;
 use super::pieces::Whole;
 use super::{Job, Session};
+use crate::export::MAX_PAYLOAD;
 
-/// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its end.
-const MAX_DRAIN: u32 = 64 << 20;
+/// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its end. A payload that
+/// is not far too long is an honest mistake, which gets an answer.
+const MAX_DRAIN: u32 = 2 * MAX_PAYLOAD;
 
 /// Why no further request is read.
 #[derive(Debug, thiserror::Error)]
