@@ -15,7 +15,8 @@ use nbd::client::{NbdClient, handshake};
 use support::door::{Door, Served};
 use support::image::{SIZE, guest_disk, noise};
 use support::process::PATIENCE;
-use support::tools::{NBDCOPY, Tool, trial};
+use support::run::Ended;
+use support::tools::{NBDCOPY, NBDSH, Tool, trial};
 use tempfile::TempDir;
 
 type Test = (&'static str, &'static [Tool], fn(Door));
@@ -31,6 +32,7 @@ const TESTS: &[Test] = &[
     ("a_failed_keep_alive_makes_the_copy_fail", &[NBDCOPY], failed_keep_alive),
     ("servers_without_flush_stay_usable_after_a_pause", &[], pause_without_flush),
     ("read_only_tickets_stay_usable_after_a_pause", &[], pause_of_a_read_only_ticket),
+    ("requests_of_64_mib_the_longest_of_libnbd_are_carried_out", &[NBDSH], longest_requests),
 ];
 
 fn main() -> ExitCode {
@@ -174,6 +176,37 @@ fn memory_is_bounded() {
     let at_most = memory(served.id(), "VmHWM");
     assert!(at_most < 96 << 10, "{at_most} KiB at most");
     assert!(served.finish().unwrap().0.success());
+}
+
+fn longest_requests(door: Door) {
+    // Each 4 KiB differ from their neighbours, so that a piece in the wrong place shows.
+    let script = "
+import struct
+def content(first):
+    return b''.join(struct.pack('>Q', first + n) * 512 for n in range(16384))
+size = 64 << 20
+assert h.get_block_size(nbd.SIZE_MAXIMUM) == size
+h.pwrite(content(1), 0)
+h.pwrite(content(1 << 40), size + 512, nbd.CMD_FLAG_FUA)
+assert h.pread(size, 0) == content(1)
+h.flush()
+h.shutdown()
+";
+    for max_request in ["max-request=2M", "max-request=0"] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = FakeServer::builder().size(130 << 20).start().unwrap();
+        let served = door.serve(dir.path(), &[format!("url={}", server.url()), max_request.into()]).unwrap();
+        let mut nbdsh = Command::new(NBDSH.path());
+        // Debian's nbdsh needs Debian's Python.
+        nbdsh.env("PATH", "/usr/bin:/bin").args(["-u", &served.uri(), "-c", script]);
+        let ended = Ended::from(nbdsh.output().unwrap());
+        let (status, said) = served.finish().unwrap();
+        assert!(ended.code == 0 && status.success(), "{ended:?}: {said}");
+        let content = |first: u64| (first..first + 16384).flat_map(|n| n.to_be_bytes().repeat(512));
+        let written = content(1).chain([0; 512]).chain(content(1 << 40)).chain(vec![0; (2 << 20) - 512]);
+        assert!(server.contents().unwrap().into_iter().eq(written));
+        assert_eq!(server.log().lost_unflushed(), 0);
+    }
 }
 
 fn pause_without_flush(door: Door) {

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::Error;
+use crate::admission::Peer;
 
 const BACKLOG: i32 = 128;
 
@@ -59,12 +60,12 @@ impl Listener {
         self
     }
 
-    /// A client that waits, or `None` if it has gone already.
-    pub(crate) fn accept(&self) -> io::Result<Option<Socket>> {
+    /// A client that waits and where it comes from, or `None` if it has gone already.
+    pub(crate) fn accept(&self) -> io::Result<Option<(Socket, Peer)>> {
         match self.socket.accept() {
-            Ok((client, _)) => {
+            Ok((client, address)) => {
                 client.set_nonblocking(false)?;
-                Ok(Some(client))
+                Ok(Some((client, Peer::from(&address))))
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {
                 Ok(None)

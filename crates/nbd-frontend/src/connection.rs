@@ -11,7 +11,7 @@ use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, TcpKeepalive};
 
 use crate::negotiate::{Failed, negotiate};
-use crate::registry::Control;
+use crate::registry::{Control, Registered};
 use crate::session::Session;
 use crate::stats::Counters;
 use crate::{Config, panic_message};
@@ -32,18 +32,21 @@ pub(crate) struct Service<'a, D> {
 
 impl<D: QueuedDevice> Service<'_, D> {
     /// Serves a client until it has gone.
-    pub(crate) fn serve(&self, control: &Arc<Control>) {
+    pub(crate) fn serve(&self, client: &Registered) {
+        let control = client.control();
         // A mistake of ours in one session must not take the others down.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.session(control))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.session(client))) {
             log::error!("client {}: the session failed: {}", control.id, panic_message(&*panic));
         }
         finish(control);
         log::debug!("client {}: closed", control.id);
     }
 
-    fn session(&self, control: &Arc<Control>) {
+    fn session(&self, client: &Registered) {
+        let control = client.control();
         configure(&control.socket);
-        match negotiate(&control.socket, self.exports, self.config.negotiation_timeout) {
+        let keep_place = || client.keep_place();
+        match negotiate(&control.socket, self.exports, self.config.negotiation_timeout, keep_place) {
             Ok(negotiated) => {
                 log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
                 Session::new(self, negotiated.export, control).run();

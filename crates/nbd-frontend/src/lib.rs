@@ -4,7 +4,9 @@
 //!
 //! Each connection is a session with a thread that reads requests and hands them to the device. Replies go out as they
 //! become ready, those of a batch together. [`Config::requests`] and [`Config::memory`] bound what a session may have in
-//! flight, so that a client that sends fast or reads slowly only waits for itself.
+//! flight, so that a client that sends fast or reads slowly only waits for itself. [`Config::sessions`] and
+//! [`Config::sessions_per_address`] bound how many there are; a client that connects and does not negotiate gives way to
+//! others, and one that has negotiated is never dropped.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -19,6 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod accept;
+mod admission;
 mod bind;
 mod connection;
 mod error;

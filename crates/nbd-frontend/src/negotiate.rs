@@ -16,6 +16,8 @@ pub(crate) enum Failed {
     TooSlow,
     #[error("the client left during the negotiation")]
     Left,
+    #[error("the client gave way to another during the negotiation")]
+    GaveWay,
     #[error("the connection broke during the negotiation: {0}")]
     Broken(io::Error),
 }
@@ -30,11 +32,13 @@ impl From<io::Error> for Failed {
     }
 }
 
-/// Negotiates until the client has chosen one of `exports` or `timeout` is over.
+/// Negotiates until the client has chosen one of `exports` or `timeout` is over. Before the client is told that it has
+/// got the export, `keep_place` tells whether it may stay.
 pub(crate) fn negotiate<'e>(
     socket: &Socket,
     exports: &'e [Export],
     timeout: Duration,
+    keep_place: impl Fn() -> bool,
 ) -> Result<Negotiated<'e>, Failed> {
     let deadline = Instant::now().checked_add(timeout);
     let mut handshake = Handshake::new(exports);
@@ -46,6 +50,9 @@ pub(crate) fn negotiate<'e>(
         let wanted = handshake.wanted().min(chunk.len());
         let mut input = receive(socket, deadline, &mut chunk[..wanted])?;
         let progress = handshake.feed(&mut input, &mut output);
+        if matches!(progress, Progress::Transmission(_)) && !keep_place() {
+            return Err(Failed::GaveWay);
+        }
         if progress != Progress::Continue {
             send(socket, deadline, &mut output)?;
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use socket2::Socket;
 
+use crate::admission::{Limits, Occupant, Peer, Phase, Verdict, decide};
 use crate::lock;
 
 /// The sessions of a server, shared with its handles.
@@ -26,8 +27,16 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Sessions {
     last_id: u64,
+    live: HashMap<u64, Place>,
+}
+
+/// What is known of a session from outside.
+#[derive(Debug)]
+struct Place {
     // Weak, so that the socket of a session that has ended is closed before the session is forgotten.
-    live: HashMap<u64, Weak<Control>>,
+    control: Weak<Control>,
+    peer: Peer,
+    phase: Phase,
 }
 
 /// A client's socket, which can be shut from outside the session.
@@ -42,7 +51,7 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) struct Registered {
     control: Arc<Control>,
-    _entry: Entry,
+    entry: Entry,
 }
 
 #[derive(Debug)]
@@ -61,13 +70,28 @@ impl Registry {
         }))
     }
 
-    pub(crate) fn register(self: &Arc<Self>, socket: Socket) -> Registered {
+    /// Decides about a newcomer. A session that has to give way is cut off.
+    pub(crate) fn admit(&self, newcomer: Peer, limits: Limits) -> Verdict {
+        let mut sessions = lock(&self.sessions);
+        let verdict = decide(&sessions.occupants(), newcomer, limits);
+        if let Verdict::GiveWay(id) = verdict
+            && let Some(place) = sessions.live.get_mut(&id)
+        {
+            // Under the lock, so that it can't complete its negotiation meanwhile.
+            place.phase = Phase::GivingWay;
+            place.control.upgrade().inspect(|control| control.cut_off());
+        }
+        verdict
+    }
+
+    pub(crate) fn register(self: &Arc<Self>, socket: Socket, peer: Peer) -> Registered {
         let mut sessions = lock(&self.sessions);
         sessions.last_id += 1;
         let id = sessions.last_id;
         let control = Arc::new(Control { id, socket, stopping: AtomicBool::new(false) });
-        sessions.live.insert(id, Arc::downgrade(&control));
-        Registered { control, _entry: Entry { id, registry: Arc::clone(self) } }
+        let place = Place { control: Arc::downgrade(&control), peer, phase: Phase::Negotiating };
+        sessions.live.insert(id, place);
+        Registered { control, entry: Entry { id, registry: Arc::clone(self) } }
     }
 
     /// How many sessions there are.
@@ -102,15 +126,32 @@ impl Registry {
 
     fn for_each(&self, end: impl Fn(&Control)) -> usize {
         // Collected first: sessions that end meanwhile need the lock.
-        let live: Vec<_> = lock(&self.sessions).live.values().filter_map(Weak::upgrade).collect();
+        let live: Vec<_> =
+            lock(&self.sessions).live.values().filter_map(|place| place.control.upgrade()).collect();
         live.iter().for_each(|control| end(control));
         live.len()
+    }
+}
+
+impl Sessions {
+    fn occupants(&self) -> Vec<Occupant> {
+        self.live.iter().map(|(&id, &Place { peer, phase, .. })| Occupant { id, peer, phase }).collect()
     }
 }
 
 impl Registered {
     pub(crate) fn control(&self) -> &Arc<Control> {
         &self.control
+    }
+
+    /// Keeps the place for good, as the client has negotiated. False if it had to give way before.
+    pub(crate) fn keep_place(&self) -> bool {
+        let mut sessions = lock(&self.entry.registry.sessions);
+        let Some(place) = sessions.live.get_mut(&self.entry.id) else { return false };
+        if place.phase == Phase::Negotiating {
+            place.phase = Phase::Negotiated;
+        }
+        place.phase == Phase::Negotiated
     }
 }
 

@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The accept loop.
+//! What runs: a server, its limits, and who stops it.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::Duration;
 
 use block_device::QueuedDevice;
 use nbd_wire::Export;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
+use crate::accept::Accept;
 use crate::connection::Service;
 use crate::registry::Registry;
-use crate::stats::{Counters, count};
+use crate::stats::Counters;
 use crate::{Error, ExportInfo, Listener, Outcome};
-
-/// How long no client is accepted after the system had no resources for one; a session that ends cuts it short.
-const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// The limits of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +27,13 @@ pub struct Config {
     /// go to the device piece by piece, within these bytes. As much as a session once had in use stays allocated until
     /// it ends.
     pub memory: usize,
-    /// Sessions at a time; further clients wait until they are accepted. At least 1.
+    /// Sessions at a time. A further client takes the place of one that still negotiates, or waits until one leaves.
+    /// At least 1.
     pub sessions: usize,
+    /// How many of the sessions one TCP address may have. A further client from there takes the place of one that still
+    /// negotiates, or is refused: its connection is closed. Clients of unix sockets are bounded by `sessions` alone. At
+    /// least 1.
+    pub sessions_per_address: usize,
     /// How long a client may take to choose an export.
     pub negotiation_timeout: Duration,
     /// How long requests in flight may take to be answered once the server is shut down.
@@ -40,12 +41,14 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 64 requests and 10 MiB per session, 64 sessions, a minute to negotiate, ten seconds of grace.
+    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, a minute to negotiate, ten seconds
+    /// of grace.
     fn default() -> Self {
         Self {
             requests: 64,
             memory: 10 << 20,
             sessions: 64,
+            sessions_per_address: 32,
             negotiation_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }
@@ -128,7 +131,7 @@ impl<D: QueuedDevice> Server<D> {
         };
         let mut cut_off = 0;
         thread::scope(|scope| {
-            let accept = Accept { scope, service: &service, registry: &self.registry };
+            let mut accept = Accept::new(scope, &service, &self.registry);
             connected.into_iter().for_each(|client| accept.start(client));
             let accepted = accept.until_stopped(&listeners);
             drop(listeners);
@@ -136,73 +139,5 @@ impl<D: QueuedDevice> Server<D> {
             accepted
         })?;
         Ok(counters.outcome(cut_off as u64))
-    }
-}
-
-/// What the accept loop needs to start sessions.
-struct Accept<'scope, 'env, D> {
-    scope: &'scope Scope<'scope, 'env>,
-    service: &'scope Service<'scope, D>,
-    registry: &'scope Arc<Registry>,
-}
-
-impl<D: QueuedDevice> Accept<'_, '_, D> {
-    fn until_stopped(&self, listeners: &[Listener]) -> io::Result<()> {
-        listeners.iter().try_for_each(Listener::prepare)?;
-        let mut paused = false;
-        let mut told_full = false;
-        while !self.registry.is_stopping() && (!listeners.is_empty() || self.registry.count() > 0) {
-            let full = self.is_full();
-            if full && !std::mem::replace(&mut told_full, true) {
-                log::warn!("{} clients are connected, more have to wait", self.registry.count());
-            }
-            let open = if paused || full { &[] } else { listeners };
-            let ready = self.wait(open, paused)?;
-            // Each client may be the last that there is room for.
-            paused = !ready.into_iter().all(|listener| self.is_full() || self.accept(listener));
-        }
-        Ok(())
-    }
-
-    fn is_full(&self) -> bool {
-        self.registry.count() >= self.service.config.sessions.max(1)
-    }
-
-    /// Waits until something has happened; the listeners with clients.
-    fn wait<'l>(&self, listeners: &'l [Listener], paused: bool) -> io::Result<Vec<&'l Listener>> {
-        let woken = self.registry.woken();
-        let sockets = listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN));
-        let mut fds: Vec<_> = std::iter::once(PollFd::new(woken, PollFlags::IN)).chain(sockets).collect();
-        match poll(&mut fds, paused.then_some(&PAUSE)) {
-            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
-            polled => polled?,
-        };
-        // Cleared before the caller looks around, so that whatever happens meanwhile wakes it again.
-        woken.clear();
-        let ready = listeners.iter().zip(&fds[1..]).filter(|(_, fd)| !fd.revents().is_empty());
-        Ok(ready.map(|(listener, _)| listener).collect())
-    }
-
-    /// False if the system has run out of resources.
-    fn accept(&self, listener: &Listener) -> bool {
-        match listener.accept() {
-            Ok(client) => client.into_iter().for_each(|client| self.start(client)),
-            Err(e) => {
-                log::error!("cannot accept a client: {e}");
-                return false;
-            }
-        }
-        true
-    }
-
-    fn start(&self, socket: Socket) {
-        count(&self.service.counters.sessions, 1);
-        let client = self.registry.register(socket);
-        let id = client.control().id;
-        let service = self.service;
-        let session = move || service.serve(client.control());
-        if let Err(e) = thread::Builder::new().name(format!("nbd-{id}")).spawn_scoped(self.scope, session) {
-            log::error!("client {id}: cannot start a thread: {e}");
-        }
     }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Outcome {
     /// Connections, whether or not their negotiation succeeded.
     pub sessions: u64,
+    /// Connections that were closed at once, as their address had all the sessions that it may have.
+    pub refused: u64,
     /// Requests answered.
     pub requests: u64,
     /// Requests answered with an error.
@@ -25,6 +27,7 @@ pub struct Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) sessions: AtomicU64,
+    pub(crate) refused: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) bytes_read: AtomicU64,
@@ -36,6 +39,7 @@ impl Counters {
     pub(crate) fn outcome(&self, cut_off: u64) -> Outcome {
         Outcome {
             sessions: self.sessions.load(Relaxed),
+            refused: self.refused.load(Relaxed),
             requests: self.requests.load(Relaxed),
             errors: self.errors.load(Relaxed),
             bytes_read: self.bytes_read.load(Relaxed),

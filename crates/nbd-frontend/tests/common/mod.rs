@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use block_device::{BlockDevice, Capabilities, MemoryDevice, QueuedDevice, Result, Threaded, ZeroFlags};
 use bytes::Bytes;
-use nbd_frontend::{Config, ExportInfo, Outcome, Server, ShutdownHandle, bind_unix};
+use nbd_frontend::{Config, ExportInfo, Listener, Outcome, Server, ShutdownHandle, bind_unix};
+use socket2::Socket;
 use tempfile::TempDir;
 
 /// Longer than anything here takes; only a failing test waits for it.
@@ -52,9 +53,20 @@ impl Running {
     }
 
     pub fn queued<D: QueuedDevice + 'static>(device: Arc<D>, info: &ExportInfo, config: Config) -> Self {
+        Self::listening(device, info, config, Vec::new())
+    }
+
+    /// A server that listens elsewhere, too.
+    pub fn listening<D: QueuedDevice + 'static>(
+        device: Arc<D>,
+        info: &ExportInfo,
+        config: Config,
+        elsewhere: Vec<Listener>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Server::new(device, info, config).unwrap();
         server.listen(bind_unix(dir.path().join("sock")).unwrap());
+        elsewhere.into_iter().for_each(|listener| server.listen(listener));
         let handle = server.handle();
         let run = || server.run().unwrap();
         let thread = std::thread::Builder::new().name("server".into()).spawn(run).unwrap();
@@ -85,10 +97,11 @@ impl Running {
 }
 
 /// A client that sends what it is told.
-pub struct Client(pub UnixStream);
+pub struct Client(pub Socket);
 
 impl Client {
-    pub fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: impl Into<Socket>) -> Self {
+        let stream = stream.into();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
