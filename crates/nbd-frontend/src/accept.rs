@@ -33,6 +33,8 @@ pub(crate) struct Accept<'scope, 'env, D> {
     limits: Limits,
     /// One of each listener at most, so that none of them keeps the others waiting.
     newcomers: VecDeque<(Socket, Peer)>,
+    /// Who stands aside: one of each address at most.
+    aside: Vec<(Socket, Peer)>,
     gave_way: Notice,
     refused: Notice,
     full: Notice,
@@ -48,8 +50,9 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
             places: service.config.sessions.max(1),
             share: service.config.sessions_per_address.max(1),
         };
-        let (newcomers, notice) = (VecDeque::new(), Notice::default());
-        Self { scope, service, registry, limits, newcomers, gave_way: notice, refused: notice, full: notice }
+        let (newcomers, aside, notice) = (VecDeque::new(), Vec::new(), Notice::default());
+        let (gave_way, refused, full) = (notice, notice, notice);
+        Self { scope, service, registry, limits, newcomers, aside, gave_way, refused, full }
     }
 
     /// Until the server is to stop, or there is nothing to listen on and the last session has ended.
@@ -94,11 +97,14 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
 
     /// Starts or refuses the clients in line, until one has to wait.
     fn admit(&mut self) {
+        // Who stands aside has been here for longer.
+        self.aside.drain(..).for_each(|newcomer| self.newcomers.push_front(newcomer));
         while let Some((socket, peer)) = self.newcomers.pop_front() {
-            let verdict = self.registry.admit(peer, self.limits);
+            let verdict = self.verdict(peer);
             self.tell(verdict, peer);
             match verdict {
                 Verdict::Accept => self.start_as(socket, peer),
+                Verdict::StandAside => self.aside.push((socket, peer)),
                 Verdict::Refuse => drop(socket),
                 // The end of a session wakes the loop, and then this newcomer is the first again.
                 Verdict::GiveWay(_) | Verdict::Soon | Verdict::Wait => {
@@ -108,10 +114,17 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
         }
     }
 
+    fn verdict(&self, peer: Peer) -> Verdict {
+        match self.registry.admit(peer, self.limits) {
+            Verdict::StandAside if self.aside.iter().any(|(_, other)| *other == peer) => Verdict::Refuse,
+            verdict => verdict,
+        }
+    }
+
     fn tell(&mut self, verdict: Verdict, peer: Peer) {
         let (now, Limits { places, share }) = (Instant::now(), self.limits);
         match verdict {
-            Verdict::Accept | Verdict::Soon => {}
+            Verdict::Accept | Verdict::Soon | Verdict::StandAside => {}
             Verdict::GiveWay(id) if self.gave_way.is_due(now) => {
                 log::warn!("client {id} gives way to another, as it has not negotiated yet");
             }

@@ -13,6 +13,10 @@
 //! for all. Clients of a unix socket have no address. They all belong to who may open the socket's file, so they share
 //! all places.
 //!
+//! A client may end its connection and come back before its old place is free. It is not refused for that, but stands
+//! aside until the place is free, and nobody behind it waits for it. Only one newcomer of an address stands aside at a
+//! time, as there would be no end of them otherwise; the next is refused.
+//!
 //! Of those who negotiate, the one that has done so for longest gives way, and of an address with many of them before
 //! others: who sends a flood of newcomers pushes out its own.
 //!
@@ -22,7 +26,10 @@
 //! | all are taken | has less than its share | somebody | the longest of those [gives way](Verdict::GiveWay) |
 //! | all are taken | has less than its share | nobody | it [waits](Verdict::Wait) |
 //! | | has its share | one of that address | the longest of those gives way |
+//! | | has its share, of which one is leaving | none of that address | it [stands aside](Verdict::StandAside) |
 //! | | has its share | none of that address | it is [refused](Verdict::Refuse) |
+//!
+//! A share that is all places bounds nothing.
 //!
 //! A place is free again a moment after its client was told to give way. Until then, nobody else gives way for it, and
 //! the newcomer [comes again](Verdict::Soon).
@@ -51,6 +58,8 @@ pub(crate) enum Phase {
     GivingWay,
     /// It has chosen an export, and is at work or idle.
     Negotiated,
+    /// It has ended its connection. It is gone once what it had asked for is done.
+    Leaving,
 }
 
 /// A client that has a place.
@@ -82,6 +91,8 @@ pub(crate) enum Verdict {
     Soon,
     /// It waits until a client leaves.
     Wait,
+    /// It waits until one of its address is gone, and lets others pass.
+    StandAside,
     /// Its connection is closed.
     Refuse,
 }
@@ -89,8 +100,11 @@ pub(crate) enum Verdict {
 /// The table above.
 pub(crate) fn decide(occupants: &[Occupant], newcomer: Peer, limits: Limits) -> Verdict {
     let of_its_address = || occupants.iter().filter(|occupant| occupant.peer == newcomer);
-    if newcomer != Peer::Unix && of_its_address().count() >= limits.share {
-        return room_among(of_its_address()).unwrap_or(Verdict::Refuse);
+    let is_shared = newcomer != Peer::Unix && limits.share < limits.places;
+    if is_shared && of_its_address().count() >= limits.share {
+        let one_leaves = of_its_address().any(|occupant| occupant.phase == Phase::Leaving);
+        let otherwise = if one_leaves { Verdict::StandAside } else { Verdict::Refuse };
+        return room_among(of_its_address()).unwrap_or(otherwise);
     }
     if occupants.len() >= limits.places {
         return room_among(occupants.iter()).unwrap_or(Verdict::Wait);
@@ -135,8 +149,8 @@ impl From<&SockAddr> for Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Phase::{GivingWay, Negotiated, Negotiating};
-    use Verdict::{Accept, GiveWay, Refuse, Soon, Wait};
+    use Phase::{GivingWay, Leaving, Negotiated, Negotiating};
+    use Verdict::{Accept, GiveWay, Refuse, Soon, StandAside, Wait};
 
     const LIMITS: Limits = Limits { places: 4, share: 2 };
 
@@ -173,9 +187,21 @@ mod tests {
             (&[(a, Negotiated), (b, Negotiating), (a, GivingWay)], a, Soon),
             (&[(a, Negotiated), (b, Negotiating), (a, Negotiated), (b, Negotiating)], a, Refuse),
             (&[(a, Negotiated), (b, GivingWay), (a, Negotiated), (b, Negotiating)], a, Refuse),
+            (&[(a, Negotiated), (b, Leaving), (a, Negotiated)], a, Refuse),
+            (&[(a, Negotiated), (a, Leaving)], a, StandAside),
+            (&[(a, Negotiating), (a, Leaving)], a, GiveWay(0)),
+            (&[(b, Leaving), (b, Negotiating), (c, Negotiated), (c, Negotiated)], a, GiveWay(1)),
+            (&[(b, Leaving), (b, Negotiated), (c, Negotiated), (c, Negotiated)], a, Wait),
         ] {
             assert_eq!(decide(&taken(occupants), newcomer, LIMITS), verdict, "{newcomer:?} to {occupants:?}");
         }
+    }
+
+    #[test]
+    fn a_share_that_is_all_places_bounds_nothing() {
+        let limits = Limits { places: 1, share: 1 };
+        assert_eq!(decide(&taken(&[(tcp(1), Negotiated)]), tcp(1), limits), Wait);
+        assert_eq!(decide(&taken(&[(tcp(1), Negotiating)]), tcp(1), limits), GiveWay(0));
     }
 
     #[test]

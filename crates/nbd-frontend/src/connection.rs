@@ -38,6 +38,7 @@ impl<D: QueuedDevice> Service<'_, D> {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.session(client))) {
             log::error!("client {}: the session failed: {}", control.id, panic_message(&*panic));
         }
+        client.leave();
         finish(control);
         log::debug!("client {}: closed", control.id);
     }

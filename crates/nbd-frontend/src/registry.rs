@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
 use crate::admission::{Limits, Occupant, Peer, Phase, Verdict, decide};
@@ -73,6 +74,7 @@ impl Registry {
     /// Decides about a newcomer. A session that has to give way is cut off.
     pub(crate) fn admit(&self, newcomer: Peer, limits: Limits) -> Verdict {
         let mut sessions = lock(&self.sessions);
+        sessions.look_who_has_left(newcomer);
         let verdict = decide(&sessions.occupants(), newcomer, limits);
         if let Verdict::GiveWay(id) = verdict
             && let Some(place) = sessions.live.get_mut(&id)
@@ -134,6 +136,17 @@ impl Registry {
 }
 
 impl Sessions {
+    /// A newcomer comes after the end of its earlier connections, so that end has arrived, whether or not the sessions
+    /// know of it.
+    fn look_who_has_left(&mut self, newcomer: Peer) {
+        let of_its_address = self.live.values_mut().filter(|place| place.peer == newcomer);
+        for place in of_its_address.filter(|place| place.phase == Phase::Negotiated) {
+            if place.control.upgrade().is_none_or(|control| control.is_left()) {
+                place.phase = Phase::Leaving;
+            }
+        }
+    }
+
     fn occupants(&self) -> Vec<Occupant> {
         self.live.iter().map(|(&id, &Place { peer, phase, .. })| Occupant { id, peer, phase }).collect()
     }
@@ -152,6 +165,14 @@ impl Registered {
             place.phase = Phase::Negotiated;
         }
         place.phase == Phase::Negotiated
+    }
+
+    /// The session has ended, and the place is free in a moment.
+    pub(crate) fn leave(&self) {
+        let mut sessions = lock(&self.entry.registry.sessions);
+        if let Some(place) = sessions.live.get_mut(&self.entry.id) {
+            place.phase = Phase::Leaving;
+        }
     }
 }
 
@@ -179,6 +200,12 @@ impl Control {
     pub(crate) fn cut_off(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.shut(Shutdown::Both);
+    }
+
+    /// Whether the client has ended its side of the connection.
+    fn is_left(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
     }
 
     /// The end of everything that is sent.

@@ -115,6 +115,28 @@ fn one_address_leaves_places_for_others_and_is_refused_beyond_its_share() {
 }
 
 #[test]
+fn who_comes_back_before_its_old_place_is_free_is_not_refused() {
+    let gate = Gate::new();
+    let device = Hooked::gated(MIB, &gate, 4096);
+    let both = Both::start(&device, Config { sessions: 2, sessions_per_address: 1, ..Config::default() });
+    for _ in 0..200 {
+        drop(both.client_from(ONE));
+    }
+    // While its last request keeps the place, others pass.
+    let mut client = both.client_from(ONE);
+    client.request(READ, 0, 1, 4096, 512);
+    gate.wait_entered(1);
+    drop(client);
+    let mut back = both.connect_from(ONE);
+    both.connect_from(ONE).assert_closed();
+    assert_served(both.client_from(OTHER));
+    gate.open();
+    back.go();
+    assert_served(back);
+    assert_eq!(both.server.stop().refused, 1);
+}
+
+#[test]
 fn neither_who_is_idle_nor_who_is_at_work_is_ever_dropped() {
     let gate = Gate::new();
     let device = Hooked::gated(MIB, &gate, 4096);
