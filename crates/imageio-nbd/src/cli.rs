@@ -29,8 +29,8 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
 
-    /// Listen on this address; "any" is every address of this host, for every host that reaches it [default: localhost,
-    /// with --port]
+    /// Listen on this address; "any" is every address of this host, for every host that reaches it [default: 127.0.0.1
+    /// and ::1, with --port]
     #[arg(short, long, value_name = "ADDRESS")]
     pub(crate) ipaddr: Option<String>,
 
@@ -49,6 +49,11 @@ pub(crate) struct Options {
     /// How many requests of one NBD connection are taken at a time
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
+
+    /// How many NBD clients are served at a time; over TCP, half of them from one address. A further client takes the
+    /// place of one that has connected and said nothing. Else it waits, or is refused where its address has its half
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) max_clients: u16,
 
     /// Name the export; clients may also ask for the empty name
     #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", default_value = "", hide_default_value = true, value_parser = export_name)]

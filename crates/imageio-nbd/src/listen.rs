@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nbd_frontend::{Listener, bind_tcp, bind_unix};
+use nbd_frontend::{Listener, bind_loopback, bind_tcp, bind_unix};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 
@@ -35,7 +35,7 @@ impl Listening {
             (Some(path), ..) if path == Path::new("-") => Self::private(),
             (Some(path), ..) => Self::unix(path, None),
             (None, None, None) => Self::private(),
-            (None, host, port) => Self::tcp(host.as_deref().unwrap_or("localhost"), port.unwrap_or(NBD_PORT)),
+            (None, host, port) => Self::tcp(host.as_deref(), port.unwrap_or(NBD_PORT)),
         }
     }
 
@@ -55,11 +55,16 @@ impl Listening {
         Ok(Self { listeners, address: Address::Unix(path), _private: private })
     }
 
-    fn tcp(host: &str, port: u16) -> Result<Self> {
-        let listeners = bind_tcp(if host == "any" { "" } else { host }, port)?;
+    /// Without a host, on this host alone.
+    fn tcp(host: Option<&str>, port: u16) -> Result<Self> {
+        let listeners = match host {
+            None => bind_loopback(port),
+            Some("any") => bind_tcp("", port),
+            Some(host) => bind_tcp(host, port),
+        }?;
         let chosen = listeners.first().and_then(Listener::tcp_addr).map_or(port, |address| address.port());
-        let host = if host == "any" { "localhost" } else { host };
-        Ok(Self { listeners, address: Address::Tcp { host: host.to_owned(), port: chosen }, _private: None })
+        let host = host.filter(|host| *host != "any").unwrap_or("localhost").to_owned();
+        Ok(Self { listeners, address: Address::Tcp { host, port: chosen }, _private: None })
     }
 }
 

@@ -96,7 +96,13 @@ fn open(options: &Options) -> Result<Transfer> {
 /// Serves until a signal comes or the command of `--run` ends, whose exit status it returns, and closes the disk.
 fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<Device>) -> Result<u8> {
     let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
-    let config = Config { requests: usize::from(options.threads), ..Config::default() };
+    let clients = usize::from(options.max_clients);
+    let config = Config {
+        requests: usize::from(options.threads),
+        sessions: clients,
+        sessions_per_address: clients.div_ceil(2),
+        ..Config::default()
+    };
     let queue = Arc::new(Queue::start(Arc::clone(device))?);
     let mut server = Server::new(queue, &info, config)?;
     let Listening { listeners, address, .. } = listening;

@@ -2,7 +2,7 @@
 //! Sockets to listen on.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -121,34 +121,70 @@ fn file_id(path: &Path) -> io::Result<FileId> {
 /// # Errors
 /// [`Error::Bind`] if the host is unknown, if an address is in use, or if none exists on this machine.
 pub fn bind_tcp(host: &str, port: u16) -> Result<Vec<Listener>, Error> {
-    let failed = |source| Error::Bind { address: format!("{host}:{port}"), source };
-    let addresses = resolve(host, port).map_err(failed)?;
-    let mut listeners = Vec::<Listener>::new();
-    let mut missing = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for mut address in addresses {
-        let chosen = listeners.first().and_then(Listener::tcp_addr);
-        address.set_port(chosen.map_or(port, |first| first.port()));
-        match bind_address(address) {
-            Ok(socket) => listeners.push(Listener { socket, path: None }),
-            // localhost may have an IPv6 address in the hosts file of a machine without IPv6.
-            Err(e) if is_missing(&e) => missing = e,
-            Err(e) => return Err(failed(e)),
-        }
-    }
-    if listeners.is_empty() { Err(failed(missing)) } else { Ok(listeners) }
+    let listeners = resolve(host, port).and_then(|addresses| bind_all(&addresses, bind_address));
+    listeners.map_err(|source| Error::Bind { address: format!("{host}:{port}"), source })
+}
+
+/// Listens on 127.0.0.1 and, where this machine has IPv6, on ::1: for clients of this machine alone, whatever its hosts
+/// file says of localhost. Port 0 is a free port, the same one for both; [`Listener::tcp_addr`] tells it.
+///
+/// # Errors
+/// [`Error::Bind`] if the port is in use.
+pub fn bind_loopback(port: u16) -> Result<Vec<Listener>, Error> {
+    let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    let listeners = bind_all(&addresses, bind_address);
+    listeners.map_err(|source| Error::Bind { address: format!("localhost:{port}"), source })
 }
 
 fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if host.is_empty() {
-        return Ok(vec![
-            (std::net::Ipv4Addr::UNSPECIFIED, port).into(),
-            (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
-        ]);
+        return Ok(vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]);
     }
     let mut addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     addresses.sort();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Binds to those of the addresses that exist on this machine.
+fn bind_all(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<Socket>,
+) -> io::Result<Vec<Listener>> {
+    /// A port that is free at one address may be in use at another: then the system is asked for another port.
+    const ATTEMPTS: usize = 16;
+    let is_any_port = addresses.iter().all(|address| address.port() == 0);
+    let mut attempts = if is_any_port { ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        match bind_all_once(addresses, &bind) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+            bound => return bound,
+        }
+    }
+}
+
+fn bind_all_once(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<Socket>,
+) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::<Listener>::new();
+    let mut missing = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for mut address in addresses.iter().copied() {
+        if let Some(chosen) = listeners.first().and_then(Listener::tcp_addr) {
+            address.set_port(chosen.port());
+        }
+        match bind(address) {
+            Ok(socket) => listeners.push(Listener { socket, path: None }),
+            // As on a machine without IPv6.
+            Err(e) if is_missing(&e) => {
+                log::info!("not listening on {}: {e}", address.ip());
+                missing = e;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
 }
 
 fn bind_address(address: SocketAddr) -> io::Result<Socket> {
@@ -168,6 +204,9 @@ fn is_missing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -208,6 +247,59 @@ mod tests {
         assert_ne!(ports[0], 0);
         assert!(ports.iter().all(|port| *port == ports[0]));
         assert!(matches!(bind_tcp("localhost", ports[0]), Err(Error::Bind { .. })));
+    }
+
+    fn is_taken(ip: IpAddr) -> impl Fn(SocketAddr) -> io::Result<Socket> {
+        move |address| match address.ip() == ip {
+            true => Err(io::ErrorKind::AddrInUse.into()),
+            false => bind_address(address),
+        }
+    }
+
+    #[test]
+    fn loopback_is_both_of_its_addresses_on_one_port() {
+        let listeners = bind_loopback(0).unwrap();
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.tcp_addr().unwrap()).collect();
+        let port = addresses[0].port();
+        assert_ne!(port, 0);
+        let expected = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+        // Where there is no IPv6, only the first is there.
+        let count = if bind_address(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).is_ok() { 2 } else { 1 };
+        assert_eq!(addresses, expected[..count]);
+        assert!(matches!(bind_loopback(port), Err(Error::Bind { .. })));
+    }
+
+    #[test]
+    fn an_address_that_this_machine_has_not_is_left_out() {
+        let addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()];
+        for missing in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL] {
+            let bind = |address: SocketAddr| match address.is_ipv6() {
+                true => Err(missing.into()),
+                false => bind_address(address),
+            };
+            assert_eq!(bind_all(&addresses, bind).unwrap().len(), 1);
+            assert!(bind_all(&addresses[1..], bind).is_err());
+        }
+    }
+
+    #[test]
+    fn another_free_port_is_taken_where_one_is_in_use_at_the_second_address() {
+        let second = Ipv4Addr::new(127, 0, 0, 2);
+        let addresses = |port| [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (second, port).into()];
+        let calls = Cell::new(0);
+        let bind = |address: SocketAddr| {
+            calls.set(calls.get() + 1);
+            if calls.get() == 2 { Err(io::ErrorKind::AddrInUse.into()) } else { bind_address(address) }
+        };
+        let listeners = bind_all(&addresses(0), bind).unwrap();
+        let ports: Vec<_> = listeners.iter().map(|listener| listener.tcp_addr().unwrap().port()).collect();
+        assert!(calls.get() == 4 && ports[0] == ports[1], "{ports:?}");
+        // Not for ever, and not where a port was asked for.
+        assert!(bind_all(&addresses(0), is_taken(second.into())).is_err());
+        calls.set(0);
+        drop(listeners);
+        assert!(bind_all(&addresses(ports[0]), bind).is_err());
+        assert_eq!(calls.get(), 2);
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod server;
 mod session;
 mod stats;
 
-pub use bind::{Listener, bind_tcp, bind_unix};
+pub use bind::{Listener, bind_loopback, bind_tcp, bind_unix};
 pub use error::Error;
 pub use export::{ExportInfo, MAX_PAYLOAD};
 pub use nbd_wire::InvalidExport;
