@@ -202,9 +202,11 @@ h.shutdown()
         let ended = Ended::from(nbdsh.output().unwrap());
         let (status, said) = served.finish().unwrap();
         assert!(ended.code == 0 && status.success(), "{ended:?}: {said}");
-        let content = |first: u64| (first..first + 16384).flat_map(|n| n.to_be_bytes().repeat(512));
-        let written = content(1).chain([0; 512]).chain(content(1 << 40)).chain(vec![0; (2 << 20) - 512]);
-        assert!(server.contents().unwrap().into_iter().eq(written));
+        let content = |first: u64| -> Vec<u8> {
+            (first..first + 16384).flat_map(|n| n.to_be_bytes().repeat(512)).collect()
+        };
+        let written = [content(1), vec![0; 512], content(1 << 40), vec![0; (2 << 20) - 512]].concat();
+        assert!(server.contents().unwrap() == written);
         assert_eq!(server.log().lost_unflushed(), 0);
     }
 }
