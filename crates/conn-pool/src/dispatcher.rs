@@ -10,9 +10,12 @@ use oneshot::{Receiver, Sender, channel};
 
 use crate::connection::Connection;
 use crate::error::PoolError;
-use crate::flushes::{Flushes, Followers, Leader};
+use crate::flushes::{Flushes, Leader};
 use crate::line::{Gathered, Line, Next, Slot, Ticket};
-use crate::news::{Done, FlushCompletion, FlushNews, FlushWaiter, Job, News, Order, Waiter};
+use crate::news::{
+    AskedFlush, Done, FlushCompletion, FlushFollowers, FlushNews, FlushWaiter, Job, News, NextOrder, Order,
+    RefusedFlush, Waiter,
+};
 use crate::slots::Slots;
 
 /// All that the pool's lock guards.
@@ -63,13 +66,6 @@ enum Life {
     Closed,
 }
 
-/// What a worker does next.
-pub(crate) enum NextOrder<C: Connection> {
-    Job(Job<C>),
-    /// Its order comes here, or the channel is closed: then the work is over.
-    Wait(Receiver<Order<C>>),
-}
-
 /// A flush that begins.
 pub(crate) struct Turn<C: Connection> {
     pub(crate) ticket: Ticket,
@@ -77,10 +73,6 @@ pub(crate) struct Turn<C: Connection> {
     pub(crate) slots: Vec<Slot>,
     pub(crate) followers: FlushFollowers<C>,
 }
-
-/// Those that share a flush.
-pub(crate) type FlushFollowers<C> =
-    Followers<FlushWaiter<<C as Connection>::Error>, FlushCompletion<<C as Connection>::Error>>;
 
 /// A pool that begins to close.
 pub(crate) struct Closing {
@@ -262,26 +254,26 @@ impl<C: Connection> Dispatcher<C> {
 
 /// Flushing.
 impl<C: Connection> Dispatcher<C> {
-    /// Where a thread is told of the next flush; none if it has to lead one.
-    pub(crate) fn ask_flush(&mut self) -> Result<Option<Receiver<FlushNews<C::Error>>>, PoolError<C::Error>> {
+    /// A thread asks for a flush.
+    pub(crate) fn ask_flush(&mut self) -> Result<AskedFlush<C>, PoolError<C::Error>> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
         if self.flushes.lead() {
-            return Ok(None);
+            return Ok(AskedFlush::Lead);
         }
         let (sender, receiver) = channel();
         self.flushes.wait(sender);
-        Ok(Some(receiver))
+        Ok(AskedFlush::Wait(receiver))
     }
 
     /// A flush is submitted; or given back with the reason why it is refused.
     pub(crate) fn submit_flush(
         &mut self,
         completion: FlushCompletion<C::Error>,
-    ) -> Result<(), (FlushCompletion<C::Error>, PoolError<C::Error>)> {
+    ) -> Result<(), RefusedFlush<C>> {
         if let Some(refusal) = self.refusal() {
-            return Err((completion, refusal));
+            return Err(RefusedFlush { completion, refusal });
         }
         self.flushes.submit(completion);
         if self.flushes.lead() {

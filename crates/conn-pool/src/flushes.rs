@@ -75,3 +75,35 @@ impl<T, S> Followers<T, S> {
         Self { threads: Vec::new(), submitted: Vec::new() }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_leads_and_those_that_come_meanwhile_share_the_next() {
+        let mut flushes = Flushes::<&str, &str>::new();
+        assert!(flushes.lead());
+        assert!(!flushes.lead() && flushes.is_running());
+        flushes.wait("one");
+        flushes.submit("two");
+        flushes.wait("three");
+        assert_eq!((flushes.waiting(), flushes.pass_on()), (3, Some(Leader::Thread("three"))));
+        assert!(!flushes.lead(), "the next is about to begin");
+        flushes.submit("four");
+        let Followers { threads, submitted } = flushes.take_waiting();
+        assert_eq!((threads, submitted, flushes.waiting()), (vec!["one"], vec!["two", "four"], 0));
+        assert_eq!((flushes.pass_on(), flushes.is_running()), (None, false));
+        assert!(flushes.lead());
+    }
+
+    #[test]
+    fn a_worker_leads_where_no_thread_waits() {
+        let mut flushes = Flushes::<&str, &str>::new();
+        flushes.submit("one");
+        assert!(flushes.lead());
+        assert_eq!(flushes.take_waiting().submitted, ["one"]);
+        flushes.submit("two");
+        assert_eq!((flushes.pass_on(), flushes.is_running()), (Some(Leader::Worker), true));
+    }
+}

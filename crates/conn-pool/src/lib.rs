@@ -1,5 +1,67 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! TODO
+//! A fixed pool of connections, for servers that close idle connections and where only a flush on the *same*
+//! connection makes written data safe.
+//!
+//! # The files, from below
+//! | file | what it has | what it doesn't know |
+//! |---|---|---|
+//! | `error`, `request`, `connection` | what users implement, and what they are told | the pool |
+//! | `line` | who waits, in which order, and what goes together | connections, threads, time |
+//! | `slots` | which connection is where, and when it was used | who waits, threads, clocks |
+//! | `flushes` | whose turn it is to flush | connections, threads |
+//! | `news` | what those who wait are told | who is next |
+//! | `dispatcher` | turns events into effects: who is given a connection | what is done with it |
+//! | `pool` | all that can be done with a pool, by the thread that asks | threads of its own |
+//! | `workers`, `keeper` | threads on top | the dispatcher |
+//!
+//! A file uses only those above it in this table.
+//!
+//! # Invariants
+//! - One lock, that of the dispatcher. It is never held while a connection is used, a channel is waited on, or a request is
+//!   told of its end. Nothing else is locked by this crate, so there is no order of locks.
+//! - A connection is in one of three places: idle in its slot, busy with someone or on the way there, or gone (after
+//!   [`Pool::close`]). An idle connection never coexists with a waiter that wants it.
+//! - Whoever waits for a connection has none. So no cycle of waiting exists, whatever the callers do.
+//! - Waiters are served in the order of their tickets. A flush keeps its ticket for all its connections.
+//! - A failure, once set, stays: data may be lost, and no later success may hide that. It is set before the connection
+//!   goes back and before anyone is told, so nobody takes the connection unaware.
+//! - Nobody is told of an end before the pool knows that the connection is dirty: a flush that follows the answer finds it
+//!   so, or waits for it.
+//!
+//! # Who waits for whom
+//! - [`Pool::run`] waits in line for a connection, or for the thread that carries out its request with others.
+//! - [`Pool::flush`] waits for the flush that runs, then leads the next, or waits for whoever leads it. The leader waits in
+//!   line for one connection after the other.
+//! - A worker waits for an order: a job, or to lead a flush for those that were submitted. There is one worker more than
+//!   there are connections, and one flush at a time, so a worker is idle whenever a connection is.
+//! - [`Pool::close`] waits until no flush runs or waits, then in line for each connection. Dropping [`Workers`] closes
+//!   the pool, and waits for the workers, which are sent home at the end of that.
+//! - The keeper waits for connections that are full, and for the time when one is due. Nobody waits for the keeper, but
+//!   a flush or the closer for a connection that it has. It has several threads, so one connection whose server doesn't
+//!   answer keeps it from no other.
+//!
+//! # Requests that wait together
+//! A request that finds an idle connection has it at once; nothing waits for company. When a connection comes free, the
+//! first in line gets it and takes along those that wait and can be carried out with it ([`Shape::join`]), from anywhere
+//! in the line up to the first flush that waits for this connection: a flush is never passed. A thread that had to be
+//! woken for the work takes along once more: it may have come to its turn much later.
+//!
+//! The requests of a [`Group`] stay the original ones. Where one of them can't be carried out, each is carried out alone,
+//! and gets its own outcome: so one client's bad request doesn't fail another's.
+//!
+//! [`Pool::run`] lets others have the processor once before the work, and once after it: then everyone has been told, and
+//! the connection is about to come back, so those that come again may be in line for it by then.
+//!
+//! # Flushing in the background
+//! A connection that is [full](State::Full) when it comes back is given to whoever waits for it, else to the keeper, if
+//! that waits for work: so one at a time is flushed, and the others go on. Idle ones that are full are given to the keeper
+//! when it begins to wait, and when another connection comes back. Whoever is given one may have its request flush it.
+//!
+//! # Panics
+//! After a panic while a connection was used, nobody knows what was done: the pool fails for good with what
+//! [`Panicked`] becomes, and all threads live on. A panic of the keeper's own fails the pool, too. A panic of a completion
+//! harms nobody else. [`Connection::state`], [`Request::shape`] and [`Shape::join`] must not panic.
+
 mod connection;
 mod dispatcher;
 mod error;

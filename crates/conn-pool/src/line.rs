@@ -192,3 +192,6 @@ impl<R: Request, W> Gathered<R, W> {
         self.waiters[self.first].take()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

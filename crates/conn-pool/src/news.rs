@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use oneshot::Sender;
+use oneshot::{Receiver, Sender};
 
 use crate::connection::Connection;
 use crate::error::{Outcome, PoolError};
@@ -37,6 +37,13 @@ pub(crate) enum Order<C: Connection> {
     Flush,
 }
 
+/// What a worker does next.
+pub(crate) enum NextOrder<C: Connection> {
+    Job(Job<C>),
+    /// Its order comes here, or the channel is closed: then the work is over.
+    Wait(Receiver<Order<C>>),
+}
+
 /// What a thread is told that waits for its flush.
 pub(crate) enum FlushNews<E> {
     /// A flush that began after this one was asked for has ended so.
@@ -50,6 +57,24 @@ pub(crate) type FlushWaiter<E> = Sender<FlushNews<E>>;
 
 /// What is called when a submitted flush has ended.
 pub(crate) type FlushCompletion<E> = Box<dyn FnOnce(Outcome<E>) + Send>;
+
+/// Those that share a flush.
+pub(crate) type FlushFollowers<C> =
+    Followers<FlushWaiter<<C as Connection>::Error>, FlushCompletion<<C as Connection>::Error>>;
+
+/// What a thread does that has asked for a flush.
+pub(crate) enum AskedFlush<C: Connection> {
+    /// It leads one, for itself and all that wait.
+    Lead,
+    /// It is told of the next here.
+    Wait(Receiver<FlushNews<C::Error>>),
+}
+
+/// A submitted flush that is not carried out, and why.
+pub(crate) struct RefusedFlush<C: Connection> {
+    pub(crate) completion: FlushCompletion<C::Error>,
+    pub(crate) refusal: PoolError<C::Error>,
+}
 
 /// Requests that nobody carries out any more, and whose outcome nobody knows yet.
 pub(crate) struct Done<C: Connection> {
@@ -76,6 +101,11 @@ impl<C: Connection> Done<C> {
         let refuse = |(request, waiter)| ((request, Err(refusal.clone())), waiter);
         let (requests, waiters) = requests.into_iter().map(refuse).unzip();
         Self::new(requests, waiters)
+    }
+
+    /// Tells a new request that it won't be carried out.
+    pub(crate) fn refuse(request: C::Request, refusal: &PoolError<C::Error>) {
+        Self::refused([(request, None)], refusal).tell();
     }
 
     /// How the request at this place has ended.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use oneshot::Receiver;
 
 use crate::connection::{Connection, Task};
-use crate::dispatcher::{Closing, Dispatcher, NextOrder, Purpose, Turn};
+use crate::dispatcher::{Closing, Dispatcher, Purpose, Turn};
 use crate::error::{Affected, Failure, Outcome, Panicked, PoolError};
 use crate::line::{Gathered, Slot, Ticket};
-use crate::news::{Done, FlushNews, Job, News, Order, complete_flush};
-use crate::request::{Group, Request};
+use crate::news::{AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, RefusedFlush, complete_flush};
+use crate::request::Group;
 use crate::sync::{Mutex, MutexGuard, thread};
 
 /// Tells the time: `Instant::now`, or a test's own clock.
@@ -77,7 +77,7 @@ impl<C: Connection> Pool<C> {
                 Ok(None) => dispatcher.wait(request),
                 Err(refusal) => {
                     drop(dispatcher);
-                    refuse::<C>(request, &refusal);
+                    Done::<C>::refuse(request, &refusal);
                     return News::Done(Err(refusal));
                 }
             }
@@ -94,10 +94,12 @@ impl<C: Connection> Pool<C> {
     /// be carried out; [`PoolError::Closed`].
     pub fn flush(&self) -> Outcome<C::Error> {
         let asked = self.lock().ask_flush()?;
-        match asked.map(|news| news.recv()) {
-            None | Some(Ok(FlushNews::Lead)) => {}
-            Some(Ok(FlushNews::Done(outcome))) => return outcome,
-            Some(Err(_)) => return Err(self.refusal()),
+        if let AskedFlush::Wait(news) = asked {
+            match news.recv() {
+                Ok(FlushNews::Lead) => {}
+                Ok(FlushNews::Done(outcome)) => return outcome,
+                Err(_) => return Err(self.refusal()),
+            }
         }
         let outcome = self.lead_flush();
         self.lock().end_flush();
@@ -163,13 +165,9 @@ impl<C: Connection> Pool<C> {
     /// none is open, and none was used for so long, this is one connection that is closed. Returns when to look again.
     pub fn keep_alive(&self, limit: Duration, start: impl FnMut(Due<C>)) -> Instant {
         let now = self.now();
-        let (due, next) = self.lock().take_due(limit, now);
-        let due = due.into_iter().map(|(slot, connection)| Due {
-            pool: self.clone(),
-            slot,
-            connection: Some(connection),
-        });
-        due.for_each(start);
+        let (taken, next) = self.lock().take_due(limit, now);
+        let due = |(slot, connection)| Due { pool: self.clone(), slot, connection: Some(connection) };
+        taken.into_iter().map(due).for_each(start);
         next
     }
 
@@ -227,14 +225,10 @@ impl<C: Connection> Drop for Due<C> {
 
 /// What the workers do.
 impl<C: Connection> Pool<C> {
-    /// How many workers there must be: one for each connection, and one that leads a flush.
-    pub(crate) fn workers(&self) -> usize {
-        self.lock().connections() + 1
-    }
-
-    /// Where a new worker gets its orders.
-    pub(crate) fn new_worker(&self) -> Receiver<Order<C>> {
-        self.lock().idle_worker()
+    /// Where the workers get their orders: one for each connection, and one more that leads a flush.
+    pub(crate) fn workers(&self) -> Vec<Receiver<Order<C>>> {
+        let mut dispatcher = self.lock();
+        (0..=dispatcher.connections()).map(|_| dispatcher.idle_worker()).collect()
     }
 
     /// A request is carried out by a worker, at once or when it is its turn.
@@ -245,7 +239,7 @@ impl<C: Connection> Pool<C> {
             Ok(None) => dispatcher.wait_submitted(request),
             Err(refusal) => {
                 drop(dispatcher);
-                refuse::<C>(request, &refusal);
+                Done::<C>::refuse(request, &refusal);
             }
         }
     }
@@ -264,14 +258,14 @@ impl<C: Connection> Pool<C> {
                 self.put_back(slot, connection);
                 done.tell();
             }
-            Err(refusal) => refuse::<C>(request, &refusal),
+            Err(refusal) => Done::<C>::refuse(request, &refusal),
         }
     }
 
     /// A flush is led by a thread that waits for one, or by a worker.
     pub(crate) fn submit_flush(&self, completion: impl FnOnce(Outcome<C::Error>) + Send + 'static) {
         let submitted = self.lock().submit_flush(Box::new(completion));
-        if let Err((completion, refusal)) = submitted {
+        if let Err(RefusedFlush { completion, refusal }) = submitted {
             complete_flush(completion, Err(refusal));
         }
     }
@@ -327,7 +321,7 @@ impl<C: Connection> Pool<C> {
                 let alone = group.into_requests().into_iter().map(Group::new);
                 alone.flat_map(|group| self.carry_out_alone(&mut connection, group)).collect()
             }
-            ended => each(group, ended.map_err(PoolError::from)).collect(),
+            ended => group.ended(ended.map_err(PoolError::from)).collect(),
         };
         (slot, connection, Done::new(done, waiters))
     }
@@ -342,7 +336,7 @@ impl<C: Connection> Pool<C> {
             Some(error) => Err(PoolError::Failed(error)),
             None => self.attempt(connection, Task::Requests(&mut group)).map_err(PoolError::from),
         };
-        each(group, outcome)
+        group.ended(outcome)
     }
 
     /// Carries out a task. A failure that affects the pool is known to it by the return, so that nobody takes the
@@ -402,17 +396,4 @@ impl<C: Connection> Pool<C> {
     pub(crate) fn now(&self) -> Instant {
         (self.shared.clock)()
     }
-}
-
-/// Each request of a group with the outcome of all.
-fn each<R: Request>(
-    group: Group<R>,
-    outcome: Outcome<R::Error>,
-) -> impl Iterator<Item = (R, Outcome<R::Error>)> {
-    group.into_requests().into_iter().map(move |request| (request, outcome.clone()))
-}
-
-/// Tells a request that it won't be carried out.
-fn refuse<C: Connection>(request: C::Request, refusal: &PoolError<C::Error>) {
-    Done::<C>::refused([(request, None)], refusal).tell();
 }

@@ -100,4 +100,48 @@ impl<R: Request> Group<R> {
     pub(crate) fn into_requests(self) -> VecDeque<R> {
         self.requests
     }
+
+    /// The requests, each with the outcome of all.
+    pub(crate) fn ended(self, outcome: Outcome<R::Error>) -> impl Iterator<Item = (R, Outcome<R::Error>)> {
+        self.requests.into_iter().map(move |request| (request, outcome.clone()))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::error::Panicked;
+
+    /// Goes behind one that is smaller, and before one that is larger.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Number(u32);
+
+    impl Shape for Number {
+        fn join(self, other: Self) -> Option<(Self, Place)> {
+            let place = if other.0 < self.0 { Place::Before } else { Place::Behind };
+            (self != other).then_some((other, place))
+        }
+    }
+
+    impl Request for Number {
+        type Error = Panicked;
+        type Shape = Self;
+
+        fn shape(&self) -> Self {
+            *self
+        }
+
+        fn complete(_: Vec<(Self, Outcome<Panicked>)>) {}
+    }
+
+    #[test]
+    fn a_group_has_its_requests_in_the_order_of_their_places() {
+        let mut group = Group::new(Number(5));
+        assert_eq!([3, 4, 4].map(|n| group.join(Number(n))), [Ok(()), Ok(()), Err(Number(4))]);
+        assert_eq!((group.len(), group.shape()), (3, Number(4)));
+        assert!(group.iter().eq(&[Number(3), Number(5), Number(4)]));
+        group.iter_mut().for_each(|number| number.0 += 1);
+        let ended: Vec<_> = group.ended(Ok(())).map(|(number, outcome)| (number.0, outcome)).collect();
+        assert_eq!(ended, [(4, Ok(())), (6, Ok(())), (5, Ok(()))]);
+    }
 }

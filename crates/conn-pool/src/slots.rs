@@ -180,3 +180,6 @@ impl<C: Connection> Slots<C> {
         Some((*self.idle.last()?, last_use + limit))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

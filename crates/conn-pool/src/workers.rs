@@ -27,10 +27,9 @@ where
     /// No threads can be had.
     pub fn start(pool: Pool<C>) -> io::Result<Self> {
         let mut workers = Self { pool, threads: Vec::new() };
-        for number in 0..workers.pool.workers() {
+        for (number, orders) in workers.pool.workers().into_iter().enumerate() {
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             let pool = workers.pool.clone();
-            let orders = pool.new_worker();
             workers.threads.push(thread.spawn(move || pool.work(orders))?);
         }
         Ok(workers)

@@ -49,7 +49,7 @@ fn the_keeper_tells_everyone_of_a_loss() {
 
 #[test]
 fn the_keeper_hands_what_was_submitted_to_a_worker() {
-    model(4, || {
+    model(3, || {
         let setup = Setup::new(1);
         let workers = Workers::start(setup.pool.clone()).unwrap();
         let keeper = setup.spawn(|setup| {

@@ -10,7 +10,7 @@ use crate::{FATAL, LOST, Setup, failed, lost, model};
 
 #[test]
 fn workers_answer_all_that_was_submitted() {
-    model(4, || {
+    model(3, || {
         let setup = Setup::new(1);
         let workers = Workers::start(setup.pool.clone()).unwrap();
         let flush = setup.spawn(Setup::flush);
@@ -25,16 +25,12 @@ fn workers_answer_all_that_was_submitted() {
 }
 
 #[test]
-fn two_workers_serve_two_who_submit() {
-    model(3, || {
+fn the_workers_of_two_connections_serve_what_is_submitted() {
+    model(2, || {
         let setup = Setup::new(2);
-        let workers = Arc::new(Workers::start(setup.pool.clone()).unwrap());
-        let other = setup.spawn({
-            let workers = Arc::clone(&workers);
-            move |setup| workers.submit(setup.request(1))
-        });
+        let workers = Workers::start(setup.pool.clone()).unwrap();
+        workers.submit(setup.request(1));
         workers.submit(setup.request(20));
-        other.join().unwrap();
         assert_eq!(setup.close(), Ok(()));
         drop(workers);
         assert!(setup.told(&[1, 20]).iter().all(Result::is_ok));
@@ -68,7 +64,7 @@ fn who_does_the_work_itself_leaves_what_comes_meanwhile_to_a_worker() {
 
 #[test]
 fn workers_answer_also_what_comes_while_the_pool_is_closed() {
-    model(4, || {
+    model(3, || {
         let setup = Setup::new(1);
         let workers = Workers::start(setup.pool.clone()).unwrap();
         let close = setup.spawn(Setup::close);
@@ -84,7 +80,7 @@ fn workers_answer_also_what_comes_while_the_pool_is_closed() {
 
 #[test]
 fn workers_tell_all_of_a_loss() {
-    model(4, || {
+    model(3, || {
         let setup = Setup::new(1);
         let workers = Workers::start(setup.pool.clone()).unwrap();
         let flush = setup.spawn(Setup::flush);
