@@ -197,6 +197,12 @@ pub struct When {
 }
 
 impl Fault {
+    /// What happens.
+    #[must_use]
+    pub fn what(&self) -> &What {
+        &self.what
+    }
+
     /// A fault for requests of one kind.
     #[must_use]
     pub fn on(op: Op) -> When {

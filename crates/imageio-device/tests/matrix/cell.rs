@@ -180,7 +180,8 @@ impl Cell {
             if device.failure().is_some() {
                 assert_fails_for_good(&device, Errno::Inval);
             } else {
-                assert!(way.close(&device, false).starts_with(UNFLUSHED));
+                let is_missing = matches!(self.operation, Operation::Write | Operation::Zero);
+                assert!(way.close(&device, is_missing).starts_with(UNFLUSHED));
             }
             return;
         }

@@ -123,10 +123,12 @@ impl Part {
         (point, fault)
     }
 
+    /// Whole blocks: of parts of a block, the rest can't be changed any more if one is in doubt.
     fn range(&mut self) -> Range<usize> {
-        let len = if self.rng.bool() { self.rng.usize(1..512) } else { self.rng.usize(1..PART / 4) };
-        let start = self.rng.usize(..=PART - len);
-        start..start + len
+        const BLOCK: usize = 4096;
+        let len = if self.rng.bool() { 1 } else { self.rng.usize(1..PART / BLOCK / 4) };
+        let start = self.rng.usize(..=PART / BLOCK - len);
+        start * BLOCK..(start + len) * BLOCK
     }
 
     fn read(&self, device: &Device, range: &Range<usize>) {

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The device, by one of its doors.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use block_device::{Batch, BlockDevice, Completion, QueuedDevice, Request, Result, ZeroFlags};
+use bytes::Bytes;
+use fake_imageio::FakeServer;
+use imageio_client::Timeouts;
+use imageio_device::{Device, Queue, Settings, Transfer};
+
+use crate::common::{self, PATIENCE, settings};
+use crate::scenario::{BLOCK, Door, Scenario};
+
+pub(crate) struct Disk {
+    // Before the device, which it uses.
+    queue: Option<Queue>,
+    pub(crate) device: Arc<Device>,
+}
+
+impl Disk {
+    pub(crate) fn open(server: &FakeServer, scenario: &Scenario) -> Self {
+        let setup = &scenario.setup;
+        let is_closing = scenario.server.close_after.is_some();
+        let settings = Settings {
+            connections: setup.connections,
+            replay_buffer: setup.replay_buffer,
+            max_request: setup.max_request,
+            keep_alive: setup.keep_alive,
+            // Who gets nowhere with a server that closes needs no more time to find out.
+            reconnect_timeout: if is_closing { Duration::from_millis(500) } else { PATIENCE },
+            // So long only a server takes that doesn't answer.
+            timeouts: Timeouts { data: Duration::from_millis(250), ..settings(server).timeouts },
+            ..settings(server)
+        };
+        let device = Arc::new(Transfer::open(settings).unwrap().start().unwrap());
+        let queue = (setup.door == Door::Queued).then(|| Queue::start(Arc::clone(&device)).unwrap());
+        Self { queue, device }
+    }
+
+    pub(crate) fn read(&self, offset: usize, len: usize) -> Result<Vec<u8>> {
+        match &self.queue {
+            Some(queue) => submit(queue, Request::Read { offset: offset as u64 }, len),
+            None => common::read_into(&self.device, offset as u64, len),
+        }
+    }
+
+    pub(crate) fn write(&self, offset: usize, data: Vec<u8>, fua: bool) -> Result<()> {
+        let (offset, data) = (offset as u64, Bytes::from(data));
+        match &self.queue {
+            Some(queue) => submit(queue, Request::Write { offset, data, fua }, 0).map(drop),
+            None => self.device.write(offset, data, fua),
+        }
+    }
+
+    pub(crate) fn zero(&self, offset: usize, len: usize, fua: bool) -> Result<()> {
+        let (offset, len, flags) = (offset as u64, len as u64, ZeroFlags { fua, ..ZeroFlags::default() });
+        match &self.queue {
+            Some(queue) => submit(queue, Request::Zero { offset, len, flags }, 0).map(drop),
+            None => self.device.zero(offset, len, flags),
+        }
+    }
+
+    pub(crate) fn flush(&self) -> Result<()> {
+        match &self.queue {
+            Some(queue) => submit(queue, Request::Flush, 0).map(drop),
+            None => self.device.flush(),
+        }
+    }
+}
+
+/// Tells a thread that waits.
+struct Waiting {
+    buffer: Vec<u8>,
+    tell: mpsc::Sender<Result<Vec<u8>>>,
+}
+
+impl Completion for Waiting {
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    fn complete(self: Box<Self>, result: Result<()>, _batch: &mut Batch) {
+        let Self { buffer, tell } = *self;
+        tell.send(result.map(|()| buffer)).unwrap();
+    }
+}
+
+fn submit(queue: &Queue, request: Request, len: usize) -> Result<Vec<u8>> {
+    let (tell, told) = mpsc::channel();
+    let waiting = Box::new(Waiting { buffer: vec![0; len], tell });
+    match &request {
+        // This thread waits anyway, so it may do the work.
+        Request::Read { offset } | Request::Write { offset, .. } | Request::Zero { offset, .. }
+            if (offset / BLOCK as u64) % 2 == 1 =>
+        {
+            queue.carry_out(request, waiting);
+        }
+        _ => queue.submit(request, waiting),
+    }
+    told.recv().unwrap()
+}

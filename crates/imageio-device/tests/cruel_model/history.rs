@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What clients did with a disk, and what the disk may hold then.
+//!
+//! Each change is one value all over. So between two neighbouring ends of changes, the same values are possible
+//! everywhere: what holds for a byte is found out once for such a segment.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// A tick of one clock that all clients share.
+pub(crate) type Time = u64;
+
+/// A change of a range to one value; each write has its own, zeroes share theirs.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) range: Range<usize>,
+    pub(crate) value: u8,
+    pub(crate) start: Time,
+    /// Of the answer, good or bad.
+    pub(crate) end: Time,
+    pub(crate) ok: bool,
+    pub(crate) fua: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Read {
+    pub(crate) offset: usize,
+    pub(crate) data: Vec<u8>,
+    pub(crate) start: Time,
+    pub(crate) end: Time,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    clock: AtomicU64,
+    events: Mutex<Events>,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    changes: Vec<Change>,
+    reads: Vec<Read>,
+    /// Start and end of those that succeeded.
+    flushes: Vec<(Time, Time)>,
+}
+
+impl History {
+    pub(crate) fn tick(&self) -> Time {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap()
+    }
+
+    pub(crate) fn changed(&self, change: Change) {
+        self.events().changes.push(change);
+    }
+
+    pub(crate) fn read(&self, read: Read) {
+        self.events().reads.push(read);
+    }
+
+    pub(crate) fn flushed(&self, start: Time, end: Time) {
+        self.events().flushes.push((start, end));
+    }
+
+    /// Each byte that was read was written there, and was not overwritten before the read began.
+    pub(crate) fn check_reads(&self) -> Result<(), String> {
+        let events = self.events();
+        events.reads.iter().try_for_each(|read| {
+            let overwrites = |change: &Change| change.ok && change.end < read.start;
+            let wrong = events.first_impossible(read.offset, &read.data, read.end, overwrites);
+            let (start, end) = (read.start, read.end);
+            wrong.map_or(Ok(()), |wrong| Err(format!("a read from {start} to {end}: {wrong}")))
+        })
+    }
+
+    /// Each byte of the disk was written there, and was not overwritten by a change that was answered.
+    pub(crate) fn check_answered(&self, disk: &[u8]) -> Result<(), String> {
+        self.check(disk, |change| change.ok)
+    }
+
+    /// The same for changes that a flush covers, or which were durable by themselves.
+    pub(crate) fn check_flushed(&self, disk: &[u8]) -> Result<(), String> {
+        let flushed_since = self.events().flushes.iter().map(|(start, _)| *start).max();
+        let is_flushed =
+            |change: &Change| change.fua || flushed_since.is_some_and(|flush| change.end < flush);
+        self.check(disk, |change| change.ok && is_flushed(change))
+    }
+
+    /// Each change that failed was made good by others of the same place, all over.
+    pub(crate) fn check_made_good(&self) -> Result<(), String> {
+        let events = self.events();
+        let failed = || events.changes.iter().filter(|change| !change.ok);
+        failed().try_for_each(|failed| {
+            let is_made_good = |segment: &Range<usize>| {
+                let mut there = events.there(segment);
+                there.any(|change| change.ok && change.end > failed.start)
+            };
+            match events.segments(&failed.range).into_iter().find(|segment| !is_made_good(segment)) {
+                Some(missing) => Err(format!("nobody is told that {missing:?} is missing of {failed:?}")),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn check(&self, disk: &[u8], overwrites: impl Fn(&Change) -> bool) -> Result<(), String> {
+        let wrong = self.events().first_impossible(0, disk, Time::MAX, overwrites);
+        wrong.map_or(Ok(()), Err)
+    }
+}
+
+impl Events {
+    /// The parts of a range in which no change begins or ends.
+    fn segments(&self, range: &Range<usize>) -> Vec<Range<usize>> {
+        let ends = self.changes.iter().flat_map(|change| [change.range.start, change.range.end]);
+        let mut ends: Vec<_> =
+            ends.filter(|end| range.contains(end)).chain([range.start, range.end]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        ends.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
+
+    /// The changes of a segment.
+    fn there<'a>(&'a self, segment: &Range<usize>) -> impl Iterator<Item = &'a Change> + use<'a> {
+        let at = segment.start;
+        self.changes.iter().filter(move |change| change.range.contains(&at))
+    }
+
+    /// Why what was seen until `end` can't be, given those of the changes that overwrite what ended before they began.
+    fn first_impossible(
+        &self,
+        offset: usize,
+        data: &[u8],
+        end: Time,
+        overwrites: impl Fn(&Change) -> bool,
+    ) -> Option<String> {
+        self.segments(&(offset..offset + data.len())).into_iter().find_map(|segment| {
+            let since =
+                self.there(&segment).filter(|change| overwrites(change)).map(|change| change.start).max();
+            let is_there =
+                |change: &&Change| change.start < end && since.is_none_or(|since| change.end >= since);
+            let mut possible = [false; 256];
+            possible[0] = since.is_none();
+            let values = self.there(&segment).filter(is_there).map(|change| usize::from(change.value));
+            values.for_each(|value| possible[value] = true);
+            let found = &data[segment.start - offset..segment.end - offset];
+            let at = found.iter().position(|&value| !possible[usize::from(value)])?;
+            let there: Vec<_> = self.there(&segment).collect();
+            Some(format!("{} at {} cannot be after {there:?}", found[at], segment.start + at))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(value: u8, start: Time, end: Time, ok: bool) -> Change {
+        Change { range: 0..1, value, start, end, ok, fua: false }
+    }
+
+    fn history(changes: &[Change]) -> History {
+        let history = History::default();
+        changes.iter().cloned().for_each(|change| history.changed(change));
+        history
+    }
+
+    #[test]
+    fn overlapping_changes_may_come_in_any_order_and_others_may_not() {
+        let history = history(&[change(1, 1, 4, true), change(2, 3, 6, true), change(3, 7, 8, false)]);
+        for possible in [1, 2, 3] {
+            history.check_answered(&[possible]).unwrap();
+        }
+        for impossible in [0, 4] {
+            history.check_answered(&[impossible]).unwrap_err();
+        }
+        history.changed(change(5, 9, 10, true));
+        history.check_answered(&[5]).unwrap();
+        history.check_answered(&[3]).unwrap_err();
+    }
+
+    #[test]
+    fn only_what_was_flushed_must_be_there() {
+        let history = history(&[change(1, 1, 2, true), change(2, 5, 6, true)]);
+        history.check_flushed(&[0]).unwrap();
+        history.flushed(3, 4);
+        history.check_flushed(&[0]).unwrap_err();
+        history.check_flushed(&[1]).unwrap();
+        history.check_flushed(&[2]).unwrap();
+        history.changed(Change { fua: true, ..change(3, 7, 8, true) });
+        history.check_flushed(&[2]).unwrap_err();
+    }
+
+    #[test]
+    fn a_read_sees_nothing_older_than_what_was_answered_before() {
+        let history = history(&[change(1, 1, 2, true), change(2, 3, 6, true)]);
+        let read = |value, start, end| Read { offset: 0, data: vec![value], start, end };
+        history.read(read(1, 4, 5));
+        history.read(read(2, 4, 5));
+        history.check_reads().unwrap();
+        history.read(read(1, 7, 8));
+        history.check_reads().unwrap_err();
+    }
+
+    #[test]
+    fn one_wrong_byte_between_the_ends_of_changes_is_found() {
+        let wide = |range, value, start| Change { range, ..change(value, start, start + 1, true) };
+        let history = history(&[wide(2..90, 1, 1), wide(40..60, 2, 3)]);
+        let mut disk = [vec![0; 2], vec![1; 38], vec![2; 20], vec![1; 30], vec![0; 10]].concat();
+        history.check_answered(&disk).unwrap();
+        for (at, value) in [(0, 1), (2, 0), (39, 2), (40, 1), (59, 1), (60, 2), (89, 0), (90, 1)] {
+            let right = std::mem::replace(&mut disk[at], value);
+            history.check_answered(&disk).unwrap_err();
+            disk[at] = right;
+        }
+    }
+
+    #[test]
+    fn a_change_that_failed_is_made_good_by_later_ones_all_over() {
+        let part = |range, start, ok| Change { range, ..change(1, start, start + 1, ok) };
+        let history = history(&[part(0..10, 1, true), part(2..8, 3, false)]);
+        history.check_made_good().unwrap_err();
+        history.changed(part(0..5, 5, true));
+        history.check_made_good().unwrap_err();
+        history.changed(part(5..8, 7, false));
+        history.check_made_good().unwrap_err();
+        history.changed(part(5..8, 9, true));
+        history.check_made_good().unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What goes wrong at random.
+
+use std::time::Duration;
+
+use fake_imageio::{Done, Fault, Gate, Op, What};
+use fastrand::Rng;
+
+use crate::scenario::{Scenario, choose};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    PowerCut,
+    ConnectionsClosed,
+    ConnectionReset(u64),
+    LateRequestsAreCarriedOut,
+    /// Of one connection, or all.
+    WayLost(Option<u64>, u16),
+}
+
+impl Event {
+    /// Of all of them.
+    pub(crate) const NAMES: &[&str] = &[
+        "power cut",
+        "connections closed",
+        "connection reset",
+        "late requests",
+        "way lost",
+        "all ways lost",
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES[match self {
+            Self::PowerCut => 0,
+            Self::ConnectionsClosed => 1,
+            Self::ConnectionReset(_) => 2,
+            Self::LateRequestsAreCarriedOut => 3,
+            Self::WayLost(Some(_), _) => 4,
+            Self::WayLost(None, _) => 5,
+        }]
+    }
+}
+
+/// What a proxy says when it has lost the way to the host.
+const LOST_WAY: &[u16] = &[500, 502, 502, 503];
+
+/// By these, a server says that it has not carried a request out and will not.
+const SURELY_NOT_DONE: &[u16] = &[401, 404, 405, 411, 416];
+/// By these, it says no more than that it will not do anything later.
+const NOT_LATER: &[u16] = &[400, 403];
+/// By these, it says nothing.
+const IN_DOUBT: &[u16] = &[202, 204, 302, 408, 413, 429, 500, 502, 503, 504];
+
+/// All that a client may be told instead of success.
+pub(crate) fn statuses() -> impl Iterator<Item = u16> {
+    [SURELY_NOT_DONE, NOT_LATER, IN_DOUBT].into_iter().flatten().copied()
+}
+
+impl Scenario {
+    /// Whether the server may lose what it has acknowledged.
+    pub(crate) fn has_losses(&self) -> bool {
+        let is_loss = |event: &Event| matches!(event, Event::PowerCut | Event::WayLost(..));
+        let loses = |fault: &Fault| fault.what().name() == "lose way";
+        self.events.iter().any(|(_, event)| is_loss(event)) || self.faults.iter().any(loses)
+    }
+}
+
+pub(crate) fn event(rng: &mut Rng) -> Event {
+    match rng.u8(..12) {
+        0..3 => Event::PowerCut,
+        3 => Event::ConnectionsClosed,
+        4 => Event::ConnectionReset(rng.u64(1..8)),
+        5..9 => Event::WayLost(rng.bool().then(|| rng.u64(1..8)), choose(rng, LOST_WAY)),
+        _ => Event::LateRequestsAreCarriedOut,
+    }
+}
+
+pub(crate) fn faults(rng: &mut Rng, gate: &Gate, has_blocks: bool) -> Vec<Fault> {
+    let mut faults: Vec<_> = (0..rng.usize(..6)).map(|_| fault(rng, gate)).collect();
+    if has_blocks && rng.bool() {
+        // Long enough for others to come in between.
+        let delay = What::DelayBlock(Duration::from_millis(1));
+        faults.extend([Op::Put, Op::Zero].map(|op| Fault::on(op).every().then(delay.clone())));
+    }
+    faults
+}
+
+fn fault(rng: &mut Rng, gate: &Gate) -> Fault {
+    let op = choose(rng, &[Op::Put, Op::Put, Op::Put, Op::Zero, Op::Flush, Op::Get]);
+    let after = rng.u64(..10_000);
+    let what = match rng.u8(..32) {
+        0..4 => What::LoseAnswer,
+        4..6 => What::Close { after },
+        6..8 => What::Reset { after },
+        8..11 => What::CloseAfterAnswer,
+        11..15 if matches!(op, Op::Put | Op::Zero) => What::CarryOutLate(gate.clone()),
+        15 => What::NoAnswer,
+        16 => What::AnswerEarly { status: choose(rng, &[400, 403, 413, 500]), text: "early".to_owned() },
+        17..20 => What::LoseWay { status: choose(rng, LOST_WAY), all: rng.bool() },
+        20 => What::Delay(Duration::from_millis(1)),
+        _ => answer(rng, gate),
+    };
+    Fault::on(op).nth(rng.u64(1..12)).then(what)
+}
+
+fn answer(rng: &mut Rng, gate: &Gate) -> What {
+    let statuses = match rng.u8(..8) {
+        0 => SURELY_NOT_DONE,
+        1 => NOT_LATER,
+        _ => IN_DOUBT,
+    };
+    let done = match rng.u8(..6) {
+        _ if statuses == SURELY_NOT_DONE => Done::Not,
+        0 => Done::Not,
+        1 => Done::Yes,
+        2 => Done::Part(rng.u64(..10_000)),
+        _ if statuses == NOT_LATER => Done::Not,
+        _ => Done::Late(gate.clone()),
+    };
+    let (status, close) = (choose(rng, statuses), rng.u8(..4) == 0);
+    What::Answer { status, text: "for a reason".to_owned(), done, close }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One scenario, from the start of its server to what its disk holds in the end.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use fake_imageio::FakeServer;
+
+use crate::common;
+use crate::disk::Disk;
+use crate::history::{Change, History, Read};
+use crate::misfortune::Event;
+use crate::scenario::{End, SIZE, Scenario, Server, Step};
+
+/// What came of it.
+pub(crate) struct Outcome {
+    /// What is wrong: nobody was told of it.
+    pub(crate) wrong: Option<String>,
+    /// The device was closed without an error.
+    pub(crate) is_closed: bool,
+    /// What kind of server it was, and what happened.
+    pub(crate) labels: BTreeSet<String>,
+}
+
+pub(crate) fn run(scenario: &Scenario) -> Outcome {
+    let server = start(&scenario.server);
+    let disk = Disk::open(&server, scenario);
+    scenario.faults.iter().for_each(|fault| server.fault(fault.clone()));
+    let (history, steps) = (History::default(), AtomicUsize::new(0));
+    let run = Run { scenario, server: &server, disk: &disk, history, steps };
+    thread::scope(|scope| {
+        for client in &scenario.clients {
+            scope.spawn(|| client.iter().for_each(|step| run.step(*step)));
+        }
+    });
+    let history = run.history;
+    let (mut is_closed, mut is_answered) = (false, false);
+    if scenario.end == End::Close {
+        is_closed = disk.device.close().is_ok();
+        // What was told to be missing doesn't excuse what was answered.
+        is_answered = is_closed || disk.device.failure().is_none();
+    }
+    drop(disk);
+    let wrong = check(scenario, &server, &history, is_closed, is_answered);
+    let wrong = wrong.map_err(|wrong| format!("{wrong}\nthe server saw {:#?}", requests(&server))).err();
+    Outcome { wrong, is_closed, labels: labels(scenario, &server) }
+}
+
+/// What the server saw, a line for each request.
+fn requests(server: &FakeServer) -> Vec<String> {
+    let line = |r: fake_imageio::RequestRecord| {
+        let fault = r.fault.unwrap_or_default();
+        let flush = if r.flush { " flush" } else { "" };
+        let (start, end) = (r.start, r.end.unwrap_or_default());
+        format!(
+            "{start}-{end} on {}: {:?} {}+{}{flush}: {:?} {fault}",
+            r.connection, r.op, r.offset, r.size, r.status
+        )
+    };
+    server.log().requests.into_iter().map(line).collect()
+}
+
+fn start(server: &Server) -> FakeServer {
+    let mut builder =
+        FakeServer::builder().size(SIZE as u64).volatile(true).zero(server.zero).flush(server.flush);
+    if let Some(block_size) = server.block_size {
+        builder = builder.block_device(block_size);
+    }
+    if let Some((answers, announced)) = server.close_after {
+        builder = builder.close_after(answers, announced);
+    }
+    builder.start().unwrap()
+}
+
+fn check(
+    scenario: &Scenario,
+    server: &FakeServer,
+    history: &History,
+    is_closed: bool,
+    is_answered: bool,
+) -> Result<(), String> {
+    let about = |what: &'static str| move |wrong: String| format!("{what}: {wrong}");
+    if is_closed {
+        history.check_made_good().map_err(about("not told at the end"))?;
+    }
+    // What isn't kept is not known either: a read may find the disk as it was before.
+    if scenario.setup.replay_buffer > 0 || !scenario.has_losses() {
+        history.check_reads().map_err(about("read"))?;
+    }
+    scenario.gate.open();
+    common::close_idle(server);
+    if is_answered {
+        history.check_answered(&server.contents().unwrap()).map_err(about("answered"))?;
+    }
+    server.cut_power().unwrap();
+    let durable = server.contents().unwrap();
+    if is_answered {
+        history.check_answered(&durable).map_err(about("answered, after a power cut"))?;
+    }
+    history.check_flushed(&durable).map_err(about("flushed"))
+}
+
+fn labels(scenario: &Scenario, server: &FakeServer) -> BTreeSet<String> {
+    let kind = &scenario.server;
+    let mut labels = BTreeSet::new();
+    labels.insert(match kind.block_size {
+        Some(block_size) => format!("server: blocks of {block_size}"),
+        None => "server: bytes".to_owned(),
+    });
+    labels.extend(kind.close_after.map(|(answers, _)| format!("server: closes after {answers}")));
+    labels.extend((!kind.flush).then(|| "server: no flush".to_owned()));
+    labels.extend((!kind.zero).then(|| "server: no zero".to_owned()));
+    labels.extend(scenario.events.iter().map(|(_, event)| format!("event: {}", event.name())));
+    for request in server.log().requests {
+        if let Some(fault) = request.fault {
+            labels.insert(format!("fault: {fault}"));
+            labels.extend(request.status.map(|status| format!("status: {status}")));
+        }
+    }
+    labels
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    server: &'a FakeServer,
+    disk: &'a Disk,
+    history: History,
+    steps: AtomicUsize,
+}
+
+impl Run<'_> {
+    fn step(&self, step: Step) {
+        let number = self.steps.fetch_add(1, Ordering::SeqCst);
+        let events = self.scenario.events.iter().filter(|(at, _)| *at == number);
+        events.for_each(|(_, event)| self.happen(*event));
+        let start = self.history.tick();
+        match step {
+            Step::Read { offset, len } => {
+                let data = self.disk.read(offset, len);
+                let end = self.history.tick();
+                // The content is unspecified after an error.
+                data.into_iter().for_each(|data| self.history.read(Read { offset, data, start, end }));
+            }
+            Step::Write { offset, len, value, fua } => {
+                let ok = self.disk.write(offset, vec![value; len], fua).is_ok();
+                let (range, end) = (offset..offset + len, self.history.tick());
+                self.history.changed(Change { range, value, start, end, ok, fua });
+            }
+            Step::Zero { offset, len, fua } => {
+                let ok = self.disk.zero(offset, len, fua).is_ok();
+                let (range, end) = (offset..offset + len, self.history.tick());
+                self.history.changed(Change { range, value: 0, start, end, ok, fua });
+            }
+            Step::Flush => {
+                if self.disk.flush().is_ok() {
+                    self.history.flushed(start, self.history.tick());
+                }
+            }
+        }
+    }
+
+    fn happen(&self, event: Event) {
+        match event {
+            Event::PowerCut => self.server.cut_power().unwrap(),
+            Event::ConnectionsClosed => self.server.close_idle(),
+            Event::ConnectionReset(connection) => self.server.reset_connection(connection),
+            Event::LateRequestsAreCarriedOut => self.scenario.gate.open(),
+            Event::WayLost(None, status) => self.server.lose_way(status).unwrap(),
+            Event::WayLost(Some(connection), status) => {
+                self.server.lose_way_of(connection, status).unwrap();
+            }
+        }
+    }
+}

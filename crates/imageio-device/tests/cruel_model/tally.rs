@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What many runs met, and how they ended.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::misfortune::{self, Event};
+use crate::run::Outcome;
+
+#[derive(Default)]
+pub(crate) struct Tally {
+    runs: usize,
+    closed: usize,
+    /// What was met, in how many runs, and how many of these failed.
+    met: BTreeMap<String, (usize, usize)>,
+    /// Why seeds failed.
+    pub(crate) wrong: BTreeMap<u64, String>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.runs += 1;
+        self.closed += usize::from(outcome.is_closed);
+        for label in outcome.labels {
+            let (runs, failed) = self.met.entry(label).or_default();
+            *runs += 1;
+            *failed += usize::from(outcome.wrong.is_some());
+        }
+        outcome.wrong.into_iter().for_each(|wrong| drop(self.wrong.insert(seed, wrong)));
+    }
+
+    /// What would be dead code of the model.
+    pub(crate) fn never_met(&self) -> Vec<String> {
+        let servers =
+            ["bytes", "blocks of 512", "blocks of 4096", "closes after 1", "closes after 3", "no flush"];
+        let faults = [
+            "close after answer",
+            "lose answer",
+            "close",
+            "reset",
+            "carry out late",
+            "answer early",
+            "answer, not done",
+            "answer, done",
+            "answer, done in part",
+            "answer, done late",
+            "lose way",
+            "no answer",
+        ];
+        let all = servers.iter().map(|server| format!("server: {server}"));
+        let all = all.chain(faults.iter().map(|fault| format!("fault: {fault}")));
+        let all = all.chain(Event::NAMES.iter().map(|event| format!("event: {event}")));
+        let all = all.chain(misfortune::statuses().map(|status| format!("status: {status}")));
+        all.filter(|label| !self.met.contains_key(label)).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (seed, wrong) in &self.wrong {
+            writeln!(f, "SEED={seed}: {wrong}")?;
+        }
+        writeln!(f, "{} runs, {} of them closed without an error; met in how many:", self.runs, self.closed)?;
+        for (label, (runs, failed)) in &self.met {
+            writeln!(
+                f,
+                "{runs:6} {label}{}",
+                if *failed > 0 { format!(" ({failed} failed)") } else { String::new() }
+            )?;
+        }
+        Ok(())
+    }
+}
