@@ -68,9 +68,46 @@ fn an_unknown_parameter() {
     refused(
         dir().path(),
         &["colour=red", "url=http://h/images/t"],
-        "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, connections, \
-         max-request, preferred-block-size, keep-alive, replay-buffer, reconnect-timeout, connect-timeout, \
+        "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, unix-socket-user, \
+         connections, max-request, preferred-block-size, keep-alive, replay-buffer, reconnect-timeout, connect-timeout, \
          timeout, operation-timeout",
+    );
+}
+
+#[test]
+fn a_ticket_in_the_wrong_place() {
+    let url = format!("https://h/images/{DEFAULT_TICKET}");
+    let good = "url=http://h/images/t";
+    let hidden = "what is given (it isn't shown, as it could be a ticket)";
+    for (argument, expected) in [
+        (
+            format!("size={url}"),
+            format!("size: {hidden} is not a size: a number of bytes is expected, such as 1073741824 or 1G"),
+        ),
+        (format!("insecure={url}"), format!("insecure: {hidden} is neither true nor false")),
+        (format!("cafile={url}"), "cafile: a file name is expected, not a URL".to_owned()),
+        (format!("url=+{url}"), "url: a file name is expected, not a URL".to_owned()),
+        (format!("unix-socket-user={url}"), format!("unix-socket-user: {hidden} is not a user of this host")),
+    ] {
+        refused(dir().path(), &[good, &argument], &expected);
+    }
+    for (option, expected) in [
+        ("-P", "-P: a URL is given, and none is expected"),
+        ("-i", "-i: a URL is given, and none is expected"),
+    ] {
+        refused_by_program(dir().path(), &[option, &url, good], expected);
+    }
+    let ended = imageio_nbd(dir().path(), &["-p", &url, good]).unwrap();
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.err.starts_with("error: invalid value '…' for '--port <PORT>'"), "{}", ended.err);
+}
+
+#[test]
+fn a_url_longer_than_a_request_may_be() {
+    refused(
+        dir().path(),
+        &[&format!("url=http://h/images/{}", "t".repeat(70_000))],
+        "bad transfer URL: the path is longer than 61440 bytes, which no server takes",
     );
 }
 
@@ -265,16 +302,6 @@ fn an_answer_that_is_not_json() {
         ended.err
     );
     assert_eq!(ended.err.lines().count(), 1);
-}
-
-#[test]
-fn a_size_larger_than_the_disk() {
-    let server = FakeServer::builder().size(1 << 20).start().unwrap();
-    refused(
-        dir().path(),
-        &[&format!("url={}", server.url()), "size=1048577"],
-        "size=1048577 is larger than the disk of this transfer, which has 1048576 bytes",
-    );
 }
 
 #[test]

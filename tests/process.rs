@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -279,20 +278,44 @@ fn the_ticket_is_in_no_message() {
 }
 
 #[test]
-fn the_url_may_come_from_standard_input() {
+fn nohup_is_heeded() {
     let (server, dir) = (server(), dir());
-    let url = dir.path().join("url");
-    fs::write(&url, server.url() + "\n").unwrap();
-    for door in Door::ALL {
-        if !door.tools().iter().all(|tool| tool.find().is_some()) {
-            continue;
-        }
-        let options = ["-U", "-"].map(OsStr::new);
-        let parameters = ["url=-", "--run", "echo served"].map(str::to_owned);
-        let mut command = door.command(dir.path(), &options, &parameters).unwrap();
-        let ended = command.stdin(fs::File::open(&url).unwrap()).output().unwrap();
-        assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(0), &b"served\n"[..]), "{ended:?}");
-    }
+    let mut served = Daemon::spawn(
+        Command::new("nohup")
+            .arg(built("imageio-nbd"))
+            .args(["-f", "-v", "-U", "sock", &url(&server)])
+            .stdout(Stdio::null())
+            .current_dir(dir.path()),
+    )
+    .unwrap();
+    served.wait_for_line(|line| line.contains("listening: ").then_some(())).unwrap();
+    served.signal(Signal::SIGHUP).unwrap();
+    // It would have ended before it served this client.
+    let mut client = client(&dir.path().join("sock"));
+    client.write_all(&[1; 512]).unwrap();
+    client.flush().unwrap();
+    drop(client);
+    assert!(served.terminate().unwrap().success());
+    assert!(!served.said().iter().any(|line| line.contains("signal 1:")), "{:?}", served.said());
+    assert_eq!(server.contents().unwrap()[..512], [1; 512]);
+}
+
+#[test]
+fn a_process_that_is_ended_while_it_starts_leaves_no_file_behind() {
+    let (server, dir) = (server(), dir());
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Options).then(What::Block(gate.clone())));
+    let mut served = Daemon::spawn(
+        Command::new(built("imageio-nbd"))
+            .args(["-f", "-P", "pid", "-U", "sock", &url(&server)])
+            .current_dir(dir.path()),
+    )
+    .unwrap();
+    assert!(gate.wait_reached(1, PATIENCE));
+    served.signal(Signal::SIGKILL).unwrap();
+    assert!(!served.wait().unwrap().success());
+    gate.open();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -110,11 +110,11 @@ mod tests {
         let path = dir.path().join("sock");
         let listener = UnixListener::bind(&path).unwrap();
         let address = UnixAddress::new(path.to_str().unwrap());
-        let connect = |users: &TrustedUsers| connect_unix(&address, users, Duration::from_secs(20));
-        let error = connect(&TrustedUsers::nobody()).unwrap_err();
+        let connect = |users: TrustedUsers| connect_unix(&address, &users, Duration::from_secs(20));
+        let error = connect(TrustedUsers::nobody()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("who is not trusted with the ticket"), "{error}");
         assert_eq!(listener.accept().unwrap().0.read(&mut [0]).unwrap(), 0);
-        assert!(connect(&TrustedUsers::new(None)).is_ok());
+        assert!(connect(TrustedUsers::new(None)).is_ok());
     }
 }

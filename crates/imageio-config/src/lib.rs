@@ -9,7 +9,8 @@ mod table;
 
 use imageio_device::{Settings, UrlSource};
 
-pub use secret::{is_url, shown};
+use secret::shown;
+pub use secret::{is_url, may_be_shown};
 pub use table::{PARAMETERS, Parameter, wrap};
 
 /// The parameter that a value without a name belongs to.
@@ -228,7 +229,7 @@ mod tests {
         const TICKET: &str = "e0f2f8f4-6f6c-4a40-9f3b-6f0f3c1d2e4a";
         let url = format!("https://host:54322/images/{TICKET}");
         let places = PARAMETERS.iter().map(|parameter| parameter.name).filter(|name| *name != "url");
-        let values = [TICKET, &url, &format!("+{url}"), &url[6..]].map(str::to_owned);
+        let values = [TICKET, &url, &format!("+{url}"), &url[8..]].map(str::to_owned);
         let wrong = places.flat_map(|name| values.iter().map(move |value| format!("{name}={value}")));
         let more = [
             format!("{TICKET}=x"),

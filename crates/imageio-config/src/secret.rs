@@ -5,20 +5,31 @@
 const LONGEST_SHOWN: usize = 24;
 
 /// A value in quotes, or words for it where it could be a ticket or a URL with one.
-#[must_use]
-pub fn shown(value: &str) -> String {
-    let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | ':');
-    if value.len() <= LONGEST_SHOWN && value.chars().all(is_plain) {
+pub(crate) fn shown(value: &str) -> String {
+    if may_be_shown(value) {
         return format!("'{value}'");
     }
     "what is given (it isn't shown, as it could be a ticket)".to_owned()
 }
 
-/// Whether a file's name is rather a URL.
+/// Whether a name or value surely holds no ticket: it is short, and no part of a URL.
+#[must_use]
+pub fn may_be_shown(value: &str) -> bool {
+    let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | ':');
+    value.len() <= LONGEST_SHOWN && value.chars().all(is_plain)
+}
+
+/// Whether what should be a file's name is rather a URL, or the end of one with a ticket of oVirt.
 #[must_use]
 pub fn is_url(text: &str) -> bool {
-    let text = text.trim_start().to_ascii_lowercase();
-    text.contains("://") || text.starts_with("http:") || text.starts_with("https:")
+    let lower = text.trim_start().to_ascii_lowercase();
+    let has_scheme =
+        lower.contains("://") || ["http:", "https:"].iter().any(|scheme| lower.starts_with(scheme));
+    has_scheme || lower.rsplit_once("images/").is_some_and(|(_, last)| is_uuid(last))
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 #[cfg(test)]
@@ -44,7 +55,14 @@ mod tests {
 
     #[test]
     fn urls_are_no_file_names() {
-        for text in ["https://h/images/t", "HTTPS://h", " http:/h", "x://h", "file://x"] {
+        for text in [
+            "https://h/images/t",
+            "HTTPS://h",
+            " http:/h",
+            "x://h",
+            "file://x",
+            "h:1/images/0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a",
+        ] {
             assert!(is_url(text), "{text}");
         }
         for text in ["ca.pem", "/var/lib/images/ca.pem", "https", "C:/x", ""] {

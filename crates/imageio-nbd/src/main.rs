@@ -9,6 +9,7 @@ mod generate;
 mod listen;
 mod logging;
 mod process;
+mod secrets;
 mod virt_v2v;
 
 use std::process::{Child, ExitCode};
@@ -23,15 +24,16 @@ use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
 
 use crate::cli::{Command, Options};
 use crate::listen::Listening;
-use crate::process::{Caught, PidFile};
+use crate::process::{Caught, PidFile, Recipient};
 
 fn main() -> ExitCode {
     let result = if virt_v2v::shim::is_called() {
         logging::init(1);
         virt_v2v::shim::run()
     } else {
-        let options =
-            Options::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
+        let matches = cli::command().try_get_matches();
+        let options = matches.and_then(|matches| Options::from_arg_matches(&matches));
+        let options = options.unwrap_or_else(|error| secrets::exit(&error));
         logging::init(options.verbose);
         run(&options)
     };
@@ -64,6 +66,7 @@ fn run(options: &Options) -> Result<u8> {
         // As they are: a parser has its own idea of `--`.
         return virt_v2v::run(std::env::args_os().skip(2));
     }
+    secrets::check(options)?;
     if options.exit_with_parent {
         process::exit_with_parent()?;
     }
@@ -114,7 +117,7 @@ fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<
     let command = options.run.as_deref().map(|run| process::run_command(run, &address, &info.name));
     let command = command.transpose()?;
     // To the end: somebody may lose patience with the last flush.
-    let _signals = signals.listen(handle.clone(), command.as_ref().map(Child::id))?;
+    let _signals = signals.listen(handle.clone(), command.as_ref().map(Recipient::of))?;
     let served = run_server(server, &handle, command);
     // Whatever happened, what was acknowledged is to be made safe.
     let closed = device.close();

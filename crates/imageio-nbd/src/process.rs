@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Being a process: daemon, parent's child, command's parent, receiver of signals.
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nbd_frontend::ShutdownHandle;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use tempfile::NamedTempFile;
@@ -24,7 +24,7 @@ use crate::listen::Address;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What ends the server in good order.
-const STOP: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
+const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 
 /// Asks to be ended with the parent process. Fails if that has ended already.
 pub(crate) fn exit_with_parent() -> Result<()> {
@@ -47,31 +47,43 @@ pub(crate) fn become_daemon() -> Result<()> {
 /// A pid file in the making: what can fail is tried while there is someone to tell.
 pub(crate) struct PidFile {
     path: PathBuf,
-    file: NamedTempFile,
 }
 
 impl PidFile {
+    /// Tries whether the file can be made, with one that has no name: whatever ends this process before
+    /// [`write`](Self::write), nothing is left behind.
     pub(crate) fn prepare(path: &Path) -> Result<Self> {
         let fail = || format!("cannot write the pid file {}", path.display());
         // Absolute: a daemon changes its directory.
         let path = std::path::absolute(path).with_context(fail)?;
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        // The usual mistake, told without the name of the temporary file.
+        if path.is_dir() {
+            bail!("{}: it is a directory", fail());
+        }
+        let dir = directory(&path);
+        // The usual mistake, told without the name of a temporary file.
         dir.metadata().with_context(fail)?;
-        let file = NamedTempFile::new_in(dir).with_context(fail)?;
-        // Others may read it, as any file, where a temporary file is its owner's alone.
-        file.as_file().set_permissions(Permissions::from_mode(0o644)).with_context(fail)?;
-        Ok(Self { path, file })
+        tempfile::tempfile_in(dir).with_context(fail)?;
+        Ok(Self { path })
     }
 
-    /// Writes the process id, all at once: whoever waits for the file must not find it empty.
+    /// Writes the process id, all at once: whoever waits for the file must not find it empty. A failure removes what was
+    /// written of it.
     pub(crate) fn write(self) -> Result<()> {
-        let Self { path, mut file } = self;
-        writeln!(file, "{}", std::process::id())
-            .and_then(|()| file.persist(&path).map_err(|e| e.error))
-            .map(drop)
-            .with_context(|| format!("cannot write the pid file {}", path.display()))
+        self.try_write().with_context(|| format!("cannot write the pid file {}", self.path.display()))
     }
+
+    fn try_write(&self) -> std::io::Result<()> {
+        let mut file = NamedTempFile::new_in(directory(&self.path))?;
+        // Others may read it, as any file, where a temporary file is its owner's alone.
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        writeln!(file, "{}", std::process::id())?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+}
+
+fn directory(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("/"))
 }
 
 /// The signals that end the server in good order are caught; what comes is kept for [`listen`](Self::listen).
@@ -84,14 +96,24 @@ pub(crate) struct SignalThread {
 }
 
 impl Caught {
-    /// From now on, signals wait.
+    /// From now on, signals wait. A SIGHUP that was ignored when this process started stays so: `nohup` asks for that.
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self(Signals::new(STOP)?))
+        let signals = Signals::new(STOP)?;
+        // The standard library has no call for it, and without /proc there is no `nohup` to be seen.
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        if !is_ignored(SIGHUP, &status) {
+            signals.add_signal(SIGHUP)?;
+        }
+        Ok(Self(signals))
     }
 
     /// The first signal, also one that came before, stops the server and is passed on to the `--run` command. One that
     /// comes much later ends the process.
-    pub(crate) fn listen(mut self, server: ShutdownHandle, command: Option<u32>) -> Result<SignalThread> {
+    pub(crate) fn listen(
+        mut self,
+        server: ShutdownHandle,
+        command: Option<Recipient>,
+    ) -> Result<SignalThread> {
         let handle = self.0.handle();
         let wait = move || {
             let mut first = None;
@@ -99,8 +121,8 @@ impl Caught {
                 match first {
                     None => {
                         log::info!("signal {signal}: finishing the requests in flight");
-                        if let Some(pid) = command {
-                            pass_on(signal, pid);
+                        if let Some(command) = &command {
+                            command.send(signal);
                         }
                         server.shutdown();
                         first = Some(Instant::now());
@@ -131,10 +153,36 @@ impl Drop for SignalThread {
     }
 }
 
-fn pass_on(signal: i32, pid: u32) {
-    if let (Ok(signal), Ok(pid)) = (Signal::try_from(signal), i32::try_from(pid)) {
-        // It may have ended by itself.
-        let _ = kill(Pid::from_raw(pid), signal);
+/// Whether a process ignores a signal, by what its `/proc/PID/status` tells (`proc_pid_status(5)`).
+fn is_ignored(signal: i32, status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
+/// The process that signals are passed on to, and no other one that may get its number after its end.
+pub(crate) enum Recipient {
+    Process(OwnedFd),
+    /// Linux before 5.3 has only this.
+    Number(Pid),
+}
+
+impl Recipient {
+    /// A child that nobody has waited for yet, so that the number is still its own.
+    pub(crate) fn of(child: &Child) -> Self {
+        let pid = Pid::from_child(child);
+        pidfd_open(pid, PidfdFlags::empty()).map_or(Self::Number(pid), Self::Process)
+    }
+
+    fn send(&self, signal: i32) {
+        let Some(signal) = Signal::from_named_raw(signal) else { return };
+        let sent = match self {
+            Self::Process(pidfd) => pidfd_send_signal(pidfd, signal),
+            Self::Number(pid) => kill_process(*pid, signal),
+        };
+        if let Err(error) = sent {
+            log::debug!("the command of --run has no use for the signal: {error}");
+        }
     }
 }
 
@@ -158,4 +206,52 @@ pub(crate) fn run_command(command: &str, address: &Address, export_name: &str) -
 pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_is_read_from_the_mask() {
+        let status =
+            "Name:\tx\nSigBlk:\t0000000000004003\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
+        assert!(is_ignored(SIGHUP, status));
+        assert!(!is_ignored(SIGINT, status) && !is_ignored(SIGTERM, status));
+        assert!(!is_ignored(SIGHUP, "") && !is_ignored(SIGHUP, "SigIgn:\tx"));
+    }
+
+    #[test]
+    fn a_signal_meets_a_child_and_after_its_end_nobody() {
+        let mut child = Command::new("sleep").arg("50").spawn().unwrap();
+        let recipient = Recipient::of(&child);
+        recipient.send(SIGTERM);
+        assert_eq!(child.wait().unwrap().signal(), Some(SIGTERM));
+        let Recipient::Process(pidfd) = &recipient else { return };
+        assert_eq!(pidfd_send_signal(pidfd, Signal::TERM), Err(rustix::io::Errno::SRCH));
+    }
+
+    #[test]
+    fn a_pid_file_leaves_no_other_file_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || -> Vec<_> {
+            fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect()
+        };
+        let path = dir.path().join("pid");
+        let file = PidFile::prepare(&path).unwrap();
+        // As if the process were ended here, by whatever.
+        std::mem::forget(file);
+        assert!(names().is_empty(), "{:?}", names());
+
+        let file = PidFile::prepare(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(file.write().unwrap_err().to_string().contains("cannot write the pid file"));
+        assert_eq!(names(), ["pid"]);
+        assert!(PidFile::prepare(&path).is_err(), "it is a directory");
+
+        fs::remove_dir(&path).unwrap();
+        PidFile::prepare(&path).unwrap().write().unwrap();
+        assert_eq!(names(), ["pid"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
 }

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A ticket that was typed in the wrong place of a command line isn't repeated in an error.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process;
+
+use anyhow::{Result, ensure};
+use imageio_config::{is_url, may_be_shown};
+
+use crate::cli::Options;
+
+/// Ends the process with the parser's words: its help, or what is wrong with the command line.
+pub(crate) fn exit(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    let masked = masked(&text);
+    if !error.use_stderr() || masked == text {
+        // With the colors of a terminal.
+        error.exit();
+    }
+    // Where nobody reads it, there is nothing else to do.
+    let _ = io::stderr().write_all(masked.as_bytes());
+    process::exit(error.exit_code());
+}
+
+/// Options whose value is shown in errors have none that may hold a ticket.
+pub(crate) fn check(options: &Options) -> Result<()> {
+    let path = |path: &Option<_>| path.as_deref().map(|path: &Path| path.to_string_lossy().into_owned());
+    let values =
+        [("-U", path(&options.unix)), ("-P", path(&options.pidfile)), ("-i", options.ipaddr.clone())];
+    for (option, value) in values {
+        ensure!(!value.is_some_and(|value| is_url(&value)), "{option}: a URL is given, and none is expected");
+    }
+    Ok(())
+}
+
+/// An error of the parser with a mark in place of each word that could hold a ticket. Its own words are short.
+fn masked(text: &str) -> String {
+    text.split_inclusive(char::is_whitespace).map(masked_word).collect()
+}
+
+fn masked_word(word: &str) -> String {
+    let bare = word.trim().trim_matches(['\'', '"', '.', ',', ':', ';']);
+    if may_be_shown(bare) { word.to_owned() } else { word.replace(bare, "…") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+
+    const TICKET: &str = "e0f2f8f4-6f6c-4a40-9f3b-6f0f3c1d2e4a";
+
+    fn error(arguments: &[&str]) -> String {
+        let arguments = [&["imageio-nbd"], arguments].concat();
+        cli::command().try_get_matches_from(arguments).unwrap_err().render().to_string()
+    }
+
+    #[test]
+    fn the_parser_s_errors_do_not_repeat_a_ticket() {
+        let url = format!("https://host:54322/images/{TICKET}");
+        for arguments in [
+            &["-p", &url][..],
+            &["-p", TICKET],
+            &[&format!("-p{url}")],
+            &[&format!("--threads={url}")],
+            &[&format!("--{url}")],
+            &[&format!("--url={url}")],
+            &["-U", "x", "-p", "1", &url],
+        ] {
+            let text = masked(&error(arguments));
+            assert!(!text.contains(TICKET), "{text}");
+            assert!(text.starts_with("error: "), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_errors_are_as_they_are() {
+        for arguments in [&["-p", "none"][..], &["--exit-with-parents"], &["-U", "x", "-p", "1"], &["--run"]]
+        {
+            let text = error(arguments);
+            assert_eq!(masked(&text), text);
+        }
+    }
+}
