@@ -119,7 +119,6 @@ impl Target {
         match (self.via, door) {
             (Via::Unix, _) => parameters.push("is_ovirt_host=true".into()),
             (_, Door::Reference) => {}
-            // Left alone it would take the socket, as the server is on this host.
             _ => parameters.push("unix-socket=false".into()),
         }
         parameters

@@ -153,7 +153,6 @@ impl Target {
     pub fn parameters(&self) -> Vec<String> {
         let mut parameters = vec![format!("url={}", self.url), format!("size={SIZE}")];
         parameters.extend(self.cafile.as_ref().map(|cafile| format!("cafile={}", cafile.display())));
-        // Told to, it uses the unix socket; and left alone it would, as the server is on this host.
         parameters.push(match self.via {
             Via::Unix => "is_ovirt_host=true".into(),
             Via::Http | Via::Https => "unix-socket=false".into(),

@@ -33,9 +33,13 @@ fn main() -> ExitCode {
     } else {
         let matches = cli::command().try_get_matches();
         let options = matches.and_then(|matches| Options::from_arg_matches(&matches));
-        let options = options.unwrap_or_else(|error| secrets::exit(&error));
-        logging::init(options.verbose);
-        run(&options)
+        match options {
+            Ok(options) => {
+                logging::init(options.verbose);
+                run(&options)
+            }
+            Err(error) => return secrets::print(&error),
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),

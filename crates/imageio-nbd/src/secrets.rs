@@ -3,24 +3,26 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use imageio_config::{is_url, may_be_shown};
 
 use crate::cli::Options;
 
-/// Ends the process with the parser's words: its help, or what is wrong with the command line.
-pub(crate) fn exit(error: &clap::Error) -> ! {
+/// Prints the parser's words, its help or what is wrong with the command line. The exit status that goes with them.
+pub(crate) fn print(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let masked = masked(&text);
-    if !error.use_stderr() || masked == text {
+    let printed = if error.use_stderr() && masked != text {
+        io::stderr().write_all(masked.as_bytes())
+    } else {
         // With the colors of a terminal.
-        error.exit();
-    }
-    // Where nobody reads it, there is nothing else to do.
-    let _ = io::stderr().write_all(masked.as_bytes());
-    process::exit(error.exit_code());
+        error.print()
+    };
+    // Where nobody reads it, the exit status is left.
+    drop(printed);
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Options whose value is shown in errors have none that may hold a ticket.

@@ -69,7 +69,6 @@ pub(crate) fn compare(setup: &Setup, reference: &Observation, ours: &Observation
 
 fn compare_start(setup: &Setup, reference: &Observation, ours: &Observation) -> TestResult {
     let mut expected = facts(&reference.start);
-    the_size_is_checked(&mut expected);
     if setup.via == Via::Unix {
         the_unix_socket_is_tried(&mut expected);
     }
@@ -113,13 +112,6 @@ fn expected(setup: &Setup, reference: &Step, unflushed: &Unflushed) -> TestResul
         only_unflushed_writes_are_flushed(setup, reference, unflushed, &mut expected)?;
     }
     Ok(expected)
-}
-
-/// The reference takes `size` as it is given. Ours asks, while an error can still be seen: on the same connection as
-/// `OPTIONS`.
-fn the_size_is_checked(expected: &mut Vec<Fact>) {
-    let (status, transport) = (Some(206), Transport::Tcp);
-    expected.push(Fact { op: Op::Get, offset: 0, size: 1, flush: false, status, transport });
 }
 
 /// The reference finds out at the first request that there is no server behind the socket. Ours asks there once, and
