@@ -189,8 +189,8 @@ fn one_connection_is_used_before_the_first_client_comes_and_while_nobody_writes(
         idle(&server, 1, Op::Flush);
         assert_eq!(server.accepted(), 2);
         // It is clean when it is lost, and another takes its place.
-        close_idle(&server);
-        let is_used_again = |log: &Log| uses(log, 4, Op::Flush) >= 2;
+        server.close_connection(2);
+        let is_used_again = |log: &Log| uses(log, 3, Op::Flush) >= 2;
         assert!(server.wait_for(PATIENCE, is_used_again), "{:?}", server.log().connections);
         close_well(&server, &device);
     }
