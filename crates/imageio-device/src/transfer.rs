@@ -134,17 +134,23 @@ fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig
     }))
 }
 
-/// The same as [`ask`], a few times where the connection breaks. Who starts this waits for no server that can't be reached
+/// Calls [`ask`], a few times where the connection breaks. Whoever opens a transfer waits for no server that can't be reached
 /// or is silent.
 fn ask_again(connector: &Connector, size: Option<u64>) -> Result<(Capabilities, Option<u64>)> {
     const MORE: usize = 2;
     for _ in 0..MORE {
         match ask(connector, size) {
-            Err(error) if error.is_lost() => log::info!("asking again: {error}"),
+            Err(error) if breaks(&error) => log::info!("asking again: {error}"),
             outcome => return outcome,
         }
     }
     ask(connector, size)
+}
+
+/// Whether the connection broke: also in the moment in which it was opened.
+fn breaks(error: &imageio_client::Error) -> bool {
+    let is_reset = |source: &io::Error| source.kind() == io::ErrorKind::ConnectionReset;
+    error.is_lost() || matches!(error, imageio_client::Error::Connect { source, .. } if is_reset(source))
 }
 
 /// What a server offers, and the transfer's size. That is what was given, if it was: then nothing is read, as a disk that

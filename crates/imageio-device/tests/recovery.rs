@@ -367,7 +367,7 @@ fn lent_memory_is_not_kept() {
 #[test]
 fn writes_that_overlap_wait_for_each_other() {
     let server = server();
-    let device = start(Settings { connections: 2, ..settings(&server) });
+    let device = start(Settings { connections: 3, ..settings(&server) });
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
     thread::scope(|scope| {

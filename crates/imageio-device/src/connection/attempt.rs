@@ -99,7 +99,7 @@ impl ReplayingConnection {
         let (failing, error) = match (decision.next, result) {
             (Next::Answer, _) => return Ok(true),
             (Next::Again(again, _), Err(error)) if self.waits(again, attempts) => {
-                log::info!("trying again: {error}");
+                log::info!("opening a connection again: {error}");
                 return Ok(false);
             }
             (Next::Again(_, failing) | Next::Fail(failing), Err(error)) => {

@@ -51,7 +51,15 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) fn new(tls: bool, contents: Vec<u8>) -> Self {
+        Self::with_blocks(tls, contents, None)
+    }
+
+    /// Leads to a block device, where there is a size of blocks.
+    pub(crate) fn with_blocks(tls: bool, contents: Vec<u8>, block_size: Option<u64>) -> Self {
         let mut builder = FakeServer::builder().contents(contents);
+        if let Some(block_size) = block_size {
+            builder = builder.block_device(block_size);
+        }
         if tls {
             builder = builder.tls(Certificate::default());
         }

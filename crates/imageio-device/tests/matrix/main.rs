@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each fault of a network, at each step of the protocol, in each operation, over http and https: the disk is the same in
-//! the end, or somebody is told. And faults at random.
+//! the end, or somebody is told. The same for each answer that is no success. And faults at random.
 //!
 //! `SEEDS=100 cargo test -p imageio-device --test matrix random` tries more of these; `SEED=7` tries that one.
 
@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod answer;
 mod cell;
 mod random;
 
@@ -164,6 +165,9 @@ fn main() -> ExitCode {
         })
         .collect();
     assert!(trials.len() > 350, "{} cells", trials.len());
+    let answers = answer::trials();
+    assert!(answers.len() > 400, "{} answers", answers.len());
+    trials.extend(answers);
     trials.extend(random::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

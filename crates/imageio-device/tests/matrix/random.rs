@@ -20,6 +20,8 @@ const THREADS: usize = 3;
 /// The part of the disk that a thread has for itself.
 const PART: usize = 256 << 10;
 const REQUESTS: usize = 60;
+/// The size of the blocks within which the device keeps changes apart, in bytes.
+const BLOCK: usize = 4096;
 /// How many seeds are tried, unless it is told.
 const SEEDS: u64 = 16;
 
@@ -43,7 +45,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn faults_at_random(seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    let way = cell::Way::new(rng.bool(), vec![0xee; THREADS * PART]);
+    let block_size = [None, Some(512), Some(4096)][rng.usize(..3)];
+    let way = cell::Way::with_blocks(rng.bool(), vec![0xee; THREADS * PART], block_size);
     let timeouts = Timeouts { connect: TIMEOUT, data: TIMEOUT, operation: TIMEOUT };
     let replay_buffer = [64 << 10, 32 << 20][rng.usize(..2)];
     let settings = Settings { connections: 2, timeouts, replay_buffer, ..way.settings() };
@@ -123,10 +126,9 @@ impl Part {
         (point, fault)
     }
 
-    /// Whole blocks: of parts of a block, the rest can't be changed any more if one is in doubt.
+    /// Whole blocks: a part of a block that is in doubt keeps the rest of it from being changed, or from being written again.
     fn range(&mut self) -> Range<usize> {
-        const BLOCK: usize = 4096;
-        let len = if self.rng.bool() { 1 } else { self.rng.usize(1..PART / BLOCK / 4) };
+        let len = if self.rng.bool() { 1 } else { self.rng.usize(1..=PART / BLOCK / 4) };
         let start = self.rng.usize(..=PART / BLOCK - len);
         start * BLOCK..(start + len) * BLOCK
     }

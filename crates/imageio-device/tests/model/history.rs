@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients did with a disk, and what the disk may hold then.
+//!
+//! Each change is one value all over. So between two neighbouring ends of changes, the same values are possible
+//! everywhere: what holds for a byte is found out once for such a segment.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,7 +72,8 @@ impl History {
         events.reads.iter().try_for_each(|read| {
             let overwrites = |change: &Change| change.ok && change.end < read.start;
             let wrong = events.first_impossible(read.offset, &read.data, read.end, overwrites);
-            wrong.map_or(Ok(()), |wrong| Err(format!("the read {read:?}: {wrong}")))
+            let (start, end) = (read.start, read.end);
+            wrong.map_or(Ok(()), |wrong| Err(format!("a read from {start} to {end}: {wrong}")))
         })
     }
 
@@ -86,6 +90,24 @@ impl History {
         self.check(disk, |change| change.ok && is_flushed(change))
     }
 
+    /// Each change that failed was made good by others of the same place, all over. One that is longer than `step` was
+    /// sent in parts: of these, the first may be there.
+    pub(crate) fn check_made_good(&self, disk: &[u8], step: usize) -> Result<(), String> {
+        let events = self.events();
+        let failed = || events.changes.iter().filter(|change| !change.ok);
+        failed().try_for_each(|failed| {
+            let is_made_good = |segment: &Range<usize>| {
+                let is_there = || disk[segment.clone()].iter().all(|value| *value == failed.value);
+                let mut later = events.there(segment).filter(|change| change.ok && change.end > failed.start);
+                later.next().is_some() || (failed.range.len() > step && is_there())
+            };
+            match events.segments(&failed.range).into_iter().find(|segment| !is_made_good(segment)) {
+                Some(missing) => Err(format!("nobody is told that {missing:?} is missing of {failed:?}")),
+                None => Ok(()),
+            }
+        })
+    }
+
     fn check(&self, disk: &[u8], overwrites: impl Fn(&Change) -> bool) -> Result<(), String> {
         let wrong = self.events().first_impossible(0, disk, Time::MAX, overwrites);
         wrong.map_or(Ok(()), Err)
@@ -93,6 +115,22 @@ impl History {
 }
 
 impl Events {
+    /// The parts of a range in which no change begins or ends.
+    fn segments(&self, range: &Range<usize>) -> Vec<Range<usize>> {
+        let ends = self.changes.iter().flat_map(|change| [change.range.start, change.range.end]);
+        let mut ends: Vec<_> =
+            ends.filter(|end| range.contains(end)).chain([range.start, range.end]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        ends.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
+
+    /// The changes of a segment.
+    fn there<'a>(&'a self, segment: &Range<usize>) -> impl Iterator<Item = &'a Change> + use<'a> {
+        let at = segment.start;
+        self.changes.iter().filter(move |change| change.range.contains(&at))
+    }
+
     /// Why what was seen until `end` can't be, given those of the changes that overwrite what ended before they began.
     fn first_impossible(
         &self,
@@ -101,17 +139,19 @@ impl Events {
         end: Time,
         overwrites: impl Fn(&Change) -> bool,
     ) -> Option<String> {
-        data.iter().enumerate().find_map(|(at, &value)| {
-            let there = || self.changes.iter().filter(move |change| change.range.contains(&(offset + at)));
-            let since = there().filter(|change| overwrites(change)).map(|change| change.start).max();
+        self.segments(&(offset..offset + data.len())).into_iter().find_map(|segment| {
+            let since =
+                self.there(&segment).filter(|change| overwrites(change)).map(|change| change.start).max();
             let is_there =
-                |change: &Change| change.start < end && since.is_none_or(|since| change.end >= since);
-            let is_possible = (value == 0 && since.is_none())
-                || there().any(|change| change.value == value && is_there(change));
-            (!is_possible).then(|| {
-                let there: Vec<_> = there().collect();
-                format!("{value} at {} cannot be after {there:?}", offset + at)
-            })
+                |change: &&Change| change.start < end && since.is_none_or(|since| change.end >= since);
+            let mut possible = [false; 256];
+            possible[0] = since.is_none();
+            let values = self.there(&segment).filter(is_there).map(|change| usize::from(change.value));
+            values.for_each(|value| possible[value] = true);
+            let found = &data[segment.start - offset..segment.end - offset];
+            let at = found.iter().position(|&value| !possible[usize::from(value)])?;
+            let there: Vec<_> = self.there(&segment).collect();
+            Some(format!("{} at {} cannot be after {there:?}", found[at], segment.start + at))
         })
     }
 }
@@ -165,5 +205,33 @@ mod tests {
         history.check_reads().unwrap();
         history.read(read(1, 7, 8));
         history.check_reads().unwrap_err();
+    }
+
+    #[test]
+    fn one_wrong_byte_between_the_ends_of_changes_is_found() {
+        let wide = |range, value, start| Change { range, ..change(value, start, start + 1, true) };
+        let history = history(&[wide(2..90, 1, 1), wide(40..60, 2, 3)]);
+        let mut disk = [vec![0; 2], vec![1; 38], vec![2; 20], vec![1; 30], vec![0; 10]].concat();
+        history.check_answered(&disk).unwrap();
+        for (at, value) in [(0, 1), (2, 0), (39, 2), (40, 1), (59, 1), (60, 2), (89, 0), (90, 1)] {
+            let right = std::mem::replace(&mut disk[at], value);
+            history.check_answered(&disk).unwrap_err();
+            disk[at] = right;
+        }
+    }
+
+    #[test]
+    fn a_change_that_failed_is_made_good_by_later_ones_all_over() {
+        let part = |range, start, ok| Change { range, ..change(1, start, start + 1, ok) };
+        let history = history(&[part(0..10, 1, true), part(2..8, 3, false)]);
+        let check = |step| history.check_made_good(&[1; 10], step);
+        check(6).unwrap_err();
+        check(5).unwrap();
+        history.changed(part(0..5, 5, true));
+        check(6).unwrap_err();
+        history.changed(part(5..8, 7, false));
+        check(6).unwrap_err();
+        history.changed(part(5..8, 9, true));
+        check(6).unwrap();
     }
 }

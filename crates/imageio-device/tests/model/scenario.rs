@@ -4,14 +4,19 @@
 
 use std::time::Duration;
 
-use fake_imageio::{Fault, Gate, Op, What};
+use fake_imageio::{Fault, Gate};
 use fastrand::Rng;
 
+use crate::misfortune::{self, Event};
+
+/// The size of the blocks within which a device keeps changes apart, in bytes.
+pub(crate) const BLOCK: usize = 4096;
 /// Size of the disk in bytes.
-pub(crate) const SIZE: usize = 2048;
+pub(crate) const SIZE: usize = 24 * BLOCK;
 
 #[derive(Debug)]
 pub(crate) struct Scenario {
+    pub(crate) server: Server,
     pub(crate) setup: Setup,
     /// For each client.
     pub(crate) clients: Vec<Vec<Step>>,
@@ -23,6 +28,17 @@ pub(crate) struct Scenario {
     pub(crate) end: End,
 }
 
+/// What the server is like.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) zero: bool,
+    pub(crate) flush: bool,
+    /// Of a block device.
+    pub(crate) block_size: Option<u64>,
+    /// After how many answers it closes a connection, and whether it says so.
+    pub(crate) close_after: Option<(u64, bool)>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) door: Door,
@@ -30,9 +46,6 @@ pub(crate) struct Setup {
     pub(crate) replay_buffer: u64,
     pub(crate) max_request: u64,
     pub(crate) keep_alive: Option<Duration>,
-    /// What the server can do.
-    pub(crate) zero: bool,
-    pub(crate) flush: bool,
 }
 
 /// How clients use the device.
@@ -53,14 +66,6 @@ pub(crate) enum Step {
     Flush,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Event {
-    PowerCut,
-    ConnectionsClosed,
-    ConnectionReset(u64),
-    LateRequestsAreCarriedOut,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The device is closed.
@@ -76,23 +81,30 @@ impl Scenario {
         let gate = Gate::new();
         let clients = clients(rng);
         let steps: usize = clients.iter().map(Vec::len).sum();
+        let server = server(rng);
         Self {
             setup: setup(rng),
-            faults: (0..rng.usize(..6)).map(|_| fault(rng, &gate)).collect(),
-            events: (0..rng.usize(..5)).map(|_| (rng.usize(..steps), event(rng))).collect(),
+            faults: misfortune::faults(rng, &gate, server.block_size.is_some()),
+            events: (0..rng.usize(..5)).map(|_| (rng.usize(..steps), misfortune::event(rng))).collect(),
             end: if rng.u8(..3) == 0 { End::Crash } else { End::Close },
+            server,
             clients,
             gate,
         }
     }
-
-    pub(crate) fn has_power_cut(&self) -> bool {
-        self.events.iter().any(|(_, event)| matches!(event, Event::PowerCut))
-    }
 }
 
-fn choose<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+pub(crate) fn choose<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
+}
+
+fn server(rng: &mut Rng) -> Server {
+    Server {
+        zero: rng.u8(..8) != 0,
+        flush: rng.u8(..12) != 0,
+        block_size: choose(rng, &[None, None, Some(512), Some(4096)]),
+        close_after: (rng.u8(..8) == 0).then(|| (choose(rng, &[1, 2, 3, 5, 8]), rng.bool())),
+    }
 }
 
 fn setup(rng: &mut Rng) -> Setup {
@@ -100,26 +112,22 @@ fn setup(rng: &mut Rng) -> Setup {
         door: choose(rng, &[Door::Blocking, Door::Queued]),
         connections: rng.u32(1..=4),
         // Nothing, next to nothing, or enough.
-        replay_buffer: choose(rng, &[0, 12 << 10, 12 << 10, 40 << 10, 32 << 20, 32 << 20]),
-        max_request: choose(rng, &[256, 4096]),
+        replay_buffer: choose(rng, &[0, 16 << 10, 16 << 10, 64 << 10, 32 << 20, 32 << 20]),
+        max_request: choose(rng, &[8 << 10, 64 << 10]),
         keep_alive: (rng.u8(..4) == 0).then_some(Duration::from_millis(1)),
-        zero: rng.u8(..8) != 0,
-        flush: rng.u8(..12) != 0,
     }
 }
 
 fn clients(rng: &mut Rng) -> Vec<Vec<Step>> {
     let mut value = 0;
     let count = rng.usize(1..=6);
-    // Many requests for the same few places, or for all of the disk.
-    let room = choose(rng, &[SIZE / 16, SIZE]);
+    // Many requests for the same few blocks, or for all of the disk.
+    let room = choose(rng, &[2 * BLOCK, 4 * BLOCK, SIZE]);
     (0..count).map(|_| (0..rng.usize(4..24)).map(|_| step(rng, room, &mut value)).collect()).collect()
 }
 
 fn step(rng: &mut Rng, room: usize, value: &mut u8) -> Step {
-    let len = 1 + rng.usize(..room / 4);
-    // Neighbours, too, so that there is something to merge.
-    let offset = if rng.bool() { rng.usize(..=room - len) } else { rng.usize(..3) * (room / 4) };
+    let (offset, len) = range(rng, room);
     let fua = rng.u8(..8) == 0;
     match rng.u8(..16) {
         0..7 => {
@@ -132,36 +140,22 @@ fn step(rng: &mut Rng, room: usize, value: &mut u8) -> Step {
     }
 }
 
-fn fault(rng: &mut Rng, gate: &Gate) -> Fault {
-    let op = choose(rng, &[Op::Put, Op::Put, Op::Put, Op::Zero, Op::Flush, Op::Get]);
-    let after = rng.u64(..300);
-    // An answer of the kind that a proxy gives, too, when it has lost the server.
-    let status = |status| match op {
-        Op::Put | Op::Zero if status >= 500 => What::FailAndCarryOutLate { status, gate: gate.clone() },
-        _ => What::Status { status, text: "for a reason".to_owned() },
-    };
-    let what = match rng.u8(..24) {
-        0..4 => What::LoseAnswer,
-        4..6 => What::Close { after },
-        6..8 => What::Reset { after },
-        8..11 => What::CloseAfterAnswer,
-        11..17 if matches!(op, Op::Put | Op::Zero) => What::CarryOutLate(gate.clone()),
-        17 => What::NoAnswer,
-        18 => status(500),
-        19 => status(503),
-        20 => status(502),
-        21 => status(400),
-        22 => What::AnswerEarly { status: 500, text: "for a reason".to_owned() },
-        _ => What::Delay(Duration::from_millis(1)),
-    };
-    Fault::on(op).nth(rng.u64(1..12)).then(what)
-}
-
-fn event(rng: &mut Rng) -> Event {
+/// A place and a length: whole blocks most of the time.
+fn range(rng: &mut Rng, room: usize) -> (usize, usize) {
+    let blocks = room / BLOCK;
     match rng.u8(..8) {
-        0..3 => Event::PowerCut,
-        3 => Event::ConnectionsClosed,
-        4 => Event::ConnectionReset(rng.u64(1..8)),
-        _ => Event::LateRequestsAreCarriedOut,
+        0..5 => {
+            let len = rng.usize(1..=blocks.min(4));
+            (rng.usize(..=blocks - len) * BLOCK, len * BLOCK)
+        }
+        // Pieces beside each other in one of the first blocks.
+        5..7 => {
+            let len = choose(rng, &[128, 512, 1024]);
+            (rng.usize(..2) * BLOCK + rng.usize(..4) * len, len)
+        }
+        _ => {
+            let len = rng.usize(1..=room / 2);
+            (rng.usize(..=room - len), len)
+        }
     }
 }

@@ -10,7 +10,10 @@ use crate::run::Outcome;
 #[derive(Default)]
 pub(crate) struct Tally {
     runs: usize,
+    /// Ended without an error.
     closed: usize,
+    /// Ended without the failure of all, so that what was answered had to be there.
+    answered: usize,
     /// What was met, in how many runs, and how many of these failed.
     met: BTreeMap<String, (usize, usize)>,
     /// Why seeds failed.
@@ -18,15 +21,20 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, seed: u64, outcome: Outcome) {
+    pub(crate) fn add(&mut self, seed: u64, mut outcome: Outcome) {
         self.runs += 1;
         self.closed += usize::from(outcome.is_closed);
+        self.answered += usize::from(outcome.is_answered);
+        if let Some(wrong) = outcome.wrong.as_mut() {
+            let met: Vec<_> = outcome.labels.iter().map(String::as_str).collect();
+            *wrong = format!("{wrong}; it met {}", met.join(", "));
+        }
         for label in outcome.labels {
             let (runs, failed) = self.met.entry(label).or_default();
             *runs += 1;
             *failed += usize::from(outcome.wrong.is_some());
         }
-        outcome.wrong.into_iter().for_each(|wrong| drop(self.wrong.insert(seed, wrong)));
+        self.wrong.extend(outcome.wrong.map(|wrong| (seed, wrong)));
     }
 
     /// What would be dead code of the model.
@@ -60,14 +68,13 @@ impl fmt::Display for Tally {
         for (seed, wrong) in &self.wrong {
             writeln!(f, "SEED={seed}: {wrong}")?;
         }
-        writeln!(f, "{} runs, {} of them closed without an error; met in how many:", self.runs, self.closed)?;
-        for (label, (runs, failed)) in &self.met {
-            writeln!(
-                f,
-                "{runs:6} {label}{}",
-                if *failed > 0 { format!(" ({failed} failed)") } else { String::new() }
-            )?;
-        }
-        Ok(())
+        let Self { runs, closed, answered, met, .. } = self;
+        writeln!(
+            f,
+            "{runs} runs; {answered} did not fail for good, {closed} of them had no error at the end"
+        )?;
+        met.iter().try_for_each(|(label, (runs, failed))| {
+            writeln!(f, "{runs:6} met {label}, of which {failed} failed")
+        })
     }
 }

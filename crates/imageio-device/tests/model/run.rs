@@ -19,6 +19,8 @@ pub(crate) struct Outcome {
     pub(crate) wrong: Option<String>,
     /// The device was closed without an error.
     pub(crate) is_closed: bool,
+    /// It was closed, and had not failed for good.
+    pub(crate) is_answered: bool,
     /// What kind of server it was, and what happened.
     pub(crate) labels: BTreeSet<String>,
 }
@@ -44,7 +46,7 @@ pub(crate) fn run(scenario: &Scenario) -> Outcome {
     drop(disk);
     let wrong = check(scenario, &server, &history, is_closed, is_answered);
     let wrong = wrong.map_err(|wrong| format!("{wrong}\nthe server saw {:#?}", requests(&server))).err();
-    Outcome { wrong, is_closed, labels: labels(scenario, &server) }
+    Outcome { wrong, is_closed, is_answered, labels: labels(scenario, &server) }
 }
 
 /// What the server saw, a line for each request.
@@ -81,9 +83,6 @@ fn check(
     is_answered: bool,
 ) -> Result<(), String> {
     let about = |what: &'static str| move |wrong: String| format!("{what}: {wrong}");
-    if is_closed {
-        history.check_made_good().map_err(about("not told at the end"))?;
-    }
     // What isn't kept is not known either: a read may find the disk as it was before.
     if scenario.setup.replay_buffer > 0 || !scenario.has_losses() {
         history.check_reads().map_err(about("read"))?;
@@ -97,6 +96,11 @@ fn check(
     let durable = server.contents().unwrap();
     if is_answered {
         history.check_answered(&durable).map_err(about("answered, after a power cut"))?;
+    }
+    if is_closed {
+        // No setting is larger than memory.
+        let step = scenario.setup.max_request as usize;
+        history.check_made_good(&durable, step).map_err(about("not told at the end"))?;
     }
     history.check_flushed(&durable).map_err(about("flushed"))
 }

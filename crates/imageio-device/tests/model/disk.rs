@@ -30,11 +30,12 @@ impl Disk {
             keep_alive: setup.keep_alive,
             // Who gets nowhere with a server that closes needs no more time to find out.
             reconnect_timeout: if is_closing { Duration::from_millis(500) } else { PATIENCE },
-            // So long only a server takes that doesn't answer.
-            timeouts: Timeouts { data: Duration::from_millis(250), ..settings(server).timeouts },
+            timeouts: Timeouts { data: SILENCE, operation: SILENCE, ..settings(server).timeouts },
             ..settings(server)
         };
-        let device = Arc::new(Transfer::open(settings).unwrap().start().unwrap());
+        // The machine may be so busy that a server seems to be silent.
+        let transfer = (0..50).find_map(|_| Transfer::open(settings.clone()).ok());
+        let device = Arc::new(transfer.expect("the server answers").start().unwrap());
         let queue = (setup.door == Door::Queued).then(|| Queue::start(Arc::clone(&device)).unwrap());
         Self { queue, device }
     }
@@ -69,6 +70,9 @@ impl Disk {
         }
     }
 }
+
+/// So long only a server takes that doesn't answer.
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// Tells a thread that waits.
 struct Waiting {
