@@ -43,7 +43,7 @@ impl<C: Connection> Pool<C> {
     }
 
     /// Carries out a request as soon as it is this one's turn, together with those that wait and go with it; or waits
-    /// while another thread does so. By the return, the request [was told](Request::complete) of its end.
+    /// while another thread does so. By the return, the request [was told](crate::Request::complete) of its end.
     ///
     /// # Errors
     /// [`PoolError`].
