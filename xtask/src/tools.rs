@@ -67,6 +67,8 @@ pub const MANDOC: Tool = in_path("mandoc", "apt-get install mandoc");
 pub const IP: Tool = in_path("ip", "apt-get install iproute2");
 /// Has the kernel lose and delay packets.
 pub const TC: Tool = in_path("tc", "apt-get install iproute2");
+/// Makes block devices of files.
+pub const LOSETUP: Tool = in_path("losetup", "apt-get install mount");
 /// Tells programs another time of day.
 pub const FAKETIME: Tool = in_path("faketime", "apt-get install faketime");
 /// Runs fuzzers.
@@ -91,6 +93,7 @@ pub const TOOLS: &[Tool] = &[
     MANDOC,
     IP,
     TC,
+    LOSETUP,
     FAKETIME,
     CARGO_FUZZ,
     CARGO_DENY,
