@@ -14,7 +14,7 @@ use crate::flushes::{Flushes, Leader};
 use crate::line::{Gathered, Line, Next, Slot, Ticket};
 use crate::news::{
     AskedFlush, Done, FlushCompletion, FlushFollowers, FlushNews, FlushWaiter, Job, News, NextOrder, Order,
-    RefusedFlush, Waiter,
+    RefusedFlush, Visit, Waiter,
 };
 use crate::slots::Slots;
 
@@ -69,6 +69,8 @@ enum Life {
 /// A flush that begins.
 pub(crate) struct Turn<C: Connection> {
     pub(crate) ticket: Ticket,
+    /// Work is lost already.
+    pub(crate) failure: Option<C::Error>,
     /// The connections to be flushed.
     pub(crate) slots: Vec<Slot>,
     pub(crate) followers: FlushFollowers<C>,
@@ -148,19 +150,18 @@ impl<C: Connection> Dispatcher<C> {
         self.slots.acknowledge(slot, connection.state());
     }
 
-    /// Where one of these connections comes; a channel that is closed where none will.
-    pub(crate) fn visit(&mut self, ticket: Ticket, slots: &[Slot], purpose: Purpose) -> Receiver<(Slot, C)> {
-        let (sender, receiver) = channel();
-        if purpose == Purpose::Flush && self.failure.is_some() {
-            return receiver;
+    /// One of these connections; or where one comes, which is a channel that is closed where none will.
+    pub(crate) fn visit(&mut self, ticket: Ticket, slots: &[Slot], purpose: Purpose) -> Visit<C> {
+        let is_over = purpose == Purpose::Flush && self.failure.is_some();
+        if !is_over && let Some((slot, connection)) = self.slots.take_one_of(slots) {
+            return Visit::Now(slot, connection);
         }
+        let (sender, receiver) = channel();
         let left: Vec<_> = slots.iter().copied().filter(|&slot| !self.slots.is_gone(slot)).collect();
-        if let Some(taken) = self.slots.take_one_of(&left) {
-            hand(sender, taken);
-        } else if !left.is_empty() {
+        if !is_over && !left.is_empty() {
             self.line.visit(ticket, left, Visitor { sender, purpose });
         }
-        receiver
+        Visit::Later(receiver)
     }
 
     /// Takes back the connection of someone who is no worker.
@@ -284,7 +285,8 @@ impl<C: Connection> Dispatcher<C> {
 
     /// Begins a flush. What is acknowledged by now is what it makes safe, and whoever waits by now is whom it serves.
     pub(crate) fn begin_flush(&mut self) -> Turn<C> {
-        Turn { ticket: self.line.ticket(), slots: self.slots.dirty(), followers: self.flushes.take_waiting() }
+        let (ticket, followers) = (self.line.ticket(), self.flushes.take_waiting());
+        Turn { ticket, failure: self.failure(), slots: self.slots.dirty(), followers }
     }
 
     /// A flush has ended, and all that shared it are told: lets the next begin.

@@ -37,6 +37,23 @@ pub(crate) enum Order<C: Connection> {
     Flush,
 }
 
+/// The outcome of asking for certain connections.
+pub(crate) enum Visit<C> {
+    Now(Slot, C),
+    /// One comes here, or the channel is closed: then none will.
+    Later(Receiver<(Slot, C)>),
+}
+
+impl<C> Visit<C> {
+    /// Waits for one, without the lock.
+    pub(crate) fn wait(self) -> Option<(Slot, C)> {
+        match self {
+            Self::Now(slot, connection) => Some((slot, connection)),
+            Self::Later(receiver) => receiver.recv().ok(),
+        }
+    }
+}
+
 /// What a worker does next.
 pub(crate) enum NextOrder<C: Connection> {
     Job(Job<C>),

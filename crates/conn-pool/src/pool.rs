@@ -12,7 +12,7 @@ use crate::dispatcher::{Closing, Dispatcher, Purpose, Turn};
 use crate::error::{Affected, Failure, Outcome, Panicked, PoolError};
 use crate::line::{Gathered, Slot, Ticket};
 use crate::news::{AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, RefusedFlush, complete_flush};
-use crate::request::Group;
+use crate::request::{Ended, Group};
 use crate::sync::{Mutex, MutexGuard, thread};
 
 /// Tells the time: `Instant::now`, or a test's own clock.
@@ -318,25 +318,20 @@ impl<C: Connection> Pool<C> {
         let Job { slot, mut connection, gathered: Gathered { mut group, waiters, .. } } = job;
         let done = match self.attempt(&mut connection, Task::Requests(&mut group)) {
             Err(Failure { affected: Affected::One, .. }) if group.len() > 1 => {
-                let alone = group.into_requests().into_iter().map(Group::new);
-                alone.flat_map(|group| self.carry_out_alone(&mut connection, group)).collect()
+                group.split().flat_map(|group| self.carry_out_alone(&mut connection, group)).collect()
             }
-            ended => group.ended(ended.map_err(PoolError::from)).collect(),
+            ended => group.ended(&ended.map_err(PoolError::from)),
         };
         (slot, connection, Done::new(done, waiters))
     }
 
     /// Carries out one of several requests, unless an earlier one, or somebody else, has failed the pool.
-    fn carry_out_alone(
-        &self,
-        connection: &mut C,
-        mut group: Group<C::Request>,
-    ) -> impl Iterator<Item = (C::Request, Outcome<C::Error>)> + use<C> {
+    fn carry_out_alone(&self, connection: &mut C, mut group: Group<C::Request>) -> Ended<C::Request> {
         let outcome = match self.failure() {
             Some(error) => Err(PoolError::Failed(error)),
             None => self.attempt(connection, Task::Requests(&mut group)).map_err(PoolError::from),
         };
-        group.ended(outcome)
+        group.ended(&outcome)
     }
 
     /// Carries out a task. A failure that affects the pool is known to it by the return, so that nobody takes the
@@ -353,8 +348,9 @@ impl<C: Connection> Pool<C> {
 
     /// Flushes all connections with unflushed work, and tells those who share this flush.
     fn lead_flush(&self) -> Outcome<C::Error> {
-        let Turn { ticket, slots, followers } = self.lock().begin_flush();
-        let outcome = self.flush_all(ticket, slots);
+        let Turn { ticket, failure, slots, followers } = self.lock().begin_flush();
+        let outcome =
+            failure.map_or_else(|| self.flush_all(ticket, slots), |error| Err(PoolError::Failed(error)));
         followers.tell(&outcome);
         outcome
     }
@@ -367,13 +363,17 @@ impl<C: Connection> Pool<C> {
             ended?;
         }
         // Connections that are gone were flushed before, if nothing has failed.
-        self.failure().map_or(Ok(()), |error| Err(PoolError::Failed(error)))
+        let failure = if slots.is_empty() { None } else { self.failure() };
+        failure.map_or(Ok(()), |error| Err(PoolError::Failed(error)))
     }
 
-    /// Waits for one of these connections, and takes it from the list.
+    /// Waits for one of these connections, and takes it from the list. None will come where the list is empty.
     fn visit(&self, ticket: Ticket, slots: &mut Vec<Slot>, purpose: Purpose) -> Option<(Slot, C)> {
-        let receiver = self.lock().visit(ticket, slots, purpose);
-        let (slot, connection) = receiver.recv().ok()?;
+        if slots.is_empty() {
+            return None;
+        }
+        let visit = self.lock().visit(ticket, slots, purpose);
+        let (slot, connection) = visit.wait()?;
         slots.retain(|&left| left != slot);
         Some((slot, connection))
     }

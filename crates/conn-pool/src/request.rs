@@ -96,16 +96,19 @@ impl<R: Request> Group<R> {
         }
     }
 
-    /// The requests, in the order of their places.
-    pub(crate) fn into_requests(self) -> VecDeque<R> {
-        self.requests
+    /// A group for each request.
+    pub(crate) fn split(self) -> impl Iterator<Item = Self> {
+        self.requests.into_iter().map(Self::new)
     }
 
     /// The requests, each with the outcome of all.
-    pub(crate) fn ended(self, outcome: Outcome<R::Error>) -> impl Iterator<Item = (R, Outcome<R::Error>)> {
-        self.requests.into_iter().map(move |request| (request, outcome.clone()))
+    pub(crate) fn ended(self, outcome: &Outcome<R::Error>) -> Ended<R> {
+        self.requests.into_iter().map(|request| (request, outcome.clone())).collect()
     }
 }
+
+/// Requests, and how each has ended.
+pub(crate) type Ended<R> = Vec<(R, Outcome<<R as Request>::Error>)>;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -141,7 +144,8 @@ mod tests {
         assert_eq!((group.len(), group.shape()), (3, Number(4)));
         assert!(group.iter().eq(&[Number(3), Number(5), Number(4)]));
         group.iter_mut().for_each(|number| number.0 += 1);
-        let ended: Vec<_> = group.ended(Ok(())).map(|(number, outcome)| (number.0, outcome)).collect();
+        let ended: Vec<_> =
+            group.ended(&Ok(())).into_iter().map(|(number, outcome)| (number.0, outcome)).collect();
         assert_eq!(ended, [(4, Ok(())), (6, Ok(())), (5, Ok(()))]);
     }
 }

@@ -131,7 +131,7 @@ fn a_flush_waits_for_what_the_keeper_has() {
 
 #[test]
 fn workers_go_on_with_what_the_keeper_gives_back() {
-    model(3, || {
+    model(2, || {
         let setup = Setup::new(1);
         let workers = Workers::start(setup.pool.clone()).unwrap();
         let keeper = setup.spawn(keep);

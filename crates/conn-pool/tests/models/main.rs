@@ -243,7 +243,7 @@ impl Setup {
 }
 
 /// All orders with so many preemptions; `LOOM_MAX_PREEMPTIONS` for another bound. With four threads, each more takes ten
-/// times as long: four are for models without workers, three for those of one connection, two for those of two.
+/// times as long; and each thread more, too: so four are for models of three threads, and two or three for larger ones.
 fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
