@@ -254,23 +254,18 @@ impl ReplayingConnection {
     /// Uses the connection. Where nothing is unflushed, a failure is no end: a later request will open a connection again,
     /// and fail by itself if it can't.
     fn keep_alive(&mut self) -> Result<(), Failure> {
+        log::debug!("keeping an idle connection alive");
         if self.is_dirty {
             return self.flush_in_background();
         }
         // Once more where the server had closed the connection.
         let result =
             self.use_once().or_else(|error| if error.is_lost() { self.use_once() } else { Err(error) });
-        let level = match (&result, self.told_keep_alive) {
-            (Err(_), false) => log::Level::Warn,
-            _ => log::Level::Debug,
-        };
+        let level = if self.told_keep_alive { log::Level::Debug } else { log::Level::Warn };
         self.told_keep_alive = result.is_err();
-        match result {
-            Ok(()) => log::log!(level, "an idle connection was kept alive"),
-            Err(error) => {
-                self.open = None;
-                log::log!(level, "keeping an idle connection alive: {error}");
-            }
+        if let Err(error) = result {
+            self.open = None;
+            log::log!(level, "keeping an idle connection alive: {error}");
         }
         Ok(())
     }

@@ -33,8 +33,9 @@ fn each_errno_reaches_the_client_and_each_reason_the_log() {
         let dir = tempfile::tempdir().unwrap();
         // The first GET asks for the size.
         let nth = if op == Op::Get { 2 } else { 1 };
-        let server =
-            FakeServer::builder().size(64 << 20).fault(Fault::on(op).nth(nth).then(what)).start().unwrap();
+        // Some requests are sent again.
+        let fault = Fault::on(op).nth(nth).every().then(what);
+        let server = FakeServer::builder().size(64 << 20).fault(fault).start().unwrap();
         let ended = nbdsh(dir.path(), &[&server.url(), "timeout=1", "replay-buffer=0"], &attempt(request));
         assert_eq!((ended.code, ended.out.trim()), (Some(0), errno), "{request}: {}", ended.err);
         assert!(ended.err.contains(reason) && ended.err.contains("bytes at 0"), "{}", ended.err);

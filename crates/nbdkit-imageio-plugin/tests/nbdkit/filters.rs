@@ -160,11 +160,11 @@ fn a_refused_write_is_retried_with_nothing_at_stake() {
 }
 
 #[test]
-fn a_failed_read_is_retried_after_writes_that_stay_good() {
+fn a_failed_read_is_retried_after_writes_that_are_flushed() {
     if !has(&["nbdkit", "nbdsh"]) {
         return;
     }
-    let script = "h.pwrite(b'x' * 4096, 0)\nassert h.pread(4096, 0) == b'x' * 4096\nh.flush()";
+    let script = "h.pwrite(b'x' * 4096, 0)\nh.flush()\nassert h.pread(4096, 0) == b'x' * 4096";
     let (server, _, status) = retried(Fault::on(Op::Get).then(trouble()), script);
     assert_eq!((status, server.log().lost_unflushed()), (Some(0), 0));
     assert!(server.log().of(Op::Get).any(|get| get.status == Some(500)));
@@ -179,6 +179,8 @@ fn no_retry_makes_a_loss_good() {
     for (fault, second) in [
         (Fault::on(Op::Flush).then(trouble()), "h.flush()"),
         (Fault::on(Op::Put).nth(2).then(trouble()), "h.pwrite(b'x' * 4096, 0)"),
+        // So may a server that fails to read: a proxy may have lost its way to it.
+        (Fault::on(Op::Get).then(trouble()), "h.pread(4096, 0)"),
     ] {
         let script = ["h.pwrite(b'x' * 4096, 0)", second, "h.flush()"].map(attempt).concat();
         let (_, out, status) = retried(fault, &script);
