@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::ALLOW;
 use hyper::http::response::Parts;
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, StatusCode};
 
 use crate::answer::{accepted, collected, content_range, discard, receive, receive_start, refused};
 use crate::body::RequestBody;
@@ -19,9 +19,10 @@ use crate::capabilities::Capabilities;
 use crate::driver::{Driver, Stalled};
 use crate::extents::{self, Extent, ExtentsContext};
 use crate::failure::{Exchanged, Failed, Failure, lost, unsent_or_lost};
-use crate::operation::{Heads, Operation, head_length};
+use crate::operation::{Heads, Operation};
 use crate::room::Room;
-use crate::stream::{Readiness, Stream};
+use crate::sending::Sending;
+use crate::stream::Stream;
 use crate::timeouts::Timeouts;
 use crate::url::TransferUrl;
 use crate::{Error, Result};
@@ -346,34 +347,6 @@ impl Connection {
     fn nonsense(&mut self, operation: Operation, reason: &str) -> Error {
         self.open = None;
         Error::Protocol { operation: operation.to_string(), reason: self.url.redact(reason) }
-    }
-}
-
-/// How far a request has gone out.
-struct Sending<'a> {
-    readiness: &'a Readiness,
-    /// What had been sent before it.
-    start: u64,
-    head: u64,
-    body: u64,
-}
-
-impl<'a> Sending<'a> {
-    /// Before anything of the request was sent.
-    fn new(readiness: &'a Readiness, request: &Request<RequestBody>) -> Self {
-        let (head, body) = (head_length(request), request.body().len());
-        debug_assert_eq!(readiness.sent(), readiness.handed(), "the request before is out");
-        Self { readiness, start: readiness.sent(), head, body }
-    }
-
-    /// The system has taken all of it.
-    fn is_done(&self) -> bool {
-        self.readiness.sent() >= self.start + self.head + self.body
-    }
-
-    /// The system may have taken something of its body.
-    fn has_reached_body(&self) -> bool {
-        self.body > 0 && self.readiness.handed() > self.start + self.head
     }
 }
 

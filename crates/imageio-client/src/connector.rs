@@ -154,3 +154,29 @@ impl fmt::Debug for Connector {
 fn cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_of_somebody_else_gets_not_a_byte_on_any_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let url = TransferUrl::parse("https://h/images/t").unwrap();
+        let connector = Connector::new(url, Some(TlsConfig::insecure()), Timeouts::default()).unwrap();
+        let through = |users| connector.through(UnixAddress::new(path.to_str().unwrap()), users);
+        let strange = through(TrustedUsers::nobody());
+        for _ in 0..2 {
+            let error = strange.connect().unwrap_err();
+            assert!(error.is_unsent() && error.is_transient(), "{error:?}");
+            assert!(error.to_string().contains("who is not trusted with the ticket"), "{error}");
+            assert_eq!(listener.accept().unwrap().0.read(&mut [0]).unwrap(), 0);
+        }
+        assert!(through(TrustedUsers::new(None)).connect().is_ok());
+    }
+}

@@ -17,6 +17,7 @@ mod failure;
 mod operation;
 mod redact;
 mod room;
+mod sending;
 mod stream;
 mod timeouts;
 mod tls;

@@ -8,6 +8,7 @@ use std::thread;
 use socket2::{SockRef, Socket};
 
 use super::*;
+use crate::operation::head_length;
 use crate::stream::Stream;
 
 const PATIENCE: Duration = Duration::from_secs(20);
