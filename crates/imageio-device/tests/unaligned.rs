@@ -97,3 +97,26 @@ fn a_neighbour_that_was_written_before_on_the_same_connection_is_written_again()
     assert_eq!((server.read(0, 3).unwrap(), server.read(128, 3).unwrap()), (b"one".into(), b"two".into()));
     close_after_loss(&server, &device);
 }
+
+#[test]
+fn what_another_connections_late_write_may_undo_is_told_to_be_lost() {
+    let server = FakeServer::builder().block_device(512).start().unwrap();
+    let device = start(Settings { connections: 2, reconnect_timeout: PATIENCE, ..settings(&server) });
+    write(&device, 0, b"acknowledged").unwrap();
+    let first = server.log().of(Op::Put).next().unwrap().connection;
+    // While the first connection is busy.
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        scope.spawn(|| device.read(BLOCK, &mut [0]).unwrap());
+        assert!(gate.wait_reached(1, PATIENCE));
+        server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
+        write(&device, 128, b"in doubt").unwrap();
+        gate.open();
+    });
+    assert!(server.log().of(Op::Put).skip(1).all(|put| put.connection != first));
+    server.close_connection(first);
+    let error = device.flush().unwrap_err().to_string();
+    assert!(error.contains("data may be lost") && error.contains("may be undone"), "{error}");
+    assert_eq!(device.close().unwrap_err().to_string(), error);
+}

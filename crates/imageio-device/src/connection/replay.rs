@@ -32,7 +32,8 @@ impl ReplayingConnection {
     /// # Errors
     /// The outer one ends the transfer.
     pub(super) fn replay(&mut self) -> Result<imageio_client::Result<()>, Failure> {
-        let result = self.write_all_again()?;
+        // The new connection has only a part of it then: a flush there must not pass for one of all.
+        let result = self.write_all_again().inspect_err(|_| self.open = None)?;
         if let Ok(bytes) = result {
             self.flushed();
             log::warn!(
