@@ -151,7 +151,7 @@ impl Tracker {
             else {
                 return Ok(None);
             };
-            if records.in_doubt.may_undo(&range, number, session) {
+            if records.in_doubt.may_undo(&range, session) {
                 return Err(MayBeUndone { offset: range.start });
             }
             let blocks = self.blocks(&range);
