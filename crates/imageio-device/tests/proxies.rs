@@ -108,3 +108,18 @@ fn writing_again_gets_further_with_each_connection_that_is_closed() {
         close_after_loss(&server, &device);
     });
 }
+
+#[test]
+fn a_server_that_closes_after_each_answer_gets_each_write_once_or_twice() {
+    const WRITES: u64 = 12;
+    let server = FakeServer::builder().close_after(1, true).start().unwrap();
+    let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
+    for block in 0..WRITES {
+        write(&device, block * BLOCK, &[7; BLOCK as usize]).unwrap();
+    }
+    // The first is written again. From then on, each is flushed as it is written.
+    let durable: Vec<_> = server.log().of(Op::Put).map(|put| put.flush).collect();
+    assert_eq!(durable.len() as u64, WRITES + 1);
+    assert_eq!(durable.iter().filter(|flush| !**flush).count(), 1, "{durable:?}");
+    close_after_loss(&server, &device);
+}

@@ -40,6 +40,10 @@ impl ReplayingConnection {
                 true => (Asked::Replay, self.replay()?),
                 false => (asked, self.connect()),
             };
+            // That a connection is open says nothing yet of what the server does after an answer.
+            if result.is_ok() {
+                continue;
+            }
             let decision = self.decide(asked, &result);
             self.goes_on(asked, decision, result, attempts)?;
         }
