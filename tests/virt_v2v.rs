@@ -3,20 +3,22 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "support/virt_v2v/layout.rs"]
+mod layout;
+
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode, Stdio};
 
 use fake_imageio::{Certificate, FakeServer, Op};
+use layout::{Layout, PATH, VERSION_2_2, VERSION_2_8, VERSION_2_10, Version, stand_in};
 use libtest_mimic::{Arguments, Trial};
 use support::door::built;
 use support::image::{SIZE, guest_disk};
 use support::process::PATIENCE;
 use support::run::Ended;
 use support::tools::{NBDCOPY, NBDKIT, Tool, trial};
-use tempfile::TempDir;
 
 type Test = (&'static str, &'static [Tool], fn());
 
@@ -74,104 +76,6 @@ fn namespaces_are_allowed() -> bool {
 fn nobody_is_allowed_namespaces() -> bool {
     let unshare = Command::new("setpriv").args(AS_NOBODY).args(["unshare", "-Um", "true"]).output();
     rustix::process::getuid().is_root() && unshare.is_ok_and(|output| output.status.success())
-}
-
-/// What differs between versions of virt-v2v.
-struct Version {
-    script: &'static str,
-    /// How it runs nbdkit for a disk.
-    nbdkit: Nbdkit,
-    options: &'static str,
-}
-
-enum Nbdkit {
-    ByName,
-    /// By the full path that was found when it was built.
-    ByPath,
-}
-
-const VERSION_2_2: Version =
-    Version { script: "rhv-upload-plugin.py", nbdkit: Nbdkit::ByName, options: "--threads 8" };
-const VERSION_2_8: Version = Version {
-    script: "ovirt-upload-plugin.py",
-    nbdkit: Nbdkit::ByName,
-    options: "--threads 8 -D nbdkit.backend.datapath=0 --verbose",
-};
-const VERSION_2_10: Version = Version {
-    script: "ovirt-upload-plugin.py",
-    nbdkit: Nbdkit::ByPath,
-    options: "--threads 8 -D nbdkit.backend.datapath=0",
-};
-
-/// Of which `path:` is the layout's own.
-const PATH: &str = "path:/usr/bin:/bin:/usr/sbin";
-
-/// The program as it is laid out where it isn't installed, and a directory for `PATH`.
-struct Layout {
-    dir: TempDir,
-}
-
-impl Layout {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        for name in ["bin", "libexec/imageio-nbd", "nbdkit", "nbdkit.d", "path", "v2v.x"] {
-            fs::create_dir_all(root.join(name)).unwrap();
-        }
-        fs::copy(built("imageio-nbd"), root.join("bin/imageio-nbd")).unwrap();
-        symlink("../../bin/imageio-nbd", root.join("libexec/imageio-nbd/nbdkit")).unwrap();
-        symlink(built("libnbdkit_imageio_plugin.so"), root.join("nbdkit/nbdkit-imageio-plugin.so")).unwrap();
-        Self { dir }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// A program in `PATH`.
-    fn add_script(&self, name: &str, text: &str) {
-        self.add_program(&format!("path/{name}"), text);
-    }
-
-    fn add_program(&self, name: &str, text: &str) {
-        let file = self.path().join(name);
-        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ended {
-        self.command("bin/imageio-nbd", PATH).args(arguments).output().unwrap().into()
-    }
-
-    fn command(&self, program: &str, path: &str) -> Command {
-        self.command_of(&self.path().join(program), path)
-    }
-
-    fn command_of(&self, program: &Path, path: &str) -> Command {
-        let mut command = Command::new("/usr/bin/timeout");
-        command.args(["--foreground", "60"]).arg(program).current_dir(self.path());
-        // Absolute, as a relative directory in PATH changes its meaning with the working directory.
-        let path = path.replace("path:", &format!("{}/path:", self.path().display()));
-        command.env("PATH", path).env_remove("IMAGEIO_NBD_PLUGIN").env_remove("RUST_LOG");
-        command
-    }
-}
-
-/// What virt-v2v does with nbdkit (`lib/nbdkit.ml`, `output/output_rhv_upload.ml` there).
-fn stand_in(layout: &Layout, version: &Version, disks: &[String; 2]) -> String {
-    let script = layout.path().join("v2v.x").join(version.script);
-    let nbdkit = match version.nbdkit {
-        Nbdkit::ByName => "nbdkit".into(),
-        Nbdkit::ByPath => NBDKIT.path(),
-    };
-    let [first, second] = disks;
-    format!(
-        "nbdkit={}\nscript={}\noptions='{}'\ndisk1='{first}'\ndisk2='{second}'\n{}",
-        nbdkit.display(),
-        script.display(),
-        version.options,
-        include_str!("support/virt-v2v.sh"),
-    )
 }
 
 fn uploads_two_disks(version: &Version) {

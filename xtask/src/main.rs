@@ -13,7 +13,9 @@ mod test;
 mod tidy;
 mod tools;
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -48,6 +50,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = leave_cargos_environment() {
+        eprintln!("cannot start again: {error}");
+        return ExitCode::FAILURE;
+    }
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -55,6 +61,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Starts this program again without what `cargo run` has told it of its own package. Build scripts (that of ring, for
+/// one) ask for these variables, and all that depends on them would be built anew after each change from `cargo test` to
+/// `cargo xtask test`, and back.
+fn leave_cargos_environment() -> std::io::Result<()> {
+    let is_cargos = |name: &OsStr| {
+        name.to_str().is_some_and(|name| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_PACKAGE"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        })
+    };
+    let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).filter(|name| is_cargos(name)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    for name in &names {
+        again.env_remove(name);
+    }
+    Err(again.args(std::env::args_os().skip(1)).exec())
 }
 
 fn run(arguments: Arguments) -> Result<()> {
@@ -75,9 +103,8 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn project_root() -> PathBuf {
-    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    xtask.parent().map(ToOwned::to_owned).unwrap_or(xtask)
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
 }
 
 /// Where Cargo puts what it builds.

@@ -124,8 +124,10 @@ fn oldest_rust(sh: &Shell) -> Result<Done> {
     Ok(Done::Yes)
 }
 
+/// Builds the programs and the plugin that the tests run. With the tests, since those need other features of what all
+/// use: otherwise it would be built twice.
 fn build(sh: &Shell) -> Result<Done> {
-    cmd!(sh, "cargo build --workspace --locked").run()?;
+    cmd!(sh, "cargo build --workspace --all-targets --locked").run()?;
     Ok(Done::Yes)
 }
 

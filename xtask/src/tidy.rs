@@ -85,11 +85,7 @@ mod tests {
     fn no_file_is_too_long_to_read() {
         for file in sources() {
             let lines = fs::read_to_string(&file).unwrap().lines().count();
-            // The core is read more than anything else.
-            let is_core =
-                ["conn-pool", "imageio-device"].iter().any(|name| file.iter().any(|part| part == *name));
-            let limit = if is_core { 400 } else { 600 };
-            assert!(lines <= limit, "{}: {lines} lines", file.display());
+            assert!(lines <= 400, "{}: {lines} lines", file.display());
         }
     }
 

@@ -37,7 +37,7 @@ pub trait BlockDevice: Send + Sync {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    fn read_into(&self, offset: u64, mut buffer: Box<dyn Buffer>) -> Result<()> {
+    fn read_into(&self, offset: u64, mut buffer: Box<dyn ReadBuffer>) -> Result<()> {
         self.read(offset, buffer.bytes())
     }
 
@@ -62,7 +62,7 @@ pub trait BlockDevice: Send + Sync {
 }
 
 /// Memory that a read fills.
-pub trait Buffer: Send {
+pub trait ReadBuffer: Send {
     /// The memory, always the same.
     fn bytes(&mut self) -> &mut [u8];
 }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-use conn_pool::{Connection, Failure, Outcome, Panicked, Place, Pool, Request, Shape, State, Task, Workers};
+use conn_pool::{
+    Connection, Failure, Outcome, Panicked, Place, Pool, PoolRequest, Shape, State, Task, Workers,
+};
 
 /// Requests that wait, of which all but a few belong to sequential streams.
 const WAITING: u64 = 256;
@@ -109,7 +111,7 @@ impl Range {
     }
 }
 
-impl Request for Range {
+impl PoolRequest for Range {
     type Error = Panicked;
     type Shape = Extent;
 

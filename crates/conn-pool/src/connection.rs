@@ -2,7 +2,7 @@
 //! What the pool has to know of a connection.
 
 use crate::error::{Failure, Panicked};
-use crate::request::{Group, Request};
+use crate::request::{Group, PoolRequest};
 
 /// What the pool has to know of a connection.
 pub trait Connection: Send {
@@ -10,7 +10,7 @@ pub trait Connection: Send {
     type Error: Clone + Send + From<Panicked>;
 
     /// What is carried out on it by [`Pool::run`](crate::Pool::run) and [`Workers`](crate::Workers).
-    type Request: Request<Error = Self::Error>;
+    type Request: PoolRequest<Error = Self::Error>;
 
     /// Carries out a task. After a panic, nobody knows what the connection has done: the pool fails for good.
     ///
@@ -24,7 +24,7 @@ pub trait Connection: Send {
 }
 
 /// What is to be done on a connection.
-pub enum Task<'a, R: Request> {
+pub enum Task<'a, R: PoolRequest> {
     /// Requests that go together. Where one of them can't be carried out ([`Affected::One`](crate::Affected::One)), each
     /// comes again as a group of its own, so it must still have what it needs.
     Requests(&'a mut Group<R>),

@@ -167,7 +167,7 @@ impl<C: Connection> Dispatcher<C> {
     /// Takes back the connection of someone who is no worker.
     pub(crate) fn put_back(&mut self, slot: Slot, connection: C, now: Instant) {
         if let Some(job) = self.release(slot, connection, now) {
-            self.employ(Order::Job(job));
+            self.assign(Order::Job(job));
         }
     }
 
@@ -190,9 +190,9 @@ impl<C: Connection> Dispatcher<C> {
 
     /// Gives an order to an idle worker. There is one more than there are connections, so that one is idle if a connection
     /// was until now, or if nobody has led a flush.
-    pub(crate) fn employ(&mut self, order: Order<C>) {
+    pub(crate) fn assign(&mut self, order: Order<C>) {
         let worker = self.workers.pop().expect("a worker is idle whenever there is work for one");
-        hand(worker, order);
+        send(worker, order);
     }
 
     /// Hands the connection to the keeper if it should be flushed, to the first that waits for it, or lets it be idle. A job
@@ -203,7 +203,7 @@ impl<C: Connection> Dispatcher<C> {
         let connection = self.give_to_keeper(slot, connection)?;
         match self.line.next(slot) {
             None => self.slots.put(slot, connection),
-            Some(Next::Visit(Visitor { sender, .. })) => hand(sender, (slot, connection)),
+            Some(Next::Visit(Visitor { sender, .. })) => send(sender, (slot, connection)),
             Some(Next::Requests(gathered, ticket)) => {
                 self.slots.note_request(slot, ticket);
                 return Self::hand_over(Job { slot, connection, gathered });
@@ -215,7 +215,7 @@ impl<C: Connection> Dispatcher<C> {
     /// Gives the job to the thread that waits with the first of its requests. Without one, it is a worker's.
     fn hand_over(mut job: Job<C>) -> Option<Job<C>> {
         let Some(thread) = job.gathered.take_first_waiter() else { return Some(job) };
-        hand(thread, News::Job(job));
+        send(thread, News::Job(job));
         None
     }
 
@@ -278,7 +278,7 @@ impl<C: Connection> Dispatcher<C> {
         }
         self.flushes.submit(completion);
         if self.flushes.lead() {
-            self.employ(Order::Flush);
+            self.assign(Order::Flush);
         }
         Ok(())
     }
@@ -292,9 +292,9 @@ impl<C: Connection> Dispatcher<C> {
     /// A flush has ended, and all that shared it are told: lets the next begin.
     pub(crate) fn end_flush(&mut self) {
         match self.flushes.pass_on() {
-            Some(Leader::Thread(thread)) => hand(thread, FlushNews::Lead),
-            Some(Leader::Worker) => self.employ(Order::Flush),
-            None => self.closer.take().into_iter().for_each(|closer| hand(closer, ())),
+            Some(Leader::Thread(thread)) => send(thread, FlushNews::Lead),
+            Some(Leader::Worker) => self.assign(Order::Flush),
+            None => self.closer.take().into_iter().for_each(|closer| send(closer, ())),
         }
     }
 }
@@ -343,7 +343,7 @@ impl<C: Connection> Dispatcher<C> {
         }
         match self.call_keeper() {
             Some(keeper) => {
-                hand(keeper, (slot, connection));
+                send(keeper, (slot, connection));
                 None
             }
             None => Some(connection),
@@ -357,7 +357,7 @@ impl<C: Connection> Dispatcher<C> {
             && let Some(taken) = self.slots.take_full()
             && let Some(keeper) = self.call_keeper()
         {
-            hand(keeper, taken);
+            send(keeper, taken);
         }
     }
 
@@ -384,6 +384,6 @@ impl<C: Connection> Job<C> {
 }
 
 /// Gives something to someone who waits for it.
-fn hand<T>(waiter: Sender<T>, thing: T) {
+fn send<T>(waiter: Sender<T>, thing: T) {
     waiter.send(thing).expect("whoever waits stays until it is told");
 }

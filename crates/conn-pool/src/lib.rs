@@ -60,7 +60,7 @@
 //! # Panics
 //! After a panic while a connection was used, nobody knows what was done: the pool fails for good with what
 //! [`Panicked`] becomes, and all threads live on. A panic of the keeper's own fails the pool, too. A panic of a completion
-//! harms nobody else. [`Connection::state`], [`Request::shape`] and [`Shape::join`] must not panic.
+//! harms nobody else. [`Connection::state`], [`PoolRequest::shape`] and [`Shape::join`] must not panic.
 
 mod connection;
 mod dispatcher;
@@ -79,5 +79,5 @@ pub use connection::{Connection, State, Task};
 pub use error::{Affected, Failure, Outcome, Panicked, PoolError};
 pub use keeper::Keeper;
 pub use pool::{Clock, Due, Pool};
-pub use request::{Group, Place, Request, Shape};
+pub use request::{Group, Place, PoolRequest, Shape};
 pub use workers::Workers;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::request::{Group, Place, Request, Shape};
+use crate::request::{Group, Place, PoolRequest, Shape};
 
 /// The index of a connection.
 pub(crate) type Slot = usize;
@@ -15,7 +15,7 @@ pub(crate) type Slot = usize;
 pub(crate) type Ticket = u64;
 
 /// Who waits, in the order of the tickets.
-pub(crate) struct Line<R: Request, W, V> {
+pub(crate) struct Line<R: PoolRequest, W, V> {
     last_ticket: Ticket,
     /// Requests, which any connection serves. One that has joined a group leaves a gap, so that those behind it need not
     /// be moved; the first is never a gap.
@@ -26,7 +26,7 @@ pub(crate) struct Line<R: Request, W, V> {
     visits: Vec<Visit<V>>,
 }
 
-struct Waiting<R: Request, W> {
+struct Waiting<R: PoolRequest, W> {
     ticket: Ticket,
     shape: R::Shape,
     /// None is a gap.
@@ -47,14 +47,14 @@ struct Visit<V> {
 }
 
 /// Who gets a connection that is free.
-pub(crate) enum Next<R: Request, W, V> {
+pub(crate) enum Next<R: PoolRequest, W, V> {
     /// And the ticket of the first of them.
     Requests(Gathered<R, W>, Ticket),
     Visit(V),
 }
 
 /// A group, and who waits for each of its requests.
-pub(crate) struct Gathered<R: Request, W> {
+pub(crate) struct Gathered<R: PoolRequest, W> {
     pub(crate) group: Group<R>,
     /// As many as there are requests, in their order.
     pub(crate) waiters: VecDeque<Option<W>>,
@@ -62,7 +62,7 @@ pub(crate) struct Gathered<R: Request, W> {
     pub(crate) first: usize,
 }
 
-impl<R: Request, W, V> Line<R, W, V> {
+impl<R: PoolRequest, W, V> Line<R, W, V> {
     pub(crate) fn new() -> Self {
         Self { last_ticket: 0, requests: VecDeque::new(), len: 0, visits: Vec::new() }
     }
@@ -171,7 +171,7 @@ impl<R: Request, W, V> Line<R, W, V> {
     }
 }
 
-impl<R: Request, W> Gathered<R, W> {
+impl<R: PoolRequest, W> Gathered<R, W> {
     pub(crate) fn new(request: R, waiter: Option<W>) -> Self {
         Self { group: Group::new(request), waiters: VecDeque::from([waiter]), first: 0 }
     }

@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::error::{Outcome, PoolError};
 use crate::flushes::Followers;
 use crate::line::{Gathered, Slot};
-use crate::request::Request;
+use crate::request::PoolRequest;
 
 /// A connection that someone was given, and what to carry out on it.
 pub(crate) struct Job<C: Connection> {
@@ -122,7 +122,7 @@ impl<C: Connection> Done<C> {
 
     /// Tells a new request that it won't be carried out.
     pub(crate) fn refuse(request: C::Request, refusal: &PoolError<C::Error>) {
-        Self::refused([(request, None)], refusal).tell();
+        Self::refused([(request, None)], refusal).notify();
     }
 
     /// How the request at this place has ended.
@@ -131,7 +131,7 @@ impl<C: Connection> Done<C> {
     }
 
     /// Tells everyone. Threads come last, as they may have lent memory by their requests.
-    pub(crate) fn tell(self) {
+    pub(crate) fn notify(self) {
         if !self.requests.is_empty() {
             harmless(|| C::Request::complete(self.requests));
         }
@@ -144,7 +144,7 @@ impl<C: Connection> Done<C> {
 
 impl<E: Clone> Followers<FlushWaiter<E>, FlushCompletion<E>> {
     /// Tells all how their flush has ended.
-    pub(crate) fn tell(self, outcome: &Outcome<E>) {
+    pub(crate) fn notify(self, outcome: &Outcome<E>) {
         for completion in self.submitted {
             complete_flush(completion, outcome.clone());
         }

@@ -43,7 +43,7 @@ impl<C: Connection> Pool<C> {
     }
 
     /// Carries out a request as soon as it is this one's turn, together with those that wait and go with it; or waits
-    /// while another thread does so. By the return, the request [was told](crate::Request::complete) of its end.
+    /// while another thread does so. By the return, the request [was told](crate::PoolRequest::complete) of its end.
     ///
     /// # Errors
     /// [`PoolError`].
@@ -61,7 +61,7 @@ impl<C: Connection> Pool<C> {
         // First, so that a flush which anyone asks for after the answer waits for this connection.
         self.lock().acknowledge(slot, &connection);
         let outcome = done.outcome(own);
-        done.tell();
+        done.notify();
         // Those that were told come again: what is in line when the connection comes back can go together.
         thread::yield_now();
         self.put_back(slot, connection);
@@ -109,8 +109,8 @@ impl<C: Connection> Pool<C> {
     /// Makes every later request fail with `error`: data may be lost. The first such error is kept.
     pub fn fail(&self, error: C::Error) {
         let (requests, flushes, refusal) = self.lock().fail(error);
-        requests.tell();
-        flushes.tell(&Err(refusal));
+        requests.notify();
+        flushes.notify(&Err(refusal));
     }
 
     /// The error that every request gets, if data may be lost.
@@ -235,7 +235,7 @@ impl<C: Connection> Pool<C> {
     pub(crate) fn submit(&self, request: C::Request) {
         let mut dispatcher = self.lock();
         match dispatcher.admit() {
-            Ok(Some(taken)) => dispatcher.employ(Order::Job(Job::new(taken, request))),
+            Ok(Some(taken)) => dispatcher.assign(Order::Job(Job::new(taken, request))),
             Ok(None) => dispatcher.wait_submitted(request),
             Err(refusal) => {
                 drop(dispatcher);
@@ -256,7 +256,7 @@ impl<C: Connection> Pool<C> {
                 let (slot, connection, done) = self.carry_out(Job::new(taken, request));
                 // First, so that a flush which anyone asks for after the answer finds the connection dirty.
                 self.put_back(slot, connection);
-                done.tell();
+                done.notify();
             }
             Err(refusal) => Done::<C>::refuse(request, &refusal),
         }
@@ -291,7 +291,7 @@ impl<C: Connection> Pool<C> {
             // First, so that a flush which anyone asks for after the answer finds the connection dirty. What comes next is
             // this thread's already, as it is ready for it.
             let next = self.lock().next_order(slot, connection, now);
-            done.tell();
+            done.notify();
             match next {
                 NextOrder::Job(next) => job = next,
                 NextOrder::Wait(orders) => return orders,
@@ -351,7 +351,7 @@ impl<C: Connection> Pool<C> {
         let Turn { ticket, failure, slots, followers } = self.lock().begin_flush();
         let outcome =
             failure.map_or_else(|| self.flush_all(ticket, slots), |error| Err(PoolError::Failed(error)));
-        followers.tell(&outcome);
+        followers.notify(&outcome);
         outcome
     }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::error::Outcome;
 
 /// Work for a connection. It may be carried out together with other requests that wait.
-pub trait Request: Send + Sized {
+pub trait PoolRequest: Send + Sized {
     /// Why a request fails.
     type Error: Clone + Send;
 
@@ -41,13 +41,13 @@ pub enum Place {
 }
 
 /// Requests that are carried out as one, in the order of their places. It has one request at least.
-pub struct Group<R: Request> {
+pub struct Group<R: PoolRequest> {
     shape: R::Shape,
     requests: VecDeque<R>,
 }
 
 #[allow(clippy::len_without_is_empty, reason = "a group is never empty")]
-impl<R: Request> Group<R> {
+impl<R: PoolRequest> Group<R> {
     /// A group of one.
     pub fn new(request: R) -> Self {
         Self { shape: request.shape(), requests: VecDeque::from([request]) }
@@ -108,7 +108,7 @@ impl<R: Request> Group<R> {
 }
 
 /// Requests, and how each has ended.
-pub(crate) type Ended<R> = Vec<(R, Outcome<<R as Request>::Error>)>;
+pub(crate) type Ended<R> = Vec<(R, Outcome<<R as PoolRequest>::Error>)>;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    impl Request for Number {
+    impl PoolRequest for Number {
         type Error = Panicked;
         type Shape = Self;
 

@@ -38,7 +38,7 @@ where
 
 impl<C: Connection> Workers<C> {
     /// Has a request carried out as soon as it is its turn, together with those that wait and go with it; returns at
-    /// once. [`Request::complete`](crate::Request::complete) is called by a worker, or at once by this thread where the
+    /// once. [`PoolRequest::complete`](crate::PoolRequest::complete) is called by a worker, or at once by this thread where the
     /// pool refuses the request.
     pub fn submit(&self, request: C::Request) {
         self.pool.submit(request);

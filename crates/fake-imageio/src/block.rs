@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use crate::backend::Disk;
-use crate::power::Change;
+use crate::volatile_cache::Change;
 
 /// How often others get a turn between reading a block and writing it back.
 pub(crate) const TURNS: usize = 8;

@@ -30,7 +30,6 @@ mod fault;
 mod gate;
 mod journal;
 mod ops;
-mod power;
 mod request;
 mod script;
 mod server;
@@ -38,6 +37,7 @@ mod service;
 mod shared;
 mod stream;
 mod tls;
+mod volatile_cache;
 mod words;
 
 pub use backend::Backend;

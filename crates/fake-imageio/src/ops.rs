@@ -13,10 +13,10 @@ use crate::block::Body;
 use crate::config::OptionsMode;
 use crate::extents;
 use crate::fault::Op;
-use crate::power::Change;
 use crate::request::{self, Resource};
 use crate::service::{Call, Exchange};
 use crate::shared::Shared;
+use crate::volatile_cache::Change;
 
 type Result<T> = std::result::Result<T, Refusal>;
 

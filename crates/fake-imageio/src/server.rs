@@ -22,11 +22,11 @@ use crate::config::{Builder, Config, socket_path};
 use crate::connection::{self, Accepted, Registration, Registry};
 use crate::fault::Fault;
 use crate::journal::{Log, Recorder, Transport};
-use crate::power::Power;
 use crate::script::Script;
 use crate::shared::Shared;
 use crate::stream::Cut;
 use crate::tls::Pki;
+use crate::volatile_cache::VolatileCache;
 
 /// A running server. Dropping it closes all connections, and ends its thread before it returns.
 #[derive(Debug)]
@@ -62,10 +62,10 @@ impl FakeServer {
             let text = "the size of a block is a power of two";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let power = config.volatile.then(|| Power::new(disk.size())).transpose()?;
+        let cache = config.volatile.then(|| VolatileCache::new(disk.size())).transpose()?;
         let canceled = AtomicBool::new(false);
         let registry = Registry::default();
-        let shared = Arc::new(Shared { config, disk, power, script, recorder, canceled, registry });
+        let shared = Arc::new(Shared { config, disk, cache, script, recorder, canceled, registry });
         shared.write_through(0, &shared.config.contents)?;
         let acceptor = Acceptor {
             shared: Arc::clone(&shared),

@@ -16,11 +16,11 @@ use crate::fault::{Done, Op, What};
 use crate::gate::Gate;
 use crate::journal::Started;
 use crate::ops::{self, Receive};
-use crate::power::Change;
 use crate::request::{self, Resource};
 use crate::script::{Fate, Holds};
 use crate::shared::Shared;
 use crate::stream::{Conn, Cut};
+use crate::volatile_cache::Change;
 
 /// Longest body of a PATCH that is looked at, in bytes.
 const PATCH_MAX: usize = 64 << 10;

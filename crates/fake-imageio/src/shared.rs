@@ -12,16 +12,16 @@ use crate::block::{Piece, TURNS, pieces};
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::journal::Recorder;
-use crate::power::{Change, Power};
 use crate::script::{Holds, Script};
 use crate::stream::{Conn, Cut};
+use crate::volatile_cache::{Change, VolatileCache};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) disk: Arc<Disk>,
     /// Where something can be lost.
-    pub(crate) power: Option<Power>,
+    pub(crate) cache: Option<VolatileCache>,
     pub(crate) script: Script,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) canceled: AtomicBool,
@@ -80,16 +80,16 @@ impl Shared {
     }
 
     fn apply(&self, way: u64, offset: u64, change: Change) -> io::Result<()> {
-        match &self.power {
-            Some(power) => power.apply(&self.disk, way, offset, change),
+        match &self.cache {
+            Some(cache) => cache.apply(&self.disk, way, offset, change),
             None => change.apply(&self.disk, offset),
         }
     }
 
     /// Changes the disk behind the clients' backs.
     pub(crate) fn write_through(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        match &self.power {
-            Some(power) => power.write_through(&self.disk, offset, Bytes::copy_from_slice(data)),
+        match &self.cache {
+            Some(cache) => cache.write_through(&self.disk, offset, Bytes::copy_from_slice(data)),
             None => self.disk.write(offset, data),
         }
     }
@@ -99,8 +99,8 @@ impl Shared {
     }
 
     fn flush_way(&self, connection: u64, way: u64) -> io::Result<()> {
-        if let Some(power) = &self.power {
-            power.flush(way)?;
+        if let Some(cache) = &self.cache {
+            cache.flush(way)?;
         }
         self.disk.flush()?;
         self.recorder.flushed(connection);
@@ -129,18 +129,18 @@ impl Shared {
     }
 
     fn new_way(&self) -> u64 {
-        self.power.as_ref().map_or(0, Power::new_way)
+        self.cache.as_ref().map_or(0, VolatileCache::new_way)
     }
 
     /// Cuts power: all connections end, and what isn't flushed is gone.
     pub(crate) fn cut_power(&self) -> io::Result<()> {
-        let Some(power) = &self.power else {
+        let Some(cache) = &self.cache else {
             return Err(io::Error::other("only a volatile server loses anything"));
         };
         let connections = self.connections();
         // First, so that no client learns from an old connection what the disk holds now.
         connections.iter().for_each(|conn| conn.cut(Cut::Power));
-        power.cut(&self.disk)
+        cache.cut(&self.disk)
     }
 
     /// The way of these connections is lost, and their clients will be told by this status. Where it is that of all
@@ -150,9 +150,9 @@ impl Shared {
         let (lost, kept): (Vec<_>, Vec<_>) = connections.iter().partition(|conn| whose(conn));
         // First: who finds it lost knows why.
         lost.iter().for_each(|conn| conn.lost_way.store(status, Ordering::SeqCst));
-        match &self.power {
-            Some(power) if kept.is_empty() => power.cut(&self.disk),
-            Some(power) => lost.iter().try_for_each(|conn| power.lose(&self.disk, conn.way())),
+        match &self.cache {
+            Some(cache) if kept.is_empty() => cache.cut(&self.disk),
+            Some(cache) => lost.iter().try_for_each(|conn| cache.lose(&self.disk, conn.way())),
             None => Ok(()),
         }
     }

@@ -20,7 +20,7 @@ use crate::driver::{Driver, Stalled};
 use crate::extents::{self, Extent, ExtentsContext};
 use crate::failure::{Exchanged, Failed, Failure, lost, unsent_or_lost};
 use crate::operation::{Heads, Operation};
-use crate::room::Room;
+use crate::scatter_buffer::ScatterBuffer;
 use crate::sending::Sending;
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
@@ -139,17 +139,17 @@ impl Connection {
             return Ok(());
         }
         let operation = Operation::Read { offset, len };
-        let patience = self.patience(operation);
-        let mut room = Room::new(bufs);
+        let timeout = self.timeout(operation);
+        let mut buffer = ScatterBuffer::new(bufs);
         let start = async |head: &Parts, body| match head.status {
             StatusCode::PARTIAL_CONTENT => receive_start(head, body, len).await,
             _ => Err(refused(head, body).await),
         };
         let rest = |open: &mut Open, start: Answer<Vec<Bytes>>| {
             for data in &start.body {
-                room.put(data);
+                buffer.put(data);
             }
-            open.receive_rest(&mut room, patience).map(|()| start.headers)
+            open.receive_rest(&mut buffer, timeout).map(|()| start.headers)
         };
         let headers = self.run_and(operation, RequestBody::empty(), start, rest)?;
         let Some(told) = content_range(&headers) else {
@@ -251,7 +251,7 @@ impl Connection {
     }
 
     /// How long the server may take for the answer, once it has the request.
-    fn patience(&self, operation: Operation) -> Duration {
+    fn timeout(&self, operation: Operation) -> Duration {
         match operation {
             Operation::Options
             | Operation::Size
@@ -308,8 +308,8 @@ impl Connection {
         readiness.reading_body.store(false, Relaxed);
         let sending = Sending::new(&readiness, &request);
         // Slow storage may delay the answer, but not the taking in of the request.
-        let (data, patience) = (self.timeouts.data, self.patience(operation));
-        let patience = || if sending.is_done() { patience } else { data };
+        let (data, timeout) = (self.timeouts.data, self.timeout(operation));
+        let timeout = || if sending.is_done() { timeout } else { data };
         let exchange = async {
             let response = open.sender.try_send_request(request).await.map_err(unsent_or_lost)?;
             readiness.reading_body.store(true, Relaxed);
@@ -318,7 +318,7 @@ impl Connection {
             Ok(Answer { headers: head.headers, status: head.status, body })
         };
         let result =
-            open.driver.block_on(exchange, patience).unwrap_or_else(|stalled| Err(Failure::Stalled(stalled)));
+            open.driver.block_on(exchange, timeout).unwrap_or_else(|stalled| Err(Failure::Stalled(stalled)));
         let result = result.and_then(|answer| finish(&mut open, answer));
         let result = match result {
             Ok(_) if !sending.is_done() => {
@@ -329,13 +329,13 @@ impl Connection {
         // A body that didn't go out whole leaves the server reading the rest of it as the next request.
         let clean = match &result {
             Ok(_) | Err(Failure::Refused { closes: false, .. }) => {
-                sending.is_done() && open.is_ready(patience)
+                sending.is_done() && open.is_ready(timeout)
             }
             Err(_) => false,
         };
         let outcome = result.map_err(|failure| {
             let (send_error, body_sent) = (open.driver.send_error(), sending.has_reached_body());
-            let failed = Failed { url: &self.url, operation, patience: patience(), send_error, body_sent };
+            let failed = Failed { url: &self.url, operation, timeout: timeout(), send_error, body_sent };
             failed.error(failure)
         });
         if clean {
@@ -352,24 +352,24 @@ impl Connection {
 
 impl Open {
     /// Takes in what is left of an answer straight from the stream, as hyper would copy it twice.
-    fn receive_rest(&mut self, room: &mut Room<'_, '_>, patience: Duration) -> Exchanged<()> {
-        if room.free().is_none() {
+    fn receive_rest(&mut self, buffer: &mut ScatterBuffer<'_, '_>, timeout: Duration) -> Exchanged<()> {
+        if buffer.free().is_none() {
             return Ok(());
         }
         let Some((mut stream, ahead)) = self.driver.detach() else {
             return Err(Failure::Stalled(Stalled::Closed));
         };
-        if !room.put(&ahead) {
+        if !buffer.put(&ahead) {
             return Err(Failure::Nonsense("more than was asked for".into()));
         }
-        self.driver.fill(&mut stream, room, patience).map_err(Failure::Stalled)?;
+        self.driver.fill(&mut stream, buffer, timeout).map_err(Failure::Stalled)?;
         self.sender = self.driver.attach(stream).map_err(Failure::Http)?;
         Ok(())
     }
 
     /// Waits until hyper has put the exchange behind it. It fails where the server closes.
-    fn is_ready(&mut self, patience: impl Fn() -> Duration) -> bool {
-        matches!(self.driver.block_on(self.sender.ready(), patience), Ok(Ok(())))
+    fn is_ready(&mut self, timeout: impl Fn() -> Duration) -> bool {
+        matches!(self.driver.block_on(self.sender.ready(), timeout), Ok(Ok(())))
     }
 }
 

@@ -18,7 +18,7 @@ use hyper::client::conn::http1::{self, Parts, SendRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::body::RequestBody;
-use crate::room::Room;
+use crate::scatter_buffer::ScatterBuffer;
 use crate::stream::{Readiness, Stream};
 
 type HyperConnection = http1::Connection<Stream, RequestBody>;
@@ -71,23 +71,23 @@ impl Driver {
         Ok(sender)
     }
 
-    /// Fills `room` from a stream that is out of hyper's hands, as long as bytes come at least every `patience`.
+    /// Fills `buffer` from a stream that is out of hyper's hands, as long as bytes come at least every `timeout`.
     pub(crate) fn fill(
         &self,
         stream: &mut Stream,
-        room: &mut Room<'_, '_>,
-        patience: Duration,
+        buffer: &mut ScatterBuffer<'_, '_>,
+        timeout: Duration,
     ) -> Result<(), Stalled> {
         let mut last_progress = Instant::now();
-        while let Some(free) = room.free() {
+        while let Some(free) = buffer.free() {
             match stream.read(free) {
                 Ok(0) => return Err(Stalled::Closed),
                 Ok(n) => {
-                    room.advance(n);
+                    buffer.advance(n);
                     last_progress = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(last_progress + patience)?;
+                    self.wait(last_progress + timeout)?;
                 }
                 Err(error) => return Err(Stalled::Io(error)),
             }
@@ -96,11 +96,11 @@ impl Driver {
     }
 
     /// Runs `future` to its end, doing the connection's I/O, as long as bytes move at least every
-    /// `patience`, which is asked anew at each wait.
+    /// `timeout`, which is asked anew at each wait.
     pub(crate) fn block_on<T>(
         &mut self,
         future: impl Future<Output = T>,
-        patience: impl Fn() -> Duration,
+        timeout: impl Fn() -> Duration,
     ) -> Result<T, Stalled> {
         let mut future = pin!(future);
         let waker = Waker::from(Arc::clone(&self.woken));
@@ -127,7 +127,7 @@ impl Driver {
             if self.readiness.progress.swap(false, Relaxed) {
                 last_progress = Instant::now();
             }
-            self.wait(last_progress + patience())?;
+            self.wait(last_progress + timeout())?;
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Failed<'a> {
     pub(crate) url: &'a TransferUrl,
     pub(crate) operation: Operation,
     /// How long the server was waited for at last.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
     /// What broke sending, if anything did.
     pub(crate) send_error: Option<String>,
     /// A byte of the request's body may have been handed to the system.
@@ -53,7 +53,7 @@ impl Failed<'_> {
                 let explanation = self.url.redact_part(&String::from_utf8_lossy(&text), cut);
                 Error::Status { operation, status, explanation, body_sent: self.body_sent }
             }
-            Failure::Stalled(Stalled::Timeout) => Error::Timeout { operation, after: self.patience },
+            Failure::Stalled(Stalled::Timeout) => Error::Timeout { operation, after: self.timeout },
             Failure::Stalled(Stalled::Closed) => lost(&operation, "closed", false),
             Failure::Stalled(Stalled::Io(e)) => lost(&operation, &e.to_string(), false),
             Failure::Nonsense(reason) => self.protocol(&reason),

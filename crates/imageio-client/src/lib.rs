@@ -16,7 +16,7 @@ mod extents;
 mod failure;
 mod operation;
 mod redact;
-mod room;
+mod scatter_buffer;
 mod sending;
 mod stream;
 mod timeouts;

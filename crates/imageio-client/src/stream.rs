@@ -91,7 +91,7 @@ impl Readiness {
         self.handed.load(Relaxed)
     }
 
-    fn hand(&self, n: usize) {
+    fn note_handed(&self, n: usize) {
         self.handed.fetch_add(n as u64, Relaxed);
     }
 
@@ -249,7 +249,7 @@ impl hyper::rt::Write for Stream {
         let result = match &mut this.transport {
             Transport::Plain { .. } => {
                 retry(|| (&this.readiness.socket).write_vectored(bufs)).inspect(|&n| {
-                    this.readiness.hand(n);
+                    this.readiness.note_handed(n);
                     this.readiness.sent_more(n);
                 })
             }
@@ -307,7 +307,7 @@ impl Tls {
 
     fn take(&mut self, readiness: &Readiness, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let taken = self.session.writer().write_vectored(bufs)?;
-        readiness.hand(taken);
+        readiness.note_handed(taken);
         self.unsent += taken;
         Ok(taken)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Limits to patience.
+//! How long to wait for a server.
 
 use std::time::Duration;
 

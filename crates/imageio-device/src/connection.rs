@@ -20,7 +20,7 @@ use crate::outage::Outage;
 use crate::overlay;
 use crate::recovery::{Asked, Attempts};
 use crate::replay_buffer::{ReplayBuffer, Reservation};
-use crate::request::{Operation, Request};
+use crate::request::{DeviceRequest, Operation};
 use crate::tracker::{Owner, Session, Tracker, UnderWay, Writer};
 
 /// A failed request.
@@ -77,9 +77,9 @@ pub(crate) struct ReplayingConnection {
 
 impl conn_pool::Connection for ReplayingConnection {
     type Error = Cause;
-    type Request = Request;
+    type Request = DeviceRequest;
 
-    fn carry_out(&mut self, task: Task<'_, Request>) -> Result<(), Failure> {
+    fn carry_out(&mut self, task: Task<'_, DeviceRequest>) -> Result<(), Failure> {
         match task {
             Task::Requests(group) => self.carry_out_group(group),
             Task::Flush => self.flush(Connection::flush),
@@ -113,16 +113,16 @@ impl ReplayingConnection {
         }
     }
 
-    fn carry_out_group(&mut self, group: &mut Group<Request>) -> Result<(), Failure> {
+    fn carry_out_group(&mut self, group: &mut Group<DeviceRequest>) -> Result<(), Failure> {
         let shape = group.shape();
         match shape.operation {
             Operation::Read => {
-                let mut bufs: Vec<_> = group.iter_mut().filter_map(Request::memory).collect();
+                let mut bufs: Vec<_> = group.iter_mut().filter_map(DeviceRequest::memory).collect();
                 self.read(shape.range().start, &mut bufs)
             }
             Operation::Write { fua } => {
-                let data = group.iter().filter_map(Request::data).cloned().collect();
-                let is_lent = group.iter().any(Request::is_lent);
+                let data = group.iter().filter_map(DeviceRequest::data).cloned().collect();
+                let is_lent = group.iter().any(DeviceRequest::is_lent);
                 let longest = self.common.longest_write;
                 self.change(shape.range(), Change::Write { data, is_lent }, longest, fua)
             }

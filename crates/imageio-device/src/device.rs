@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, BlockSize, Buffer, Capabilities, Errno, Error, Result, ZeroFlags};
+use block_device::{BlockDevice, BlockSize, Capabilities, Errno, Error, ReadBuffer, Result, ZeroFlags};
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
 
@@ -14,7 +14,7 @@ use crate::connection::{Common, KeepAlive, ReplayingConnection};
 use crate::error::{Cause, OpenError, pool_error};
 use crate::outage::Outage;
 use crate::replay_buffer::ReplayBuffer;
-use crate::request::{Extent, Request};
+use crate::request::{DeviceRequest, Extent};
 use crate::tracker::Tracker;
 use crate::transfer::Transfer;
 
@@ -98,7 +98,7 @@ impl Device {
         self.pool.waiting()
     }
 
-    fn run(&self, request: Request) -> Result<()> {
+    fn run(&self, request: DeviceRequest) -> Result<()> {
         self.pool.run(request).map_err(pool_error)
     }
 
@@ -151,23 +151,23 @@ impl BlockDevice for Device {
         Ok(())
     }
 
-    fn read_into(&self, offset: u64, mut buffer: Box<dyn Buffer>) -> Result<()> {
+    fn read_into(&self, offset: u64, mut buffer: Box<dyn ReadBuffer>) -> Result<()> {
         let len = buffer.bytes().len() as u64;
         self.check_read(offset, len)?;
-        self.run(Request::read_into(self.extent(offset, len), buffer))
+        self.run(DeviceRequest::read_into(self.extent(offset, len), buffer))
     }
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
         let len = data.len() as u64;
         self.check_write(offset, len)?;
-        self.run(Request::write(self.extent(offset, len), data, fua, None))
+        self.run(DeviceRequest::write(self.extent(offset, len), data, fua, None))
     }
 
     /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer
     /// (`sparse`), and imageio has no means to ask for either.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_zero(offset, len, flags)?;
-        self.run(Request::zero(self.extent(offset, len), flags.fua, None))
+        self.run(DeviceRequest::zero(self.extent(offset, len), flags.fua, None))
     }
 
     fn flush(&self) -> Result<()> {
@@ -181,7 +181,7 @@ struct OwnMemory {
     give_back: Sender<Vec<u8>>,
 }
 
-impl Buffer for OwnMemory {
+impl ReadBuffer for OwnMemory {
     fn bytes(&mut self) -> &mut [u8] {
         &mut self.memory
     }

@@ -10,6 +10,7 @@ use conn_pool::Workers;
 use crate::connection::ReplayingConnection;
 use crate::device::Device;
 use crate::error::pool_error;
+use crate::request::DeviceRequest;
 
 /// A [`Device`] with a thread for each connection, and one for flushes. Dropping it closes the device, whose
 /// [`close`](Device::close) then still tells the outcome.
@@ -29,11 +30,7 @@ impl Queue {
     }
 
     /// What is to be done on a connection, if the request is possible and needs one.
-    fn accept(
-        &self,
-        request: Request,
-        mut completion: Box<dyn Completion>,
-    ) -> Option<crate::request::Request> {
+    fn accept(&self, request: Request, mut completion: Box<dyn Completion>) -> Option<DeviceRequest> {
         let (device, room) = (&*self.device, completion.buffer().len() as u64);
         let checked = match &request {
             Request::Read { offset } => device.check_read(*offset, room),
@@ -46,16 +43,14 @@ impl Queue {
             return None;
         }
         match request {
-            Request::Read { offset } => {
-                Some(crate::request::Request::read(device.extent(offset, room), completion))
-            }
+            Request::Read { offset } => Some(DeviceRequest::read(device.extent(offset, room), completion)),
             Request::Write { offset, data, fua } => {
                 let extent = device.extent(offset, data.len() as u64);
-                Some(crate::request::Request::write(extent, data, fua, Some(completion)))
+                Some(DeviceRequest::write(extent, data, fua, Some(completion)))
             }
             Request::Zero { offset, len, flags } => {
                 let extent = device.extent(offset, len);
-                Some(crate::request::Request::zero(extent, flags.fua, Some(completion)))
+                Some(DeviceRequest::zero(extent, flags.fua, Some(completion)))
             }
             Request::Flush => {
                 self.workers.flush(move |outcome| {

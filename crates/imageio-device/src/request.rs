@@ -7,14 +7,14 @@
 
 use std::ops::Range;
 
-use block_device::{Batch, Buffer, Completion};
+use block_device::{Batch, Completion, ReadBuffer};
 use bytes::Bytes;
 use conn_pool::{Outcome, Place};
 
 use crate::error::{Cause, pool_error};
 
 /// A request for a range of the disk.
-pub(crate) struct Request {
+pub(crate) struct DeviceRequest {
     shape: Shape,
     work: Work,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Request {
 /// What is to be done there.
 enum Work {
     /// A thread that waits for the outcome lends the memory.
-    ReadInto(Box<dyn Buffer>),
+    ReadInto(Box<dyn ReadBuffer>),
     /// The completion lends the memory.
     Read(Box<dyn Completion>),
     Write {
@@ -63,9 +63,9 @@ pub(crate) struct Extent {
     pub(crate) max_request: u64,
 }
 
-impl Request {
+impl DeviceRequest {
     /// A read into memory that a thread lends, which waits for the outcome.
-    pub(crate) fn read_into(extent: Extent, buffer: Box<dyn Buffer>) -> Self {
+    pub(crate) fn read_into(extent: Extent, buffer: Box<dyn ReadBuffer>) -> Self {
         Self::new(extent, Operation::Read, Work::ReadInto(buffer))
     }
 
@@ -127,7 +127,7 @@ impl Request {
     }
 }
 
-impl conn_pool::Request for Request {
+impl conn_pool::PoolRequest for DeviceRequest {
     type Error = Cause;
     type Shape = Shape;
 
@@ -180,7 +180,7 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use block_device::{Errno, Result};
-    use conn_pool::{PoolError, Request as _, Shape as _};
+    use conn_pool::{PoolError, PoolRequest as _, Shape as _};
 
     use super::*;
 
@@ -232,10 +232,10 @@ mod tests {
     fn each_is_told_its_own_outcome() {
         let (tell, told) = channel();
         let completion = |name| Box::new(Tell(name, vec![0; 4], tell.clone()));
-        let read = Request::read(EXTENT, completion("read"));
-        let zero = Request::zero(EXTENT, false, Some(completion("zero")));
-        let thread = Request::zero(EXTENT, false, None);
-        Request::complete(vec![(read, Ok(())), (thread, Ok(())), (zero, Err(PoolError::Closed))]);
+        let read = DeviceRequest::read(EXTENT, completion("read"));
+        let zero = DeviceRequest::zero(EXTENT, false, Some(completion("zero")));
+        let thread = DeviceRequest::zero(EXTENT, false, None);
+        DeviceRequest::complete(vec![(read, Ok(())), (thread, Ok(())), (zero, Err(PoolError::Closed))]);
         let told: Vec<_> =
             told.try_iter().map(|(name, result)| (name, result.map_err(|error| error.errno()))).collect();
         assert_eq!(told, [("read", Ok(())), ("zero", Err(Errno::Shutdown))]);
@@ -261,8 +261,8 @@ mod tests {
         let (tell, told) = channel();
         let alive = Arc::new(());
         let data = Bytes::from_owner(Data { _alive: Arc::clone(&alive) });
-        let write = Request::write(EXTENT, data, false, Some(Box::new(Check(alive, tell))));
-        Request::complete(vec![(write, Ok(()))]);
+        let write = DeviceRequest::write(EXTENT, data, false, Some(Box::new(Check(alive, tell))));
+        DeviceRequest::complete(vec![(write, Ok(()))]);
         assert_eq!(told.recv(), Ok(true));
     }
 }

@@ -101,7 +101,7 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
         self.aside.drain(..).for_each(|newcomer| self.newcomers.push_front(newcomer));
         while let Some((socket, peer)) = self.newcomers.pop_front() {
             let verdict = self.verdict(peer);
-            self.tell(verdict, peer);
+            self.log(verdict, peer);
             match verdict {
                 Verdict::Accept => self.start_as(socket, peer),
                 Verdict::StandAside => self.aside.push((socket, peer)),
@@ -121,7 +121,7 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
         }
     }
 
-    fn tell(&mut self, verdict: Verdict, peer: Peer) {
+    fn log(&mut self, verdict: Verdict, peer: Peer) {
         let (now, Limits { places, share }) = (Instant::now(), self.limits);
         match verdict {
             Verdict::Accept | Verdict::Soon | Verdict::StandAside => {}

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A device in the terms of NBD.
 
-use block_device::{Errno as DeviceErrno, QueuedDevice};
-use nbd_wire::{BlockSize, Command, CommandFlags, Errno, Export, InvalidExport, TransmissionFlags};
+use block_device::{Errno, QueuedDevice};
+use nbd_wire::{
+    Command, CommandFlags, ErrorValue, Export, InvalidExport, SizeConstraints, TransmissionFlags,
+};
 
 /// The longest payload of one READ or WRITE in bytes, if the device sets no lower maximum.
 ///
@@ -26,7 +28,7 @@ impl ExportInfo {
     /// What clients are told about `device`.
     pub(crate) fn describe(&self, device: &impl QueuedDevice) -> Result<Export, InvalidExport> {
         let sizes = device.capabilities().block_size;
-        let block_size = BlockSize {
+        let block_size = SizeConstraints {
             minimum: sizes.minimum,
             preferred: sizes.preferred,
             maximum: sizes.maximum.min(MAX_PAYLOAD),
@@ -48,16 +50,16 @@ fn flags(device: &impl QueuedDevice) -> TransmissionFlags {
 }
 
 /// What the client is told when the device has failed `command` with `errno`.
-pub(crate) fn wire_errno(errno: DeviceErrno, command: Command) -> Errno {
+pub(crate) fn error_value(errno: Errno, command: Command) -> ErrorValue {
     match errno {
-        DeviceErrno::Perm => Errno::Perm,
-        DeviceErrno::Io => Errno::Io,
-        DeviceErrno::NoMem => Errno::NoMem,
-        DeviceErrno::NoSpc => Errno::NoSpc,
-        DeviceErrno::NotSup if is_fast(command) => Errno::NotSup,
-        DeviceErrno::Shutdown => Errno::Shutdown,
+        Errno::Perm => ErrorValue::Perm,
+        Errno::Io => ErrorValue::Io,
+        Errno::NoMem => ErrorValue::NoMem,
+        Errno::NoSpc => ErrorValue::NoSpc,
+        Errno::NotSup if is_fast(command) => ErrorValue::NotSup,
+        Errno::Shutdown => ErrorValue::Shutdown,
         // The protocol keeps these two for features that were not negotiated.
-        DeviceErrno::Inval | DeviceErrno::Overflow | DeviceErrno::NotSup => Errno::Inval,
+        Errno::Inval | Errno::Overflow | Errno::NotSup => ErrorValue::Inval,
     }
 }
 
@@ -103,9 +105,9 @@ mod tests {
     #[test]
     fn errors_are_limited_to_what_was_negotiated() {
         let fast = Command::Zero { offset: 0, length: 1, flags: CommandFlags::FAST_ZERO };
-        assert_eq!(wire_errno(DeviceErrno::NotSup, fast), Errno::NotSup);
-        assert_eq!(wire_errno(DeviceErrno::NotSup, Command::Flush), Errno::Inval);
-        assert_eq!(wire_errno(DeviceErrno::Overflow, fast), Errno::Inval);
-        assert_eq!(wire_errno(DeviceErrno::Shutdown, Command::Flush), Errno::Shutdown);
+        assert_eq!(error_value(Errno::NotSup, fast), ErrorValue::NotSup);
+        assert_eq!(error_value(Errno::NotSup, Command::Flush), ErrorValue::Inval);
+        assert_eq!(error_value(Errno::Overflow, fast), ErrorValue::Inval);
+        assert_eq!(error_value(Errno::Shutdown, Command::Flush), ErrorValue::Shutdown);
     }
 }

@@ -5,15 +5,15 @@
 //! at the end of a batch sends what is in line with one system call, as far as the client takes it at once. The rest is
 //! for a second thread, so that a client that doesn't read its replies holds up nobody else.
 //!
-//! A client that sends one request at a time has it carried out by the session's own thread: see `pace`. The payload of a
+//! A client that sends one request at a time has it carried out by the session's own thread: see `queue_depth`. The payload of a
 //! long WRITE goes to the device piece by piece: see `pieces`.
 //!
 //! A request waits in the client's socket while as many are in flight as may be, or while there is no room for its
 //! payload. Both are given back when a reply is sent, which needs nothing that the waiting thread holds.
 
 mod job;
-mod pace;
 mod pieces;
+mod queue_depth;
 mod receive;
 mod replies;
 
@@ -30,7 +30,7 @@ use socket2::Socket;
 use crate::connection::Service;
 use crate::registry::Control;
 use job::Job;
-use pace::Pace;
+use queue_depth::QueueDepth;
 use replies::Replies;
 
 /// How much is read ahead: the heads of a few requests, or some small writes with their payloads. Of a large payload it
@@ -78,16 +78,16 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     }
 
     fn read_requests(&self, input: &mut BufReader<&Socket>) {
-        let mut pace = Pace::default();
+        let mut depth = QueueDepth::default();
         loop {
-            if let Err(end) = self.receive(input, &mut pace) {
+            if let Err(end) = self.receive(input, &mut depth) {
                 return log::debug!("client {}: {end}", self.control.id);
             }
         }
     }
 
     /// Hands a request to the device, or answers it.
-    fn start(&self, mut job: Job, input: &BufReader<&Socket>, pace: &mut Pace) {
+    fn start(&self, mut job: Job, input: &BufReader<&Socket>, depth: &mut QueueDepth) {
         let Ok(command) = job.command else { return job.refuse() };
         let device = self.service.device;
         let request = match command {
@@ -101,13 +101,13 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             Command::Flush => block_device::Request::Flush,
             Command::Nothing | Command::Disconnect => return job.succeed(),
         };
-        if !pace.is_one_at_a_time() || !is_short(command) {
+        if !depth.is_one() || !is_short(command) {
             return device.submit(request, Box::new(job));
         }
         device.carry_out(request, Box::new(job));
         // It was answered a moment ago, so this was sent before the client could know the answer.
         if has_more(input) {
-            pace.was_wrong();
+            depth.was_more();
         }
     }
 }

@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use nbd_wire::consts::*;
-use nbd_wire::{BadMagic, BlockSize, Export, REQUEST_LEN, Request, TransmissionFlags, simple_reply};
+use nbd_wire::{
+    BadMagic, Export, REQUEST_HEADER_LEN, RequestHeader, SizeConstraints, TransmissionFlags, simple_reply,
+};
 
 const SIZE: u64 = 1 << 30;
 
@@ -24,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let iterations = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
     let flags = TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_FUA;
     let flags = flags | TransmissionFlags::SEND_WRITE_ZEROES;
-    let export = Export::new("disk", SIZE, flags, BlockSize::default())?;
+    let export = Export::new("disk", SIZE, flags, SizeConstraints::default())?;
     let headers = REQUESTS.map(header);
     let started = Instant::now();
     for _ in 0..iterations {
@@ -37,8 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn header((kind, offset, length): (u16, u64, u32)) -> [u8; REQUEST_LEN] {
-    let mut header = [0; REQUEST_LEN];
+fn header((kind, offset, length): (u16, u64, u32)) -> [u8; REQUEST_HEADER_LEN] {
+    let mut header = [0; REQUEST_HEADER_LEN];
     header[..4].copy_from_slice(&NBD_REQUEST_MAGIC.to_be_bytes());
     header[6..8].copy_from_slice(&kind.to_be_bytes());
     header[16..24].copy_from_slice(&offset.to_be_bytes());
@@ -47,8 +49,8 @@ fn header((kind, offset, length): (u16, u64, u32)) -> [u8; REQUEST_LEN] {
 }
 
 /// As a session does it, but for carrying it out.
-fn answer(export: &Export, header: &[u8; REQUEST_LEN]) -> Result<impl Sized, BadMagic> {
-    let request = Request::decode(header)?;
+fn answer(export: &Export, header: &[u8; REQUEST_HEADER_LEN]) -> Result<impl Sized, BadMagic> {
+    let request = RequestHeader::decode(header)?;
     let command = black_box(request.check(export));
     Ok(simple_reply(request.cookie, command.err()))
 }

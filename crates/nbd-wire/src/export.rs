@@ -31,7 +31,7 @@ bitflags! {
 
 /// Block size constraints in bytes ('Size constraints').
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockSize {
+pub struct SizeConstraints {
     /// Alignment of every request: a power of two up to 64 KiB.
     pub minimum: u32,
     /// Size that performs best: a power of two, at least 512 and at least `minimum`.
@@ -40,7 +40,7 @@ pub struct BlockSize {
     pub maximum: u32,
 }
 
-impl BlockSize {
+impl SizeConstraints {
     fn is_valid(self) -> bool {
         self.minimum.is_power_of_two()
             && self.minimum <= 1 << 16
@@ -50,7 +50,7 @@ impl BlockSize {
     }
 }
 
-impl Default for BlockSize {
+impl Default for SizeConstraints {
     /// What a client assumes if it is told nothing: byte access, 4 KiB preferred, 32 MiB at most.
     fn default() -> Self {
         Self { minimum: 1, preferred: 1 << 12, maximum: 1 << 25 }
@@ -64,7 +64,7 @@ pub struct Export {
     description: String,
     size: u64,
     flags: TransmissionFlags,
-    block_size: BlockSize,
+    block_size: SizeConstraints,
 }
 
 /// Why an [`Export`] cannot be offered.
@@ -79,7 +79,7 @@ pub enum InvalidExport {
     Nul,
     /// The block sizes break the protocol's rules.
     #[error("{0:?} breaks the protocol's rules for block sizes")]
-    BlockSize(BlockSize),
+    SizeConstraints(SizeConstraints),
 }
 
 impl Export {
@@ -91,10 +91,10 @@ impl Export {
         name: impl Into<String>,
         size: u64,
         flags: TransmissionFlags,
-        block_size: BlockSize,
+        block_size: SizeConstraints,
     ) -> Result<Self, InvalidExport> {
         if !block_size.is_valid() {
-            return Err(InvalidExport::BlockSize(block_size));
+            return Err(InvalidExport::SizeConstraints(block_size));
         }
         let name = checked(name.into())?;
         let flags = flags | TransmissionFlags::HAS_FLAGS;
@@ -136,7 +136,7 @@ impl Export {
 
     /// The block size constraints.
     #[must_use]
-    pub fn block_size(&self) -> BlockSize {
+    pub fn block_size(&self) -> SizeConstraints {
         self.block_size
     }
 }
@@ -155,15 +155,16 @@ mod tests {
 
     #[test]
     fn block_sizes_follow_the_rules() {
-        let ok = |minimum, preferred, maximum| BlockSize { minimum, preferred, maximum }.is_valid();
-        assert!(ok(1, 512, 512) && ok(65536, 65536, u32::MAX) && BlockSize::default().is_valid());
+        let ok = |minimum, preferred, maximum| SizeConstraints { minimum, preferred, maximum }.is_valid();
+        assert!(ok(1, 512, 512) && ok(65536, 65536, u32::MAX) && SizeConstraints::default().is_valid());
         assert!(!ok(0, 512, 512) && !ok(3, 512, 512) && !ok(1 << 17, 1 << 17, 1 << 20));
         assert!(!ok(1, 256, 512) && !ok(1, 513, 1024) && !ok(4096, 512, 4096) && !ok(1, 4096, 512));
     }
 
     #[test]
     fn strings_are_bounded() {
-        let named = |name: String| Export::new(name, 0, TransmissionFlags::empty(), BlockSize::default());
+        let named =
+            |name: String| Export::new(name, 0, TransmissionFlags::empty(), SizeConstraints::default());
         assert!(named("x".repeat(4096)).is_ok());
         assert_eq!(named("x".repeat(4097)), Err(InvalidExport::TooLong));
         assert_eq!(named("a\0b".into()), Err(InvalidExport::Nul));

@@ -71,9 +71,9 @@ pub enum Progress<'e> {
 /// transmission phase, and holds at most [`MAX_OPTION_DATA`] bytes and a header.
 ///
 /// ```
-/// use nbd_wire::{BlockSize, Export, Handshake, Progress, TransmissionFlags};
+/// use nbd_wire::{SizeConstraints, Export, Handshake, Progress, TransmissionFlags};
 ///
-/// let exports = [Export::new("disk", 4096, TransmissionFlags::SEND_FLUSH, BlockSize::default())?];
+/// let exports = [Export::new("disk", 4096, TransmissionFlags::SEND_FLUSH, SizeConstraints::default())?];
 /// let mut handshake = Handshake::new(&exports);
 /// let mut output = Handshake::greeting().to_vec();
 /// let mut input = &[0, 0, 0, 1][..];

@@ -7,11 +7,11 @@ pub use check::Command;
 
 use bitflags::bitflags;
 
-use crate::Errno;
+use crate::ErrorValue;
 use crate::consts::*;
 
 /// Bytes of a request header ('Request message').
-pub const REQUEST_LEN: usize = 28;
+pub const REQUEST_HEADER_LEN: usize = 28;
 /// Bytes of a simple reply without its payload ('Simple reply message').
 pub const SIMPLE_REPLY_LEN: usize = 16;
 
@@ -31,7 +31,7 @@ bitflags! {
 
 /// A request header as the client sent it ('Request message').
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
+pub struct RequestHeader {
     /// Command flags, known or not.
     pub flags: CommandFlags,
     /// The command: `NBD_CMD_READ` and so on, or anything else.
@@ -49,12 +49,12 @@ pub struct Request {
 #[error("the client sent {0:#010x} where a request should begin")]
 pub struct BadMagic(pub u32);
 
-impl Request {
+impl RequestHeader {
     /// Reads a header.
     ///
     /// # Errors
     /// [`BadMagic`].
-    pub fn decode(bytes: &[u8; REQUEST_LEN]) -> Result<Self, BadMagic> {
+    pub fn decode(bytes: &[u8; REQUEST_HEADER_LEN]) -> Result<Self, BadMagic> {
         let magic = number(&bytes[..4]) as u32;
         if magic != NBD_REQUEST_MAGIC {
             return Err(BadMagic(magic));
@@ -94,10 +94,10 @@ impl Request {
 
 /// A simple reply; after a successful READ, its payload follows ('Simple reply message').
 #[must_use]
-pub fn simple_reply(cookie: u64, error: Option<Errno>) -> [u8; SIMPLE_REPLY_LEN] {
+pub fn simple_reply(cookie: u64, error: Option<ErrorValue>) -> [u8; SIMPLE_REPLY_LEN] {
     let mut reply = [0; SIMPLE_REPLY_LEN];
     reply[..4].copy_from_slice(&NBD_SIMPLE_REPLY_MAGIC.to_be_bytes());
-    reply[4..8].copy_from_slice(&error.map_or(0, Errno::to_wire).to_be_bytes());
+    reply[4..8].copy_from_slice(&error.map_or(0, ErrorValue::to_wire).to_be_bytes());
     reply[8..].copy_from_slice(&cookie.to_be_bytes());
     reply
 }
@@ -111,16 +111,23 @@ fn number(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    const HEADER: [u8; REQUEST_LEN] = *b"\x25\x60\x95\x13\x00\x11\x00\x06\x01\x02\x03\x04\x05\x06\x07\x08\
+    const HEADER: [u8; REQUEST_HEADER_LEN] =
+        *b"\x25\x60\x95\x13\x00\x11\x00\x06\x01\x02\x03\x04\x05\x06\x07\x08\
         \x00\x00\x00\x01\x00\x00\x02\x00\x00\x01\x00\x00";
 
     #[test]
     fn a_header_is_decoded() {
-        let request = Request::decode(&HEADER).unwrap();
+        let request = RequestHeader::decode(&HEADER).unwrap();
         let flags = CommandFlags::FUA | CommandFlags::FAST_ZERO;
         assert_eq!(
             request,
-            Request { flags, kind: 6, cookie: 0x0102_0304_0506_0708, offset: (1 << 32) + 512, length: 65536 }
+            RequestHeader {
+                flags,
+                kind: 6,
+                cookie: 0x0102_0304_0506_0708,
+                offset: (1 << 32) + 512,
+                length: 65536
+            }
         );
         assert_eq!((request.payload_len(), request.name()), (0, "WRITE_ZEROES"));
     }
@@ -129,14 +136,14 @@ mod tests {
     fn another_magic_is_refused() {
         let mut header = HEADER;
         header[3] = 0x14;
-        assert_eq!(Request::decode(&header), Err(BadMagic(0x2560_9514)));
+        assert_eq!(RequestHeader::decode(&header), Err(BadMagic(0x2560_9514)));
     }
 
     #[test]
     fn replies_have_the_layout_of_the_protocol() {
         assert_eq!(simple_reply(1, None), *b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\x01");
         assert_eq!(
-            simple_reply(u64::MAX, Some(Errno::Shutdown))[4..],
+            simple_reply(u64::MAX, Some(ErrorValue::Shutdown))[4..],
             [[0, 0, 0, 108], [255; 4], [255; 4]].concat()
         );
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Buffer, Capabilities, Errno, Error, Result, ZeroFlags};
+use block_device::{BlockDevice, Capabilities, Errno, Error, ReadBuffer, Result, ZeroFlags};
 use bytes::Bytes;
 
 use crate::ffi::{channel, flags};
@@ -16,8 +16,8 @@ pub(crate) struct Client {
     read_only: bool,
 }
 
-/// A request, as logs show it.
-struct Request {
+/// A request as logs show it.
+struct LoggedRequest {
     operation: Operation,
     offset: u64,
     count: u64,
@@ -44,15 +44,15 @@ impl Client {
             .map_err(|_| Error::new(Errno::Overflow, format!("{size} bytes are too many for nbdkit")))
     }
 
-    pub(crate) fn read(&self, offset: u64, mut buffer: Box<dyn Buffer>) -> Result<()> {
+    pub(crate) fn read(&self, offset: u64, mut buffer: Box<dyn ReadBuffer>) -> Result<()> {
         let count = buffer.bytes().len() as u64;
-        let request = Request { operation: Operation::Read, offset, count, flags: "" };
+        let request = LoggedRequest { operation: Operation::Read, offset, count, flags: "" };
         request.run(|| self.device.read_into(offset, buffer))
     }
 
     pub(crate) fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
         let count = data.len() as u64;
-        let request = Request { operation: Operation::Write, offset, count, flags: flag(fua, " fua") };
+        let request = LoggedRequest { operation: Operation::Write, offset, count, flags: flag(fua, " fua") };
         request.run(|| {
             self.check_writable()?;
             self.device.write(offset, data, fua)
@@ -60,7 +60,8 @@ impl Client {
     }
 
     pub(crate) fn zero(&self, offset: u64, count: u64, flags: ZeroFlags) -> Result<()> {
-        let request = Request { operation: Operation::Zero, offset, count, flags: flag(flags.fua, " fua") };
+        let request =
+            LoggedRequest { operation: Operation::Zero, offset, count, flags: flag(flags.fua, " fua") };
         request.run(|| {
             self.check_writable()?;
             self.device.zero(offset, count, flags)
@@ -68,7 +69,8 @@ impl Client {
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
-        Request { operation: Operation::Flush, offset: 0, count: 0, flags: "" }.run(|| self.device.flush())
+        LoggedRequest { operation: Operation::Flush, offset: 0, count: 0, flags: "" }
+            .run(|| self.device.flush())
     }
 
     /// nbdkit has refused it before; a filter may not have.
@@ -81,7 +83,7 @@ fn flag(set: bool, name: &'static str) -> &'static str {
     if set { name } else { "" }
 }
 
-impl Request {
+impl LoggedRequest {
     /// Carries it out, and takes note of how it went. An error says what was asked.
     fn run(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let start = Instant::now();
@@ -103,7 +105,7 @@ impl Request {
     }
 }
 
-impl std::fmt::Display for Request {
+impl std::fmt::Display for LoggedRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.operation.name();
         match self.operation {
@@ -124,7 +126,7 @@ mod tests {
     /// Shows what it holds when it goes.
     struct Shown([u8; 4], Sender<[u8; 4]>);
 
-    impl Buffer for Shown {
+    impl ReadBuffer for Shown {
         fn bytes(&mut self) -> &mut [u8] {
             &mut self.0
         }

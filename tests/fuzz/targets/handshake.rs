@@ -3,11 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nbd_wire::{BlockSize, Export, Handshake, MAX_DISCARD, Progress, TransmissionFlags};
+use nbd_wire::{SizeConstraints, Export, Handshake, MAX_DISCARD, Progress, TransmissionFlags};
 
 fuzz_target!(|input: &[u8]| {
     let flags = TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_FUA;
-    let export = |name| Export::new(name, 1 << 20, flags, BlockSize::default()).expect("it is one");
+    let export = |name| Export::new(name, 1 << 20, flags, SizeConstraints::default()).expect("it is one");
     let exports = [export("disk"), export("other")];
     let whole = feed(&exports, input, input.len().max(1));
     assert_eq!(whole, feed(&exports, input, 1));

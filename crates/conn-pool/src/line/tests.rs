@@ -16,7 +16,7 @@ impl Shape for Range {
     }
 }
 
-impl Request for Range {
+impl PoolRequest for Range {
     type Error = Panicked;
     type Shape = Self;
 

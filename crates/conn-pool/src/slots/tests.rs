@@ -8,7 +8,7 @@ use State::{Clean, Closed, Dirty, Full};
 use super::*;
 use crate::connection::Task;
 use crate::error::{Failure, Outcome, Panicked};
-use crate::request::{Place as Side, Request, Shape};
+use crate::request::{Place as Side, PoolRequest, Shape};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -32,7 +32,7 @@ impl Connection for Fake {
 #[derive(Clone, Copy)]
 enum Never {}
 
-impl Request for Never {
+impl PoolRequest for Never {
     type Error = Panicked;
     type Shape = Self;
 

@@ -10,7 +10,7 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use conn_pool::{
-    Affected, Clock, Connection, Due, Failure, Group, Panicked, Place, Pool, PoolError, Request, Shape,
+    Affected, Clock, Connection, Due, Failure, Group, Panicked, Place, Pool, PoolError, PoolRequest, Shape,
     State, Task, Workers,
 };
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded as bounded_channel, unbounded};
@@ -206,7 +206,7 @@ pub struct Letter {
     world: Arc<World>,
 }
 
-impl Request for Letter {
+impl PoolRequest for Letter {
     type Error = Error;
     type Shape = Kind;
 

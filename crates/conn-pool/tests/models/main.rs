@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conn_pool::{
-    Affected, Connection, Failure, Panicked, Place, Pool, PoolError, Request, Shape, State, Task, Workers,
+    Affected, Connection, Failure, Panicked, Place, Pool, PoolError, PoolRequest, Shape, State, Task, Workers,
 };
 use loom::model::Builder;
 use loom::thread;
@@ -135,7 +135,7 @@ struct Write {
     number: Number,
 }
 
-impl Request for Write {
+impl PoolRequest for Write {
     type Error = Error;
     type Shape = Kind;
 

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Buffer, Errno, Error, Result, ZeroFlags};
+use block_device::{BlockDevice, Errno, Error, ReadBuffer, Result, ZeroFlags};
 use bytes::Bytes;
 use fake_imageio::{DEFAULT_TICKET, FakeServer, Fault, Gate, Op, What};
 use imageio_client::Timeouts;
@@ -87,7 +87,7 @@ pub fn use_connections(server: &FakeServer, device: &Device, n: usize, byte: u8)
 /// Memory that a read fills, which comes back when it is dropped.
 struct Memory(Vec<u8>, mpsc::Sender<Vec<u8>>);
 
-impl Buffer for Memory {
+impl ReadBuffer for Memory {
     fn bytes(&mut self) -> &mut [u8] {
         &mut self.0
     }

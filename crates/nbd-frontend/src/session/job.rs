@@ -7,15 +7,15 @@ use std::sync::Arc;
 use block_device::{Batch, Completion};
 use buffer_pool::{Buffer, Lease};
 use bytes::Bytes;
-use nbd_wire::{Command, Errno, Request};
+use nbd_wire::{Command, ErrorValue, RequestHeader};
 
 use super::replies::Replies;
-use crate::export::wire_errno;
+use crate::export::error_value;
 
 /// A request that has been read. It is answered in any case: if it is dropped, by an error.
 pub(super) struct Job {
-    pub(super) request: Request,
-    pub(super) command: Result<Command, Errno>,
+    pub(super) request: RequestHeader,
+    pub(super) command: Result<Command, ErrorValue>,
     /// What is to be written, or room for what is to be read.
     buffer: Option<Buffer>,
     /// For a buffer that the device has now.
@@ -27,8 +27,8 @@ pub(super) struct Job {
 impl Job {
     /// Counts as in flight from now on.
     pub(super) fn new(
-        request: Request,
-        command: Result<Command, Errno>,
+        request: RequestHeader,
+        command: Result<Command, ErrorValue>,
         buffer: Option<Buffer>,
         replies: &Arc<Replies>,
     ) -> Self {
@@ -45,13 +45,13 @@ impl Job {
 
     /// Answers what was found to be wrong with it.
     pub(super) fn refuse(mut self) {
-        if let Err(errno) = self.command {
-            let Request { offset, length, flags, .. } = self.request;
+        if let Err(error) = self.command {
+            let RequestHeader { offset, length, flags, .. } = self.request;
             let (id, name, flags) = (self.replies.id(), self.request.name(), flags.bits());
             log::debug!(
-                "client {id}: refused {name} of {length} bytes at {offset}, flags {flags:#x}: {errno}"
+                "client {id}: refused {name} of {length} bytes at {offset}, flags {flags:#x}: {error}"
             );
-            self.answer(Err(errno));
+            self.answer(Err(error));
         }
         self.replies.send();
     }
@@ -62,19 +62,19 @@ impl Job {
         self.replies.send();
     }
 
-    fn answer(&mut self, result: Result<Option<Buffer>, Errno>) {
+    fn answer(&mut self, result: Result<Option<Buffer>, ErrorValue>) {
         self.is_answered = true;
         self.replies.push(self.request.cookie, result);
     }
 
     /// The device's fault.
-    fn fail(&mut self, errno: Errno, why: &dyn std::fmt::Display) {
-        let Request { offset, length, .. } = self.request;
+    fn fail(&mut self, error: ErrorValue, why: &dyn std::fmt::Display) {
+        let RequestHeader { offset, length, .. } = self.request;
         let (id, name) = (self.replies.id(), self.request.name());
         // That a fast zero is not possible is an answer, not a failure.
-        let level = if errno == Errno::NotSup { log::Level::Debug } else { log::Level::Error };
-        log::log!(level, "client {id}: {name} of {length} bytes at {offset}: {errno}: {why}");
-        self.answer(Err(errno));
+        let level = if error == ErrorValue::NotSup { log::Level::Debug } else { log::Level::Error };
+        log::log!(level, "client {id}: {name} of {length} bytes at {offset}: {error}: {why}");
+        self.answer(Err(error));
     }
 }
 
@@ -91,8 +91,8 @@ impl Completion for Job {
                 self.replies.count_bytes(command);
                 self.answer(Ok(payload));
             }
-            (Err(error), Ok(command)) => self.fail(wire_errno(error.errno(), command), &error),
-            (_, Err(errno)) => self.answer(Err(errno)),
+            (Err(error), Ok(command)) => self.fail(error_value(error.errno(), command), &error),
+            (_, Err(error)) => self.answer(Err(error)),
         }
     }
 }
@@ -100,7 +100,7 @@ impl Completion for Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.fail(Errno::Io, &"bug: the device has dropped the request");
+            self.fail(ErrorValue::Io, &"bug: the device has dropped the request");
             self.replies.send();
         }
     }

@@ -5,12 +5,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use block_device::{Batch, QueuedDevice};
-use nbd_wire::{BadMagic, Command, REQUEST_LEN, Request};
+use nbd_wire::{BadMagic, Command, REQUEST_HEADER_LEN, RequestHeader};
 use rustix::net::RecvFlags;
 use socket2::Socket;
 
-use super::pace::Pace;
 use super::pieces::Whole;
+use super::queue_depth::QueueDepth;
 use super::{Job, Session};
 use crate::export::MAX_PAYLOAD;
 
@@ -36,15 +36,15 @@ pub(super) enum End {
 impl<D: QueuedDevice> Session<'_, D> {
     /// Reads one request and its payload, and hands it to the device. Waits for room before the payload is read, and
     /// before a READ is handed out.
-    pub(super) fn receive(&self, input: &mut BufReader<&Socket>, pace: &mut Pace) -> Result<(), End> {
+    pub(super) fn receive(&self, input: &mut BufReader<&Socket>, depth: &mut QueueDepth) -> Result<(), End> {
         self.replies.wait_for_room();
         if self.control.is_stopping() {
             return Err(End::Stopping);
         }
-        let mut header = [0; REQUEST_LEN];
+        let mut header = [0; REQUEST_HEADER_LEN];
         input.read_exact(&mut header)?;
-        pace.came(self.replies.in_flight());
-        let request = Request::decode(&header)?;
+        depth.note_request(self.replies.in_flight());
+        let request = RequestHeader::decode(&header)?;
         let command = request.check(self.export);
         let mut buffer = None;
         match command {
@@ -61,7 +61,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             Ok(_) => {}
             Err(_) => drain(input, request.payload_len())?,
         }
-        self.start(Job::new(request, command, buffer, &self.replies), input, pace);
+        self.start(Job::new(request, command, buffer, &self.replies), input, depth);
         Ok(())
     }
 

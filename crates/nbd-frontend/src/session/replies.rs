@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use block_device::BatchEnd;
 use buffer_pool::Buffer;
-use nbd_wire::{Command, Errno, SIMPLE_REPLY_LEN, simple_reply};
+use nbd_wire::{Command, ErrorValue, SIMPLE_REPLY_LEN, simple_reply};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::lock;
@@ -120,7 +120,7 @@ impl Replies {
     }
 
     /// Puts a reply in line, to be [sent](Self::send) with others.
-    pub(super) fn push(&self, cookie: u64, result: Result<Option<Buffer>, Errno>) {
+    pub(super) fn push(&self, cookie: u64, result: Result<Option<Buffer>, ErrorValue>) {
         count(&self.counters.requests, 1);
         count(&self.counters.errors, usize::from(result.is_err()));
         let header = simple_reply(cookie, result.as_ref().err().copied());

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BlockSize, TransmissionFlags};
+use crate::{SizeConstraints, TransmissionFlags};
 
 const ACK: u32 = 1;
 const UNSUP: u32 = 0x8000_0001;
@@ -14,9 +14,9 @@ const TOO_BIG: u32 = 0x8000_0009;
 
 fn exports() -> Vec<Export> {
     let flags = TransmissionFlags::SEND_FLUSH;
-    let blocks = BlockSize { minimum: 512, preferred: 4096, maximum: 1 << 25 };
+    let blocks = SizeConstraints { minimum: 512, preferred: 4096, maximum: 1 << 25 };
     let first = Export::new("one", 0x1234, flags, blocks).unwrap().with_description("first").unwrap();
-    vec![first, Export::new("zwei", 1, flags, BlockSize::default()).unwrap()]
+    vec![first, Export::new("zwei", 1, flags, SizeConstraints::default()).unwrap()]
 }
 
 fn option(number: u32, data: &[u8]) -> Vec<u8> {
@@ -155,7 +155,7 @@ fn list_names_every_export() {
 
 #[test]
 fn an_export_without_a_name_is_listed_too() {
-    let exports = [Export::new("", 5, TransmissionFlags::empty(), BlockSize::default()).unwrap()];
+    let exports = [Export::new("", 5, TransmissionFlags::empty(), SizeConstraints::default()).unwrap()];
     let (output, _) = negotiate(&exports, 1, &option(3, b""));
     assert_eq!(parse(&output), [(3, 2, vec![0; 4]), (3, 1, vec![])]);
 }

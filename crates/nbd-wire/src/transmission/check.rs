@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which requests an export takes, and what the others are answered.
 
-use super::{CommandFlags, Request};
+use super::{CommandFlags, RequestHeader};
 use crate::consts::*;
-use crate::{Errno, Export, TransmissionFlags};
+use crate::{ErrorValue, Export, TransmissionFlags};
 
 /// A request that the export takes: inside its size, aligned, and without flags that it does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +41,13 @@ pub enum Command {
     Disconnect,
 }
 
-impl Request {
+impl RequestHeader {
     /// The command to execute on `export`, or the error to answer ('Request types', 'Error values').
     ///
     /// # Errors
     /// `EPERM` for writing to a read-only export, `ENOSPC` for writing past its end, `EINVAL` for the rest: reading
     /// past the end, a payload over the maximum, a misaligned request, unknown commands and flags.
-    pub fn check(&self, export: &Export) -> Result<Command, Errno> {
+    pub fn check(&self, export: &Export) -> Result<Command, ErrorValue> {
         if self.kind == NBD_CMD_DISC {
             return Ok(Command::Disconnect);
         }
@@ -57,7 +57,7 @@ impl Request {
         Ok(self.command())
     }
 
-    fn check_kind(&self, offered: TransmissionFlags) -> Result<(), Errno> {
+    fn check_kind(&self, offered: TransmissionFlags) -> Result<(), ErrorValue> {
         let writes = matches!(self.kind, NBD_CMD_WRITE | NBD_CMD_WRITE_ZEROES | NBD_CMD_TRIM);
         let known = match self.kind {
             NBD_CMD_READ | NBD_CMD_WRITE => true,
@@ -66,13 +66,13 @@ impl Request {
             _ => false,
         };
         match known {
-            _ if writes && offered.contains(TransmissionFlags::READ_ONLY) => Err(Errno::Perm),
+            _ if writes && offered.contains(TransmissionFlags::READ_ONLY) => Err(ErrorValue::Perm),
             true => Ok(()),
-            false => Err(Errno::Inval),
+            false => Err(ErrorValue::Inval),
         }
     }
 
-    fn check_flags(&self, offered: TransmissionFlags) -> Result<(), Errno> {
+    fn check_flags(&self, offered: TransmissionFlags) -> Result<(), ErrorValue> {
         let mut allowed = CommandFlags::empty();
         // Once offered, FUA is accepted on every command: clients are known to set it on reads.
         allowed.set(CommandFlags::FUA, offered.contains(TransmissionFlags::SEND_FUA));
@@ -80,14 +80,14 @@ impl Request {
             allowed |= CommandFlags::NO_HOLE;
             allowed.set(CommandFlags::FAST_ZERO, offered.contains(TransmissionFlags::SEND_FAST_ZERO));
         }
-        if allowed.contains(self.flags) { Ok(()) } else { Err(Errno::Inval) }
+        if allowed.contains(self.flags) { Ok(()) } else { Err(ErrorValue::Inval) }
     }
 
-    fn check_range(&self, export: &Export) -> Result<(), Errno> {
+    fn check_range(&self, export: &Export) -> Result<(), ErrorValue> {
         if self.kind == NBD_CMD_FLUSH {
-            return if (self.offset, self.length) == (0, 0) { Ok(()) } else { Err(Errno::Inval) };
+            return if (self.offset, self.length) == (0, 0) { Ok(()) } else { Err(ErrorValue::Inval) };
         }
-        let outside = if self.kind == NBD_CMD_READ { Errno::Inval } else { Errno::NoSpc };
+        let outside = if self.kind == NBD_CMD_READ { ErrorValue::Inval } else { ErrorValue::NoSpc };
         let end =
             self.offset.checked_add(self.length.into()).filter(|end| *end <= export.size()).ok_or(outside)?;
         let sizes = export.block_size();
@@ -96,7 +96,7 @@ impl Request {
         let aligned =
             self.offset.is_multiple_of(minimum) && (end.is_multiple_of(minimum) || end == export.size());
         let too_long = self.kind != NBD_CMD_WRITE_ZEROES && self.length > sizes.maximum;
-        if aligned && !too_long { Ok(()) } else { Err(Errno::Inval) }
+        if aligned && !too_long { Ok(()) } else { Err(ErrorValue::Inval) }
     }
 
     /// The command of a request that has passed the checks.
@@ -115,7 +115,7 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BlockSize;
+    use crate::SizeConstraints;
 
     const SIZE: u64 = 1 << 30;
     const MIB: u32 = 1 << 20;
@@ -124,17 +124,17 @@ mod tests {
         TransmissionFlags::all() - TransmissionFlags::READ_ONLY
     }
 
-    fn check(offered: TransmissionFlags, request: (u16, u16, u64, u32)) -> Result<Command, Errno> {
-        check_blocks(offered, BlockSize::default(), request)
+    fn check(offered: TransmissionFlags, request: (u16, u16, u64, u32)) -> Result<Command, ErrorValue> {
+        check_blocks(offered, SizeConstraints::default(), request)
     }
 
     fn check_blocks(
         offered: TransmissionFlags,
-        blocks: BlockSize,
+        blocks: SizeConstraints,
         (kind, flags, offset, length): (u16, u16, u64, u32),
-    ) -> Result<Command, Errno> {
+    ) -> Result<Command, ErrorValue> {
         let export = Export::new("", SIZE, offered, blocks).unwrap();
-        Request { flags: CommandFlags::from_bits_retain(flags), kind, cookie: 1, offset, length }
+        RequestHeader { flags: CommandFlags::from_bits_retain(flags), kind, cookie: 1, offset, length }
             .check(&export)
     }
 
@@ -168,37 +168,37 @@ mod tests {
 
     #[test]
     fn bad_requests_get_the_error_of_the_protocol() {
-        for (request, errno) in [
+        for (request, value) in [
             // Out of range, also where offset + length overflows.
-            ((0, 0, SIZE - 1, 2), Errno::Inval),
-            ((0, 0, u64::MAX, 2), Errno::Inval),
-            ((0, 0, SIZE + 1, 0), Errno::Inval),
-            ((1, 0, SIZE - 1, 2), Errno::NoSpc),
-            ((1, 0, u64::MAX, u32::MAX), Errno::NoSpc),
-            ((6, 0, SIZE - 1, 2), Errno::NoSpc),
-            ((6, 0, u64::MAX, 2), Errno::NoSpc),
+            ((0, 0, SIZE - 1, 2), ErrorValue::Inval),
+            ((0, 0, u64::MAX, 2), ErrorValue::Inval),
+            ((0, 0, SIZE + 1, 0), ErrorValue::Inval),
+            ((1, 0, SIZE - 1, 2), ErrorValue::NoSpc),
+            ((1, 0, u64::MAX, u32::MAX), ErrorValue::NoSpc),
+            ((6, 0, SIZE - 1, 2), ErrorValue::NoSpc),
+            ((6, 0, u64::MAX, 2), ErrorValue::NoSpc),
             // Over the maximum payload.
-            ((0, 0, 0, 32 * MIB + 1), Errno::Inval),
-            ((1, 0, 0, 32 * MIB + 1), Errno::Inval),
+            ((0, 0, 0, 32 * MIB + 1), ErrorValue::Inval),
+            ((1, 0, 0, 32 * MIB + 1), ErrorValue::Inval),
             // Unknown or not offered commands: TRIM, CACHE, BLOCK_STATUS, RESIZE and no command at all.
-            ((4, 0, 0, 512), Errno::Inval),
-            ((5, 0, 0, 512), Errno::Inval),
-            ((7, 0, 0, 512), Errno::Inval),
-            ((8, 0, 0, 512), Errno::Inval),
-            ((0xffff, 0, 0, 0), Errno::Inval),
+            ((4, 0, 0, 512), ErrorValue::Inval),
+            ((5, 0, 0, 512), ErrorValue::Inval),
+            ((7, 0, 0, 512), ErrorValue::Inval),
+            ((8, 0, 0, 512), ErrorValue::Inval),
+            ((0xffff, 0, 0, 0), ErrorValue::Inval),
             // Flags that are unknown or belong to another command: NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN.
-            ((0, 2, 0, 512), Errno::Inval),
-            ((0, 4, 0, 512), Errno::Inval),
-            ((6, 8, 0, 512), Errno::Inval),
-            ((1, 16, 0, 512), Errno::Inval),
-            ((1, 32, 0, 512), Errno::Inval),
-            ((1, 0x8000, 0, 512), Errno::Inval),
-            ((3, 2, 0, 0), Errno::Inval),
+            ((0, 2, 0, 512), ErrorValue::Inval),
+            ((0, 4, 0, 512), ErrorValue::Inval),
+            ((6, 8, 0, 512), ErrorValue::Inval),
+            ((1, 16, 0, 512), ErrorValue::Inval),
+            ((1, 32, 0, 512), ErrorValue::Inval),
+            ((1, 0x8000, 0, 512), ErrorValue::Inval),
+            ((3, 2, 0, 0), ErrorValue::Inval),
             // The fields of FLUSH are reserved.
-            ((3, 0, 512, 0), Errno::Inval),
-            ((3, 0, 0, 512), Errno::Inval),
+            ((3, 0, 512, 0), ErrorValue::Inval),
+            ((3, 0, 0, 512), ErrorValue::Inval),
         ] {
-            assert_eq!(check(everything(), request), Err(errno), "{request:?}");
+            assert_eq!(check(everything(), request), Err(value), "{request:?}");
         }
     }
 
@@ -206,17 +206,17 @@ mod tests {
     fn what_was_not_offered_is_refused() {
         let none = TransmissionFlags::empty();
         for request in [(0, 1, 0, 512), (1, 1, 0, 512), (3, 0, 0, 0), (6, 0, 0, 512)] {
-            assert_eq!(check(none, request), Err(Errno::Inval), "{request:?}");
+            assert_eq!(check(none, request), Err(ErrorValue::Inval), "{request:?}");
         }
         let slow = everything() - TransmissionFlags::SEND_FAST_ZERO;
-        assert_eq!(check(slow, (6, 16, 0, 512)), Err(Errno::Inval));
+        assert_eq!(check(slow, (6, 16, 0, 512)), Err(ErrorValue::Inval));
     }
 
     #[test]
     fn a_read_only_export_is_not_written_to() {
         let read_only = TransmissionFlags::READ_ONLY | TransmissionFlags::SEND_FLUSH;
         for kind in [1, 4, 6] {
-            assert_eq!(check(read_only, (kind, 0, 0, 512)), Err(Errno::Perm), "{kind}");
+            assert_eq!(check(read_only, (kind, 0, 0, 512)), Err(ErrorValue::Perm), "{kind}");
         }
         assert_eq!(check(read_only, (3, 0, 0, 0)), Ok(Command::Flush));
         assert!(check(read_only, (0, 0, 0, 512)).is_ok());
@@ -224,14 +224,16 @@ mod tests {
 
     #[test]
     fn the_minimum_block_size_is_enforced_but_for_the_last_block() {
-        let blocks = BlockSize { minimum: 4096, ..BlockSize::default() };
+        let blocks = SizeConstraints { minimum: 4096, ..SizeConstraints::default() };
         let export = Export::new("", 10_000, everything(), blocks).unwrap();
         let check = |kind, offset, length| {
-            Request { flags: CommandFlags::empty(), kind, cookie: 0, offset, length }.check(&export).err()
+            RequestHeader { flags: CommandFlags::empty(), kind, cookie: 0, offset, length }
+                .check(&export)
+                .err()
         };
         for kind in [0, 1, 6] {
-            assert_eq!(check(kind, 512, 4096), Some(Errno::Inval));
-            assert_eq!(check(kind, 4096, 512), Some(Errno::Inval));
+            assert_eq!(check(kind, 512, 4096), Some(ErrorValue::Inval));
+            assert_eq!(check(kind, 4096, 512), Some(ErrorValue::Inval));
             assert_eq!(check(kind, 4096, 4096), None);
             assert_eq!(check(kind, 8192, 10_000 - 8192), None);
         }
@@ -242,10 +244,10 @@ mod tests {
         fn any_header_gets_an_answer_and_no_command_leaves_the_export(header: [u8; 24], blocks in 0..=16u32) {
             let mut bytes = *b"\x25\x60\x95\x13************************";
             bytes[4..].copy_from_slice(&header);
-            let request = Request::decode(&bytes).unwrap();
+            let request = RequestHeader::decode(&bytes).unwrap();
             let (kind, offset) = (request.kind % 9, request.offset % (2 * SIZE));
-            let blocks = BlockSize { minimum: 1 << blocks, preferred: 1 << 16, maximum: 1 << 25 };
-            for request in [request, Request { kind, offset, ..request }] {
+            let blocks = SizeConstraints { minimum: 1 << blocks, preferred: 1 << 16, maximum: 1 << 25 };
+            for request in [request, RequestHeader { kind, offset, ..request }] {
                 let checked = check_blocks(everything(), blocks, (kind, 0, request.offset, request.length));
                 if let Ok(Command::Read { offset, length } | Command::Write { offset, length, .. }) = checked {
                     proptest::prop_assert!(offset + u64::from(length) <= SIZE && length <= 1 << 25);

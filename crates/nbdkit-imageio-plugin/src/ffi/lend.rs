@@ -7,26 +7,26 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
-use block_device::Buffer;
+use block_device::ReadBuffer;
 use bytes::Bytes;
 
 use super::channel;
 
 /// nbdkit's buffer, as long as `Bytes` of it exist.
-struct Lease {
+struct LentData {
     data: *const u8,
     len: usize,
     /// Dropped with the last of the `Bytes`.
     _token: Arc<()>,
 }
 
-// SAFETY: the memory is nbdkit's, which leaves it alone until the callback returns; `lend` sees to it that no lease
+// SAFETY: the memory is nbdkit's, which leaves it alone until the callback returns; `lend` sees to it that no lent
 // outlives that. It is only read, and any thread may do so.
-unsafe impl Send for Lease {}
+unsafe impl Send for LentData {}
 
-impl AsRef<[u8]> for Lease {
+impl AsRef<[u8]> for LentData {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the caller of `lend` promised that this memory is readable and unchanged for as long as a lease exists.
+        // SAFETY: the caller of `lend` promised that this memory is readable and unchanged for as long as a lent exists.
         unsafe { slice::from_raw_parts(self.data, self.len) }
     }
 }
@@ -36,7 +36,7 @@ struct Token(Arc<()>);
 
 impl Token {
     fn is_returned(&mut self) -> bool {
-        // This synchronizes with the drop of the lease in another thread, so that its last read is over, too.
+        // This synchronizes with the drop of the lent in another thread, so that its last read is over, too.
         Arc::get_mut(&mut self.0).is_some()
     }
 }
@@ -65,23 +65,23 @@ pub(crate) unsafe fn lend<R>(data: *const c_void, len: u32, work: impl FnOnce(By
         return work(Bytes::new());
     }
     let token = Token(Arc::new(()));
-    let lease = Lease { data: data.cast(), len: len as usize, _token: Arc::clone(&token.0) };
-    work(Bytes::from_owner(lease))
+    let lent = LentData { data: data.cast(), len: len as usize, _token: Arc::clone(&token.0) };
+    work(Bytes::from_owner(lent))
 }
 
 /// nbdkit's buffer that a read fills, as long as this exists.
-struct Fill {
+struct LentBuffer {
     data: *mut u8,
     len: usize,
     _token: Arc<()>,
 }
 
 // SAFETY: the memory is this call's alone until it returns; `lend_to_fill` sees to it that this doesn't outlive that.
-unsafe impl Send for Fill {}
+unsafe impl Send for LentBuffer {}
 
-impl Buffer for Fill {
+impl ReadBuffer for LentBuffer {
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the caller of `lend_to_fill` promised that nobody else uses this memory, and there is one `Fill` of it;
+        // SAFETY: the caller of `lend_to_fill` promised that nobody else uses this memory, and there is one `LentBuffer` of it;
         // a u8 has no alignment, and any byte is one.
         unsafe { slice::from_raw_parts_mut(self.data, self.len) }
     }
@@ -98,12 +98,12 @@ impl Buffer for Fill {
 pub(crate) unsafe fn lend_to_fill<R>(
     data: *mut c_void,
     len: u32,
-    work: impl FnOnce(Box<dyn Buffer>) -> R,
+    work: impl FnOnce(Box<dyn ReadBuffer>) -> R,
 ) -> R {
     let token = Token(Arc::new(()));
     // There may be no buffer at all where it has no bytes.
     let data = if len == 0 { NonNull::dangling().as_ptr() } else { data.cast() };
-    work(Box::new(Fill { data, len: len as usize, _token: Arc::clone(&token.0) }))
+    work(Box::new(LentBuffer { data, len: len as usize, _token: Arc::clone(&token.0) }))
 }
 
 #[cfg(test)]
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn a_clone_that_is_kept_is_noticed() {
         let mut token = Token(Arc::new(()));
-        let lease = Lease { data: [0u8; 1].as_ptr(), len: 1, _token: Arc::clone(&token.0) };
-        let bytes = Bytes::from_owner(lease);
+        let lent = LentData { data: [0u8; 1].as_ptr(), len: 1, _token: Arc::clone(&token.0) };
+        let bytes = Bytes::from_owner(lent);
         let kept = bytes.slice(..);
         drop(bytes);
         assert!(!token.is_returned());

@@ -2,13 +2,13 @@
 //! Several buffers, filled one after another.
 
 /// What is still to be filled.
-pub(crate) struct Room<'a, 'b> {
+pub(crate) struct ScatterBuffer<'a, 'b> {
     bufs: &'a mut [&'b mut [u8]],
     /// How much of the first is filled.
     filled: usize,
 }
 
-impl<'a, 'b> Room<'a, 'b> {
+impl<'a, 'b> ScatterBuffer<'a, 'b> {
     pub(crate) fn new(bufs: &'a mut [&'b mut [u8]]) -> Self {
         Self { bufs, filled: 0 }
     }
@@ -51,10 +51,10 @@ mod tests {
     fn pieces_of_any_size_fill_buffers_of_any_size() {
         let (mut a, mut b, mut c) = ([0; 3], [0; 0], [0; 5]);
         let mut bufs = [&mut a[..], &mut b[..], &mut c[..]];
-        let mut room = Room::new(&mut bufs);
-        let fits = [&b"ab"[..], b"", b"cde", b"fghi"].map(|piece| room.put(piece));
+        let mut buffer = ScatterBuffer::new(&mut bufs);
+        let fits = [&b"ab"[..], b"", b"cde", b"fghi"].map(|piece| buffer.put(piece));
         assert_eq!(fits, [true, true, true, false]);
-        assert!(room.free().is_none());
+        assert!(buffer.free().is_none());
         assert_eq!((&a, &c), (b"abc", b"defgh"));
     }
 }

@@ -9,23 +9,23 @@ const SURE: u32 = 8;
 /// While one such request is carried out, there is nothing to read: the session's thread may do the work itself, which
 /// saves two changes of threads. It is wrong about a client once, and then waits for `SURE` more requests.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct QueueDepth {
     alone: u32,
 }
 
-impl Pace {
+impl QueueDepth {
     /// A request has come, while others were in flight.
-    pub(super) fn came(&mut self, others: usize) {
+    pub(super) fn note_request(&mut self, others: usize) {
         self.alone = if others == 0 { self.alone.saturating_add(1) } else { 0 };
     }
 
-    /// Whether the client is expected to wait for the answer to what came last.
-    pub(super) fn is_one_at_a_time(&self) -> bool {
+    /// Whether the client is expected to wait for the answer to its last request.
+    pub(super) fn is_one(&self) -> bool {
         self.alone > SURE
     }
 
-    /// It did not.
-    pub(super) fn was_wrong(&mut self) {
+    /// The client has not waited.
+    pub(super) fn was_more(&mut self) {
         self.alone = 0;
     }
 }

@@ -4,7 +4,7 @@
 /// The errors a reply can carry; the discriminants are the numbers on the wire ('Error values').
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
-pub enum Errno {
+pub enum ErrorValue {
     /// Operation not permitted.
     Perm = 1,
     /// Input/output error.
@@ -23,7 +23,7 @@ pub enum Errno {
     Shutdown = 108,
 }
 
-impl Errno {
+impl ErrorValue {
     /// The number on the wire.
     #[must_use]
     pub const fn to_wire(self) -> u32 {
@@ -46,7 +46,7 @@ impl Errno {
     }
 }
 
-impl std::fmt::Display for Errno {
+impl std::fmt::Display for ErrorValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is left of the disk when power is cut, or a way to it is lost: what was flushed on the way that it was written on.
+//! A disk whose writes are lost until they are flushed: in a power cut, or when the way is lost that they came by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -43,9 +43,9 @@ impl Change {
     }
 }
 
-/// The side of the disk that survives a power cut.
+/// The unflushed changes of the disk, and what is left of the disk without them.
 #[derive(Debug)]
-pub(crate) struct Power(Mutex<State>);
+pub(crate) struct VolatileCache(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -78,7 +78,7 @@ impl Unflushed {
 /// No connection's way, and never lost.
 const NOBODY: u64 = u64::MAX;
 
-impl Power {
+impl VolatileCache {
     /// Nothing is written yet.
     pub(crate) fn new(size: u64) -> io::Result<Self> {
         Ok(Self(Mutex::new(State {
@@ -201,14 +201,14 @@ impl Unflushed {
 mod tests {
     use super::*;
 
-    fn power_and_disk() -> (Power, Disk) {
-        let power = Power::new(8).unwrap();
-        assert_eq!([power.new_way(), power.new_way(), power.new_way()], [1, 2, 3]);
-        (power, Disk::open(&Backend::Memory, Some(8)).unwrap())
+    fn cache_and_disk() -> (VolatileCache, Disk) {
+        let cache = VolatileCache::new(8).unwrap();
+        assert_eq!([cache.new_way(), cache.new_way(), cache.new_way()], [1, 2, 3]);
+        (cache, Disk::open(&Backend::Memory, Some(8)).unwrap())
     }
 
-    fn write(power: &Power, disk: &Disk, way: u64, offset: u64, data: &'static [u8]) {
-        power.apply(disk, way, offset, Change::Data(Bytes::from_static(data))).unwrap();
+    fn write(cache: &VolatileCache, disk: &Disk, way: u64, offset: u64, data: &'static [u8]) {
+        cache.apply(disk, way, offset, Change::Data(Bytes::from_static(data))).unwrap();
     }
 
     fn contents(disk: &Disk) -> Vec<u8> {
@@ -219,61 +219,61 @@ mod tests {
 
     #[test]
     fn only_what_was_flushed_on_its_own_way_stays() {
-        let (power, disk) = power_and_disk();
-        write(&power, &disk, 1, 0, b"aaaa");
-        write(&power, &disk, 2, 4, b"bbbb");
-        power.flush(1).unwrap();
-        power.apply(&disk, 1, 1, Change::Zeroes(2)).unwrap();
+        let (cache, disk) = cache_and_disk();
+        write(&cache, &disk, 1, 0, b"aaaa");
+        write(&cache, &disk, 2, 4, b"bbbb");
+        cache.flush(1).unwrap();
+        cache.apply(&disk, 1, 1, Change::Zeroes(2)).unwrap();
         assert_eq!(contents(&disk), b"a\0\0abbbb");
-        power.cut(&disk).unwrap();
+        cache.cut(&disk).unwrap();
         assert_eq!(contents(&disk), b"aaaa\0\0\0\0");
     }
 
     #[test]
     fn what_is_flushed_late_does_not_replace_what_is_newer() {
-        let (power, disk) = power_and_disk();
-        write(&power, &disk, 1, 0, b"aaaaaaaa");
-        write(&power, &disk, 2, 2, b"bb");
-        power.flush(2).unwrap();
-        power.flush(1).unwrap();
-        power.cut(&disk).unwrap();
+        let (cache, disk) = cache_and_disk();
+        write(&cache, &disk, 1, 0, b"aaaaaaaa");
+        write(&cache, &disk, 2, 2, b"bb");
+        cache.flush(2).unwrap();
+        cache.flush(1).unwrap();
+        cache.cut(&disk).unwrap();
         assert_eq!(contents(&disk), b"aabbaaaa");
     }
 
     #[test]
     fn a_newer_write_that_is_lost_leaves_what_was_flushed_before() {
-        let (power, disk) = power_and_disk();
-        write(&power, &disk, 1, 0, b"aaaa");
-        write(&power, &disk, 2, 2, b"bbbb");
-        power.flush(1).unwrap();
-        power.cut(&disk).unwrap();
+        let (cache, disk) = cache_and_disk();
+        write(&cache, &disk, 1, 0, b"aaaa");
+        write(&cache, &disk, 2, 2, b"bbbb");
+        cache.flush(1).unwrap();
+        cache.cut(&disk).unwrap();
         assert_eq!(contents(&disk), b"aaaa\0\0\0\0");
     }
 
     #[test]
     fn a_way_that_is_lost_takes_only_its_own_with_it() {
-        let (power, disk) = power_and_disk();
-        write(&power, &disk, 1, 0, b"aaaaaaaa");
-        write(&power, &disk, 2, 1, b"bbbb");
-        write(&power, &disk, 3, 3, b"cc");
-        power.flush(3).unwrap();
-        write(&power, &disk, 2, 6, b"bb");
-        power.lose(&disk, 2).unwrap();
+        let (cache, disk) = cache_and_disk();
+        write(&cache, &disk, 1, 0, b"aaaaaaaa");
+        write(&cache, &disk, 2, 1, b"bbbb");
+        write(&cache, &disk, 3, 3, b"cc");
+        cache.flush(3).unwrap();
+        write(&cache, &disk, 2, 6, b"bb");
+        cache.lose(&disk, 2).unwrap();
         assert_eq!(contents(&disk), b"aaaccaaa");
-        power.cut(&disk).unwrap();
+        cache.cut(&disk).unwrap();
         assert_eq!(contents(&disk), b"\0\0\0cc\0\0\0");
     }
 
     #[test]
     fn ways_that_are_lost_change_nothing_any_more() {
-        let (power, disk) = power_and_disk();
-        power.lose(&disk, 2).unwrap();
-        power.apply(&disk, 2, 0, Change::Zeroes(8)).unwrap_err();
-        write(&power, &disk, 3, 0, b"aaaa");
-        power.cut(&disk).unwrap();
-        power.apply(&disk, 1, 0, Change::Zeroes(8)).unwrap_err();
-        power.flush(1).unwrap_err();
-        let way = power.new_way();
-        write(&power, &disk, way, 0, b"aaaa");
+        let (cache, disk) = cache_and_disk();
+        cache.lose(&disk, 2).unwrap();
+        cache.apply(&disk, 2, 0, Change::Zeroes(8)).unwrap_err();
+        write(&cache, &disk, 3, 0, b"aaaa");
+        cache.cut(&disk).unwrap();
+        cache.apply(&disk, 1, 0, Change::Zeroes(8)).unwrap_err();
+        cache.flush(1).unwrap_err();
+        let way = cache.new_way();
+        write(&cache, &disk, way, 0, b"aaaa");
     }
 }
