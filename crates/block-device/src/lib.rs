@@ -13,7 +13,7 @@ mod threaded;
 
 pub use error::{Errno, Error, Result};
 pub use memory::MemoryDevice;
-pub use queue::{Batch, BatchEnd, Completion, QueuedDevice, Request};
+pub use queue::{Batch, BatchEnd, Completion, QueuedDevice, Request, piece_end};
 pub use threaded::Threaded;
 
 use bytes::Bytes;

@@ -12,7 +12,6 @@ use crate::dispatcher::{Closing, Dispatcher, Purpose, Turn};
 use crate::error::{Affected, Failure, Outcome, Panicked, PoolError};
 use crate::line::{Gathered, Slot, Ticket};
 use crate::news::{AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, RefusedFlush, complete_flush};
-use crate::request::{Ended, Group};
 use crate::sync::{Mutex, MutexGuard, thread};
 
 /// Tells the time: `Instant::now`, or a test's own clock.
@@ -318,20 +317,15 @@ impl<C: Connection> Pool<C> {
         let Job { slot, mut connection, gathered: Gathered { mut group, waiters, .. } } = job;
         let done = match self.attempt(&mut connection, Task::Requests(&mut group)) {
             Err(Failure { affected: Affected::One, .. }) if group.len() > 1 => {
-                group.split().flat_map(|group| self.carry_out_alone(&mut connection, group)).collect()
+                group.carry_out_singly(|one| match self.failure() {
+                    // Somebody else has failed the pool.
+                    Some(error) => Err(Failure { error, affected: Affected::Pool }),
+                    None => self.attempt(&mut connection, Task::Requests(one)),
+                })
             }
             ended => group.ended(&ended.map_err(PoolError::from)),
         };
         (slot, connection, Done::new(done, waiters))
-    }
-
-    /// Carries out one of several requests, unless an earlier one, or somebody else, has failed the pool.
-    fn carry_out_alone(&self, connection: &mut C, mut group: Group<C::Request>) -> Ended<C::Request> {
-        let outcome = match self.failure() {
-            Some(error) => Err(PoolError::Failed(error)),
-            None => self.attempt(connection, Task::Requests(&mut group)).map_err(PoolError::from),
-        };
-        group.ended(&outcome)
     }
 
     /// Carries out a task. A failure that affects the pool is known to it by the return, so that nobody takes the

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::error::Outcome;
+use crate::error::{Affected, Failure, Outcome, PoolError};
 
 /// Work for a connection. It may be carried out together with other requests that wait.
 pub trait PoolRequest: Send + Sized {
@@ -96,9 +96,24 @@ impl<R: PoolRequest> Group<R> {
         }
     }
 
-    /// A group for each request.
-    pub(crate) fn split(self) -> impl Iterator<Item = Self> {
-        self.requests.into_iter().map(Self::new)
+    /// Carries out each request by itself. A failure that concerns more than one of them ends that for those behind it,
+    /// which would only meet it one after another.
+    pub(crate) fn carry_out_singly(
+        self,
+        mut carry_out: impl FnMut(&mut Self) -> Result<(), Failure<R::Error>>,
+    ) -> Ended<R> {
+        let mut common = None;
+        let mut done = Vec::with_capacity(self.len());
+        for mut one in self.requests.into_iter().map(Self::new) {
+            let outcome = common.clone().map_or_else(|| carry_out(&mut one), Err);
+            if let Err(failure) = &outcome
+                && failure.affected != Affected::One
+            {
+                common = Some(failure.clone());
+            }
+            done.extend(one.ended(&outcome.map_err(PoolError::from)));
+        }
+        done
     }
 
     /// The requests, each with the outcome of all.
@@ -147,5 +162,28 @@ mod tests {
         let ended: Vec<_> =
             group.ended(&Ok(())).into_iter().map(|(number, outcome)| (number.0, outcome)).collect();
         assert_eq!(ended, [(4, Ok(())), (6, Ok(())), (5, Ok(()))]);
+    }
+
+    #[test]
+    fn what_concerns_several_requests_is_met_by_one_of_them() {
+        let mut group = Group::new(Number(1));
+        for number in [2, 3, 4] {
+            assert_eq!(group.join(Number(number)), Ok(()));
+        }
+        let error = || Panicked::new(&"this is a test");
+        let mut carried_out = Vec::new();
+        let ended = group.carry_out_singly(|one| {
+            let number = one.iter().next().unwrap().0;
+            carried_out.push(number);
+            match number {
+                1 => Err(Failure { error: error(), affected: Affected::One }),
+                3 => Err(Failure { error: error(), affected: Affected::Group }),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(carried_out, [1, 2, 3]);
+        let outcomes: Vec<_> = ended.into_iter().map(|(number, outcome)| (number.0, outcome)).collect();
+        let refused = || Err(PoolError::Refused(error()));
+        assert_eq!(outcomes, [(1, refused()), (2, Ok(())), (3, refused()), (4, refused())]);
     }
 }

@@ -185,6 +185,7 @@ mod tests {
             "insecure=maybe",
             "max-request=much",
             "max-request=65535",
+            "max-request=1000000",
             "preferred-block-size=0",
             "preferred-block-size=4095",
             "preferred-block-size=256",

@@ -41,13 +41,15 @@ pub(crate) fn block_size(text: &str) -> Result<u32> {
     Err(format!("{} is not a power of two from 512 to 32M", shown(text)))
 }
 
-/// How long requests to the server become: 0 leaves it to the clients; less than is usual for one would only cost time.
+/// How long requests to the server become: 0 leaves it to the clients; less than is usual for one would only cost time,
+/// and storage writes whole blocks.
 pub(crate) fn max_request(text: &str) -> Result<u64> {
     const LEAST: u64 = 64 << 10;
+    const BLOCK: u64 = 4096;
     match size(text)? {
         0 => Ok(0),
-        bytes if bytes >= LEAST => Ok(bytes),
-        _ => Err(format!("{} is neither 0 nor at least 64K", shown(text))),
+        bytes if bytes >= LEAST && bytes % BLOCK == 0 => Ok(bytes),
+        _ => Err(format!("{} is neither 0 nor a multiple of 4096 from 64K on", shown(text))),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use block_device::piece_end;
 use bytes::Bytes;
 use imageio_client::{Connection, Flush};
 
@@ -59,12 +60,12 @@ impl Change {
 
     /// What it consists of at `range`.
     pub(crate) fn parts(&self, range: &Range<u64>, tracker: &Tracker) -> Vec<Part> {
-        let Self::Write { data, .. } = self else { return vec![tracker.part(range.clone(), None)] };
+        let Self::Write { data, .. } = self else { return vec![Part::zeroes(range.clone())] };
         let mut end = range.start;
         let parts = data.iter().map(|piece| {
             let start = end;
             end += piece.len() as u64;
-            tracker.part(start..end, Some(piece))
+            tracker.part(start..end, piece)
         });
         parts.collect()
     }
@@ -80,12 +81,12 @@ impl Change {
         }
     }
 
-    /// The steps in which it is carried out, each of `longest` bytes at most.
+    /// The steps in which it is carried out, each of `longest` bytes at most. No two of them share a block.
     pub(crate) fn steps(self, range: Range<u64>, longest: u64) -> impl Iterator<Item = (Range<u64>, Self)> {
         let mut rest = self;
         let mut at = range.start;
         std::iter::from_fn(move || {
-            let step = at..range.end.min(at.saturating_add(longest));
+            let step = at..piece_end(&(at..range.end), longest);
             at = step.end;
             (!step.is_empty()).then(|| {
                 let change = rest.take_front(step.end - step.start, step.end == range.end);

@@ -18,7 +18,7 @@ use crate::change::{Change, ServerFeatures};
 use crate::error::Cause;
 use crate::outage::Outage;
 use crate::overlay;
-use crate::recovery::{Asked, Attempts};
+use crate::recovery::{Asked, Failing};
 use crate::replay_buffer::{ReplayBuffer, Reservation};
 use crate::request::{DeviceRequest, Operation};
 use crate::tracker::{Owner, Session, Tracker, UnderWay, Writer};
@@ -114,6 +114,7 @@ impl ReplayingConnection {
     }
 
     fn carry_out_group(&mut self, group: &mut Group<DeviceRequest>) -> Result<(), Failure> {
+        self.check_outage(group)?;
         let shape = group.shape();
         match shape.operation {
             Operation::Read => {
@@ -127,6 +128,16 @@ impl ReplayingConnection {
                 self.change(shape.range(), Change::Write { data, is_lent }, longest, fua)
             }
             Operation::Zero { fua } => self.change(shape.range(), Change::Zero, self.longest_zero(), fua),
+        }
+    }
+
+    /// Where the server is gone, those who have waited for a connection don't wait for the server one after another.
+    fn check_outage(&self, group: &Group<DeviceRequest>) -> Result<(), Failure> {
+        let has_connection = self.open.is_some() || self.is_dirty;
+        let given_up = || self.common.outage.given_up_since(group.iter().map(DeviceRequest::arrived).max()?);
+        match (!has_connection).then(given_up).flatten() {
+            Some(error) => Err(self.failure(Failing::Request, error)),
+            None => Ok(()),
         }
     }
 
@@ -166,7 +177,7 @@ impl ReplayingConnection {
         let common = Arc::clone(&self.common);
         let (tracker, number) = (&common.tracker, common.tracker.number());
         let parts = || change.parts(&range, tracker);
-        let mut attempts = Attempts::new(common.reconnect_timeout);
+        let mut attempts = self.attempts();
         loop {
             // First, as writing again waits for what is under way.
             self.open(Asked::Change, &mut attempts)?;

@@ -180,8 +180,9 @@ impl Ended {
 /// The attempts of one request.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    /// For how long the server is waited for, after the first failure.
+    /// For how long the server is waited for: after the first failure, or since it answers nobody.
     timeout: Duration,
+    began: Instant,
     first_failure: Option<Instant>,
     next_pause: Duration,
     was_sent_again_once: bool,
@@ -190,28 +191,46 @@ pub(crate) struct Attempts {
 /// The first pause that is one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// A failure that took longer is no matter of one part of a request.
+const LONG_FOR_A_PART: Duration = Duration::from_secs(10);
+
 /// For so long after a loss, of whichever connection, a server that was started again may not know the ticket.
 const TICKET_COMES_BACK: Duration = Duration::from_secs(10);
 
 impl Attempts {
-    pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout, first_failure: None, next_pause: Duration::ZERO, was_sent_again_once: false }
+    pub(crate) fn new(timeout: Duration, now: Instant) -> Self {
+        let next_pause = Duration::ZERO;
+        Self { timeout, began: now, first_failure: None, next_pause, was_sent_again_once: false }
+    }
+
+    /// A part of what is to be done is done for good, so the time for the rest of it begins anew.
+    pub(crate) fn got_further(&mut self) {
+        self.first_failure = None;
+        self.next_pause = Duration::ZERO;
+    }
+
+    /// What fails when there is no other attempt. A server that takes long to fail is in trouble, whatever was asked: the
+    /// parts of a request would each take as long.
+    pub(crate) fn failing(&self, failing: Failing, now: Instant) -> Failing {
+        let is_slow = now.saturating_duration_since(self.began) > LONG_FOR_A_PART;
+        if failing == Failing::Part && is_slow { Failing::Request } else { failing }
     }
 
     /// How long to wait before the next attempt, which is the first one at once; `None` if there is to be none.
     pub(crate) fn next(&mut self, again: Again, outage: &Outage, now: Instant) -> Option<Duration> {
-        let since = now.saturating_duration_since(*self.first_failure.get_or_insert(now));
+        let mut waited = now.saturating_duration_since(*self.first_failure.get_or_insert(now));
         let makes_sense = match again {
             Again::UntilTimeout => {
-                outage.connection_lost(now);
-                true
+                let down = outage.failed(now);
+                waited = waited.max(down);
+                down <= self.timeout
             }
             Again::Once => !std::mem::replace(&mut self.was_sent_again_once, true),
             Again::IfTicketComesBack => outage.was_within(TICKET_COMES_BACK, now),
         };
         let pause = self.next_pause;
         self.next_pause = (pause * 2).clamp(PAUSES.0, PAUSES.1);
-        (makes_sense && (pause.is_zero() || since + pause <= self.timeout)).then_some(pause)
+        (makes_sense && (pause.is_zero() || waited + pause <= self.timeout)).then_some(pause)
     }
 }
 

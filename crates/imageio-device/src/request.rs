@@ -6,6 +6,7 @@
 //! result is a request like any other.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use block_device::{Batch, Completion, ReadBuffer};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::error::{Cause, pool_error};
 /// A request for a range of the disk.
 pub(crate) struct DeviceRequest {
     shape: Shape,
+    arrived: Instant,
     work: Work,
 }
 
@@ -92,7 +94,13 @@ impl DeviceRequest {
 
     fn new(extent: Extent, operation: Operation, work: Work) -> Self {
         let Extent { offset, len, max_request } = extent;
-        Self { shape: Shape { operation, start: offset, end: offset + len, limit: max_request }, work }
+        let shape = Shape { operation, start: offset, end: offset + len, limit: max_request };
+        Self { shape, arrived: Instant::now(), work }
+    }
+
+    /// When it came.
+    pub(crate) fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     /// Where a read's data goes.

@@ -31,6 +31,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use block_device::piece_end;
 use buffer_pool::Pool;
 use bytes::Bytes;
 
@@ -136,7 +137,7 @@ impl Tracker {
     }
 
     /// The first content, from `from` on, that has to be written again if this connection is lost: its change is begun
-    /// again.
+    /// again. Of zeroes, these are `longest_zero` bytes at most.
     ///
     /// # Errors
     /// [`MayBeUndone`].
@@ -144,13 +145,18 @@ impl Tracker {
         self: &Arc<Self>,
         owner: Owner,
         from: u64,
+        longest_zero: u64,
     ) -> Result<Option<(UnderWay, Content)>, MayBeUndone> {
         let mut records = self.lock();
         loop {
-            let Some(Unflushed { range, number, session, content }) = records.replay_log.first(owner, from)
+            let Some(Unflushed { mut range, number, session, content }) =
+                records.replay_log.first(owner, from)
             else {
                 return Ok(None);
             };
+            if matches!(content, Content::Zeroes) {
+                range.end = piece_end(&range, longest_zero);
+            }
             if records.in_doubt.may_undo(&range, session) {
                 return Err(MayBeUndone { offset: range.start });
             }
@@ -178,7 +184,8 @@ impl Tracker {
 
     /// A change was given up.
     pub(crate) fn failed(&self, range: &Range<u64>, reason: &impl Display) {
-        self.lock().missing.add(range, || reason.to_string());
+        let reason = reason.to_string();
+        self.lock().missing.add(range, &reason);
     }
 
     /// One line that says what was not written, if anything wasn't.
@@ -193,9 +200,9 @@ impl Tracker {
         Bytes::from_owner(buffer)
     }
 
-    /// A part of a change with this content, or zeroes.
-    pub(crate) fn part(&self, range: Range<u64>, data: Option<&[u8]>) -> Part {
-        Part { range, hash: self.hasher.hash_one(data) }
+    /// A part of a write.
+    pub(crate) fn part(&self, range: Range<u64>, data: &[u8]) -> Part {
+        Part::data(range, self.hasher.hash_one(data))
     }
 
     fn blocks(&self, range: &Range<u64>) -> Range<u64> {

@@ -5,15 +5,16 @@
 
 mod common;
 
+use std::thread;
 use std::time::Duration;
 
 use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
-    ALL, FLUSH, READ, WRITE, ZERO, assert_fails_for_good, close_idle, close_well, error, fragile, start,
-    start_with,
+    ALL, FLUSH, PATIENCE, READ, WRITE, ZERO, assert_fails_for_good, await_waiting, close_idle, close_well,
+    error, fragile, settings, start, start_with,
 };
-use fake_imageio::{Certificate, FakeServer, Fault, Op, What};
+use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 use imageio_client::Timeouts;
 use imageio_device::{Device, Settings};
 
@@ -270,4 +271,49 @@ fn a_server_that_is_gone_fails_requests_but_not_for_good() {
     assert_eq!(device.failure(), None);
     device.flush().unwrap();
     assert!(error(device.close()).to_string().contains("were not written"));
+}
+
+#[test]
+fn a_flush_that_is_answered_is_one_also_where_the_server_closes_then() {
+    for settings in [settings, fragile] {
+        let server = FakeServer::builder().volatile(true).start().unwrap();
+        let device = start(Settings { connections: 1, ..settings(&server) });
+        WRITE(&device).unwrap();
+        server.fault(Fault::on(Op::Flush).then(What::CloseAfterAnswer));
+        device.flush().unwrap();
+        server.cut_power().unwrap();
+        assert_eq!(server.read(0, 4).unwrap(), b"more");
+        device.close().unwrap();
+    }
+}
+
+#[test]
+fn where_the_server_is_gone_those_who_wait_in_line_do_not_wait_for_it_one_after_another() {
+    const WAITING: u64 = 8;
+    let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
+    let device = start(Settings { connections: 1, ..settings(&server) });
+    READ(&device).unwrap();
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
+    let before = thread::scope(|scope| {
+        let first = scope.spawn(|| READ(&device));
+        assert!(gate.wait_reached(1, PATIENCE));
+        for n in 1..=WAITING {
+            let device = &device;
+            // They have gaps between them, so none goes along with another.
+            scope.spawn(move || device.read(n * 8192, &mut [0; 4]).unwrap_err());
+            await_waiting(device, n as usize);
+        }
+        server.fault(Fault::on(Op::Accept).every().then(What::Close { after: 0 }));
+        server.fault(Fault::on(Op::Get).every().then(What::Close { after: 0 }));
+        let before = server.accepted();
+        gate.open();
+        let _ = first.join().unwrap();
+        before
+    });
+    // Of the first that meets it, or of the second if that one was answered.
+    assert!(server.accepted() - before <= 2, "{} connections", server.accepted() - before);
+    server.clear_faults();
+    READ(&device).unwrap();
+    close_well(&server, &device);
 }

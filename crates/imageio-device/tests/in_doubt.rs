@@ -141,3 +141,33 @@ fn close_after_first_use(server: &FakeServer, device: &imageio_device::Device) {
     common::close_idle(server);
     device.read(0, &mut [0]).unwrap();
 }
+
+#[test]
+fn zeroes_that_are_written_again_after_a_loss_go_in_short_steps_too() {
+    const MIB: u64 = 1 << 20;
+    let server = FakeServer::builder().size(256 * MIB).start().unwrap();
+    let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
+    device.zero(0, 128 * MIB, NO_FUA).unwrap();
+    common::close_idle(&server);
+    server.fault(Fault::on(Op::Zero).nth(2).then(What::LoseAnswer));
+    device.flush().unwrap();
+    let refused = |mib: &u64| write(&device, mib * MIB, b"data").is_err();
+    assert_eq!((0..128).filter(refused).collect::<Vec<_>>(), [4, 5, 6, 7]);
+    assert!(error(device.close()).to_string().starts_with("16 bytes were not written"));
+}
+
+#[test]
+fn a_zero_that_failed_may_be_asked_for_again_in_whatever_steps() {
+    const MIB: u64 = 1 << 20;
+    let server = FakeServer::builder().size(256 * MIB).start().unwrap();
+    let device = start(settings(&server));
+    server.fault(Fault::on(Op::Zero).every().then(What::LoseAnswer));
+    assert!(device.zero(0, 128 * MIB, NO_FUA).is_err());
+    server.clear_faults();
+    // Steps are shorter by now.
+    device.zero(0, 128 * MIB, NO_FUA).unwrap();
+    device.zero(3 * MIB, 5, NO_FUA).unwrap();
+    assert!(write(&device, 3 * MIB, b"data").is_err());
+    device.zero(0, 128 * MIB, NO_FUA).unwrap();
+    close_after_loss(&server, &device);
+}

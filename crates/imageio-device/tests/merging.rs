@@ -197,6 +197,29 @@ fn a_refusal_of_one_is_not_shared_by_those_that_were_merged_with_it() {
 }
 
 #[test]
+fn a_zero_that_can_not_be_done_is_not_shared_by_those_that_were_merged_with_it() {
+    for status in [400, 413, 500] {
+        let held = Held::with(settings);
+        let refused = || What::Status { status, text: "for a reason".into() };
+        held.server.fault(Fault::on(Op::Zero).offset(4 * BLOCK).then(refused()));
+        if status == 500 {
+            held.server.fault(Fault::on(Op::Zero).offset(4 * BLOCK).then(refused()));
+        }
+        held.server.fault(Fault::on(Op::Zero).offset(5 * BLOCK).every().then(refused()));
+        let zero = |block: u64| {
+            move |device: &Device| {
+                let result = device.zero(block * BLOCK, BLOCK, NO_FUA);
+                assert_eq!(result.is_err(), block == 5, "block {block}, status {status}: {result:?}");
+            }
+        };
+        let zeroes = [5, 6, 4, 7].map(zero);
+        held.run(&zeroes.each_ref().map(|zero| zero as _));
+        let told = held.device.close().unwrap_err().to_string();
+        assert!(told.starts_with("4096 bytes were not written, the first at 20480: "), "{told}");
+    }
+}
+
+#[test]
 fn a_loss_fails_all_that_were_merged_and_all_that_wait() {
     within_a_minute(|| {
         let held = Held::new(2 * BLOCK);

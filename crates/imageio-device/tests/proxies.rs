@@ -123,3 +123,30 @@ fn a_server_that_closes_after_each_answer_gets_each_write_once_or_twice() {
     assert_eq!(durable.iter().filter(|flush| !**flush).count(), 1, "{durable:?}");
     close_after_loss(&server, &device);
 }
+
+#[test]
+fn writing_again_may_take_longer_than_the_timeout_if_each_connection_gets_further() {
+    const PIECES: u64 = 12;
+    // So much is flushed at once when it is written again.
+    const PIECE: u64 = 1 << 20;
+    let server = FakeServer::builder().size(2 * PIECES * PIECE).volatile(true).start().unwrap();
+    // There is no time for more than one other attempt.
+    let device = start(Settings { connections: 1, ..settings(&server) });
+    for piece in 0..PIECES {
+        write(&device, 2 * piece * PIECE, &[7; PIECE as usize]).unwrap();
+    }
+    server.cut_power().unwrap();
+    // Each connection loses its second write.
+    for connection in 0..100 {
+        let id = server.accepted() as u64 + 1 + connection;
+        let close = fake_imageio::What::Close { after: 0 };
+        server.fault(fake_imageio::Fault::on(Op::Put).connection(id).nth(2).then(close));
+    }
+    device.flush().unwrap();
+    server.clear_faults();
+    server.cut_power().unwrap();
+    for piece in 0..PIECES {
+        assert_eq!(server.read(2 * piece * PIECE, 1).unwrap(), [7], "piece {piece}");
+    }
+    close_after_loss(&server, &device);
+}

@@ -7,7 +7,7 @@ mod common;
 use block_device::{BlockDevice, Errno, ZeroFlags};
 use bytes::Bytes;
 use common::{FUA, NO_FUA, close_well, device, error, settings, start};
-use fake_imageio::{Backend, Certificate, FakeServer, Op, OptionsMode};
+use fake_imageio::{Backend, Certificate, FakeServer, Fault, Op, OptionsMode, What};
 use imageio_device::{Settings, Transfer};
 
 /// Kind, offset, size and flush of each request but those of opening the transfer.
@@ -111,8 +111,9 @@ fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
         let transfer = Transfer::open(Settings { max_request: STEP, ..settings(&server) }).unwrap();
         let device = transfer.start().unwrap();
         device.write(10, data.clone().into(), fua).unwrap();
-        let steps = [(0, STEP), (STEP, STEP), (2 * STEP, STEP), (3 * STEP, 5)];
-        assert_eq!(requests(&server), steps.map(|(at, len)| (Op::Put, 10 + at, len, fua && len == 5)));
+        // Each ends at the end of a block, so that no two are in one block.
+        let steps = [(10, STEP - 10), (STEP, STEP), (2 * STEP, STEP), (3 * STEP, 15)];
+        assert_eq!(requests(&server), steps.map(|(at, len)| (Op::Put, at, len, fua && len == 15)));
         assert!(server.read(10, data.len()).unwrap() == data);
         close_well(&server, &device);
         assert_eq!(server.accepted(), 2);
@@ -128,6 +129,19 @@ fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
 }
 
 #[test]
+fn a_lost_answer_to_one_step_keeps_no_other_step_from_being_written() {
+    const STEP: u64 = 64 << 10;
+    let data: Vec<u8> = (0..3 * STEP).map(|i| (i % 251) as u8).collect();
+    let server = FakeServer::builder().start().unwrap();
+    let device = start(Settings { max_request: STEP, ..settings(&server) });
+    server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
+    device.write(512, data.clone().into(), false).unwrap();
+    device.flush().unwrap();
+    assert!(server.read(512, data.len()).unwrap() == data);
+    device.close().unwrap();
+}
+
+#[test]
 fn much_is_zeroed_in_steps_on_one_connection_and_the_last_one_flushes() {
     const STEP: u64 = 128 << 20;
     for (zero, op) in [(true, Op::Zero), (false, Op::Put)] {
@@ -136,8 +150,7 @@ fn much_is_zeroed_in_steps_on_one_connection_and_the_last_one_flushes() {
             let server = builder.start().unwrap();
             let device = device(&server);
             device.zero(7, 2 * STEP + 1, flags).unwrap();
-            let expected =
-                [(op, 7, STEP, false), (op, STEP + 7, STEP, false), (op, 2 * STEP + 7, 1, flags.fua)];
+            let expected = [(op, 7, STEP - 7, false), (op, STEP, STEP, false), (op, 2 * STEP, 8, flags.fua)];
             assert_eq!(requests(&server), expected);
             assert_eq!(server.accepted(), 2);
             close_well(&server, &device);

@@ -18,7 +18,7 @@ impl ReplayingConnection {
         asked: Asked,
         mut send: impl FnMut(&mut Connection) -> imageio_client::Result<()>,
     ) -> Result<(), Failure> {
-        let mut attempts = Attempts::new(self.common.reconnect_timeout);
+        let mut attempts = self.attempts();
         loop {
             self.open(asked, &mut attempts)?;
             if asked == Asked::Flush && !self.is_dirty {
@@ -37,7 +37,7 @@ impl ReplayingConnection {
     pub(super) fn open(&mut self, asked: Asked, attempts: &mut Attempts) -> Result<(), Failure> {
         while self.open.is_none() && (asked != Asked::Flush || self.is_dirty) {
             let (asked, result) = match self.is_dirty {
-                true => (Asked::Replay, self.replay()?),
+                true => (Asked::Replay, self.replay(attempts)?),
                 false => (asked, self.connect()),
             };
             // That a connection is open says nothing yet of what the server does after an answer.
@@ -63,6 +63,9 @@ impl ReplayingConnection {
     ) -> imageio_client::Result<()> {
         let connection = self.open.as_mut().expect("it was opened before");
         let result = send(connection);
+        if result.is_ok() {
+            self.common.outage.answered();
+        }
         if !connection.is_open() {
             self.open = None;
             if result.as_ref().err().is_none_or(|error| error.status().is_none()) {
@@ -79,10 +82,12 @@ impl ReplayingConnection {
             Ok(()) => Ended::AnsweredAndClosed,
             Err(error) => Ended::with(error),
         };
-        let stake = Stake { unflushed: self.is_dirty, is_kept: self.keeps() };
+        // A flush that was answered leaves nothing unflushed.
+        let is_flushed = asked == Asked::Flush && result.is_ok();
+        let stake = Stake { unflushed: self.is_dirty && !is_flushed, is_kept: self.keeps() };
         match ended {
             Ended::Answered => self.closes_early = false,
-            Ended::AnsweredAndClosed if self.is_dirty => self.closes_early = true,
+            Ended::AnsweredAndClosed if stake.unflushed => self.closes_early = true,
             _ => {}
         }
         let decision = recovery::decide(asked, stake, ended);
@@ -106,8 +111,12 @@ impl ReplayingConnection {
                 log::info!("opening a connection again: {error}");
                 return Ok(false);
             }
-            (Next::Again(_, failing) | Next::Fail(failing), Err(error)) => {
-                (failing, device_error(asked, &error))
+            (next @ (Next::Again(_, failing) | Next::Fail(failing)), Err(error)) => {
+                let (error, now) = (device_error(asked, &error), Instant::now());
+                if matches!(next, Next::Again(Again::UntilTimeout, _)) {
+                    self.common.outage.gave_up(&error, now);
+                }
+                (attempts.failing(failing, now), error)
             }
             (Next::Again(..) | Next::Fail(_), Ok(())) => {
                 let text = "the server closed a connection whose writes are not flushed";
@@ -115,6 +124,10 @@ impl ReplayingConnection {
             }
         };
         Err(self.failure(failing, error))
+    }
+
+    pub(super) fn attempts(&self) -> Attempts {
+        Attempts::new(self.common.reconnect_timeout, Instant::now())
     }
 
     /// Whether another attempt makes sense, once it does.

@@ -8,7 +8,7 @@ use imageio_client::{Connection, Flush};
 
 use super::{Failure, ReplayingConnection};
 use crate::change::Change;
-use crate::recovery::{self, Asked, Ended, Failing, Stake};
+use crate::recovery::{self, Asked, Attempts, Ended, Failing, Stake};
 use crate::tracker::{Content, MayBeUndone, UnderWay};
 
 /// What is written again is flushed after so many bytes, so that another loss doesn't begin it anew.
@@ -23,19 +23,27 @@ struct Progress {
     written: u64,
     /// Bytes that are not flushed yet.
     unflushed: u64,
+    /// Some of it is durable.
+    got_further: bool,
 }
 
 impl ReplayingConnection {
     /// Opens a new connection in the place of one that was lost, writes there all that was unflushed, and flushes it. What
-    /// has become durable is not written again should this fail, so that each attempt gets further.
+    /// has become durable is not written again should this fail, so that each attempt gets further. The time for attempts
+    /// begins anew then.
     ///
     /// # Errors
     /// The outer one ends the transfer.
-    pub(super) fn replay(&mut self) -> Result<imageio_client::Result<()>, Failure> {
+    pub(super) fn replay(&mut self, attempts: &mut Attempts) -> Result<imageio_client::Result<()>, Failure> {
+        let mut progress = Progress::default();
         // The new connection has only a part of it then: a flush there must not pass for one of all.
-        let result = self.write_all_again().inspect_err(|_| self.open = None)?;
-        if let Ok(bytes) = result {
+        let result = self.write_all_again(&mut progress).inspect_err(|_| self.open = None)?;
+        if progress.got_further {
+            attempts.got_further();
+        }
+        if result.is_ok() {
             self.flushed();
+            let bytes = progress.written;
             log::warn!(
                 "a connection was lost; {bytes} bytes that were not flushed were written again on a new one"
             );
@@ -43,24 +51,22 @@ impl ReplayingConnection {
             // Some servers close after some answers. From now on, each piece is flushed, so that it isn't lost then.
             self.closes_early = true;
         }
-        Ok(result.map(drop))
+        Ok(result)
     }
 
-    /// How many bytes were written again and flushed.
-    fn write_all_again(&mut self) -> Result<imageio_client::Result<u64>, Failure> {
-        let mut progress = Progress::default();
+    /// Writes all of it again, and flushes it.
+    fn write_all_again(&mut self, progress: &mut Progress) -> Result<imageio_client::Result<()>, Failure> {
         loop {
-            match self.write_again(&mut progress)? {
+            match self.write_again(progress)? {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => return Ok(Err(error)),
             }
         }
-        let flushed = match progress.unflushed {
+        Ok(match progress.unflushed {
             0 => Ok(()),
             _ => self.attempt(Connection::flush_promptly),
-        };
-        Ok(flushed.map(|()| progress.written))
+        })
     }
 
     /// Writes the next piece, if there is one, on a connection that is open by then.
@@ -70,7 +76,7 @@ impl ReplayingConnection {
         {
             return Ok(Err(error));
         }
-        let next = self.common.tracker.begin_again(self.owner, progress.from);
+        let next = self.common.tracker.begin_again(self.owner, progress.from, self.longest_zero());
         let Some((under_way, content)) = next.map_err(|undone| self.may_be_undone(undone))? else {
             return Ok(Ok(false));
         };
@@ -104,13 +110,13 @@ impl ReplayingConnection {
         progress.unflushed += len;
         if is_step {
             common.tracker.flushed(self.owner, progress.from);
-            progress.unflushed = 0;
+            (progress.unflushed, progress.got_further) = (0, true);
         }
         if self.open.is_none() {
             // From now on, each piece is flushed, and nothing is lost when the server closes.
             self.closes_early = true;
             if progress.unflushed > 0 {
-                *progress = Progress { written: progress.written, ..Progress::default() };
+                (progress.from, progress.unflushed) = (0, 0);
             }
         }
         Ok(())

@@ -152,7 +152,7 @@ fn each_error_has_its_row() {
 #[test]
 fn another_attempt_comes_at_once_then_later_and_later_until_the_timeout() {
     let (outage, start) = (Outage::default(), Instant::now());
-    let mut attempts = Attempts::new(Duration::from_secs(5));
+    let mut attempts = Attempts::new(Duration::from_secs(5), start);
     let mut now = start;
     let mut pauses = Vec::new();
     while let Some(pause) = attempts.next(Again::UntilTimeout, &outage, now) {
@@ -162,7 +162,8 @@ fn another_attempt_comes_at_once_then_later_and_later_until_the_timeout() {
     assert_eq!(pauses, [0, 100, 200, 400, 800, 1600]);
     assert!(outage.was_within(Duration::from_secs(1), now));
     // There is one other attempt also where no time is given.
-    let mut attempts = Attempts::new(Duration::ZERO);
+    outage.answered();
+    let mut attempts = Attempts::new(Duration::ZERO, start);
     assert_eq!(attempts.next(Again::UntilTimeout, &outage, start), Some(Duration::ZERO));
     assert_eq!(attempts.next(Again::UntilTimeout, &outage, start), None);
 }
@@ -170,12 +171,49 @@ fn another_attempt_comes_at_once_then_later_and_later_until_the_timeout() {
 #[test]
 fn what_failed_by_itself_is_sent_again_once_and_a_ticket_is_waited_for_after_a_loss() {
     let (outage, now) = (Outage::default(), Instant::now());
-    let mut attempts = Attempts::new(Duration::from_secs(5));
+    let mut attempts = Attempts::new(Duration::from_secs(5), now);
     assert_eq!(attempts.next(Again::Once, &outage, now), Some(Duration::ZERO));
     assert_eq!(attempts.next(Again::Once, &outage, now), None);
-    let mut attempts = Attempts::new(Duration::from_secs(60));
+    let mut attempts = Attempts::new(Duration::from_secs(60), now);
     assert_eq!(attempts.next(Again::IfTicketComesBack, &outage, now), None);
     outage.connection_lost(now);
     assert!(attempts.next(Again::IfTicketComesBack, &outage, now).is_some());
     assert_eq!(attempts.next(Again::IfTicketComesBack, &outage, now + TICKET_COMES_BACK), None);
+}
+
+#[test]
+fn all_requests_together_wait_for_the_timeout_once() {
+    let (outage, start, timeout) = (Outage::default(), Instant::now(), Duration::from_secs(5));
+    let next = |attempts: &mut Attempts, now| attempts.next(Again::UntilTimeout, &outage, now);
+    assert!(next(&mut Attempts::new(timeout, start), start).is_some());
+    let later = start + timeout;
+    assert_eq!(next(&mut Attempts::new(timeout, later), later), Some(Duration::ZERO));
+    let too_late = later + Duration::from_millis(1);
+    assert_eq!(next(&mut Attempts::new(timeout, too_late), too_late), None);
+    outage.answered();
+    assert!(next(&mut Attempts::new(timeout, too_late), too_late).is_some());
+}
+
+#[test]
+fn the_time_begins_anew_for_whoever_gets_further() {
+    let (outage, start) = (Outage::default(), Instant::now());
+    let mut attempts = Attempts::new(Duration::from_secs(5), start);
+    let later = start + Duration::from_secs(5);
+    for now in [start, start, later] {
+        attempts.next(Again::UntilTimeout, &outage, now);
+    }
+    assert_eq!(attempts.next(Again::UntilTimeout, &outage, later), None);
+    outage.answered();
+    attempts.got_further();
+    assert_eq!(attempts.next(Again::UntilTimeout, &outage, later), Some(Duration::ZERO));
+}
+
+#[test]
+fn a_failure_that_took_long_is_no_matter_of_one_part() {
+    let start = Instant::now();
+    let attempts = Attempts::new(Duration::from_secs(60), start);
+    let (soon, late) = (start + LONG_FOR_A_PART, start + 2 * LONG_FOR_A_PART);
+    assert_eq!(attempts.failing(Failing::Part, soon), Failing::Part);
+    assert_eq!(attempts.failing(Failing::Part, late), Failing::Request);
+    assert_eq!(attempts.failing(Failing::Transfer, late), Failing::Transfer);
 }

@@ -11,11 +11,19 @@ use rangemap::RangeMap;
 
 use super::identity::{Number, Session};
 
-/// A part of a change: where it is, and a hash of its content.
+/// A part of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
-    pub(crate) range: Range<u64>,
-    pub(crate) hash: u64,
+    range: Range<u64>,
+    content: Content,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// A hash of the data of a whole part.
+    Hash(u64),
+    /// Zeroes are the same in each part of a range.
+    Zeroes,
 }
 
 /// What may still be written to a place.
@@ -23,25 +31,51 @@ pub(crate) struct Part {
 struct Pending {
     /// The change. A change that is sent again keeps its number.
     number: Number,
-    /// The connection that it was sent on.
-    session: Session,
-    content: Content,
+    /// The part that the place belongs to; none where several changes have it, with different contents.
+    part: Option<Part>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Content {
-    /// A part of the change.
-    Of(Part),
-    /// More than one change has the place, with different contents.
+/// The connection whose server may still write what it found at a place when it read the block, of which a change has
+/// another part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    One(Session),
     Several,
-    /// What the server found there when it read the block, of which the change writes another part.
-    RestOfBlock,
 }
 
 /// All places that are in doubt.
 #[derive(Debug, Default)]
 pub(crate) struct InDoubt {
-    places: RangeMap<u64, Pending>,
+    changes: RangeMap<u64, Pending>,
+    /// The rests of the blocks of which changes in doubt write a part. What is known here holds whatever happens to the
+    /// place later, so it is apart.
+    rests: RangeMap<u64, Reader>,
+}
+
+impl Part {
+    /// A part with data that has this hash.
+    pub(crate) fn data(range: Range<u64>, hash: u64) -> Self {
+        Self { range, content: Content::Hash(hash) }
+    }
+
+    /// A part with zeroes.
+    pub(crate) fn zeroes(range: Range<u64>) -> Self {
+        Self { range, content: Content::Zeroes }
+    }
+
+    /// Whether it has the same content at `place`, which is a part of the other, as that has.
+    fn agrees(&self, place: &Range<u64>, other: &Self) -> bool {
+        match (self.content, other.content) {
+            (Content::Zeroes, Content::Zeroes) => true,
+            // What is left of a part that something else came over is not known by the hash of the whole.
+            (Content::Hash(_), Content::Hash(_)) => self == other && *place == other.range,
+            (Content::Hash(_), Content::Zeroes) | (Content::Zeroes, Content::Hash(_)) => false,
+        }
+    }
+
+    fn touches(&self, place: &Range<u64>) -> bool {
+        self.range.start < place.end && place.start < self.range.end
+    }
 }
 
 impl InDoubt {
@@ -49,17 +83,24 @@ impl InDoubt {
     pub(crate) fn add(&mut self, number: Number, session: Session, blocks: &Range<u64>, parts: Vec<Part>) {
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return };
         let (before, behind) = (blocks.start..first.range.start, last.range.end..blocks.end);
-        for rest in [before, behind].into_iter().filter(|rest| !rest.is_empty()) {
-            self.places.insert(rest, Pending { number, session, content: Content::RestOfBlock });
-        }
+        [before, behind].into_iter().for_each(|rest| self.add_rest(rest, session));
         for part in parts {
             let range = part.range.clone();
-            let mut others = self.places.overlapping(&range);
-            let is_alone =
-                others.all(|(_, other)| matches!(&other.content, Content::Of(same) if *same == part));
-            let content = if is_alone { Content::Of(part) } else { Content::Several };
-            self.places.insert(range, Pending { number, session, content });
+            let agrees = |(place, pending): (&Range<u64>, &Pending)| {
+                pending.part.as_ref().is_some_and(|other| part.agrees(place, other))
+            };
+            let is_alone = self.changes.overlapping(&range).all(agrees);
+            self.changes.insert(range, Pending { number, part: is_alone.then_some(part) });
         }
+    }
+
+    fn add_rest(&mut self, rest: Range<u64>, session: Session) {
+        if rest.is_empty() {
+            return;
+        }
+        let one = Reader::One(session);
+        let is_alone = self.rests.overlapping(&rest).all(|(_, reader)| *reader == one);
+        self.rests.insert(rest, if is_alone { one } else { Reader::Several });
     }
 
     /// Whether a change may be sent: nothing else may still be written there. Some of its parts may be what is expected.
@@ -69,18 +110,19 @@ impl InDoubt {
         number: Number,
         parts: impl FnOnce() -> Vec<Part>,
     ) -> bool {
+        if self.rests.overlaps(range) {
+            return false;
+        }
         let mut others =
-            self.places.overlapping(range).filter(|(_, pending)| pending.number != number).peekable();
+            self.changes.overlapping(range).filter(|(_, pending)| pending.number != number).peekable();
         if others.peek().is_none() {
             return true;
         }
         let parts = parts();
-        // What is left of a part that something else came over is not known by the hash of the whole.
-        let is_same = |(left, pending): (&Range<u64>, &Pending)| match &pending.content {
-            Content::Of(part) => *left == part.range && parts.contains(part),
-            Content::Several | Content::RestOfBlock => false,
-        };
-        others.all(is_same)
+        others.all(|(place, pending)| {
+            let Some(expected) = &pending.part else { return false };
+            parts.iter().filter(|part| part.touches(place)).all(|part| part.agrees(place, expected))
+        })
     }
 
     /// Whether content that was acknowledged, and is to be written again since its connection was lost, may be undone: a
@@ -88,9 +130,7 @@ impl InDoubt {
     /// it where both came on one connection, as the server serves that in order. A piece of the same change that was written
     /// again by itself is no better than another change.
     pub(crate) fn may_undo(&self, range: &Range<u64>, session: Session) -> bool {
-        self.places
-            .overlapping(range)
-            .any(|(_, pending)| pending.content == Content::RestOfBlock && pending.session != session)
+        self.rests.overlapping(range).any(|(_, reader)| *reader != Reader::One(session))
     }
 }
 
@@ -101,7 +141,7 @@ mod tests {
     const BLOCK: Range<u64> = 0..4096;
 
     fn part(range: Range<u64>, hash: u64) -> Part {
-        Part { range, hash }
+        Part::data(range, hash)
     }
 
     #[test]
@@ -115,6 +155,27 @@ mod tests {
         assert!(allows(0..4096, 2, 7) && allows(4096..8192, 2, 8), "its parts");
         assert!(!allows(0..4096, 2, 8) && !allows(0..100, 2, 7) && !allows(0..8192, 2, 7));
         assert!(allows(8192..9000, 2, 0), "its neighbour in another block");
+    }
+
+    #[test]
+    fn zeroes_may_be_sent_again_in_other_pieces() {
+        let mut in_doubt = InDoubt::default();
+        in_doubt.add(1, 1, &(0..16384), vec![Part::zeroes(0..16384)]);
+        let allows = |range: Range<u64>, part: fn(Range<u64>) -> Part| {
+            in_doubt.allows(&range, 2, || vec![part(range.clone())])
+        };
+        for range in [0..16384, 0..4096, 4096..8192, 8192..20480] {
+            assert!(allows(range.clone(), Part::zeroes), "{range:?}");
+            assert!(!allows(range, |range| part(range, 7)));
+        }
+        // Zeroes and data that go out together.
+        assert!(
+            in_doubt.allows(&(8192..20480), 2, || vec![Part::zeroes(8192..16384), part(16384..20480, 7)])
+        );
+        in_doubt.add(2, 2, &(0..4096), vec![Part::zeroes(0..4096)]);
+        in_doubt.add(3, 3, &(4096..8192), vec![part(4096..8192, 7)]);
+        let allows = |range: Range<u64>| in_doubt.allows(&range, 4, || vec![Part::zeroes(range.clone())]);
+        assert!(allows(0..4096) && !allows(0..8192) && allows(8192..16384));
     }
 
     #[test]
@@ -132,7 +193,10 @@ mod tests {
         let mut in_doubt = InDoubt::default();
         in_doubt.add(1, 1, &(0..8192), vec![part(512..5000, 7)]);
         for neighbour in [0..512, 5000..5001, 8191..8192, 0..8192] {
-            assert!(!in_doubt.allows(&neighbour, 2, || vec![part(neighbour.clone(), 3)]), "{neighbour:?}");
+            for number in [1, 2] {
+                let parts = || vec![part(neighbour.clone(), 3)];
+                assert!(!in_doubt.allows(&neighbour, number, parts), "{neighbour:?}");
+            }
         }
         assert!(in_doubt.allows(&(512..5000), 2, || vec![part(512..5000, 7)]));
         // Merged with a neighbour, it isn't the same any more.
@@ -148,5 +212,18 @@ mod tests {
         assert!(!in_doubt.may_undo(&(0..512), 5), "it came on the same connection, before");
         assert!(!in_doubt.may_undo(&(512..1024), 4), "either content is right there");
         assert!(!in_doubt.may_undo(&(4096..8192), 4));
+    }
+
+    #[test]
+    fn a_later_doubt_hides_no_earlier_one_of_another_connection() {
+        let mut in_doubt = InDoubt::default();
+        in_doubt.add(1, 4, &BLOCK, vec![part(0..512, 7)]);
+        in_doubt.add(2, 5, &BLOCK, vec![part(0..512, 7)]);
+        assert!(in_doubt.may_undo(&(512..1024), 5) && in_doubt.may_undo(&(512..1024), 4));
+        // Another piece of a change comes over the rest of the first one's block.
+        let mut in_doubt = InDoubt::default();
+        in_doubt.add(1, 4, &BLOCK, vec![part(0..512, 7)]);
+        in_doubt.add(1, 5, &BLOCK, vec![part(512..1024, 8)]);
+        assert!(in_doubt.may_undo(&(512..1024), 6) && in_doubt.may_undo(&(512..1024), 5));
     }
 }

@@ -2,23 +2,22 @@
 //! What was to be written and was not: it is told at the end, should a client not have heeded its error.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use rangemap::RangeSet;
+use rangemap::RangeMap;
 
 /// The places whose last change failed.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
-    places: RangeSet<u64>,
-    /// Why the first change failed.
-    reason: Option<String>,
+    /// Each with the reason.
+    places: RangeMap<u64, Arc<str>>,
 }
 
 impl Missing {
     /// A change failed.
-    pub(crate) fn add(&mut self, range: &Range<u64>, reason: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, range: &Range<u64>, reason: &str) {
         if !range.is_empty() {
-            self.places.insert(range.clone());
-            self.reason.get_or_insert_with(reason);
+            self.places.insert(range.clone(), reason.into());
         }
     }
 
@@ -31,8 +30,8 @@ impl Missing {
 
     /// One line that says how much is missing, where it begins, and why; `None` if nothing is missing.
     pub(crate) fn report(&self) -> Option<String> {
-        let (first, reason) = (self.places.first()?, self.reason.as_deref().unwrap_or_default());
-        let bytes: u64 = self.places.iter().map(|range| range.end - range.start).sum();
+        let (first, reason) = self.places.first_range_value()?;
+        let bytes: u64 = self.places.iter().map(|(range, _)| range.end - range.start).sum();
         Some(format!("{bytes} bytes were not written, the first at {}: {reason}", first.start))
     }
 }
@@ -45,12 +44,15 @@ mod tests {
     fn what_is_written_later_is_not_missing_any_more() {
         let mut missing = Missing::default();
         assert_eq!(missing.report(), None);
-        missing.add(&(10..20), || "refused".into());
-        missing.add(&(15..30), || "refused again".into());
+        missing.add(&(10..20), "refused");
+        missing.add(&(15..30), "refused again");
         missing.remove(&(0..12));
         let report = "18 bytes were not written, the first at 12: refused";
         assert_eq!(missing.report().as_deref(), Some(report));
-        missing.remove(&(12..30));
+        missing.remove(&(12..15));
+        let report = "15 bytes were not written, the first at 15: refused again";
+        assert_eq!(missing.report().as_deref(), Some(report), "the reason is that of the place");
+        missing.remove(&(15..30));
         assert_eq!(missing.report(), None);
     }
 }

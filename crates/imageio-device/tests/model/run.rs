@@ -2,6 +2,7 @@
 //! One scenario, from the start of its server to what its disk holds in the end.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -147,19 +148,29 @@ impl Run<'_> {
                 data.into_iter().for_each(|data| self.history.read(Read { offset, data, start, end }));
             }
             Step::Write { offset, len, value, fua } => {
-                let ok = self.disk.write(offset, vec![value; len], fua).is_ok();
-                let (range, end) = (offset..offset + len, self.history.tick());
-                self.history.changed(Change { range, value, start, end, ok, fua });
+                let write = || self.disk.write(offset, vec![value; len], fua).is_ok();
+                self.change(offset..offset + len, value, fua, write);
             }
             Step::Zero { offset, len, fua } => {
-                let ok = self.disk.zero(offset, len, fua).is_ok();
-                let (range, end) = (offset..offset + len, self.history.tick());
-                self.history.changed(Change { range, value: 0, start, end, ok, fua });
+                self.change(offset..offset + len, 0, fua, || self.disk.zero(offset, len, fua).is_ok());
             }
             Step::Flush => {
                 if self.disk.flush().is_ok() {
                     self.history.flushed(start, self.history.tick());
                 }
+            }
+        }
+    }
+
+    /// Changes a range, again and again if need be.
+    fn change(&self, range: Range<usize>, value: u8, fua: bool, change: impl Fn() -> bool) {
+        for _ in 0..=self.scenario.setup.repetitions {
+            let start = self.history.tick();
+            let ok = change();
+            let (range, end) = (range.clone(), self.history.tick());
+            self.history.changed(Change { range, value, start, end, ok, fua });
+            if ok {
+                return;
             }
         }
     }

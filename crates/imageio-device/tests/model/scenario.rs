@@ -46,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) replay_buffer: u64,
     pub(crate) max_request: u64,
     pub(crate) keep_alive: Option<Duration>,
+    /// How often a client repeats a change that fails, as nbdkit's retry filter does.
+    pub(crate) repetitions: u8,
 }
 
 /// How clients use the device.
@@ -82,8 +84,16 @@ impl Scenario {
         let clients = clients(rng);
         let steps: usize = clients.iter().map(Vec::len).sum();
         let server = server(rng);
+        let mut setup = setup(rng);
+        // By themselves, so that old seeds stay what they were.
+        let other = &mut Rng::with_seed(!seed);
+        setup.repetitions = choose(other, &[0, 0, 1, 3]);
+        if other.u8(..3) == 0 {
+            // Not in whole blocks.
+            setup.max_request = 10_000;
+        }
         Self {
-            setup: setup(rng),
+            setup,
             faults: misfortune::faults(rng, &gate, server.block_size.is_some()),
             events: (0..rng.usize(..5)).map(|_| (rng.usize(..steps), misfortune::event(rng))).collect(),
             end: if rng.u8(..3) == 0 { End::Crash } else { End::Close },
@@ -115,6 +125,7 @@ fn setup(rng: &mut Rng) -> Setup {
         replay_buffer: choose(rng, &[0, 16 << 10, 16 << 10, 64 << 10, 32 << 20, 32 << 20]),
         max_request: choose(rng, &[8 << 10, 64 << 10]),
         keep_alive: (rng.u8(..4) == 0).then_some(Duration::from_millis(1)),
+        repetitions: 0,
     }
 }
 

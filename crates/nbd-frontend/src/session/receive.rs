@@ -4,7 +4,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use block_device::{Batch, QueuedDevice};
+use block_device::{Batch, QueuedDevice, piece_end};
 use nbd_wire::{BadMagic, Command, REQUEST_HEADER_LEN, RequestHeader};
 use rustix::net::RecvFlags;
 use socket2::Socket;
@@ -88,13 +88,14 @@ impl<D: QueuedDevice> Session<'_, D> {
     ) -> io::Result<()> {
         let end = offset + u64::from(whole.length());
         while offset < end {
-            let length = self.longest_write.min(end - offset);
+            let piece = offset..piece_end(&(offset..end), self.longest_write);
+            let length = piece.end - piece.start;
             let mut buffer = self.buffers.take(length as usize);
             read_payload(input, &mut buffer)?;
-            let (data, piece) = whole.piece(buffer);
+            let (data, completion) = whole.piece(buffer);
             let request = block_device::Request::Write { offset, data, fua: false };
-            self.service.device.submit(request, piece);
-            offset += length;
+            self.service.device.submit(request, completion);
+            offset = piece.end;
         }
         Ok(())
     }
