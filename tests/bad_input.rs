@@ -92,8 +92,8 @@ fn a_ticket_in_the_wrong_place() {
         refused(dir().path(), &[good, &argument], &expected);
     }
     for (option, expected) in [
-        ("-P", "-P: a URL is given, and none is expected"),
-        ("-i", "-i: a URL is given, and none is expected"),
+        ("-P", "-P: a URL or a ticket is given, and none is expected"),
+        ("-i", "-i: a URL or a ticket is given, and none is expected"),
     ] {
         refused_by_program(dir().path(), &[option, &url, good], expected);
     }

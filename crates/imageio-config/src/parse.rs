@@ -84,7 +84,7 @@ pub(crate) fn seconds_or_none(text: &str) -> Result<Option<Duration>> {
 /// A path, made absolute: a daemon changes its directory before it is used.
 pub(crate) fn path(text: &str) -> Result<PathBuf> {
     if is_url(text) {
-        return Err("a file name is expected, not a URL".to_owned());
+        return Err("a file name is expected, not a URL or a ticket".to_owned());
     }
     std::path::absolute(text).map_err(|_| "a file name is expected".to_owned())
 }

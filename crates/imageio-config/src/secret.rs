@@ -19,13 +19,13 @@ pub fn may_be_shown(value: &str) -> bool {
     value.len() <= LONGEST_SHOWN && value.chars().all(is_plain)
 }
 
-/// Whether what should be a file's name is rather a URL, or the end of one with a ticket of oVirt.
+/// Whether what should be a file's name is rather a URL, or the end of one, or a ticket of oVirt alone.
 #[must_use]
 pub fn is_url(text: &str) -> bool {
     let lower = text.trim_start().to_ascii_lowercase();
     let has_scheme =
         lower.contains("://") || ["http:", "https:"].iter().any(|scheme| lower.starts_with(scheme));
-    has_scheme || lower.rsplit_once("images/").is_some_and(|(_, last)| is_uuid(last))
+    has_scheme || is_uuid(lower.rsplit_once("images/").map_or(&*lower, |(_, last)| last))
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -62,10 +62,18 @@ mod tests {
             "x://h",
             "file://x",
             "h:1/images/0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a",
+            "0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a",
         ] {
             assert!(is_url(text), "{text}");
         }
-        for text in ["ca.pem", "/var/lib/images/ca.pem", "https", "C:/x", ""] {
+        for text in [
+            "/run/0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a",
+            "ca.pem",
+            "/var/lib/images/ca.pem",
+            "https",
+            "C:/x",
+            "",
+        ] {
             assert!(!is_url(text), "{text}");
         }
     }

@@ -31,7 +31,10 @@ pub(crate) fn check(options: &Options) -> Result<()> {
     let values =
         [("-U", path(&options.unix)), ("-P", path(&options.pidfile)), ("-i", options.ipaddr.clone())];
     for (option, value) in values {
-        ensure!(!value.is_some_and(|value| is_url(&value)), "{option}: a URL is given, and none is expected");
+        ensure!(
+            !value.is_some_and(|value| is_url(&value)),
+            "{option}: a URL or a ticket is given, and none is expected"
+        );
     }
     Ok(())
 }
