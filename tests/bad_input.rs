@@ -85,8 +85,8 @@ fn a_ticket_in_the_wrong_place() {
             format!("size: {hidden} is not a size: a number of bytes is expected, such as 1073741824 or 1G"),
         ),
         (format!("insecure={url}"), format!("insecure: {hidden} is neither true nor false")),
-        (format!("cafile={url}"), "cafile: a file name is expected, not a URL".to_owned()),
-        (format!("url=+{url}"), "url: a file name is expected, not a URL".to_owned()),
+        (format!("cafile={url}"), "cafile: a file name is expected, not a URL or a ticket".to_owned()),
+        (format!("url=+{url}"), "url: a file name is expected, not a URL or a ticket".to_owned()),
         (format!("unix-socket-user={url}"), format!("unix-socket-user: {hidden} is not a user of this host")),
     ] {
         refused(dir().path(), &[good, &argument], &expected);

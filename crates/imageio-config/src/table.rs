@@ -92,7 +92,7 @@ pub const PARAMETERS: &[Parameter] = &[
         default: "2M",
         help: "Merge adjacent requests that wait for a connection into one of at most this size, as the server's cost \
                of a request is high; and send longer writes in steps of it, as more at once costs the server's \
-               storage more. 0: neither.",
+               storage more. A multiple of 4096, from 64K on; 0: neither.",
         set: |parser, value| parse::max_request(value).map(|value| parser.settings.max_request = value),
     },
     Parameter {
