@@ -114,7 +114,7 @@ impl Cruelty {
             }
             Self::Closes { answers, announced } => builder.close_after(*answers, *announced),
             Self::LosesTheWay { op, status } => {
-                builder.fault(at(*op).then(What::LoseWay { status: *status, all: true }))
+                builder.fault(at(*op).then(What::LoseWay { status: *status, all: true, done: Done::Not }))
             }
             Self::Answers { op, status } => builder.fault(at(*op).then(What::answer(*status, Done::Not))),
         }

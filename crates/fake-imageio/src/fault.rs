@@ -85,13 +85,15 @@ pub enum What {
         /// Say `connection: close`, and do it.
         close: bool,
     },
-    /// As if by [`FakeServer::lose_way`](crate::FakeServer::lose_way) a moment before: the request isn't carried out, and is
-    /// answered by this status; the next one finds a new way.
+    /// As if by [`FakeServer::lose_way`](crate::FakeServer::lose_way) a moment before: the request is answered by this status.
+    /// So much of it is carried out all the same, on the new way that is found.
     LoseWay {
         /// HTTP status.
         status: u16,
         /// That of all connections, not only of this one.
         all: bool,
+        /// What is carried out.
+        done: Done,
     },
     /// At each block that an unaligned change has to read and write back, on a [block
     /// device](crate::Builder::block_device): it waits in between until the test opens the gate. This doesn't exclude

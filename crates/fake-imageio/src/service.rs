@@ -178,12 +178,15 @@ impl Exchange<'_> {
             Some(What::Answer { status, text, done, close }) => {
                 return self.answer_by(call, Refusal::new(status, text), done, close).await;
             }
-            Some(What::LoseWay { status, all }) => {
+            Some(What::LoseWay { status, all, done }) => {
                 // The answer tells of it when it is known that the way is lost.
                 if let Err(error) = self.shared.lose_way(status, |conn| all || conn.id == self.conn.id) {
                     return Refusal::from(error).into();
                 }
-                return self.refuse(lost_way(status), false).await;
+                if !matches!(done, Done::Not) {
+                    self.shared.find_new_way(self.conn);
+                }
+                return self.answer_by(call, lost_way(status), done, false).await;
             }
             Some(What::AnswerEarly { status, text }) => {
                 let mut answer = Answer::from(Refusal::new(status, text));

@@ -43,7 +43,7 @@ fn of(op: &str) -> Result<When, String> {
 
 fn what(words: &str) -> Result<What, String> {
     if let Some(status) = words.strip_prefix("lose-way=") {
-        return Ok(What::LoseWay { status: valid_status(status)?, all: true });
+        return Ok(What::LoseWay { status: valid_status(status)?, all: true, done: Done::Not });
     }
     match words {
         "lose-answer" => return Ok(What::LoseAnswer),
@@ -88,7 +88,10 @@ mod tests {
             "zero:2+:400,part=512",
             Fault::on(Op::Zero).nth(2).every().then(What::answer(400, Done::Part(512))),
         );
-        same("any:9:lose-way=502", Fault::any().nth(9).then(What::LoseWay { status: 502, all: true }));
+        same(
+            "any:9:lose-way=502",
+            Fault::any().nth(9).then(What::LoseWay { status: 502, all: true, done: Done::Not }),
+        );
         same("get:1+:lose-answer", Fault::on(Op::Get).every().then(What::LoseAnswer));
     }
 

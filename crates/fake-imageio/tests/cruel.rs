@@ -160,7 +160,7 @@ fn the_way_of_one_connection_can_be_lost() {
 fn a_way_is_lost_at_a_request() {
     for all in [false, true] {
         let server = FakeServer::builder().size(8).volatile(true).start().unwrap();
-        server.fault(Fault::on(Op::Flush).nth(2).then(What::LoseWay { status: 502, all }));
+        server.fault(Fault::on(Op::Flush).nth(2).then(What::LoseWay { status: 502, all, done: Done::Not }));
         let (mut one, mut other) = (Client::new(&server), Client::new(&server));
         other.put(4, b"two").unwrap();
         one.put(0, b"one").unwrap();

@@ -21,7 +21,7 @@ use crate::overlay;
 use crate::recovery::{Asked, Failing};
 use crate::replay_buffer::{ReplayBuffer, Reservation};
 use crate::request::{DeviceRequest, Operation};
-use crate::tracker::{Owner, Session, Tracker, UnderWay, Writer};
+use crate::tracker::{Owner, Tracker, UnderWay};
 
 /// A failed request.
 pub(crate) type Failure = conn_pool::Failure<Cause>;
@@ -62,8 +62,6 @@ pub(crate) struct ReplayingConnection {
     owner: Owner,
     /// It is opened when it is needed.
     open: Option<Connection>,
-    /// Tells `open` from those before it.
-    session: Session,
     /// Writes were acknowledged and not flushed, on `open` or on a connection that is lost.
     is_dirty: bool,
     /// What the unflushed content takes of the replay buffer.
@@ -105,7 +103,6 @@ impl ReplayingConnection {
             common,
             owner,
             open: None,
-            session: 0,
             is_dirty: false,
             reserved: None,
             closes_early: false,
@@ -114,8 +111,12 @@ impl ReplayingConnection {
     }
 
     fn carry_out_group(&mut self, group: &mut Group<DeviceRequest>) -> Result<(), Failure> {
-        self.check_outage(group)?;
         let shape = group.shape();
+        self.check_outage(group).inspect_err(|failure| {
+            if shape.operation != Operation::Read {
+                self.common.tracker.failed(&shape.range(), &failure.error);
+            }
+        })?;
         match shape.operation {
             Operation::Read => {
                 let mut bufs: Vec<_> = group.iter_mut().filter_map(DeviceRequest::memory).collect();
@@ -190,7 +191,7 @@ impl ReplayingConnection {
             }
             let decision = self.decide(Asked::Change, &result);
             if decision.is_in_doubt {
-                under_way.is_in_doubt(self.session, parts());
+                under_way.is_in_doubt(parts());
             }
             // Others may have the range while this one waits.
             drop(under_way);
@@ -232,8 +233,7 @@ impl ReplayingConnection {
         }
         self.is_dirty = true;
         let Some(reserved) = reserved else { return under_way.is_done() };
-        let writer = Writer { owner: self.owner, session: self.session };
-        under_way.keep(writer, change.content(range, &self.common.tracker));
+        under_way.keep(self.owner, change.content(range, &self.common.tracker));
         match &mut self.reserved {
             Some(more) => more.add(reserved),
             none => *none = Some(reserved),

@@ -22,9 +22,9 @@ mod missing;
 mod range_lock;
 mod replay_log;
 
-pub(crate) use identity::{Owner, Session};
+pub(crate) use identity::Owner;
 pub(crate) use in_doubt::Part;
-pub(crate) use replay_log::{Content, Writer};
+pub(crate) use replay_log::Content;
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
@@ -63,7 +63,6 @@ struct Records {
     /// Threads that wait for a range. A notification is a system call, also where nobody listens.
     waiting: usize,
     last_number: Number,
-    last_session: Session,
 }
 
 /// Different content may still be written to the range.
@@ -105,13 +104,6 @@ impl Tracker {
         records.last_number
     }
 
-    /// A number for a connection that was opened.
-    pub(crate) fn session(&self) -> Session {
-        let mut records = self.lock();
-        records.last_session += 1;
-        records.last_session
-    }
-
     /// Begins a change, when nothing is under way in its blocks. `parts` are what it consists of.
     ///
     /// # Errors
@@ -149,15 +141,13 @@ impl Tracker {
     ) -> Result<Option<(UnderWay, Content)>, MayBeUndone> {
         let mut records = self.lock();
         loop {
-            let Some(Unflushed { mut range, number, session, content }) =
-                records.replay_log.first(owner, from)
-            else {
+            let Some(Unflushed { mut range, number, content }) = records.replay_log.first(owner, from) else {
                 return Ok(None);
             };
             if matches!(content, Content::Zeroes) {
                 range.end = piece_end(&range, longest_zero);
             }
-            if records.in_doubt.may_undo(&range, session) {
+            if records.in_doubt.may_undo(&range) {
                 return Err(MayBeUndone { offset: range.start });
             }
             let blocks = self.blocks(&range);
@@ -241,15 +231,15 @@ impl UnderWay {
     }
 
     /// The server has acknowledged it, and has not flushed it: its content is kept, piece by piece.
-    pub(crate) fn keep(&self, writer: Writer, pieces: impl IntoIterator<Item = (u64, Content)>) {
+    pub(crate) fn keep(&self, owner: Owner, pieces: impl IntoIterator<Item = (u64, Content)>) {
         let mut records = self.tracker.lock();
         records.missing.remove(&self.range);
-        records.replay_log.keep(&self.range, self.number, writer, pieces);
+        records.replay_log.keep(&self.range, self.number, owner, pieces);
     }
 
     /// It was sent, part by part, and its outcome is not known.
-    pub(crate) fn is_in_doubt(&self, session: Session, parts: Vec<Part>) {
-        self.tracker.lock().in_doubt.add(self.number, session, &self.blocks, parts);
+    pub(crate) fn is_in_doubt(&self, parts: Vec<Part>) {
+        self.tracker.lock().in_doubt.add(self.number, &self.blocks, parts);
     }
 }
 

@@ -288,6 +288,33 @@ fn a_flush_that_is_answered_is_one_also_where_the_server_closes_then() {
 }
 
 #[test]
+fn what_was_given_up_in_line_is_told_at_the_end() {
+    for request in [WRITE, ZERO] {
+        let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
+        let device = start(Settings { connections: 1, ..settings(&server) });
+        READ(&device).unwrap();
+        let gate = Gate::new();
+        server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
+        thread::scope(|scope| {
+            let first = scope.spawn(|| READ(&device));
+            assert!(gate.wait_reached(1, PATIENCE));
+            let waiting = scope.spawn(|| request(&device));
+            await_waiting(&device, 1);
+            server.fault(Fault::on(Op::Accept).every().then(What::Close { after: 0 }));
+            server.fault(Fault::on(Op::Get).every().then(What::Close { after: 0 }));
+            server.fault(Fault::on(Op::Put).every().then(What::Close { after: 0 }));
+            server.fault(Fault::on(Op::Zero).every().then(What::Close { after: 0 }));
+            gate.open();
+            let _ = first.join().unwrap();
+            error(waiting.join().unwrap());
+        });
+        server.clear_faults();
+        device.flush().unwrap();
+        assert!(error(device.close()).to_string().starts_with("4 bytes were not written, the first at 0: "));
+    }
+}
+
+#[test]
 fn where_the_server_is_gone_those_who_wait_in_line_do_not_wait_for_it_one_after_another() {
     const WAITING: u64 = 8;
     let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();

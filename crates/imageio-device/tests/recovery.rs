@@ -87,12 +87,14 @@ fn a_write_without_an_answer_is_sent_again() {
             let device = start_with(Settings { timeouts, ..settings(&server) }, b"old");
             server.fault(Fault::on(op).then(what.clone()));
             match op {
-                Op::Put => write(&device, 8, b"data").unwrap(),
-                _ => device.zero(8, 4, NO_FUA).unwrap(),
+                Op::Put => write(&device, BLOCK, b"data").unwrap(),
+                _ => device.zero(BLOCK, 4, NO_FUA).unwrap(),
             }
-            let expected = if op == Op::Put { *b"old\0\0\0\0\0data" } else { *b"old\0\0\0\0\0\0\0\0\0" };
-            assert_eq!(server.read(0, 12).unwrap(), expected);
-            assert_eq!(changes(&server, 2), [(Op::Put, 0, 3), (op, 8, 4)], "first what was there before");
+            let expected = if op == Op::Put { *b"data" } else { [0; 4] };
+            assert_eq!(server.read(0, 3).unwrap(), b"old");
+            assert_eq!(server.read(BLOCK, 4).unwrap(), expected);
+            let again = [(Op::Put, 0, 3), (op, BLOCK, 4)];
+            assert_eq!(changes(&server, 2), again, "first what was there before");
             close_after_loss(&server, &device);
         }
     }
@@ -286,8 +288,8 @@ fn after_a_failed_write_all_since_the_last_flush_is_sent_again_once() {
     let server = server();
     let device = device_with(&server, b"data");
     server.fault(Fault::on(Op::Put).then(status(500)));
-    write(&device, 8, b"more").unwrap();
-    assert_eq!(changes(&server, 2), [(Op::Put, 0, 4), (Op::Put, 8, 4)]);
+    write(&device, BLOCK, b"more").unwrap();
+    assert_eq!(changes(&server, 2), [(Op::Put, 0, 4), (Op::Put, BLOCK, 4)]);
     close_after_loss(&server, &device);
 }
 

@@ -7,8 +7,9 @@ mod common;
 use std::thread;
 
 use block_device::BlockDevice;
-use common::{NO_FUA, PATIENCE, close_after_loss, close_well, settings, start, within_a_minute, write};
-use fake_imageio::{FakeServer, Fault, Gate, Op, What};
+use bytes::Bytes;
+use common::{NO_FUA, PATIENCE, close_well, error, settings, start, within_a_minute, write};
+use fake_imageio::{Done, FakeServer, Fault, Gate, Op, What};
 use imageio_device::Settings;
 
 const BLOCK: u64 = 4096;
@@ -87,18 +88,6 @@ fn small_writes_of_every_part_of_every_block_are_all_there() {
 }
 
 #[test]
-fn a_neighbour_that_was_written_before_on_the_same_connection_is_written_again() {
-    let server = FakeServer::builder().block_device(512).start().unwrap();
-    let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
-    write(&device, 0, b"one").unwrap();
-    server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
-    write(&device, 128, b"two").unwrap();
-    device.flush().unwrap();
-    assert_eq!((server.read(0, 3).unwrap(), server.read(128, 3).unwrap()), (b"one".into(), b"two".into()));
-    close_after_loss(&server, &device);
-}
-
-#[test]
 fn what_another_connections_late_write_may_undo_is_told_to_be_lost() {
     let server = FakeServer::builder().block_device(512).start().unwrap();
     let device = start(Settings { connections: 2, reconnect_timeout: PATIENCE, ..settings(&server) });
@@ -119,4 +108,21 @@ fn what_another_connections_late_write_may_undo_is_told_to_be_lost() {
     let error = device.flush().unwrap_err().to_string();
     assert!(error.contains("data may be lost") && error.contains("may be undone"), "{error}");
     assert_eq!(device.close().unwrap_err().to_string(), error);
+}
+
+#[test]
+fn what_a_lost_way_took_along_is_not_undone_by_a_neighbour_that_came_on_the_same_connection() {
+    let gate = Gate::new();
+    let server = FakeServer::builder().block_device(512).volatile(true).start().unwrap();
+    let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
+    device.write(256, Bytes::from_static(&[1; 128]), false).unwrap();
+    // The host reads the block after the first write is gone, and writes it back late.
+    let what = What::LoseWay { status: 502, all: true, done: Done::Late(gate.clone()) };
+    server.fault(Fault::on(Op::Put).then(what));
+    let write = device.write(0, Bytes::from_static(&[2; 128]), false);
+    let flush = device.flush();
+    gate.open();
+    let closed = device.close();
+    assert!(write.is_err() || flush.is_err(), "it can't be known what stays");
+    assert!(error(closed).to_string().contains("may be undone"));
 }

@@ -52,7 +52,6 @@ impl ReplayingConnection {
 
     pub(super) fn connect(&mut self) -> imageio_client::Result<()> {
         self.open = Some(self.common.connector.connect()?);
-        self.session = self.common.tracker.session();
         Ok(())
     }
 

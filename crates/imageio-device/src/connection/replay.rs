@@ -102,7 +102,7 @@ impl ReplayingConnection {
         if let Err(error) = &sent
             && is_in_doubt(error)
         {
-            under_way.is_in_doubt(self.session, change.parts(&range, &common.tracker));
+            under_way.is_in_doubt(change.parts(&range, &common.tracker));
         }
         sent?;
         progress.from = range.end;

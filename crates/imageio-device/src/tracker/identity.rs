@@ -4,8 +4,5 @@
 /// The number of a change. A change that is sent again keeps its number, so the same number is the same content.
 pub(crate) type Number = u64;
 
-/// The number of a connection that was opened. Those that followed each other in one place of the pool have different ones.
-pub(crate) type Session = u64;
-
 /// The index of a place in the pool, which has one connection after another.
 pub(crate) type Owner = usize;

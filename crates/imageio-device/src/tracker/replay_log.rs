@@ -13,7 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rangemap::RangeMap;
 
-use super::identity::{Number, Owner, Session};
+use super::identity::{Number, Owner};
 
 /// What is at some place.
 #[derive(Debug, Clone)]
@@ -22,19 +22,11 @@ pub(crate) enum Content {
     Zeroes,
 }
 
-/// Which connection wrote something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Writer {
-    pub(crate) owner: Owner,
-    pub(crate) session: Session,
-}
-
 /// A part of the disk with its content, which is to be written again.
 #[derive(Debug)]
 pub(crate) struct Unflushed {
     pub(crate) range: Range<u64>,
     pub(crate) number: Number,
-    pub(crate) session: Session,
     pub(crate) content: Content,
 }
 
@@ -49,7 +41,7 @@ pub(crate) struct ReplayLog {
 pub(crate) struct Entry {
     number: Number,
     /// When this connection is flushed, the content is durable.
-    writer: Writer,
+    owner: Owner,
     /// Other connections that wrote here before, and aren't flushed since. It is empty but where clients overwrite what
     /// they have just written.
     before: Vec<Owner>,
@@ -73,13 +65,13 @@ impl ReplayLog {
         &mut self,
         range: &Range<u64>,
         number: Number,
-        writer: Writer,
+        owner: Owner,
         pieces: impl IntoIterator<Item = (u64, Content)>,
     ) {
-        let others = self.others(range, writer.owner);
+        let others = self.others(range, owner);
         let mut start = range.start;
         for (len, content) in pieces {
-            let entry = Entry { number, writer, before: Vec::new(), start, content };
+            let entry = Entry { number, owner, before: Vec::new(), start, content };
             self.entries.insert(start..start + len, entry);
             start += len;
         }
@@ -101,7 +93,7 @@ impl ReplayLog {
         let concerned: Vec<_> = concerned.map(|(range, entry)| (range.clone(), entry.clone())).collect();
         let mut removed = Vec::with_capacity(concerned.len());
         for (range, mut entry) in concerned {
-            if entry.writer.owner == owner {
+            if entry.owner == owner {
                 self.entries.remove(range);
                 removed.push(entry);
             } else {
@@ -118,7 +110,7 @@ impl ReplayLog {
         let (range, entry) = entries.find(|(_, entry)| entry.concerns(owner))?;
         let range = range.start.max(from)..range.end;
         let content = entry.part(&range);
-        Some(Unflushed { range, number: entry.number, session: entry.writer.session, content })
+        Some(Unflushed { range, number: entry.number, content })
     }
 
     /// What is kept of `range`, part by part.
@@ -151,12 +143,12 @@ impl ReplayLog {
 
 impl Entry {
     fn concerns(&self, owner: Owner) -> bool {
-        self.writer.owner == owner || self.before.contains(&owner)
+        self.owner == owner || self.before.contains(&owner)
     }
 
     /// The connections that wrote here and aren't flushed since, but for this one.
     fn others(&self, owner: Owner) -> Vec<Owner> {
-        let all = std::iter::once(self.writer.owner).chain(self.before.iter().copied());
+        let all = std::iter::once(self.owner).chain(self.before.iter().copied());
         all.filter(|&other| other != owner).collect()
     }
 
@@ -181,7 +173,7 @@ mod tests {
     fn write(log: &mut ReplayLog, number: Number, owner: Owner, at: u64, data: &'static [u8]) {
         let range = at..at + data.len() as u64;
         let content = Content::Data(Bytes::from_static(data));
-        log.keep(&range, number, Writer { owner, session: 1 }, [(data.len() as u64, content)]);
+        log.keep(&range, number, owner, [(data.len() as u64, content)]);
     }
 
     /// What a connection would write again: offset and content.
@@ -233,7 +225,7 @@ mod tests {
     fn the_newest_content_of_a_range_is_cut_to_it() {
         let mut log = ReplayLog::default();
         write(&mut log, 1, 0, 0, b"abcd");
-        log.keep(&(6..9), 2, Writer { owner: 0, session: 1 }, [(3, Content::Zeroes)]);
+        log.keep(&(6..9), 2, 0, [(3, Content::Zeroes)]);
         let newest = log.newest(&(2..8));
         assert_eq!(newest.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>(), [2..4, 6..8]);
         assert!(matches!(&newest[0].1, Content::Data(data) if data == "cd"));

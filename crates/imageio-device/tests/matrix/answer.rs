@@ -138,7 +138,7 @@ impl Cell {
             Deed::All => answer(Done::Yes),
             Deed::Part => answer(Done::Part(LEN as u64 / 2)),
             Deed::Late => answer(Done::Late(gate.clone())),
-            Deed::Loss => What::LoseWay { status, all: true },
+            Deed::Loss => What::LoseWay { status, all: true, done: Done::Not },
         })
     }
 

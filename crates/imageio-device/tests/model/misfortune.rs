@@ -96,7 +96,12 @@ fn fault(rng: &mut Rng, gate: &Gate) -> Fault {
         11..15 if matches!(op, Op::Put | Op::Zero) => What::CarryOutLate(gate.clone()),
         15 => What::NoAnswer,
         16 => What::AnswerEarly { status: choose(rng, &[400, 403, 413, 500]), text: "early".to_owned() },
-        17..20 => What::LoseWay { status: choose(rng, LOST_WAY), all: rng.bool() },
+        17..20 => {
+            let (status, all) = (choose(rng, LOST_WAY), rng.bool());
+            // As the others are drawn from, so that old seeds stay what they were.
+            let done = if after.is_multiple_of(2) { Done::Late(gate.clone()) } else { Done::Not };
+            What::LoseWay { status, all, done }
+        }
         20 => What::Delay(Duration::from_millis(1)),
         _ => answer(rng, gate),
     };
