@@ -32,6 +32,10 @@ fn info(number: u32, name: &str, infos: &[u16]) -> Vec<u8> {
     option(number, &data)
 }
 
+fn simple(export: &Export, no_zeroes: bool) -> Negotiated<'_> {
+    Negotiated::new(export, no_zeroes, ReplyStyle::Simple, Contexts::default())
+}
+
 /// A reply as the client reads it: the option, the type, the data.
 type Reply = (u32, u32, Vec<u8>);
 
@@ -179,7 +183,7 @@ fn info_and_go_tell_the_same() {
     let (go, progress) = feed_all(&mut handshake, &info(7, "", &infos));
     let go: Vec<_> = parse(&go).into_iter().map(|(_, kind, data)| (6, kind, data)).collect();
     assert_eq!(go, parse(&told));
-    assert_eq!(progress, Progress::Transmission(Negotiated { export: &exports[0], no_zeroes: false }));
+    assert_eq!(progress, Progress::Transmission(simple(&exports[0], false)));
 }
 
 #[test]
@@ -188,7 +192,7 @@ fn go_needs_no_information_requests() {
     let (output, progress) = negotiate(&exports, 3, &info(7, "zwei", &[]));
     let kinds: Vec<_> = parse(&output).into_iter().map(|(_, kind, data)| (kind, data.len())).collect();
     assert_eq!(kinds, [(3, 12), (1, 0)]);
-    assert_eq!(progress, Progress::Transmission(Negotiated { export: &exports[1], no_zeroes: true }));
+    assert_eq!(progress, Progress::Transmission(simple(&exports[1], true)));
 }
 
 #[test]
@@ -200,7 +204,7 @@ fn export_name_is_followed_by_zeroes_unless_they_were_declined() {
             let (output, progress) = negotiate(&exports, flags, &option(1, name.as_bytes()));
             assert_eq!(output, [&answer[..], &vec![0; zeroes]].concat());
             let no_zeroes = zeroes == 0;
-            assert_eq!(progress, Progress::Transmission(Negotiated { export: &exports[0], no_zeroes }));
+            assert_eq!(progress, Progress::Transmission(simple(&exports[0], no_zeroes)));
         }
     }
 }
