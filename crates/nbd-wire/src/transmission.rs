@@ -69,18 +69,22 @@ impl RequestHeader {
     }
 
     /// The two differ in their magic, and in how many bytes are left for the length.
-    fn read(bytes: &[u8], expected: u32) -> Result<Self, BadMagic> {
-        let magic = number(&bytes[..4]) as u32;
+    fn read<const N: usize>(bytes: &[u8; N], expected: u32) -> Result<Self, BadMagic> {
+        let magic = u32::from_be_bytes(field(bytes, 0));
         if magic != expected {
             return Err(BadMagic(magic));
         }
+        let is_extended = N == EXTENDED_REQUEST_HEADER_LEN;
         Ok(Self {
-            is_extended: expected == NBD_EXTENDED_REQUEST_MAGIC,
-            flags: CommandFlags::from_bits_retain(number(&bytes[4..6]) as u16),
-            kind: number(&bytes[6..8]) as u16,
-            cookie: number(&bytes[8..16]),
-            offset: number(&bytes[16..24]),
-            length: number(&bytes[24..]),
+            is_extended,
+            flags: CommandFlags::from_bits_retain(u16::from_be_bytes(field(bytes, 4))),
+            kind: u16::from_be_bytes(field(bytes, 6)),
+            cookie: u64::from_be_bytes(field(bytes, 8)),
+            offset: u64::from_be_bytes(field(bytes, 16)),
+            length: match is_extended {
+                true => u64::from_be_bytes(field(bytes, 24)),
+                false => u32::from_be_bytes(field(bytes, 24)).into(),
+            },
         })
     }
 
@@ -138,9 +142,11 @@ pub fn simple_reply(cookie: u64, error: Option<ErrorValue>) -> [u8; SIMPLE_REPLY
     reply
 }
 
-/// A big-endian number of up to eight bytes.
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+/// The bytes of a field at `at`, which the caller knows to be inside.
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
 }
 
 #[cfg(test)]

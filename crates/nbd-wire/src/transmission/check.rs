@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Command, CommandFlags, RequestHeader, number};
+use super::{Command, CommandFlags, RequestHeader};
 use crate::consts::*;
 use crate::contexts::{Contexts, MAX_CONTEXTS};
 use crate::{ErrorValue, Negotiated, ReplyStyle, TransmissionFlags};
@@ -47,7 +47,7 @@ impl RequestHeader {
         negotiated: &Negotiated<'_>,
         payload: &[u8],
     ) -> Result<Command, ErrorValue> {
-        let (length, ids) = payload.split_at_checked(8).ok_or(ErrorValue::Inval)?;
+        let (length, ids) = payload.split_first_chunk().ok_or(ErrorValue::Inval)?;
         let (ids, rest) = ids.as_chunks::<4>();
         if !rest.is_empty() || payload.len() as u64 != self.payload_len() {
             return Err(ErrorValue::Inval);
@@ -56,11 +56,12 @@ impl RequestHeader {
         let contexts = negotiated.contexts.subset(ids).ok_or(ErrorValue::Inval)?;
         // From here on, it is like one without a payload.
         let flags = self.flags - CommandFlags::PAYLOAD_LEN;
-        let request = Self { flags, length: number(length), ..*self };
+        let request = Self { flags, length: u64::from_be_bytes(*length), ..*self };
         request.check(&Negotiated { contexts, ..*negotiated })
     }
 
     /// Nothing longer can have each ID once.
+    #[cold]
     fn announced_status_payload(&self, contexts: Contexts) -> Result<Command, ErrorValue> {
         let fits = |ids: &usize| status_payload(*ids) as u64 == self.length;
         let ids = (1..=contexts.len()).find(fits).ok_or(ErrorValue::Inval)?;
@@ -70,6 +71,9 @@ impl RequestHeader {
     fn check_kind(&self, negotiated: &Negotiated<'_>) -> Result<(), ErrorValue> {
         let offered = negotiated.flags;
         let writes = matches!(self.kind, NBD_CMD_WRITE | NBD_CMD_WRITE_ZEROES | NBD_CMD_TRIM);
+        if writes && offered.contains(TransmissionFlags::READ_ONLY) {
+            return Err(ErrorValue::Perm);
+        }
         let known = match self.kind {
             NBD_CMD_READ | NBD_CMD_WRITE => true,
             NBD_CMD_WRITE_ZEROES => offered.contains(TransmissionFlags::SEND_WRITE_ZEROES),
@@ -79,21 +83,29 @@ impl RequestHeader {
             NBD_CMD_BLOCK_STATUS => !negotiated.contexts.is_empty(),
             _ => false,
         };
-        match known {
-            _ if writes && offered.contains(TransmissionFlags::READ_ONLY) => Err(ErrorValue::Perm),
-            true => Ok(()),
-            false => Err(ErrorValue::Inval),
-        }
+        if known { Ok(()) } else { Err(ErrorValue::Inval) }
     }
 
     fn check_flags(&self, offered: TransmissionFlags) -> Result<(), ErrorValue> {
+        let mut flags = self.flags;
+        if self.is_extended && self.kind == NBD_CMD_WRITE {
+            // It is a must here. Every other command that takes it can do without.
+            flags.toggle(CommandFlags::PAYLOAD_LEN);
+        }
+        // Most requests have none.
+        if flags.is_empty() || self.allowed_flags(offered).contains(flags) {
+            return Ok(());
+        }
+        Err(ErrorValue::Inval)
+    }
+
+    /// The flags that may be set or not.
+    fn allowed_flags(&self, offered: TransmissionFlags) -> CommandFlags {
         let mut allowed = CommandFlags::empty();
-        let mut required = CommandFlags::empty();
         // Once offered, FUA is accepted on every command: clients are known to set it on reads.
         allowed.set(CommandFlags::FUA, offered.contains(TransmissionFlags::SEND_FUA));
         match self.kind {
             NBD_CMD_READ => allowed.set(CommandFlags::DF, offered.contains(TransmissionFlags::SEND_DF)),
-            NBD_CMD_WRITE if self.is_extended => required = CommandFlags::PAYLOAD_LEN,
             NBD_CMD_WRITE_ZEROES => {
                 allowed |= CommandFlags::NO_HOLE;
                 allowed.set(CommandFlags::FAST_ZERO, offered.contains(TransmissionFlags::SEND_FAST_ZERO));
@@ -105,8 +117,7 @@ impl RequestHeader {
             }
             _ => {}
         }
-        let is_good = (allowed | required).contains(self.flags) && self.flags.contains(required);
-        if is_good { Ok(()) } else { Err(ErrorValue::Inval) }
+        allowed
     }
 
     fn check_range(&self, negotiated: &Negotiated<'_>) -> Result<(), ErrorValue> {
