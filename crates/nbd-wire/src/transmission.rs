@@ -89,13 +89,14 @@ impl RequestHeader {
     }
 
     /// How many bytes follow the header: they must be read even if the request is refused.
+    ///
+    /// With an extended header, [`CommandFlags::PAYLOAD_LEN`] tells of a payload. A WRITE always has one: clients must
+    /// set the flag there, but qemu 10.0 is one that forgets it, and sends the payload nonetheless. Who believed the
+    /// flag would take the content of disks for requests.
     #[must_use]
     pub fn payload_len(&self) -> u64 {
-        let has_payload = match self.is_extended {
-            true => self.flags.contains(CommandFlags::PAYLOAD_LEN),
-            false => self.kind == NBD_CMD_WRITE,
-        };
-        if has_payload { self.length } else { 0 }
+        let is_told = self.is_extended && self.flags.contains(CommandFlags::PAYLOAD_LEN);
+        if is_told || self.kind == NBD_CMD_WRITE { self.length } else { 0 }
     }
 
     /// Refuses a payload that the protocol wants answered by a disconnect rather than read: one of an extended header
@@ -221,9 +222,17 @@ mod tests {
 
     #[test]
     fn the_flag_tells_of_the_payload_of_extended_requests_whatever_the_command() {
-        for kind in 0..10 {
+        for kind in (0..10).filter(|kind| *kind != 1) {
             assert_eq!(payload(true, kind, 0xffff - 32, 1 << 60), (0, Ok(())));
             assert_eq!(payload(true, kind, 32, 512), (512, Ok(())));
+        }
+    }
+
+    #[test]
+    fn extended_writes_have_a_payload_even_if_the_client_forgets_the_flag() {
+        for flags in [0, 1, 32, 33] {
+            assert_eq!(payload(true, 1, flags, 512), (512, Ok(())));
+            assert_eq!(payload(true, 1, flags, 1 << 60).1, Err(PayloadTooLong(1 << 60)));
         }
     }
 

@@ -87,25 +87,19 @@ impl RequestHeader {
     }
 
     fn check_flags(&self, offered: TransmissionFlags) -> Result<(), ErrorValue> {
-        let mut flags = self.flags;
-        if self.is_extended && self.kind == NBD_CMD_WRITE {
-            // It is a must here. Every other command that takes it can do without.
-            flags.toggle(CommandFlags::PAYLOAD_LEN);
-        }
         // Most requests have none.
-        if flags.is_empty() || self.allowed_flags(offered).contains(flags) {
-            return Ok(());
-        }
-        Err(ErrorValue::Inval)
+        let is_good = self.flags.is_empty() || self.allowed_flags(offered).contains(self.flags);
+        if is_good { Ok(()) } else { Err(ErrorValue::Inval) }
     }
 
-    /// The flags that may be set or not.
     fn allowed_flags(&self, offered: TransmissionFlags) -> CommandFlags {
         let mut allowed = CommandFlags::empty();
         // Once offered, FUA is accepted on every command: clients are known to set it on reads.
         allowed.set(CommandFlags::FUA, offered.contains(TransmissionFlags::SEND_FUA));
         match self.kind {
             NBD_CMD_READ => allowed.set(CommandFlags::DF, offered.contains(TransmissionFlags::SEND_DF)),
+            // Without it, the request is understood as well: see `payload_len`.
+            NBD_CMD_WRITE => allowed.set(CommandFlags::PAYLOAD_LEN, self.is_extended),
             NBD_CMD_WRITE_ZEROES => {
                 allowed |= CommandFlags::NO_HOLE;
                 allowed.set(CommandFlags::FAST_ZERO, offered.contains(TransmissionFlags::SEND_FAST_ZERO));
