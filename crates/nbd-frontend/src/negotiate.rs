@@ -57,7 +57,8 @@ pub(crate) fn negotiate<'e>(
             send(socket, deadline, &mut output)?;
         }
         match progress {
-            Progress::Continue => {}
+            // TLS is not offered, so it never starts.
+            Progress::Continue | Progress::StartTls => {}
             Progress::Close(reason) => return Err(reason.into()),
             Progress::Transmission(negotiated) => {
                 socket.set_read_timeout(None)?;

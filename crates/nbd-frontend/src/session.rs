@@ -23,7 +23,7 @@ use std::thread;
 
 use block_device::QueuedDevice;
 use buffer_pool::Pool;
-use nbd_wire::{Command, CommandFlags, Export};
+use nbd_wire::{Command, CommandFlags, Negotiated};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
@@ -43,7 +43,7 @@ const SHORT: u32 = 64 << 10;
 /// One connection that has chosen its export.
 pub(crate) struct Session<'a, D> {
     service: &'a Service<'a, D>,
-    export: &'a Export,
+    negotiated: Negotiated<'a>,
     control: &'a Control,
     buffers: Arc<Pool>,
     replies: Arc<Replies>,
@@ -52,10 +52,14 @@ pub(crate) struct Session<'a, D> {
 }
 
 impl<'a, D: QueuedDevice> Session<'a, D> {
-    pub(crate) fn new(service: &'a Service<'a, D>, export: &'a Export, control: &'a Arc<Control>) -> Self {
+    pub(crate) fn new(
+        service: &'a Service<'a, D>,
+        negotiated: Negotiated<'a>,
+        control: &'a Arc<Control>,
+    ) -> Self {
         Self {
             service,
-            export,
+            negotiated,
             control,
             buffers: Pool::new(service.config.memory),
             replies: Replies::new(control, service.counters, service.config.requests),
@@ -96,10 +100,15 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
                 block_device::Request::Write { offset, data: job.take_data(), fua }
             }
             Command::Zero { offset, length, flags } => {
-                block_device::Request::Zero { offset, len: length.into(), flags: zero_flags(flags) }
+                block_device::Request::Zero { offset, len: length, flags: zero_flags(flags) }
             }
             Command::Flush => block_device::Request::Flush,
             Command::Nothing | Command::Disconnect => return job.succeed(),
+            // None of these is offered, so none passes the check. A job that is dropped is answered by an error.
+            Command::Trim { .. }
+            | Command::Cache { .. }
+            | Command::BlockStatus { .. }
+            | Command::BlockStatusPayload { .. } => return,
         };
         if !depth.is_one() || !is_short(command) {
             return device.submit(request, Box::new(job));

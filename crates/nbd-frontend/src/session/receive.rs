@@ -16,7 +16,7 @@ use crate::export::MAX_PAYLOAD;
 
 /// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its end. A payload that
 /// is not far too long is an honest mistake, which gets an answer.
-const MAX_DRAIN: u32 = 2 * MAX_PAYLOAD;
+const MAX_DRAIN: u64 = 2 * MAX_PAYLOAD as u64;
 
 /// Why no further request is read.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub(super) enum End {
     #[error(transparent)]
     BadMagic(#[from] BadMagic),
     #[error("the client sent a WRITE of {0} bytes")]
-    TooLong(u32),
+    TooLong(u64),
 }
 
 impl<D: QueuedDevice> Session<'_, D> {
@@ -45,7 +45,7 @@ impl<D: QueuedDevice> Session<'_, D> {
         input.read_exact(&mut header)?;
         depth.note_request(self.replies.in_flight());
         let request = RequestHeader::decode(&header)?;
-        let command = request.check(self.export);
+        let command = request.check(&self.negotiated);
         let mut buffer = None;
         match command {
             Ok(Command::Disconnect) => return Err(End::Disconnect),
@@ -119,11 +119,10 @@ fn read_payload(input: &mut BufReader<&Socket>, payload: &mut [u8]) -> io::Resul
 }
 
 /// Skips the payload of a refused request, so that the next header is found.
-fn drain(input: &mut BufReader<&Socket>, length: u32) -> Result<(), End> {
+fn drain(input: &mut BufReader<&Socket>, length: u64) -> Result<(), End> {
     if length > MAX_DRAIN {
         return Err(End::TooLong(length));
     }
-    let length = u64::from(length);
     match io::copy(&mut input.take(length), &mut io::sink())? {
         skipped if skipped == length => Ok(()),
         _ => Err(End::Lost(io::ErrorKind::UnexpectedEof.into())),
