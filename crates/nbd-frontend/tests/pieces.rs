@@ -95,13 +95,16 @@ fn each_piece_of_a_long_write_is_submitted_as_soon_as_it_is_there() {
     let data = data(2 * PIECE + 3);
     client.request(WRITE, 0, 5, 100, data.len());
     let mut pieces = Vec::new();
-    for (n, part) in data.chunks(PIECE).enumerate() {
+    // Each ends at the end of a block, so that no two share one.
+    let (first, others) = data.split_at(PIECE - 100);
+    let mut at = 100;
+    for part in [first].into_iter().chain(others.chunks(PIECE)) {
         // Before the next is sent.
         client.send(&[part]);
         let piece = next(&submitted);
-        let expected =
-            Request::Write { offset: (100 + n * PIECE) as u64, data: part.to_vec().into(), fua: false };
-        assert!(piece.request == expected && !piece.is_waited_for(), "piece {n}");
+        let expected = Request::Write { offset: at as u64, data: part.to_vec().into(), fua: false };
+        assert!(piece.request == expected && !piece.is_waited_for(), "the piece at {at}");
+        at += part.len();
         pieces.push(piece);
     }
     client.request(FLUSH, 0, 6, 0, 0);
