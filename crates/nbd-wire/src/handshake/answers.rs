@@ -35,7 +35,9 @@ impl<'e> Handshake<'e> {
     fn answer(&mut self, opt: Opt, data: &[u8], replies: &mut Replies<'_>) -> Progress<'e> {
         match opt {
             Opt::Go => return self.go(data, replies),
-            Opt::Info => drop(self.info(data, replies)),
+            Opt::Info => {
+                self.info(data, replies);
+            }
             Opt::ListMetaContext | Opt::SetMetaContext if self.features.is_empty() => replies.unsupported(),
             Opt::ListMetaContext => self.list_meta_context(data, replies),
             Opt::SetMetaContext => self.set_meta_context(data, replies),
