@@ -16,6 +16,8 @@ mod pieces;
 mod queue_depth;
 mod receive;
 mod replies;
+mod reply;
+mod status;
 
 use std::io::BufReader;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::registry::Control;
 use job::Job;
 use queue_depth::QueueDepth;
 use replies::Replies;
+use status::Question;
 
 /// How much is read ahead: the heads of a few requests, or some small writes with their payloads. Of a large payload it
 /// is what is copied twice.
@@ -103,12 +106,17 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
                 block_device::Request::Zero { offset, len: length, flags: zero_flags(flags) }
             }
             Command::Flush => block_device::Request::Flush,
-            Command::Nothing | Command::Disconnect => return job.succeed(),
-            // None of these is offered, so none passes the check. A job that is dropped is answered by an error.
-            Command::Trim { .. }
-            | Command::Cache { .. }
-            | Command::BlockStatus { .. }
-            | Command::BlockStatusPayload { .. } => return,
+            Command::BlockStatus { offset, length, req_one, contexts } => {
+                let left = self.negotiated.export.size() - offset;
+                let limit = self.negotiated.max_descriptors();
+                let question = Question { offset, length, one: req_one, limit, left };
+                return status::ask(device, job, question, contexts);
+            }
+            // The device knows best what to keep at hand.
+            Command::Cache { .. } | Command::Nothing | Command::Disconnect => return job.succeed(),
+            // The one is not offered, and the other has become a BLOCK_STATUS. A job that is dropped is answered by an
+            // error.
+            Command::Trim { .. } | Command::BlockStatusPayload { .. } => return,
         };
         if !depth.is_one() || !is_short(command) {
             return device.submit(request, Box::new(job));
