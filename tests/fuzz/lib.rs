@@ -98,6 +98,10 @@ impl QueuedDevice for Disk {
         self.0.capabilities()
     }
 
+    fn contexts(&self) -> &[String] {
+        self.0.contexts()
+    }
+
     fn submit(&self, request: Request, completion: Box<dyn Completion>) {
         self.0.submit(request, completion);
     }

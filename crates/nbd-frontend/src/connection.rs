@@ -50,7 +50,7 @@ impl<D: QueuedDevice> Service<'_, D> {
         match negotiate(&control.socket, self.exports, self.config.negotiation_timeout, keep_place) {
             Ok(negotiated) => {
                 log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
-                Session::new(self, negotiated.export, control).run();
+                Session::new(self, negotiated, control).run();
             }
             Err(why @ Failed::TooSlow) => log::warn!("client {}: {why}", control.id),
             Err(why) => log::debug!("client {}: {why}", control.id),

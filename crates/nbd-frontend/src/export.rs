@@ -33,7 +33,8 @@ impl ExportInfo {
             preferred: sizes.preferred,
             maximum: sizes.maximum.min(MAX_PAYLOAD),
         };
-        Export::new(&self.name, device.size(), flags(device), block_size)?.with_description(&self.description)
+        let export = Export::new(&self.name, device.size(), flags(device), block_size)?;
+        export.with_description(&self.description)?.with_contexts(device.contexts())
     }
 }
 
@@ -46,6 +47,9 @@ fn flags(device: &impl QueuedDevice) -> TransmissionFlags {
     flags.set(TransmissionFlags::SEND_WRITE_ZEROES, !caps.read_only);
     flags.set(TransmissionFlags::SEND_FAST_ZERO, !caps.read_only && caps.fast_zero);
     flags.set(TransmissionFlags::CAN_MULTI_CONN, caps.multi_conn);
+    // Those who have not negotiated what these need are not told of them.
+    flags |= TransmissionFlags::SEND_DF | TransmissionFlags::BLOCK_STATUS_PAYLOAD;
+    flags |= TransmissionFlags::SEND_CACHE;
     flags
 }
 
@@ -86,12 +90,14 @@ mod tests {
     #[test]
     fn flags_follow_the_capabilities() {
         let bits = |change: fn(&mut Capabilities)| export(change).unwrap().flags().bits();
-        assert_eq!(bits(|_| ()), 0b1001_0100_1101);
-        assert_eq!(bits(|caps| caps.read_only = true), 0b0001_0000_1111);
-        assert_eq!(bits(|caps| caps.fast_zero = false), 0b0001_0100_1101);
+        // Those for clients with chunks and extended headers alone are 7 and 12.
+        let bits = |change| bits(change) & !(1 << 7 | 1 << 12);
+        assert_eq!(bits(|_| ()), 0b1101_0100_1101);
+        assert_eq!(bits(|caps| caps.read_only = true), 0b0101_0000_1111);
+        assert_eq!(bits(|caps| caps.fast_zero = false), 0b0101_0100_1101);
         assert_eq!(
             bits(|caps| (caps.flush, caps.fua, caps.multi_conn) = (false, false, false)),
-            0b1000_0100_0001
+            0b1100_0100_0001
         );
     }
 

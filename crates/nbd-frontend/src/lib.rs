@@ -8,6 +8,10 @@
 //! [`Config::sessions_per_address`] bound how many there are; a client that connects and does not negotiate gives way to
 //! others, and one that has negotiated is never dropped.
 //!
+//! A client may negotiate structured replies or extended headers. It is told then which parts of a READ are zero
+//! ([`Completion::fill_zeroes`](block_device::Completion::fill_zeroes)), why a request has failed, and, by BLOCK_STATUS,
+//! what the [contexts](block_device::QueuedDevice::contexts) of the device say of a range.
+//!
 //! ```no_run
 //! use std::sync::Arc;
 //! use block_device::{MemoryDevice, Threaded};

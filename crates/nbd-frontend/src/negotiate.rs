@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use nbd_wire::{Close, Export, Handshake, Negotiated, Progress};
+use nbd_wire::{Close, Export, Features, Handshake, Negotiated, Progress};
 use socket2::Socket;
 
 /// Why a client did not come to the transmission phase.
@@ -41,7 +41,7 @@ pub(crate) fn negotiate<'e>(
     keep_place: impl Fn() -> bool,
 ) -> Result<Negotiated<'e>, Failed> {
     let deadline = Instant::now().checked_add(timeout);
-    let mut handshake = Handshake::new(exports);
+    let mut handshake = Handshake::new(exports).with_features(Features::all());
     let mut output = Handshake::greeting().to_vec();
     let mut chunk = [0; 4096];
     loop {
@@ -57,7 +57,8 @@ pub(crate) fn negotiate<'e>(
             send(socket, deadline, &mut output)?;
         }
         match progress {
-            Progress::Continue => {}
+            // TLS is not offered, so it never starts.
+            Progress::Continue | Progress::StartTls => {}
             Progress::Close(reason) => return Err(reason.into()),
             Progress::Transmission(negotiated) => {
                 socket.set_read_timeout(None)?;

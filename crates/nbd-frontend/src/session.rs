@@ -16,6 +16,8 @@ mod pieces;
 mod queue_depth;
 mod receive;
 mod replies;
+mod reply;
+mod status;
 
 use std::io::BufReader;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use std::thread;
 
 use block_device::QueuedDevice;
 use buffer_pool::Pool;
-use nbd_wire::{Command, CommandFlags, Export};
+use nbd_wire::{Command, CommandFlags, Negotiated};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
@@ -32,6 +34,7 @@ use crate::registry::Control;
 use job::Job;
 use queue_depth::QueueDepth;
 use replies::Replies;
+use status::Question;
 
 /// How much is read ahead: the heads of a few requests, or some small writes with their payloads. Of a large payload it
 /// is what is copied twice.
@@ -43,7 +46,7 @@ const SHORT: u32 = 64 << 10;
 /// One connection that has chosen its export.
 pub(crate) struct Session<'a, D> {
     service: &'a Service<'a, D>,
-    export: &'a Export,
+    negotiated: Negotiated<'a>,
     control: &'a Control,
     buffers: Arc<Pool>,
     replies: Arc<Replies>,
@@ -52,10 +55,14 @@ pub(crate) struct Session<'a, D> {
 }
 
 impl<'a, D: QueuedDevice> Session<'a, D> {
-    pub(crate) fn new(service: &'a Service<'a, D>, export: &'a Export, control: &'a Arc<Control>) -> Self {
+    pub(crate) fn new(
+        service: &'a Service<'a, D>,
+        negotiated: Negotiated<'a>,
+        control: &'a Arc<Control>,
+    ) -> Self {
         Self {
             service,
-            export,
+            negotiated,
             control,
             buffers: Pool::new(service.config.memory),
             replies: Replies::new(control, service.counters, service.config.requests),
@@ -96,10 +103,20 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
                 block_device::Request::Write { offset, data: job.take_data(), fua }
             }
             Command::Zero { offset, length, flags } => {
-                block_device::Request::Zero { offset, len: length.into(), flags: zero_flags(flags) }
+                block_device::Request::Zero { offset, len: length, flags: zero_flags(flags) }
             }
             Command::Flush => block_device::Request::Flush,
-            Command::Nothing | Command::Disconnect => return job.succeed(),
+            Command::BlockStatus { offset, length, req_one, contexts } => {
+                let left = self.negotiated.export.size() - offset;
+                let limit = self.negotiated.max_descriptors();
+                let question = Question { offset, length, one: req_one, limit, left };
+                return status::ask(device, job, question, contexts);
+            }
+            // The device knows best what to keep at hand.
+            Command::Cache { .. } | Command::Nothing | Command::Disconnect => return job.succeed(),
+            // The one is not offered, and the other has become a BLOCK_STATUS. A job that is dropped is answered by an
+            // error.
+            Command::Trim { .. } | Command::BlockStatusPayload { .. } => return,
         };
         if !depth.is_one() || !is_short(command) {
             return device.submit(request, Box::new(job));

@@ -14,6 +14,7 @@ use nbd_frontend::{Config, ExportInfo, Server, bind_tcp};
 
 const ACK: u32 = 1;
 const UNSUP: u32 = 0x8000_0001;
+const INVALID: u32 = 0x8000_0003;
 const UNKNOWN: u32 = 0x8000_0006;
 
 fn named() -> Running {
@@ -26,10 +27,11 @@ fn every_option_is_answered_and_transmission_follows() {
     let server = named();
     let mut client = server.connect();
     client.greet(3);
-    for option in [0x0765_4321, 5, 8, 9, 10, 11] {
-        let data: &[u8] = if option == 0x0765_4321 { b"1234" } else { b"" };
+    for (option, data, kind) in
+        [(0x0765_4321, &b"1234"[..], UNSUP), (5, b"", UNSUP), (9, b"", INVALID), (10, b"", INVALID)]
+    {
         client.option(option, data);
-        assert_eq!(client.option_reply(option).0, UNSUP);
+        assert_eq!(client.option_reply(option).0, kind);
     }
     client.option(3, b"");
     assert_eq!(client.option_reply(3), (2, b"\0\0\0\x04diska disk".to_vec()));
@@ -40,7 +42,7 @@ fn every_option_is_answered_and_transmission_follows() {
     for option in [6, 7] {
         client.option(option, data);
         let infos: Vec<_> = (0..4).map(|_| client.option_reply(option)).collect();
-        let export = [0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0b1001, 0b0100_1101].to_vec();
+        let export = [0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0b1101, 0b0100_1101].to_vec();
         assert_eq!(infos[0], (3, export));
         assert_eq!(infos[1], (3, b"\0\x01disk".to_vec()));
         assert_eq!(infos[2], (3, b"\0\x02a disk".to_vec()));

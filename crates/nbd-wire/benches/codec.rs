@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use nbd_wire::consts::*;
 use nbd_wire::{
-    BadMagic, Export, REQUEST_HEADER_LEN, RequestHeader, SizeConstraints, TransmissionFlags, simple_reply,
+    BadMagic, Export, Handshake, Negotiated, Progress, REQUEST_HEADER_LEN, RequestHeader, SizeConstraints,
+    TransmissionFlags, simple_reply,
 };
 
 const SIZE: u64 = 1 << 30;
@@ -27,16 +28,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_FUA;
     let flags = flags | TransmissionFlags::SEND_WRITE_ZEROES;
     let export = Export::new("disk", SIZE, flags, SizeConstraints::default())?;
+    let exports = [export];
+    let negotiated = negotiate(&exports).ok_or("the negotiation ends without an export")?;
     let headers = REQUESTS.map(header);
     let started = Instant::now();
     for _ in 0..iterations {
         for header in &headers {
-            black_box(answer(&export, black_box(header))?);
+            black_box(answer(&negotiated, black_box(header))?);
         }
     }
     let each = started.elapsed() / iterations;
     writeln!(io::stdout(), "codec: {each:?} for {} requests", REQUESTS.len())?;
     Ok(())
+}
+
+/// A client with simple replies.
+fn negotiate(exports: &[Export]) -> Option<Negotiated<'_>> {
+    let mut handshake = Handshake::new(exports);
+    let mut input = &b"\0\0\0\x03IHAVEOPT\0\0\0\x01\0\0\0\0"[..];
+    loop {
+        match handshake.feed(&mut input, &mut Vec::new()) {
+            Progress::Transmission(negotiated) => return Some(negotiated),
+            Progress::Continue if !input.is_empty() => {}
+            _ => return None,
+        }
+    }
 }
 
 fn header((kind, offset, length): (u16, u64, u32)) -> [u8; REQUEST_HEADER_LEN] {
@@ -49,8 +65,8 @@ fn header((kind, offset, length): (u16, u64, u32)) -> [u8; REQUEST_HEADER_LEN] {
 }
 
 /// As a session does it, but for carrying it out.
-fn answer(export: &Export, header: &[u8; REQUEST_HEADER_LEN]) -> Result<impl Sized, BadMagic> {
+fn answer(negotiated: &Negotiated<'_>, header: &[u8; REQUEST_HEADER_LEN]) -> Result<impl Sized, BadMagic> {
     let request = RequestHeader::decode(header)?;
-    let command = black_box(request.check(export));
+    let command = black_box(request.check(negotiated));
     Ok(simple_reply(request.cookie, command.err()))
 }

@@ -9,8 +9,14 @@ pub const NBD_IHAVEOPT: u64 = 0x4948_4156_454f_5054;
 pub const NBD_REP_MAGIC: u64 = 0x0003_e889_0455_65a9;
 /// Magic of each request header ('Request message').
 pub const NBD_REQUEST_MAGIC: u32 = 0x2560_9513;
+/// Magic of each extended request header ('Request message').
+pub const NBD_EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
 /// Magic of each simple reply ('Simple reply message').
 pub const NBD_SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+/// Magic of each structured reply chunk ('Structured reply chunk message').
+pub const NBD_STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+/// Magic of each extended reply chunk ('Extended reply chunk message').
+pub const NBD_EXTENDED_REPLY_MAGIC: u32 = 0x6e8a_278c;
 
 /// The server speaks fixed newstyle ('Handshake flags').
 pub const NBD_FLAG_FIXED_NEWSTYLE: u16 = 1 << 0;
@@ -45,6 +51,8 @@ pub const NBD_FLAG_SEND_RESIZE: u16 = 1 << 9;
 pub const NBD_FLAG_SEND_CACHE: u16 = 1 << 10;
 /// The command flag FAST_ZERO is understood ('Transmission flags').
 pub const NBD_FLAG_SEND_FAST_ZERO: u16 = 1 << 11;
+/// BLOCK_STATUS may have a payload that names contexts ('Transmission flags', with extended headers).
+pub const NBD_FLAG_BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 
 /// Choose an export, without a way to answer an error ('Option types').
 pub const NBD_OPT_EXPORT_NAME: u32 = 1;
@@ -66,7 +74,7 @@ pub const NBD_OPT_STRUCTURED_REPLY: u32 = 8;
 pub const NBD_OPT_LIST_META_CONTEXT: u32 = 9;
 /// Choose metadata contexts ('Option types').
 pub const NBD_OPT_SET_META_CONTEXT: u32 = 10;
-/// Use extended headers, an experimental extension ('Option types').
+/// Use extended headers ('Option types').
 pub const NBD_OPT_EXTENDED_HEADERS: u32 = 11;
 
 /// Success, or the end of a list ('Option reply types').
@@ -138,5 +146,30 @@ pub const NBD_CMD_FLAG_DF: u16 = 1 << 2;
 pub const NBD_CMD_FLAG_REQ_ONE: u16 = 1 << 3;
 /// WRITE_ZEROES must be fast or fail ('Command flags').
 pub const NBD_CMD_FLAG_FAST_ZERO: u16 = 1 << 4;
-/// The length counts a payload, an experimental extension ('Command flags').
+/// The length counts a payload ('Command flags', with extended headers).
 pub const NBD_CMD_FLAG_PAYLOAD_LEN: u16 = 1 << 5;
+
+/// No further chunk follows ('Structured reply flags').
+pub const NBD_REPLY_FLAG_DONE: u16 = 1 << 0;
+
+/// A chunk without a payload, always the last one ('Structured reply types').
+pub const NBD_REPLY_TYPE_NONE: u16 = 0;
+/// Content of the export ('Structured reply types').
+pub const NBD_REPLY_TYPE_OFFSET_DATA: u16 = 1;
+/// A part of the export that reads as zeroes ('Structured reply types').
+pub const NBD_REPLY_TYPE_OFFSET_HOLE: u16 = 2;
+/// Descriptors of 32 bits for one metadata context ('Structured reply types').
+pub const NBD_REPLY_TYPE_BLOCK_STATUS: u16 = 5;
+/// Descriptors of 64 bits for one metadata context ('Structured reply types', with extended headers).
+pub const NBD_REPLY_TYPE_BLOCK_STATUS_EXT: u16 = 6;
+/// The bit that marks an error chunk ('Structured reply types').
+pub const NBD_REPLY_FLAG_ERROR: u16 = 1 << 15;
+/// An error of the whole request ('Structured reply types').
+pub const NBD_REPLY_TYPE_ERROR: u16 = NBD_REPLY_FLAG_ERROR | 1;
+/// An error at an offset ('Structured reply types').
+pub const NBD_REPLY_TYPE_ERROR_OFFSET: u16 = NBD_REPLY_FLAG_ERROR | 2;
+
+/// The extent is not allocated ('The `base:` metadata namespace', `base:allocation`).
+pub const NBD_STATE_HOLE: u32 = 1 << 0;
+/// The extent reads as zeroes ('The `base:` metadata namespace', `base:allocation`).
+pub const NBD_STATE_ZERO: u32 = 1 << 1;

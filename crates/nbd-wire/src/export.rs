@@ -4,6 +4,7 @@
 use bitflags::bitflags;
 
 use crate::consts::*;
+use crate::contexts::MAX_CONTEXTS;
 
 /// The longest string in bytes that the protocol allows ('Values').
 pub const MAX_STRING: usize = 4096;
@@ -20,12 +21,23 @@ bitflags! {
         const SEND_FLUSH = NBD_FLAG_SEND_FLUSH;
         /// FUA may be set on any command.
         const SEND_FUA = NBD_FLAG_SEND_FUA;
+        /// Seeking is costly.
+        const ROTATIONAL = NBD_FLAG_ROTATIONAL;
+        /// TRIM may be sent.
+        const SEND_TRIM = NBD_FLAG_SEND_TRIM;
         /// WRITE_ZEROES may be sent.
         const SEND_WRITE_ZEROES = NBD_FLAG_SEND_WRITE_ZEROES;
+        /// DF may be set on READ. Clients with simple replies are not told.
+        const SEND_DF = NBD_FLAG_SEND_DF;
         /// One client may open several connections.
         const CAN_MULTI_CONN = NBD_FLAG_CAN_MULTI_CONN;
+        /// CACHE may be sent.
+        const SEND_CACHE = NBD_FLAG_SEND_CACHE;
         /// FAST_ZERO may be set on WRITE_ZEROES.
         const SEND_FAST_ZERO = NBD_FLAG_SEND_FAST_ZERO;
+        /// BLOCK_STATUS may name some of the selected contexts. Only clients with extended headers that have selected
+        /// a context are told.
+        const BLOCK_STATUS_PAYLOAD = NBD_FLAG_BLOCK_STATUS_PAYLOAD;
     }
 }
 
@@ -65,6 +77,7 @@ pub struct Export {
     size: u64,
     flags: TransmissionFlags,
     block_size: SizeConstraints,
+    contexts: Vec<String>,
 }
 
 /// Why an [`Export`] cannot be offered.
@@ -80,6 +93,17 @@ pub enum InvalidExport {
     /// The block sizes break the protocol's rules.
     #[error("{0:?} breaks the protocol's rules for block sizes")]
     SizeConstraints(SizeConstraints),
+    /// The name of the metadata context with this index is not one that the protocol allows.
+    #[error(
+        "metadata context {0} must be called by a namespace, a colon, and the rest, in {MAX_STRING} bytes at most"
+    )]
+    ContextName(usize),
+    /// The metadata context with this index has the name of another one.
+    #[error("metadata context {0} has the name of another one")]
+    SameContext(usize),
+    /// There are more than [`MAX_CONTEXTS`] metadata contexts.
+    #[error("an export may offer {MAX_CONTEXTS} metadata contexts at most")]
+    TooManyContexts,
 }
 
 impl Export {
@@ -98,7 +122,7 @@ impl Export {
         }
         let name = checked(name.into())?;
         let flags = flags | TransmissionFlags::HAS_FLAGS;
-        Ok(Self { name, description: String::new(), size, flags, block_size })
+        Ok(Self { name, description: String::new(), size, flags, block_size, contexts: Vec::new() })
     }
 
     /// The same export with a text for humans; empty means none.
@@ -107,6 +131,31 @@ impl Export {
     /// [`InvalidExport`] if the text is too long or contains NUL.
     pub fn with_description(mut self, description: impl Into<String>) -> Result<Self, InvalidExport> {
         self.description = checked(description.into())?;
+        Ok(self)
+    }
+
+    /// The same export with metadata contexts, such as `base:allocation` ('Metadata querying').
+    ///
+    /// # Errors
+    /// [`InvalidExport`] if there are too many, or if a name is not allowed or there twice.
+    pub fn with_contexts(
+        mut self,
+        names: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Self, InvalidExport> {
+        self.contexts.clear();
+        for (index, name) in names.into_iter().enumerate() {
+            let name = name.into();
+            if index == MAX_CONTEXTS {
+                return Err(InvalidExport::TooManyContexts);
+            }
+            if !is_context_name(&name) {
+                return Err(InvalidExport::ContextName(index));
+            }
+            if self.contexts.contains(&name) {
+                return Err(InvalidExport::SameContext(index));
+            }
+            self.contexts.push(name);
+        }
         Ok(self)
     }
 
@@ -139,6 +188,21 @@ impl Export {
     pub fn block_size(&self) -> SizeConstraints {
         self.block_size
     }
+
+    /// The names of the metadata contexts, in the order of their indices.
+    #[must_use]
+    pub fn contexts(&self) -> &[String] {
+        &self.contexts
+    }
+}
+
+/// Names that end in a colon are left to wildcards ('Metadata querying').
+fn is_context_name(name: &str) -> bool {
+    let is_visible = |c: char| !c.is_whitespace() && !c.is_control();
+    let has_namespace = name
+        .split_once(':')
+        .is_some_and(|(namespace, _)| !namespace.is_empty() && namespace.chars().all(is_visible));
+    has_namespace && !name.ends_with(':') && name.len() <= MAX_STRING && !name.contains('\0')
 }
 
 fn checked(text: String) -> Result<String, InvalidExport> {
@@ -169,5 +233,32 @@ mod tests {
         assert_eq!(named("x".repeat(4097)), Err(InvalidExport::TooLong));
         assert_eq!(named("a\0b".into()), Err(InvalidExport::Nul));
         assert_eq!(named(String::new()).unwrap().with_description("\0"), Err(InvalidExport::Nul));
+    }
+
+    #[test]
+    fn the_names_of_contexts_are_checked() {
+        let with = |names: &[&str]| {
+            let export = Export::new("", 0, TransmissionFlags::empty(), SizeConstraints::default()).unwrap();
+            export.with_contexts(names.iter().copied()).map(|export| export.contexts().join(" "))
+        };
+        assert_eq!(
+            with(&["base:allocation", "qemu:dirty-bitmap:x y"]),
+            Ok("base:allocation qemu:dirty-bitmap:x y".into())
+        );
+        let long = format!("base:{}", "x".repeat(4092));
+        for name in ["", "base", ":x", "base:", "qemu:dirty-bitmap:", "a b:x", "a\n:x", "x:\0", &long] {
+            assert_eq!(with(&["x:y", name]), Err(InvalidExport::ContextName(1)), "{name:?}");
+        }
+        assert_eq!(with(&["x:y", "x:z", "x:y"]), Err(InvalidExport::SameContext(2)));
+    }
+
+    #[test]
+    fn the_number_of_contexts_is_bounded() {
+        let with = |count: usize| {
+            let export = Export::new("", 0, TransmissionFlags::empty(), SizeConstraints::default()).unwrap();
+            export.with_contexts((0..count).map(|n| format!("x:{n}"))).map(|export| export.contexts().len())
+        };
+        assert_eq!(with(64), Ok(64));
+        assert_eq!(with(65), Err(InvalidExport::TooManyContexts));
     }
 }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The negotiation, from the greeting to the choice of an export ('Newstyle negotiation').
 
+mod answers;
 mod options;
 mod replies;
 #[cfg(test)]
 mod tests;
 
-use crate::Export;
 use crate::consts::*;
-use options::{InfoRequest, Opt};
-use replies::Replies;
+use crate::contexts::Contexts;
+use crate::{Export, Features, Negotiated, ReplyStyle, Tls};
+use options::Opt;
+
+pub use options::MAX_QUERIES;
 
 /// How many options a client may send before it has chosen an export.
 pub const MAX_OPTIONS: usize = 32;
@@ -19,16 +22,6 @@ pub const MAX_OPTION_DATA: usize = 64 << 10;
 pub const MAX_DISCARD: usize = 32 << 20;
 
 const OPTION_HEADER: usize = 16;
-
-/// What a negotiation has settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Negotiated<'e> {
-    /// The export that requests are for.
-    pub export: &'e Export,
-    /// The client had asked to leave out the zeroes after EXPORT_NAME.
-    pub no_zeroes: bool,
-}
 
 /// Why a negotiation ends without an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +45,13 @@ pub enum Close {
     /// EXPORT_NAME, which cannot be answered with an error, did not name an export.
     #[error("the client asked for an export that does not exist")]
     UnknownExport,
+    /// TLS is required, and the client has chosen an export before TLS, or speaks no fixed newstyle, without which there
+    /// is no TLS.
+    #[error("the client does not use TLS, which is required")]
+    TlsRequired,
+    /// The client used EXPORT_NAME after EXTENDED_HEADERS, which the protocol forbids.
+    #[error("the client has negotiated extended headers, and does not choose its export with GO")]
+    ExportNameForbidden,
 }
 
 /// What to do after some bytes were fed; in every case the output is to be sent first.
@@ -59,6 +59,9 @@ pub enum Close {
 pub enum Progress<'e> {
     /// Read on.
     Continue,
+    /// STARTTLS was acknowledged: the next byte, in both directions, belongs to TLS. Make its handshake, and tell
+    /// [`Handshake::tls_started`], or drop the connection.
+    StartTls,
     /// The next byte belongs to the first request header.
     Transmission(Negotiated<'e>),
     /// Drop the connection.
@@ -68,7 +71,7 @@ pub enum Progress<'e> {
 /// The server's side of the negotiation. The first export is the default one.
 ///
 /// Start with [`Handshake::greeting`]; then feed it what the client sends. It never takes a byte that belongs to the
-/// transmission phase, and holds at most [`MAX_OPTION_DATA`] bytes and a header.
+/// transmission phase or to TLS, and holds at most [`MAX_OPTION_DATA`] bytes and a header.
 ///
 /// ```
 /// use nbd_wire::{SizeConstraints, Export, Handshake, Progress, TransmissionFlags};
@@ -84,10 +87,16 @@ pub enum Progress<'e> {
 #[derive(Debug)]
 pub struct Handshake<'e> {
     exports: &'e [Export],
+    features: Features,
+    tls: Tls,
+    tls_has_started: bool,
     state: State,
     item: Vec<u8>,
     options: usize,
     no_zeroes: bool,
+    style: ReplyStyle,
+    /// What the last SET_META_CONTEXT has selected, and on which export.
+    selected: Option<(&'e Export, Contexts)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,14 +105,39 @@ enum State {
     Header,
     Data { opt: Opt, len: usize },
     Discard { opt: Opt, left: usize },
+    StartTls,
     Ended(Close),
 }
 
 impl<'e> Handshake<'e> {
-    /// A negotiation about `exports`, the first of which also answers to the empty name.
+    /// A negotiation about `exports`, the first of which also answers to the empty name. Neither features nor TLS are
+    /// offered.
     #[must_use]
     pub fn new(exports: &'e [Export]) -> Self {
-        Self { exports, state: State::ClientFlags, item: Vec::new(), options: 0, no_zeroes: false }
+        Self {
+            exports,
+            features: Features::empty(),
+            tls: Tls::default(),
+            tls_has_started: false,
+            state: State::ClientFlags,
+            item: Vec::new(),
+            options: 0,
+            no_zeroes: false,
+            style: ReplyStyle::Simple,
+            selected: None,
+        }
+    }
+
+    /// The same negotiation, which offers `features`.
+    #[must_use]
+    pub fn with_features(self, features: Features) -> Self {
+        Self { features, ..self }
+    }
+
+    /// The same negotiation, which stands to TLS like this.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls, ..self }
     }
 
     /// What the server sends first.
@@ -117,7 +151,8 @@ impl<'e> Handshake<'e> {
         greeting
     }
 
-    /// How many bytes [`Handshake::feed`] takes before it has something to say; 0 when the negotiation has ended.
+    /// How many bytes [`Handshake::feed`] takes before it has something to say; 0 when the negotiation has ended, and
+    /// until TLS has started.
     #[must_use]
     pub fn wanted(&self) -> usize {
         match self.state {
@@ -125,7 +160,7 @@ impl<'e> Handshake<'e> {
             State::Header => OPTION_HEADER - self.item.len(),
             State::Data { len, .. } => len - self.item.len(),
             State::Discard { left, .. } => left,
-            State::Ended(_) => 0,
+            State::StartTls | State::Ended(_) => 0,
         }
     }
 
@@ -138,10 +173,28 @@ impl<'e> Handshake<'e> {
             _ => self.item.extend_from_slice(taken),
         }
         let progress = if self.wanted() == 0 { self.complete(output) } else { Progress::Continue };
-        if let Progress::Close(reason) = progress {
-            self.state = State::Ended(reason);
+        match progress {
+            Progress::StartTls => self.state = State::StartTls,
+            Progress::Close(reason) => self.state = State::Ended(reason),
+            Progress::Continue | Progress::Transmission(_) => {}
         }
         progress
+    }
+
+    /// Goes on after [`Progress::StartTls`], with what TLS has decrypted. All that was negotiated before is forgotten, as
+    /// somebody else may have said it ('Option types', `NBD_OPT_STARTTLS`).
+    ///
+    /// Bytes that the caller has read behind STARTTLS, before TLS, came in the clear. They must never be fed after this:
+    /// give them to TLS as they are, or drop the connection. Who reads no more than [`Handshake::wanted`] has none.
+    ///
+    /// This does nothing unless [`Progress::StartTls`] was the last progress.
+    pub fn tls_started(&mut self) {
+        if matches!(self.state, State::StartTls) {
+            self.state = State::Header;
+            self.tls_has_started = true;
+            self.style = ReplyStyle::Simple;
+            self.selected = None;
+        }
     }
 
     /// Everything the state has waited for is there.
@@ -152,12 +205,13 @@ impl<'e> Handshake<'e> {
             State::Data { opt, .. } => {
                 let data = std::mem::take(&mut self.item);
                 self.state = State::Header;
-                self.option(opt, &data, output)
+                self.option(opt, Some(&data), output)
             }
             State::Discard { opt, .. } => {
                 self.state = State::Header;
-                refuse_too_big(opt, output)
+                self.option(opt, None, output)
             }
+            State::StartTls => Progress::StartTls,
             State::Ended(reason) => Progress::Close(reason),
         }
     }
@@ -166,6 +220,14 @@ impl<'e> Handshake<'e> {
         let flags = u32_at(&self.item, 0);
         if flags & !(NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES) != 0 {
             return Progress::Close(Close::ClientFlags(flags));
+        }
+        if flags & NBD_FLAG_C_FIXED_NEWSTYLE == 0 {
+            // There is no TLS with such a client ('Server-side requirements').
+            match self.tls {
+                Tls::Required => return Progress::Close(Close::TlsRequired),
+                Tls::Offered => self.tls = Tls::Off,
+                Tls::Off | Tls::Unsupported => {}
+            }
         }
         self.no_zeroes = flags & NBD_FLAG_C_NO_ZEROES != 0;
         self.item.clear();
@@ -194,99 +256,6 @@ impl<'e> Handshake<'e> {
         // Nothing more will come for an option without data.
         if len == 0 { self.complete(output) } else { Progress::Continue }
     }
-
-    fn option(&mut self, opt: Opt, data: &[u8], output: &mut Vec<u8>) -> Progress<'e> {
-        let mut replies = Replies::new(opt, output);
-        match opt {
-            Opt::ExportName => return self.export_name(data, output),
-            Opt::Abort => {
-                replies.ack();
-                return Progress::Close(Close::Aborted);
-            }
-            Opt::Go => return self.go(data, &mut replies),
-            Opt::Info => {
-                self.info(data, &mut replies);
-            }
-            Opt::List => self.list(data, &mut replies),
-            Opt::StartTls | Opt::StructuredReply if !data.is_empty() => {
-                replies.error(NBD_REP_ERR_INVALID, "this option takes no data");
-            }
-            Opt::StartTls
-            | Opt::StructuredReply
-            | Opt::ListMetaContext
-            | Opt::SetMetaContext
-            | Opt::ExtendedHeaders
-            | Opt::Unknown(_) => replies.error(NBD_REP_ERR_UNSUP, "this option is not supported"),
-        }
-        Progress::Continue
-    }
-
-    fn export_name(&self, name: &[u8], output: &mut Vec<u8>) -> Progress<'e> {
-        let Some(export) = std::str::from_utf8(name).ok().and_then(|name| self.find(name)) else {
-            return Progress::Close(Close::UnknownExport);
-        };
-        output.extend_from_slice(&export.size().to_be_bytes());
-        output.extend_from_slice(&export.flags().bits().to_be_bytes());
-        if !self.no_zeroes {
-            output.extend_from_slice(&[0; 124]);
-        }
-        self.transmission(export)
-    }
-
-    fn go(&self, data: &[u8], replies: &mut Replies<'_>) -> Progress<'e> {
-        match self.info(data, replies) {
-            Some(export) => self.transmission(export),
-            None => Progress::Continue,
-        }
-    }
-
-    /// Answers INFO or GO; the export if the answer was success.
-    fn info(&self, data: &[u8], replies: &mut Replies<'_>) -> Option<&'e Export> {
-        let Some(request) = InfoRequest::parse(data) else {
-            replies.error(NBD_REP_ERR_INVALID, "the option's data is malformed");
-            return None;
-        };
-        let Some(export) = self.find(request.name) else {
-            replies.error(NBD_REP_ERR_UNKNOWN, "there is no export with this name");
-            return None;
-        };
-        replies.info(export, &request);
-        replies.ack();
-        Some(export)
-    }
-
-    fn list(&self, data: &[u8], replies: &mut Replies<'_>) {
-        if !data.is_empty() {
-            return replies.error(NBD_REP_ERR_INVALID, "this option takes no data");
-        }
-        for export in self.exports {
-            replies.server(export);
-        }
-        replies.ack();
-    }
-
-    fn find(&self, name: &str) -> Option<&'e Export> {
-        let named = self.exports.iter().find(|export| export.name() == name);
-        named.or_else(|| self.exports.first().filter(|_| name.is_empty()))
-    }
-
-    fn transmission(&self, export: &'e Export) -> Progress<'e> {
-        Progress::Transmission(Negotiated { export, no_zeroes: self.no_zeroes })
-    }
-}
-
-/// Data was too long to look at.
-fn refuse_too_big<'e>(opt: Opt, output: &mut Vec<u8>) -> Progress<'e> {
-    let mut replies = Replies::new(opt, output);
-    match opt {
-        Opt::Abort => {
-            replies.ack();
-            return Progress::Close(Close::Aborted);
-        }
-        Opt::Unknown(_) => replies.error(NBD_REP_ERR_UNSUP, "this option is not supported"),
-        _ => replies.error(NBD_REP_ERR_TOO_BIG, "the option's data is too long"),
-    }
-    Progress::Continue
 }
 
 /// The big-endian number at `at`, which the caller knows to be inside.

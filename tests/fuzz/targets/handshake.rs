@@ -3,11 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nbd_wire::{SizeConstraints, Export, Handshake, MAX_DISCARD, Progress, TransmissionFlags};
+use nbd_wire::{Export, Features, Handshake, MAX_DISCARD, Progress, SizeConstraints, Tls, TransmissionFlags};
 
 fuzz_target!(|input: &[u8]| {
     let flags = TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_FUA;
     let export = |name| Export::new(name, 1 << 20, flags, SizeConstraints::default()).expect("it is one");
+    let export = |name| export(name).with_contexts(["base:allocation", "x:y"]).expect("they are some");
     let exports = [export("disk"), export("other")];
     let whole = feed(&exports, input, input.len().max(1));
     assert_eq!(whole, feed(&exports, input, 1));
@@ -15,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
 
 /// How it ended, what was answered, and how many bytes are left.
 fn feed(exports: &[Export], mut input: &[u8], step: usize) -> (String, Vec<u8>, usize) {
-    let mut handshake = Handshake::new(exports);
+    let mut handshake = Handshake::new(exports).with_features(Features::all()).with_tls(Tls::Offered);
     let mut output = Vec::new();
     while !input.is_empty() {
         assert!(handshake.wanted() <= MAX_DISCARD);
@@ -25,7 +26,10 @@ fn feed(exports: &[Export], mut input: &[u8], step: usize) -> (String, Vec<u8>, 
         assert!(now.len() < before, "it takes nothing, and wants {}", handshake.wanted());
         let left = now.len() + later.len();
         input = &input[input.len() - left..];
-        if progress != Progress::Continue {
+        if progress == Progress::StartTls {
+            // It goes on as if the rest had been encrypted.
+            handshake.tls_started();
+        } else if progress != Progress::Continue {
             return (format!("{progress:?}"), output, left);
         }
     }

@@ -5,7 +5,11 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use block_device::{Batch, QueuedDevice, piece_end};
-use nbd_wire::{BadMagic, Command, REQUEST_HEADER_LEN, RequestHeader};
+use buffer_pool::Buffer;
+use nbd_wire::{
+    BadMagic, Command, EXTENDED_REQUEST_HEADER_LEN, ErrorValue, MAX_STATUS_PAYLOAD, PayloadTooLong,
+    REQUEST_HEADER_LEN, ReplyStyle, RequestHeader,
+};
 use rustix::net::RecvFlags;
 use socket2::Socket;
 
@@ -16,7 +20,7 @@ use crate::export::MAX_PAYLOAD;
 
 /// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its end. A payload that
 /// is not far too long is an honest mistake, which gets an answer.
-const MAX_DRAIN: u32 = 2 * MAX_PAYLOAD;
+const MAX_DRAIN: u64 = 2 * MAX_PAYLOAD as u64;
 
 /// Why no further request is read.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +33,8 @@ pub(super) enum End {
     Lost(#[from] io::Error),
     #[error(transparent)]
     BadMagic(#[from] BadMagic),
-    #[error("the client sent a WRITE of {0} bytes")]
-    TooLong(u32),
+    #[error(transparent)]
+    TooLong(#[from] PayloadTooLong),
 }
 
 impl<D: QueuedDevice> Session<'_, D> {
@@ -41,28 +45,56 @@ impl<D: QueuedDevice> Session<'_, D> {
         if self.control.is_stopping() {
             return Err(End::Stopping);
         }
-        let mut header = [0; REQUEST_HEADER_LEN];
-        input.read_exact(&mut header)?;
+        let request = self.read_header(input)?;
         depth.note_request(self.replies.in_flight());
-        let request = RequestHeader::decode(&header)?;
-        let command = request.check(self.export);
+        request.check_payload_len(self.negotiated.export)?;
+        let mut command = request.check(&self.negotiated);
         let mut buffer = None;
         match command {
             Ok(Command::Disconnect) => return Err(End::Disconnect),
             Ok(Command::Read { length, .. }) => buffer = Some(self.buffers.take(length as usize)),
             // A write that must be durable goes as a whole: who knows all of it makes it so at once.
             Ok(Command::Write { offset, length, fua: false }) if u64::from(length) > self.longest_write => {
-                let whole = Whole::new(Job::new(request, command, None, &self.replies), length);
+                let whole = Whole::new(self.job(request, command, None), length);
                 return self.receive_pieces(input, whole, offset);
             }
             Ok(Command::Write { length, .. }) => {
                 read_payload(input, buffer.insert(self.buffers.take(length as usize)))?;
             }
+            Ok(Command::BlockStatusPayload { payload_len }) => {
+                let payload = &mut [0; MAX_STATUS_PAYLOAD][..payload_len];
+                read_payload(input, payload)?;
+                command = request.check_status_payload(&self.negotiated, payload);
+            }
             Ok(_) => {}
             Err(_) => drain(input, request.payload_len())?,
         }
-        self.start(Job::new(request, command, buffer, &self.replies), input, depth);
+        self.start(self.job(request, command, buffer), input, depth);
         Ok(())
+    }
+
+    fn read_header(&self, input: &mut BufReader<&Socket>) -> Result<RequestHeader, End> {
+        Ok(match self.negotiated.style {
+            ReplyStyle::Simple | ReplyStyle::Structured => {
+                let mut header = [0; REQUEST_HEADER_LEN];
+                input.read_exact(&mut header)?;
+                RequestHeader::decode(&header)?
+            }
+            ReplyStyle::Extended => {
+                let mut header = [0; EXTENDED_REQUEST_HEADER_LEN];
+                input.read_exact(&mut header)?;
+                RequestHeader::decode_extended(&header)?
+            }
+        })
+    }
+
+    fn job(
+        &self,
+        request: RequestHeader,
+        command: Result<Command, ErrorValue>,
+        buffer: Option<Buffer>,
+    ) -> Job {
+        Job::new(request, command, buffer, &self.negotiated, &self.replies)
     }
 
     /// Reads a long payload piece by piece, and hands each piece to the device as soon as it is there.
@@ -119,11 +151,10 @@ fn read_payload(input: &mut BufReader<&Socket>, payload: &mut [u8]) -> io::Resul
 }
 
 /// Skips the payload of a refused request, so that the next header is found.
-fn drain(input: &mut BufReader<&Socket>, length: u32) -> Result<(), End> {
+fn drain(input: &mut BufReader<&Socket>, length: u64) -> Result<(), End> {
     if length > MAX_DRAIN {
-        return Err(End::TooLong(length));
+        return Err(PayloadTooLong(length).into());
     }
-    let length = u64::from(length);
     match io::copy(&mut input.take(length), &mut io::sink())? {
         skipped if skipped == length => Ok(()),
         _ => Err(End::Lost(io::ErrorKind::UnexpectedEof.into())),

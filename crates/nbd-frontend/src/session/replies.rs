@@ -6,10 +6,10 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use block_device::BatchEnd;
-use buffer_pool::Buffer;
-use nbd_wire::{Command, ErrorValue, SIMPLE_REPLY_LEN, simple_reply};
+use nbd_wire::Command;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
+use super::reply::Reply;
 use crate::lock;
 use crate::registry::Control;
 use crate::stats::{Counters, count};
@@ -51,25 +51,6 @@ enum Sending {
     Somebody,
     /// The client doesn't take more at once: the thread that may block.
     Rest,
-}
-
-struct Reply {
-    header: [u8; SIMPLE_REPLY_LEN],
-    payload: Option<Buffer>,
-    /// Bytes that the socket has taken.
-    sent: usize,
-}
-
-impl Reply {
-    fn parts(&self) -> [&[u8]; 2] {
-        let payload = self.payload.as_deref().unwrap_or_default();
-        let of_header = self.sent.min(SIMPLE_REPLY_LEN);
-        [&self.header[of_header..], &payload[self.sent - of_header..]]
-    }
-
-    fn left(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
-    }
 }
 
 impl Replies {
@@ -119,13 +100,12 @@ impl Replies {
         }
     }
 
-    /// Puts a reply in line, to be [sent](Self::send) with others.
-    pub(super) fn push(&self, cookie: u64, result: Result<Option<Buffer>, ErrorValue>) {
+    /// Puts what answers one request in line, to be [sent](Self::send) with others. Only the last of the replies is
+    /// [one](Reply::is_last).
+    pub(super) fn push(&self, replies: impl IntoIterator<Item = Reply>, is_error: bool) {
         count(&self.counters.requests, 1);
-        count(&self.counters.errors, usize::from(result.is_err()));
-        let header = simple_reply(cookie, result.as_ref().err().copied());
-        let payload = result.ok().flatten();
-        lock(&self.state).line.push_back(Reply { header, payload, sent: 0 });
+        count(&self.counters.errors, usize::from(is_error));
+        lock(&self.state).line.extend(replies);
     }
 
     /// Sends what is in line, as far as the client takes it at once. Never blocks.
@@ -156,11 +136,11 @@ impl Replies {
     /// Sends the line as it is now. What the socket doesn't take goes back, and is for the thread that may block.
     fn send_line<'a>(&'a self, mut state: MutexGuard<'a, State>, flags: SendFlags) -> MutexGuard<'a, State> {
         let mut line = std::mem::take(&mut state.line);
-        let before = line.len();
+        let before = answers(&line);
         drop(state);
         self.send_or_give_up(&mut line, flags);
         let mut state = lock(&self.state);
-        self.answered(&mut state, before - line.len());
+        self.answered(&mut state, before - answers(&line));
         if state.sending == Sending::Somebody {
             state.sending = if line.is_empty() { Sending::Nobody } else { Sending::Rest };
             if state.sending == Sending::Rest {
@@ -212,6 +192,11 @@ impl BatchEnd for Replies {
     }
 }
 
+/// How many requests are answered in a line.
+fn answers(line: &VecDeque<Reply>) -> usize {
+    line.iter().filter(|reply| reply.is_last()).count()
+}
+
 /// Sends replies, and takes what was sent out of the line. What is left would block.
 fn send_all(control: &Control, line: &mut VecDeque<Reply>, flags: SendFlags) -> io::Result<()> {
     while !line.is_empty() {
@@ -231,7 +216,7 @@ fn advance(line: &mut VecDeque<Reply>, mut n: usize) {
     while let Some(first) = line.front_mut() {
         let left = first.left();
         if n < left {
-            first.sent += n;
+            first.sent(n);
             return;
         }
         n -= left;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the client's options say.
 
-use super::{MAX_OPTION_DATA, u32_at};
-use crate::MAX_STRING;
+use super::MAX_OPTION_DATA;
 use crate::consts::*;
+use crate::contexts::Contexts;
+use crate::{Export, MAX_STRING};
+
+/// How many queries LIST_META_CONTEXT and SET_META_CONTEXT may have.
+pub const MAX_QUERIES: usize = 256;
 
 /// An option, known or not ('Option types').
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +74,72 @@ pub(super) struct InfoRequest<'a> {
 impl<'a> InfoRequest<'a> {
     /// `None` if a length does not fit or the name is not a string of the protocol.
     pub(super) fn parse(data: &'a [u8]) -> Option<Self> {
-        let (len, rest) = data.split_at_checked(4)?;
-        let (name, rest) = rest.split_at_checked(u32_at(len, 0) as usize)?;
+        let (name, rest) = string(data)?;
         let (count, infos) = rest.split_first_chunk()?;
-        let name = std::str::from_utf8(name).ok()?;
         let fits = infos.len() == 2 * usize::from(u16::from_be_bytes(*count));
-        let valid = name.len() <= MAX_STRING && !name.contains('\0');
-        (fits && valid).then_some(Self { name, infos })
+        fits.then_some(Self { name, infos })
     }
 
     /// Whether the client wants this information.
     pub(super) fn wants(&self, info: u16) -> bool {
         self.infos.chunks_exact(2).any(|wanted| wanted == info.to_be_bytes())
     }
+}
+
+/// The data of LIST_META_CONTEXT and SET_META_CONTEXT ('Option types').
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MetaContextRequest<'a> {
+    pub(super) name: &'a str,
+    /// No more of them than is allowed, and one.
+    queries: Vec<&'a str>,
+}
+
+impl<'a> MetaContextRequest<'a> {
+    /// `None` if a length does not fit, if something is not a string of the protocol, or if a query has no namespace.
+    pub(super) fn parse(data: &'a [u8]) -> Option<Self> {
+        let (name, rest) = string(data)?;
+        let (count, mut rest) = rest.split_first_chunk()?;
+        let mut queries = Vec::new();
+        // However many are announced, it ends with the data.
+        for _ in 0..u32::from_be_bytes(*count) {
+            let query;
+            (query, rest) = string(rest)?;
+            let namespace = query.split_once(':')?.0;
+            if namespace.is_empty() {
+                return None;
+            }
+            if queries.len() <= MAX_QUERIES {
+                queries.push(query);
+            }
+        }
+        rest.is_empty().then_some(Self { name, queries })
+    }
+
+    pub(super) fn has_too_many_queries(&self) -> bool {
+        self.queries.len() > MAX_QUERIES
+    }
+
+    /// The contexts that LIST_META_CONTEXT tells of: all, if there is no query. A query that ends in a colon is a
+    /// wildcard for all names that begin with it, such as `base:` and `qemu:dirty-bitmap:` ('Metadata querying').
+    pub(super) fn listed(&self, export: &Export) -> Contexts {
+        let matches =
+            |query: &&str, name: &str| name == *query || query.ends_with(':') && name.starts_with(*query);
+        Contexts::of(export.contexts(), |name| {
+            self.queries.is_empty() || self.queries.iter().any(|query| matches(query, name))
+        })
+    }
+
+    /// The contexts that SET_META_CONTEXT selects. As no name ends in a colon, wildcards select none, which the protocol
+    /// wants ('Metadata querying').
+    pub(super) fn selected(&self, export: &Export) -> Contexts {
+        Contexts::of(export.contexts(), |name| self.queries.contains(&name))
+    }
+}
+
+/// A string behind its length, and what follows it. `None` if it does not fit, or is no string of the protocol.
+fn string(data: &[u8]) -> Option<(&str, &[u8])> {
+    let (len, rest) = data.split_first_chunk()?;
+    let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+    let text = std::str::from_utf8(text).ok()?;
+    (text.len() <= MAX_STRING && !text.contains('\0')).then_some((text, rest))
 }

@@ -2,8 +2,8 @@
 //! What the server answers to options ('Fixed newstyle negotiation', 'Option reply types').
 
 use super::options::{InfoRequest, Opt};
-use crate::Export;
 use crate::consts::*;
+use crate::{Export, Negotiated};
 
 /// The replies to one option, appended to the output.
 pub(super) struct Replies<'o> {
@@ -25,6 +25,22 @@ impl<'o> Replies<'o> {
         self.reply(kind, &[message.as_bytes()]);
     }
 
+    pub(super) fn unsupported(&mut self) {
+        self.error(NBD_REP_ERR_UNSUP, "this option is not supported");
+    }
+
+    pub(super) fn malformed(&mut self) {
+        self.error(NBD_REP_ERR_INVALID, "the option's data is malformed");
+    }
+
+    pub(super) fn unknown_export(&mut self) {
+        self.error(NBD_REP_ERR_UNKNOWN, "there is no export with this name");
+    }
+
+    pub(super) fn meta_context(&mut self, id: u32, name: &str) {
+        self.reply(NBD_REP_META_CONTEXT, &[&id.to_be_bytes(), name.as_bytes()]);
+    }
+
     /// One export of a list.
     pub(super) fn server(&mut self, export: &Export) {
         let name = export.name().as_bytes();
@@ -34,8 +50,9 @@ impl<'o> Replies<'o> {
     }
 
     /// What is mandatory, and what was asked for and exists.
-    pub(super) fn info(&mut self, export: &Export, request: &InfoRequest<'_>) {
-        let (size, flags) = (export.size().to_be_bytes(), export.flags().bits().to_be_bytes());
+    pub(super) fn info(&mut self, negotiated: &Negotiated<'_>, request: &InfoRequest<'_>) {
+        let Negotiated { export, flags, .. } = *negotiated;
+        let (size, flags) = (export.size().to_be_bytes(), flags.bits().to_be_bytes());
         self.reply(NBD_REP_INFO, &[&NBD_INFO_EXPORT.to_be_bytes(), &size, &flags]);
         if request.wants(NBD_INFO_NAME) {
             self.reply(NBD_REP_INFO, &[&NBD_INFO_NAME.to_be_bytes(), export.name().as_bytes()]);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a client sends is written in numbers here, so that a slip in the constants shows.
 
+mod features;
+mod meta_context;
+mod tls;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -9,8 +13,11 @@ use crate::{SizeConstraints, TransmissionFlags};
 const ACK: u32 = 1;
 const UNSUP: u32 = 0x8000_0001;
 const INVALID: u32 = 0x8000_0003;
+const POLICY: u32 = 0x8000_0002;
+const TLS_REQD: u32 = 0x8000_0005;
 const UNKNOWN: u32 = 0x8000_0006;
 const TOO_BIG: u32 = 0x8000_0009;
+const EXT_HEADER_REQD: u32 = 0x8000_000a;
 
 fn exports() -> Vec<Export> {
     let flags = TransmissionFlags::SEND_FLUSH;
@@ -30,6 +37,19 @@ fn info(number: u32, name: &str, infos: &[u16]) -> Vec<u8> {
     data.extend_from_slice(&(infos.len() as u16).to_be_bytes());
     data.extend(infos.iter().flat_map(|info| info.to_be_bytes()));
     option(number, &data)
+}
+
+/// The same, where the first has contexts, and the second has one of them.
+fn with_contexts() -> Vec<Export> {
+    let names = ["base:allocation", "qemu:dirty-bitmap:a", "qemu:dirty-bitmap:b", "qemu:allocation-depth"];
+    let mut exports = exports();
+    let zwei = exports.pop().unwrap().with_contexts([names[0]]).unwrap();
+    let one = exports.pop().unwrap().with_contexts(names).unwrap();
+    vec![one, zwei]
+}
+
+fn simple(export: &Export, no_zeroes: bool) -> Negotiated<'_> {
+    Negotiated::new(export, no_zeroes, ReplyStyle::Simple, Contexts::default())
 }
 
 /// A reply as the client reads it: the option, the type, the data.
@@ -111,6 +131,7 @@ fn options_that_are_not_supported_get_an_error_and_stay_in_step() {
         (option(3, b"x"), INVALID),
         (option(5, b"x"), INVALID),
         (option(8, b"x"), INVALID),
+        (option(11, b"x"), INVALID),
         // INFO: no data, name longer than the option, no count, count too high, too low, bad strings.
         (option(6, b""), INVALID),
         (option(6, b"\0\0\0"), INVALID),
@@ -179,7 +200,7 @@ fn info_and_go_tell_the_same() {
     let (go, progress) = feed_all(&mut handshake, &info(7, "", &infos));
     let go: Vec<_> = parse(&go).into_iter().map(|(_, kind, data)| (6, kind, data)).collect();
     assert_eq!(go, parse(&told));
-    assert_eq!(progress, Progress::Transmission(Negotiated { export: &exports[0], no_zeroes: false }));
+    assert_eq!(progress, Progress::Transmission(simple(&exports[0], false)));
 }
 
 #[test]
@@ -188,7 +209,7 @@ fn go_needs_no_information_requests() {
     let (output, progress) = negotiate(&exports, 3, &info(7, "zwei", &[]));
     let kinds: Vec<_> = parse(&output).into_iter().map(|(_, kind, data)| (kind, data.len())).collect();
     assert_eq!(kinds, [(3, 12), (1, 0)]);
-    assert_eq!(progress, Progress::Transmission(Negotiated { export: &exports[1], no_zeroes: true }));
+    assert_eq!(progress, Progress::Transmission(simple(&exports[1], true)));
 }
 
 #[test]
@@ -200,7 +221,7 @@ fn export_name_is_followed_by_zeroes_unless_they_were_declined() {
             let (output, progress) = negotiate(&exports, flags, &option(1, name.as_bytes()));
             assert_eq!(output, [&answer[..], &vec![0; zeroes]].concat());
             let no_zeroes = zeroes == 0;
-            assert_eq!(progress, Progress::Transmission(Negotiated { export: &exports[0], no_zeroes }));
+            assert_eq!(progress, Progress::Transmission(simple(&exports[0], no_zeroes)));
         }
     }
 }
@@ -261,8 +282,28 @@ fn any_option() -> impl Strategy<Value = Vec<u8>> {
         (0..13u32, data).prop_map(|(number, data)| option(number, &data)),
         (6..8u32, "(one|zwei|x)?", prop::collection::vec(0..5u16, 0..5))
             .prop_map(|(number, name, infos)| info(number, &name, &infos)),
+        prop_oneof![Just(5u32), Just(8), Just(11)].prop_map(|number| option(number, b"")),
+        (9..11u32, "(one|zwei|x)?", prop::collection::vec("(base:|qemu:|x)(allocation|dirty)?:?", 0..5))
+            .prop_map(|(number, name, queries)| meta_context::query(number, &name, &queries)),
         prop::collection::vec(any::<u8>(), 0..20),
     ]
+}
+
+/// Offers all that there is.
+fn generous(exports: &[Export]) -> Handshake<'_> {
+    Handshake::new(exports).with_features(Features::all()).with_tls(Tls::Offered)
+}
+
+/// Like [`feed_all`], but for TLS, whose bytes are taken to be the same.
+fn feed_through<'e>(handshake: &mut Handshake<'e>, input: &mut &[u8], output: &mut Vec<u8>) -> Progress<'e> {
+    loop {
+        match handshake.feed(input, output) {
+            Progress::StartTls => handshake.tls_started(),
+            Progress::Continue if input.is_empty() => return Progress::Continue,
+            Progress::Continue => {}
+            end => return end,
+        }
+    }
 }
 
 proptest! {
@@ -272,10 +313,11 @@ proptest! {
         options in prop::collection::vec(any_option(), 0..8),
         pieces in prop::collection::vec(1..50usize, 1..10),
     ) {
-        let exports = exports();
+        let exports = with_contexts();
         let bytes = [&flags.to_be_bytes()[..], &options.concat()].concat();
-        let whole = feed_all(&mut Handshake::new(&exports), &bytes);
-        let (mut handshake, mut output, mut rest) = (Handshake::new(&exports), Vec::new(), &bytes[..]);
+        let (mut input, mut whole) = (&bytes[..], Vec::new());
+        let ended = feed_through(&mut generous(&exports), &mut input, &mut whole);
+        let (mut handshake, mut output, mut rest) = (generous(&exports), Vec::new(), &bytes[..]);
         let mut progress = Progress::Continue;
         for piece in pieces.iter().cycle() {
             if progress != Progress::Continue || rest.is_empty() {
@@ -283,11 +325,37 @@ proptest! {
             }
             let (mut piece, tail) = rest.split_at(rest.len().min(*piece));
             rest = tail;
-            while progress == Progress::Continue && !piece.is_empty() {
-                progress = handshake.feed(&mut piece, &mut output);
-            }
+            progress = feed_through(&mut handshake, &mut piece, &mut output);
+            rest = &bytes[bytes.len() - rest.len() - piece.len()..];
         }
-        prop_assert_eq!(whole, (output, progress));
+        // The bytes behind the negotiation are left in any case.
+        prop_assert_eq!((whole, ended, input.len()), (output, progress, rest.len()));
+    }
+
+    #[test]
+    fn no_byte_of_the_transmission_phase_is_taken(
+        options in prop::collection::vec(any_option(), 0..8),
+        is_go: bool,
+        requests in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let exports = with_contexts();
+        let choice = if is_go { info(7, "zwei", &[3]) } else { option(1, b"zwei") };
+        let mut handshake = generous(&exports);
+        let start = [&3u32.to_be_bytes()[..], &options.concat()].concat();
+        let mut input = &start[..];
+        let progress = feed_through(&mut handshake, &mut input, &mut Vec::new());
+        // What is random may have ended it, or left it within an option.
+        prop_assume!(progress == Progress::Continue && handshake.wanted() == OPTION_HEADER);
+        let bytes = [choice, requests.clone()].concat();
+        let mut input = &bytes[..];
+        match feed_through(&mut handshake, &mut input, &mut Vec::new()) {
+            Progress::Transmission(negotiated) => {
+                prop_assert_eq!(negotiated.export, &exports[1]);
+                prop_assert!(is_go || negotiated.style != ReplyStyle::Extended);
+            }
+            end => prop_assert_eq!(end, Progress::Close(Close::ExportNameForbidden)),
+        }
+        prop_assert_eq!(input, &requests[..]);
     }
 
     #[test]
@@ -296,8 +364,8 @@ proptest! {
         len in any::<u32>(),
         data in prop::collection::vec(any::<u8>(), 0..300),
     ) {
-        let exports = exports();
-        let mut handshake = Handshake::new(&exports);
+        let exports = with_contexts();
+        let mut handshake = generous(&exports);
         let header = [&3u32.to_be_bytes()[..], b"IHAVEOPT", &number.to_be_bytes(), &len.to_be_bytes()].concat();
         let mut input = &[header, data].concat()[..];
         let mut output = Vec::new();
