@@ -10,7 +10,7 @@ use support::TestResult;
 use support::target::Via;
 
 use crate::observe::{Observation, Setup, Step};
-use crate::script::Command;
+use crate::script::{Command, Request};
 
 /// Ours sends no longer write than this, in bytes.
 const MAX_REQUEST: u64 = 2 << 20;
@@ -122,8 +122,18 @@ fn the_unix_socket_is_tried(expected: &mut Vec<Fact>) {
 }
 
 /// How many requests ours makes of one.
-fn steps(step: &Step) -> u64 {
-    if step.request.command == Command::Write { step.request.len.div_ceil(MAX_REQUEST) } else { 1 }
+fn steps(step: &Step) -> usize {
+    let Request { command, offset, len, .. } = step.request;
+    if command == Command::Write { pieces(offset, len).len() } else { 1 }
+}
+
+/// Where and how long the pieces of a write are. They end between blocks, so that no two write to the same one.
+fn pieces(offset: u64, len: u64) -> Vec<(u64, u64)> {
+    let end = offset + len;
+    let next = |at: &u64| Some(*at).filter(|at| at + MAX_REQUEST < end).map(|at| (at + MAX_REQUEST) & !4095);
+    let starts: Vec<_> = std::iter::successors(Some(offset), next).collect();
+    let ends = starts.iter().copied().skip(1).chain([end]);
+    starts.iter().zip(ends).map(|(start, end)| (*start, end - start)).collect()
 }
 
 /// The reference sends what it is given. More than some MiB at once costs the server's storage more; a flush with the last
@@ -134,11 +144,9 @@ fn long_writes_go_out_in_steps(expected: &mut Vec<Fact>) -> TestResult {
     };
     let Fact { offset, size, flush, .. } = expected[whole];
     let end = offset + size;
-    let step = |start: u64| {
-        let size = MAX_REQUEST.min(end - start);
-        Fact { offset: start, size, flush: flush && start + size == end, ..expected[whole] }
-    };
-    let steps: Vec<_> = (offset..end).step_by(MAX_REQUEST as usize).map(step).collect();
+    let whole_fact = expected[whole];
+    let step = |(offset, size)| Fact { offset, size, flush: flush && offset + size == end, ..whole_fact };
+    let steps: Vec<_> = pieces(offset, size).into_iter().map(step).collect();
     expected.splice(whole..=whole, steps);
     Ok(())
 }
@@ -197,7 +205,7 @@ fn compare_connections(setup: &Setup, reference: &Observation, ours: &Observatio
     let opened = requests(reference).count().min(pool(setup));
     equal("connections of the reference", &connections(reference), &opened)?;
     let opened = the_connection_used_last_is_taken_first(requests(ours).count());
-    let most = reference.steps.iter().map(steps).max().unwrap_or(1).min(pool(setup) as u64) as usize;
+    let most = reference.steps.iter().map(steps).max().unwrap_or(1).min(pool(setup));
     let is_right = (opened..=opened * most).contains(&connections(ours));
     equal("connections are as many as needed", &is_right, &true)
 }
