@@ -7,14 +7,18 @@
 //! [`BlockDevice::size`]; a device may check again.
 
 mod error;
+mod extents;
 mod memory;
 mod queue;
 mod threaded;
 
 pub use error::{Errno, Error, Result};
+pub use extents::{ALLOCATION, Extent, HOLE, ZERO};
 pub use memory::MemoryDevice;
 pub use queue::{Batch, BatchEnd, Completion, QueuedDevice, Request, piece_end};
 pub use threaded::Threaded;
+
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -54,6 +58,22 @@ pub trait BlockDevice: Send + Sync {
     /// Any [`Error`]; with [`ZeroFlags::fast`], [`Errno::NotSup`] where it would be no faster than a write.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()>;
 
+    /// The metadata contexts that the device has, such as [`ALLOCATION`]; constant for the life of the device.
+    fn contexts(&self) -> &[String] {
+        &[]
+    }
+
+    /// What the context with this index in [`contexts`](Self::contexts) says of `len` bytes from `offset` on, which are
+    /// some: one extent at least, and `limit` at most, which is not 0; in order, without gaps, from `offset` on. They may
+    /// end before the range does, and the last may go beyond it.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Errno::Inval`] where there is no such context.
+    fn extents(&self, context: usize, offset: u64, len: u64, limit: usize) -> Result<Vec<Extent>> {
+        let _ = (offset, len, limit);
+        Err(extents::no_context(context))
+    }
+
     /// Brings every write and zero that was answered before this call to stable storage, whichever client sent it.
     ///
     /// # Errors
@@ -65,6 +85,11 @@ pub trait BlockDevice: Send + Sync {
 pub trait ReadBuffer: Send {
     /// The memory, always the same.
     fn bytes(&mut self) -> &mut [u8];
+
+    /// A part of what is read is known to be zero: `range` of the [memory](Self::bytes), which need not be filled then.
+    fn fill_zeroes(&mut self, range: Range<usize>) {
+        self.bytes()[range].fill(0);
+    }
 }
 
 /// How a range is to be zeroed.

@@ -5,7 +5,10 @@ use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use crate::{BlockDevice, BlockSize, Capabilities, Errno, Error, Result, ZeroFlags};
+use crate::extents::no_context;
+use crate::{
+    ALLOCATION, BlockDevice, BlockSize, Capabilities, Errno, Error, Extent, HOLE, Result, ZERO, ZeroFlags,
+};
 
 /// A disk in memory that can do everything.
 #[derive(Debug)]
@@ -13,7 +16,11 @@ pub struct MemoryDevice {
     data: RwLock<Vec<u8>>,
     size: u64,
     capabilities: Capabilities,
+    contexts: Vec<String>,
 }
+
+/// How finely it is told what is zero, in bytes.
+const BLOCK: u64 = 4096;
 
 impl MemoryDevice {
     /// A disk of `size` zero bytes.
@@ -33,7 +40,8 @@ impl MemoryDevice {
             multi_conn: true,
             block_size: BlockSize::default(),
         };
-        Self { size: data.len() as u64, data: RwLock::new(data), capabilities }
+        let contexts = vec![ALLOCATION.to_owned()];
+        Self { size: data.len() as u64, data: RwLock::new(data), capabilities, contexts }
     }
 
     /// The same disk with other capabilities; `read_only` is enforced.
@@ -90,6 +98,34 @@ impl BlockDevice for MemoryDevice {
         self.modify(offset, len, |range| range.fill(0))
     }
 
+    fn contexts(&self) -> &[String] {
+        &self.contexts
+    }
+
+    /// Blocks of zeroes are holes.
+    fn extents(&self, context: usize, offset: u64, len: u64, limit: usize) -> Result<Vec<Extent>> {
+        if context > 0 {
+            return Err(no_context(context));
+        }
+        self.range(offset, len, Errno::Inval)?;
+        let data = self.data.read().unwrap_or_else(PoisonError::into_inner);
+        let mut extents: Vec<Extent> = Vec::new();
+        let mut start = offset;
+        while start < offset + len {
+            let end = (start - start % BLOCK + BLOCK).min(self.size);
+            let is_zero = data[start as usize..end as usize].iter().all(|byte| *byte == 0);
+            let (length, status) = (end - start, if is_zero { HOLE | ZERO } else { 0 });
+            let is_full = extents.len() == limit;
+            match extents.last_mut() {
+                Some(last) if last.status == status => last.length += length,
+                _ if is_full => break,
+                _ => extents.push(Extent { length, status }),
+            }
+            start = end;
+        }
+        Ok(extents)
+    }
+
     fn flush(&self) -> Result<()> {
         Ok(())
     }
@@ -123,5 +159,23 @@ mod tests {
         let caps = Capabilities { read_only: true, ..MemoryDevice::new(0).capabilities() };
         let disk = MemoryDevice::new(4).with_capabilities(caps);
         assert_eq!(disk.zero(0, 1, ZeroFlags::default()).unwrap_err().errno(), Errno::Perm);
+    }
+
+    #[test]
+    fn blocks_of_zeroes_are_holes() {
+        let disk = MemoryDevice::new(5 * BLOCK as usize + 1);
+        disk.write(BLOCK + 7, Bytes::from_static(b"x"), false).unwrap();
+        let extents = |offset, len, limit| {
+            let extents = disk.extents(0, offset, len, limit).unwrap();
+            extents.into_iter().map(|extent| (extent.length, extent.status)).collect::<Vec<_>>()
+        };
+        let (hole, data) = (HOLE | ZERO, 0);
+        let all = 5 * BLOCK + 1;
+        assert_eq!(extents(0, all, 9), [(BLOCK, hole), (BLOCK, data), (3 * BLOCK + 1, hole)]);
+        assert_eq!(extents(0, all, 1), [(BLOCK, hole)]);
+        assert_eq!(extents(BLOCK - 1, 3, 9), [(1, hole), (BLOCK, data)]);
+        assert_eq!(extents(BLOCK + 8, 1, 9), [(BLOCK - 8, hole)], "the byte is before it");
+        assert_eq!(disk.extents(0, all, 1, 9).unwrap_err().errno(), Errno::Inval);
+        assert_eq!(disk.extents(1, 0, 1, 9).unwrap_err().errno(), Errno::Inval);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Capabilities, Result, ZeroFlags};
+use crate::{Capabilities, Extent, Result, ZeroFlags};
 
 /// A disk that takes requests and tells later how they ended: for servers that don't spend a thread on each request.
 pub trait QueuedDevice: Send + Sync {
@@ -15,6 +15,11 @@ pub trait QueuedDevice: Send + Sync {
 
     /// As [`BlockDevice::capabilities`](crate::BlockDevice::capabilities).
     fn capabilities(&self) -> Capabilities;
+
+    /// As [`BlockDevice::contexts`](crate::BlockDevice::contexts).
+    fn contexts(&self) -> &[String] {
+        &[]
+    }
 
     /// Takes a request, and returns without waiting for it. `completion` is called once, from any thread, also from
     /// within this call; requests may end in any order.
@@ -80,6 +85,17 @@ pub enum Request {
     },
     /// As [`BlockDevice::flush`](crate::BlockDevice::flush): it covers what was completed before it was submitted.
     Flush,
+    /// As [`BlockDevice::extents`](crate::BlockDevice::extents); they are given to [`Completion::extents`].
+    Extents {
+        /// Its index in [`contexts`](QueuedDevice::contexts).
+        context: usize,
+        /// Where on the disk.
+        offset: u64,
+        /// How much.
+        len: u64,
+        /// How many extents at most.
+        limit: usize,
+    },
 }
 
 /// Who is told of the end of a request, and lends the memory for a read.
@@ -87,6 +103,16 @@ pub trait Completion: Send {
     /// Where a read's data goes; its length is that of the request. Always the same memory.
     fn buffer(&mut self) -> &mut [u8] {
         &mut []
+    }
+
+    /// A part of what is read is known to be zero: `range` of the [buffer](Self::buffer), which need not be filled then.
+    fn fill_zeroes(&mut self, range: Range<usize>) {
+        self.buffer()[range].fill(0);
+    }
+
+    /// The extents that were asked for. They are given before the request ends well.
+    fn extents(&mut self, extents: Vec<Extent>) {
+        drop(extents);
     }
 
     /// The request has ended. It should not block: the thread that calls it has other requests to attend to. What can

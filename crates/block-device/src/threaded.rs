@@ -53,6 +53,10 @@ fn call<D: BlockDevice>(device: &D, request: Request, completion: &mut dyn Compl
         Request::Write { offset, data, fua } => device.write(offset, data, fua),
         Request::Zero { offset, len, flags } => device.zero(offset, len, flags),
         Request::Flush => device.flush(),
+        Request::Extents { context, offset, len, limit } => {
+            completion.extents(device.extents(context, offset, len, limit)?);
+            Ok(())
+        }
     }
 }
 
@@ -69,6 +73,10 @@ impl<D: BlockDevice> QueuedDevice for Threaded<D> {
 
     fn capabilities(&self) -> Capabilities {
         self.device.capabilities()
+    }
+
+    fn contexts(&self) -> &[String] {
+        self.device.contexts()
     }
 
     fn submit(&self, request: Request, completion: Box<dyn Completion>) {

@@ -37,6 +37,9 @@ impl Queue {
             Request::Write { offset, data, .. } => device.check_write(*offset, data.len() as u64),
             Request::Zero { offset, len, flags } => device.check_zero(*offset, *len, *flags),
             Request::Flush => Ok(()),
+            Request::Extents { context, offset, len, limit } => {
+                device.extents(*context, *offset, *len, *limit).map(|extents| completion.extents(extents))
+            }
         };
         if let Err(error) = checked {
             completion.complete(Err(error), &mut Batch::default());
@@ -51,6 +54,10 @@ impl Queue {
             Request::Zero { offset, len, flags } => {
                 let extent = device.extent(offset, len);
                 Some(DeviceRequest::zero(extent, flags.fua, Some(completion)))
+            }
+            Request::Extents { .. } => {
+                completion.complete(Ok(()), &mut Batch::default());
+                None
             }
             Request::Flush => {
                 self.workers.flush(move |outcome| {

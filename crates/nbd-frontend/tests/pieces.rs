@@ -39,7 +39,7 @@ impl Submitted {
     fn offset(&self) -> u64 {
         match self.request {
             Request::Write { offset, .. } | Request::Read { offset } | Request::Zero { offset, .. } => offset,
-            Request::Flush => 0,
+            Request::Flush | Request::Extents { .. } => 0,
         }
     }
 }
