@@ -98,6 +98,11 @@ pub(crate) fn extents_faults(rng: &mut Rng) -> Vec<Fault> {
     (1..=rng.u64(1..3)).map(|nth| Fault::on(Op::Extents).nth(nth).then(fault(rng))).collect()
 }
 
+/// The first answer to a request for extents takes a moment.
+pub(crate) fn slow_extents(rng: &mut Rng) -> Fault {
+    Fault::on(Op::Extents).then(What::Delay(Duration::from_millis(rng.u64(1..6))))
+}
+
 fn fault(rng: &mut Rng, gate: &Gate) -> Fault {
     let op = choose(rng, &[Op::Put, Op::Put, Op::Put, Op::Zero, Op::Flush, Op::Get]);
     let after = rng.u64(..10_000);

@@ -122,10 +122,13 @@ impl Scenario {
                 client.insert(at, Step::Extents { offset, len });
             }
         }
-        if rng.u8(..4) == 0 {
-            let faults = misfortune::extents_faults(rng);
-            self.faults.extend(faults);
-        }
+        let faults = match rng.u8(..4) {
+            0 => misfortune::extents_faults(rng),
+            // The answer is old by the time it comes.
+            1..3 => vec![misfortune::slow_extents(rng)],
+            _ => Vec::new(),
+        };
+        self.faults.extend(faults);
     }
 }
 
