@@ -11,8 +11,8 @@ use crate::stream::Readiness;
 pub struct Canceller(Weak<Readiness>);
 
 impl Canceller {
-    pub(crate) fn new(readiness: Option<Arc<Readiness>>) -> Self {
-        Self(readiness.as_ref().map(Arc::downgrade).unwrap_or_default())
+    pub(crate) fn new(readiness: Option<&Arc<Readiness>>) -> Self {
+        Self(readiness.map(Arc::downgrade).unwrap_or_default())
     }
 
     /// Ends it: the request that is under way fails at once as one whose connection was lost, and so do those to come. It

@@ -229,7 +229,8 @@ impl Connection {
     /// The means for another thread to end this connection, whatever it is waiting for. Nothing, if it is closed.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
-        Canceller::new(self.open.as_ref().map(|open| open.driver.readiness()))
+        let readiness = self.open.as_ref().map(|open| open.driver.readiness());
+        Canceller::new(readiness.as_ref())
     }
 
     fn put(&mut self, offset: u64, body: RequestBody, flush: Flush) -> Result<()> {

@@ -162,6 +162,13 @@ impl Extents {
     }
 }
 
+impl Drop for Extents {
+    /// Nobody waits any more, as who waits uses the device.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Asking> {
         // Nothing under the lock leaves it half done.
@@ -187,9 +194,9 @@ impl Shared {
 
     fn note(&self, told: std::result::Result<ExtentMap, String>) {
         match &told {
-            Ok(map) => log::info!("the server's extents are {} ranges of zeroes and holes", map.ranges()),
+            Ok(map) => log::info!("extents: {} ranges are zeroes or holes", map.ranges()),
             Err(reason) => {
-                log::warn!("the server doesn't tell what is zero, so all is taken for data: {reason}")
+                log::warn!("the server doesn't tell what is zero, so all is taken for data: {reason}");
             }
         }
         self.tracker.extents_answered(told.ok());
@@ -230,18 +237,22 @@ impl Shared {
         format!("they end at {end}, and the disk at {}", self.disk_size)
     }
 
-    /// Opens a connection. It is of no use any more where the device was closed meanwhile.
+    /// Opens a connection, unless the device is closed before or meanwhile.
     fn connect(&self) -> std::result::Result<Connection, Failed> {
-        self.lock().is_connecting = true;
+        self.lock_open()?.is_connecting = true;
         let connection = self.connector.connect();
-        let mut asking = self.lock();
-        asking.is_connecting = false;
+        self.lock().is_connecting = false;
         let connection = connection?;
-        if asking.stage == Stage::Closed {
-            return Err(Failed { reason: CLOSED.to_owned(), is_worth_another_attempt: false });
-        }
-        asking.canceller = Some(connection.canceller());
+        self.lock_open()?.canceller = Some(connection.canceller());
         Ok(connection)
+    }
+
+    fn lock_open(&self) -> std::result::Result<MutexGuard<'_, Asking>, Failed> {
+        let asking = self.lock();
+        match asking.stage {
+            Stage::Closed => Err(Failed { reason: CLOSED.to_owned(), is_worth_another_attempt: false }),
+            Stage::NotAsked | Stage::Asking | Stage::Answered => Ok(asking),
+        }
     }
 
     /// Waits before another attempt. False if the device is closed.

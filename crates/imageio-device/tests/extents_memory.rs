@@ -49,7 +49,8 @@ fn a_million_extents_take_less_than_64_mib_also_while_they_come() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/images/ticket", listener.local_addr().unwrap());
     // It ends with the process.
-    thread::spawn(move || listener.incoming().for_each(|socket| answer(&socket.unwrap()).unwrap()));
+    let serve = move || listener.incoming().for_each(|socket| answer(&socket.unwrap()).unwrap());
+    thread::Builder::new().name("server".to_owned()).spawn(serve).unwrap();
     let settings =
         Settings { size: Some(EXTENTS * MIB), keep_alive: None, ..Settings::new(UrlSource::Inline(url)) };
     let device = Transfer::open(settings).unwrap().start().unwrap();

@@ -2,14 +2,14 @@
 //! When and how the server is asked.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block_device::{BlockDevice, Errno, ZERO};
-use fake_imageio::{FakeServer, Fault, Op, What};
+use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 use imageio_device::Settings;
 
 use crate::common::{PATIENCE, close_well, device, settings, start, within_a_minute, write};
-use crate::setup::{ALL_DATA, BLOCK, SIZE, SPARSE, hold_extents, map, pairs, sparse};
+use crate::setup::{BLOCK, SIZE, SPARSE, hold_extents, map, pairs, sparse};
 
 #[test]
 fn the_server_is_asked_once_and_not_before_someone_wants_to_know() {
@@ -101,6 +101,27 @@ fn closing_waits_for_no_extents_and_ends_those_who_do() {
 }
 
 #[test]
+fn closing_does_not_wait_for_a_connection_to_be_opened() {
+    within_a_minute(|| {
+        let server = sparse().tls(Certificate::default()).start().unwrap();
+        let device = device(&server);
+        let gate = Gate::new();
+        server.fault(Fault::on(Op::Accept).then(What::Block(gate.clone())));
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| device.extents(0, 0, SIZE, 9));
+            assert!(gate.wait_reached(1, PATIENCE));
+            let start = Instant::now();
+            device.close().unwrap();
+            assert_eq!(asking.join().unwrap().unwrap_err().errno(), Errno::Shutdown);
+            assert!(start.elapsed() < PATIENCE / 2, "it has waited for the handshake");
+            gate.open();
+        });
+        assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
+        assert_eq!(server.log().of(Op::Extents).count(), 0);
+    });
+}
+
+#[test]
 fn closing_does_not_wait_for_the_next_attempt() {
     within_a_minute(|| {
         let server = sparse().start().unwrap();
@@ -121,14 +142,14 @@ fn a_device_that_is_dropped_while_the_server_is_asked_harms_nobody() {
         let server = sparse().start().unwrap();
         let gate = hold_extents(&server);
         let device = std::sync::Arc::new(device(&server));
-        let asking = thread::spawn({
+        let asking = thread::Builder::new().name("asking".to_owned()).spawn({
             let device = std::sync::Arc::clone(&device);
             move || map(&device)
         });
         assert!(gate.wait_reached(1, PATIENCE));
         drop(device);
         gate.open();
-        assert_eq!(asking.join().unwrap(), SPARSE);
+        assert_eq!(asking.unwrap().join().unwrap(), SPARSE);
         assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
     });
 }
@@ -138,6 +159,5 @@ fn the_size_that_a_user_gives_must_be_the_disk_s_for_extents() {
     let server = sparse().start().unwrap();
     let device = start(Settings { size: Some(SIZE - 4096), ..settings(&server) });
     assert_eq!(pairs(device.extents(0, 0, SIZE - 4096, 9).unwrap()), [(SIZE - 4096, 0)]);
-    assert_ne!(ALL_DATA, [(SIZE - 4096, 0)]);
     close_well(&server, &device);
 }

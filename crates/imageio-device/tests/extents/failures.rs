@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the server doesn't tell, all is data, and the transfer goes on.
 
+use std::time::Duration;
+
 use block_device::BlockDevice;
 use fake_imageio::{Done, FakeServer, Fault, Op, OptionsMode, What};
 use imageio_client::Timeouts;
 use imageio_device::Settings;
-use std::time::Duration;
 
 use crate::common::{close_well, device, settings, start, status, write};
 use crate::setup::{ALL_DATA, BLOCK, SIZE, SPARSE, map, read, sparse};
