@@ -33,7 +33,8 @@ impl Connection {
     /// they end, in bytes, which should be the disk's size. After an error, some may have been given.
     ///
     /// # Errors
-    /// [`Error::Status`] (404: no such context for this transfer); [`Error::Protocol`] for an answer that isn't the JSON
+    /// [`Error::Status`](crate::Error::Status) (404: no such context for this transfer);
+    /// [`Error::Protocol`](crate::Error::Protocol) for an answer that isn't the JSON
     /// expected, or with the reason for which `visit` refuses an extent.
     pub fn visit_extents(
         &mut self,
