@@ -85,15 +85,29 @@ async fn take_in(mut body: Incoming, len: u64, stops: bool) -> Exchanged<Vec<Byt
 }
 
 /// The whole body, of at most `limit` bytes.
-pub(crate) async fn collected(mut body: Incoming, limit: usize) -> Exchanged<Vec<u8>> {
+pub(crate) async fn collected(body: Incoming, limit: usize) -> Exchanged<Vec<u8>> {
     let mut bytes = Vec::new();
-    while let Some(data) = next_data(&mut body).await? {
-        if bytes.len() + data.len() > limit {
-            return Err(Failure::Nonsense(format!("longer than {limit} bytes")));
-        }
-        bytes.extend_from_slice(&data);
-    }
+    let collect = |data: &[u8]| {
+        bytes.extend_from_slice(data);
+        Ok(())
+    };
+    each_piece(body, limit, collect).await?;
     Ok(bytes)
+}
+
+/// Gives the body to `take`, piece by piece as it comes; it has at most `limit` bytes.
+pub(crate) async fn each_piece(
+    mut body: Incoming,
+    limit: usize,
+    mut take: impl FnMut(&[u8]) -> Exchanged<()>,
+) -> Exchanged<()> {
+    let mut left = limit;
+    while let Some(data) = next_data(&mut body).await? {
+        let fits = left.checked_sub(data.len());
+        left = fits.ok_or_else(|| Failure::Nonsense(format!("longer than {limit} bytes")))?;
+        take(&data)?;
+    }
+    Ok(())
 }
 
 /// Expects 200, and takes in its body, which holds nothing.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection to one transfer.
 
+mod extents;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,9 +17,9 @@ use hyper::{HeaderMap, StatusCode};
 
 use crate::answer::{accepted, collected, content_range, discard, receive, receive_start, refused};
 use crate::body::RequestBody;
+use crate::canceller::Canceller;
 use crate::capabilities::Capabilities;
 use crate::driver::{Driver, Stalled};
-use crate::extents::{self, Extent, ExtentsContext};
 use crate::failure::{Exchanged, Failed, Failure, lost, unsent_or_lost};
 use crate::operation::{Heads, Operation};
 use crate::scatter_buffer::ScatterBuffer;
@@ -29,9 +31,6 @@ use crate::{Error, Result};
 
 /// How long an `OPTIONS` answer may be.
 const OPTIONS_LIMIT: usize = 64 << 10;
-
-/// How long the list of extents may be: some 3 million extents.
-const EXTENTS_LIMIT: usize = 256 << 20;
 
 /// Whether data must be on stable storage before the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,14 +226,11 @@ impl Connection {
         self.patch(Operation::Flush { is_prompt: true })
     }
 
-    /// The disk's extents, in order and without gaps.
-    ///
-    /// # Errors
-    /// [`Error::Status`] (404: no such context for this transfer).
-    pub fn extents(&mut self, context: ExtentsContext) -> Result<Vec<Extent>> {
-        let operation = Operation::Extents(context);
-        let answer = self.collect(operation, EXTENTS_LIMIT, &[StatusCode::OK])?;
-        extents::parse(&answer.body).map_err(|reason| self.nonsense(operation, &reason))
+    /// The means for another thread to end this connection, whatever it is waiting for. Nothing, if it is closed.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        let readiness = self.open.as_ref().map(|open| open.driver.readiness());
+        Canceller::new(readiness.as_ref())
     }
 
     fn put(&mut self, offset: u64, body: RequestBody, flush: Flush) -> Result<()> {
@@ -309,10 +305,15 @@ impl Connection {
         let sending = Sending::new(&readiness, &request);
         // Slow storage may delay the answer, but not the taking in of the request.
         let (data, timeout) = (self.timeouts.data, self.timeout(operation));
-        let timeout = || if sending.is_done() { timeout } else { data };
+        let timeout = || match operation {
+            _ if !sending.is_done() => data,
+            // The server sends nothing of them before it has them all.
+            Operation::Extents(_) if readiness.reading_body.load(Relaxed) => data,
+            _ => timeout,
+        };
         let exchange = async {
             let response = open.sender.try_send_request(request).await.map_err(unsent_or_lost)?;
-            readiness.reading_body.store(true, Relaxed);
+            readiness.begin_body();
             let (head, body) = response.into_parts();
             let body = take_in(&head, body).await?;
             Ok(Answer { headers: head.headers, status: head.status, body })

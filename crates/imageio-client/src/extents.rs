@@ -39,35 +39,205 @@ pub struct Extent {
     pub dirty: bool,
 }
 
-/// Reads the answer: extents in order, without gaps, from the start of the disk.
-pub(crate) fn parse(json: &[u8]) -> Result<Vec<Extent>, String> {
-    let extents: Vec<Extent> = serde_json::from_slice(json).map_err(|e| e.to_string())?;
-    let mut end = 0_u64;
-    for extent in &extents {
-        if extent.start != end {
-            return Err(format!("an extent starts at {} where {end} was expected", extent.start));
+/// How long one extent's JSON may be, in bytes: the server sends a hundred.
+const LONGEST_ELEMENT: usize = 4 << 10;
+
+/// Reads the answer while it comes: extents in order, without gaps, from the start of the disk. Only the one that is
+/// just being read is held in memory.
+pub(crate) struct Reader<F> {
+    visit: F,
+    at: At,
+    /// The object that is being read.
+    element: Vec<u8>,
+    /// How many braces and brackets of it are open.
+    depth: usize,
+    in_string: bool,
+    is_escaped: bool,
+    /// Where the last extent ends, in bytes.
+    end: u64,
+}
+
+/// Where in the array the next byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The array has not begun.
+    Start,
+    /// The array may end, or have its first element.
+    First,
+    /// An element has to come.
+    Element,
+    /// Inside of an element.
+    Inside,
+    /// An element has ended.
+    Behind,
+    /// The array has ended.
+    End,
+}
+
+impl<F: FnMut(Extent) -> Result<(), String>> Reader<F> {
+    /// `visit` is given each extent, and may refuse it.
+    pub(crate) fn new(visit: F) -> Self {
+        Self {
+            visit,
+            at: At::Start,
+            element: Vec::new(),
+            depth: 0,
+            in_string: false,
+            is_escaped: false,
+            end: 0,
         }
-        end = end.checked_add(extent.length).ok_or("an extent ends beyond 2^64")?;
     }
-    Ok(extents)
+
+    /// The next bytes of the answer.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn read(&mut self, data: &[u8]) -> Result<(), String> {
+        for &byte in data {
+            self.at = match (self.at, byte) {
+                (At::Inside, _) => self.inside(byte)?,
+                (at, b' ' | b'\t' | b'\r' | b'\n') => at,
+                (At::Start, b'[') => At::First,
+                (At::First | At::Element, b'{') => self.inside(byte)?,
+                (At::Behind, b',') => At::Element,
+                (At::First | At::Behind, b']') => At::End,
+                (at, _) => {
+                    return Err(format!("it has {:?} where {} was expected", byte as char, at.wants()));
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// The answer has ended. Returns where the last extent does, in bytes.
+    ///
+    /// # Errors
+    /// It is not whole.
+    pub(crate) fn finish(self) -> Result<u64, String> {
+        match self.at {
+            At::End => Ok(self.end),
+            at => Err(format!("it ends where {} was expected", at.wants())),
+        }
+    }
+
+    /// A byte of an element.
+    fn inside(&mut self, byte: u8) -> Result<At, String> {
+        if self.element.len() == LONGEST_ELEMENT {
+            return Err(format!("an extent is longer than {LONGEST_ELEMENT} bytes"));
+        }
+        self.element.push(byte);
+        if self.in_string {
+            self.in_string = self.is_escaped || byte != b'"';
+            self.is_escaped = !self.is_escaped && byte == b'\\';
+            return Ok(At::Inside);
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => self.depth -= 1,
+            _ => {}
+        }
+        if self.depth > 0 {
+            return Ok(At::Inside);
+        }
+        self.take()?;
+        Ok(At::Behind)
+    }
+
+    /// Hands on the element, which is whole.
+    fn take(&mut self) -> Result<(), String> {
+        let extent: Extent = serde_json::from_slice(&self.element).map_err(|error| error.to_string())?;
+        self.element.clear();
+        if extent.start != self.end {
+            return Err(format!("an extent starts at {} where {} was expected", extent.start, self.end));
+        }
+        self.end = self.end.checked_add(extent.length).ok_or("an extent ends beyond 2^64")?;
+        (self.visit)(extent)
+    }
+}
+
+impl At {
+    fn wants(self) -> &'static str {
+        match self {
+            Self::Start => "a list of extents",
+            Self::First => "an extent or the end of the list",
+            Self::Element => "an extent",
+            Self::Inside => "more of an extent",
+            Self::Behind => "a comma or the end of the list",
+            Self::End => "nothing more",
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What is read of an answer that comes in pieces of so many bytes.
+    fn read(json: &[u8], piece: usize) -> Result<(Vec<Extent>, u64), String> {
+        let mut extents = Vec::new();
+        let mut reader = Reader::new(|extent| {
+            extents.push(extent);
+            Ok(())
+        });
+        json.chunks(piece).try_for_each(|piece| reader.read(piece))?;
+        let end = reader.finish()?;
+        Ok((extents, end))
+    }
+
+    #[test]
+    fn extents_are_read_from_pieces_of_any_size() {
+        let json = br#" [ {"start":0,"length":5,"zero":true,"hole":false} ,
+            {"start":5,"length":1,"zero":false,"note":"}\"]{[","more":[{"a":[]}]}]
+            "#;
+        for piece in [1, 2, 7, 1000] {
+            let (extents, end) = read(json, piece).unwrap();
+            let seen: Vec<_> = extents.iter().map(|e| (e.start, e.length, e.zero, e.hole)).collect();
+            assert_eq!((seen, end), (vec![(0, 5, true, false), (5, 1, false, false)], 6));
+        }
+        assert_eq!(read(b"[]", 1).unwrap(), (vec![], 0));
+    }
+
     #[test]
     fn extents_must_follow_one_another() {
-        let good =
-            br#"[{"start":0,"length":5,"zero":true,"hole":false},{"start":5,"length":1,"zero":false}]"#;
-        assert_eq!(parse(good).unwrap().len(), 2);
         for bad in [
             &br#"[{"start":1,"length":5}]"#[..],
             br#"[{"start":0,"length":5},{"start":6,"length":1}]"#,
+            br#"[{"start":0,"length":5},{"start":4,"length":1}]"#,
             br#"[{"start":0,"length":18446744073709551615},{"start":18446744073709551615,"length":1}]"#,
-            br#"{"start":0}"#,
         ] {
-            assert!(parse(bad).is_err());
+            assert!(read(bad, 9).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_no_whole_list_of_extents_is_an_error() {
+        let one = r#"{"start":0,"length":5}"#;
+        let bad = [
+            String::new(),
+            one.to_owned(),
+            "[".to_owned(),
+            format!("[{one}"),
+            format!("[{one},"),
+            format!("[{one},]"),
+            format!("[{one}]x"),
+            format!("[{one}{one}]"),
+            "[[0,5,true,false,false]]".to_owned(),
+            "[1]".to_owned(),
+            r#"[{"start":0,"length":-5}]"#.to_owned(),
+            r#"[{"start":0]]"#.to_owned(),
+            r#"[{"start":0,"length":5,"note":"}]"#.to_owned(),
+            format!(r#"[{{"start":0,"length":5,"note":"{}"}}]"#, "x".repeat(LONGEST_ELEMENT)),
+        ];
+        for bad in bad {
+            let error = read(bad.as_bytes(), 3).unwrap_err();
+            assert!(!error.is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_given_them_may_have_enough() {
+        let mut reader = Reader::new(|_| Err("enough".to_owned()));
+        assert_eq!(reader.read(br#"[{"start":0,"length":5}"#), Err("enough".to_owned()));
     }
 }

@@ -7,6 +7,7 @@
 mod address;
 mod answer;
 mod body;
+mod canceller;
 mod capabilities;
 mod connection;
 mod connector;
@@ -25,6 +26,7 @@ mod trust;
 mod url;
 
 pub use crate::address::UnixAddress;
+pub use crate::canceller::Canceller;
 pub use crate::capabilities::Capabilities;
 pub use crate::connection::{Connection, Flush};
 pub use crate::connector::Connector;

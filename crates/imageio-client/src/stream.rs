@@ -69,6 +69,12 @@ impl Readiness {
         Ok(n)
     }
 
+    /// An answer's head is there. The time for its body begins anew.
+    pub(crate) fn begin_body(&self) {
+        self.reading_body.store(true, Relaxed);
+        self.progress.store(true, Relaxed);
+    }
+
     fn received(&self, n: usize) {
         if self.reading_body.load(Relaxed) {
             self.moved(n);

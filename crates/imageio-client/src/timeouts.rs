@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Timeouts {
     /// For a connection, and as much again for the TLS handshake.
     pub connect: Duration,
-    /// For the next byte of a read or write, and for an answer's head.
+    /// For the next byte of a read or write or of an answer, and for an answer's head.
     pub data: Duration,
     /// For the answer to what may take a server minutes: zero, flush, extents.
     pub operation: Duration,

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use imageio_client::{Connector, Error, Timeouts, TlsConfig, TransferUrl};
+use imageio_client::{Connector, Error, ExtentsContext, Timeouts, TlsConfig, TransferUrl};
 
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -89,4 +89,65 @@ fn a_tls_handshake_may_not_drip() {
         Err(Error::Tls { reason, .. }) => assert!(reason.starts_with("no answer for"), "{reason}"),
         other => panic!("{other:?}"),
     });
+}
+
+/// Answers a request for extents with a head after `before`, and its body byte by byte.
+fn answer_slowly(listener: &TcpListener, before: Duration, between: Duration, over: &Receiver<()>) {
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.read_exact(&mut [0]).unwrap();
+    let body = br#"[{"start":0,"length":5}]"#;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    let _ = over.recv_timeout(before);
+    for piece in std::iter::once(head.as_bytes()).chain(body.chunks(6)) {
+        // The client may have had enough.
+        if socket.write_all(piece).is_err() {
+            return;
+        }
+        let _ = over.recv_timeout(between);
+    }
+}
+
+/// What comes of asking for extents with more patience for the first byte than for the others.
+fn slow_extents(before: Duration, between: Duration) -> imageio_client::Result<Vec<imageio_client::Extent>> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url =
+        TransferUrl::parse(&format!("http://{}/images/ticket", listener.local_addr().unwrap())).unwrap();
+    let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE * 10 };
+    let connector = Connector::new(url, None, timeouts).unwrap();
+    let (end, over) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || answer_slowly(&listener, before, between, &over));
+        let extents = connector.connect().unwrap().extents(ExtentsContext::Zero);
+        drop(end);
+        extents
+    })
+}
+
+#[test]
+fn extents_may_take_long_to_come_but_not_to_go_on() {
+    let extents = slow_extents(PATIENCE * 2, PATIENCE / 2).unwrap();
+    assert_eq!(extents.len(), 1);
+    let error = slow_extents(Duration::ZERO, PATIENCE * 3).unwrap_err();
+    assert!(matches!(error, Error::Timeout { after, .. } if after == PATIENCE), "{error:?}");
+}
+
+#[test]
+fn another_thread_can_end_a_connection_that_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url =
+        TransferUrl::parse(&format!("http://{}/images/ticket", listener.local_addr().unwrap())).unwrap();
+    let connector = Connector::new(url, None, Timeouts::default()).unwrap();
+    let mut connection = connector.connect().unwrap();
+    let canceller = connection.canceller();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| connection.extents(ExtentsContext::Zero));
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.read_exact(&mut [0]).unwrap();
+        canceller.cancel();
+        assert!(waiting.join().unwrap().unwrap_err().is_lost());
+    });
+    assert!(!connection.is_open());
+    connection.canceller().cancel();
+    drop(connection);
+    canceller.cancel();
 }

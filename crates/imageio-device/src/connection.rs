@@ -226,6 +226,9 @@ impl ReplayingConnection {
         reserved: Option<Reservation>,
         under_way: &UnderWay,
     ) {
+        if matches!(change, Change::Zero) {
+            under_way.is_zero();
+        }
         if flush != Flush::No {
             under_way.is_durable();
             self.flushed();

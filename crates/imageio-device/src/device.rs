@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The block device.
 
+use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, BlockSize, Capabilities, Errno, Error, ReadBuffer, Result, ZeroFlags};
+use block_device::{
+    BlockDevice, BlockSize, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags,
+};
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
 
 use crate::change::ServerFeatures;
 use crate::connection::{Common, KeepAlive, ReplayingConnection};
 use crate::error::{Cause, OpenError, pool_error};
+use crate::extents::{Extents, Waiter};
 use crate::outage::Outage;
 use crate::replay_buffer::ReplayBuffer;
-use crate::request::{DeviceRequest, Extent};
-use crate::tracker::Tracker;
+use crate::request::{DeviceRequest, DiskRange};
+use crate::tracker::{Context, Tracker};
 use crate::transfer::Transfer;
 
 /// An oVirt disk as a block device. Any thread may use it at any time.
@@ -26,6 +30,7 @@ pub struct Device {
     pub(crate) pool: Pool<ReplayingConnection>,
     common: Arc<Common>,
     keeper: Mutex<Option<Keeper<ReplayingConnection>>>,
+    extents: Extents,
     size: u64,
     capabilities: Capabilities,
     max_request: u64,
@@ -38,9 +43,16 @@ impl Device {
         let connections = connections.map(|owner| ReplayingConnection::new(Arc::clone(&common), owner));
         let pool = Pool::new(connections, Arc::new(Instant::now));
         let keeper = Keeper::start(pool.clone(), transfer.settings.keep_alive).map_err(OpenError::Keeper)?;
+        let extents = Extents::new(
+            Arc::clone(&transfer.connector),
+            Arc::clone(&common.tracker),
+            transfer.size(),
+            transfer.capabilities().extents,
+        );
         Ok(Self {
             pool,
             common,
+            extents,
             keeper: Mutex::new(Some(keeper)),
             size: transfer.size(),
             max_request: transfer.settings.max_request,
@@ -58,14 +70,15 @@ impl Device {
         })
     }
 
-    /// Waits for the requests in flight, flushes what is unflushed, and closes all connections. Later requests get
+    /// Waits for the requests in flight, but not for extents, flushes what is unflushed, and closes all connections. Later requests get
     /// [`Errno::Shutdown`].
     ///
     /// # Errors
     /// Data may be lost: this flush failed, or something did before; or a write or zero failed, and its place was not
     /// written since.
     pub fn close(&self) -> Result<()> {
-        // First, as it would otherwise keep using what is being closed.
+        self.end_extents();
+        // Before the pool, as it would otherwise keep using what is being closed.
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(keeper);
         self.pool.close().map_err(|Cause(error)| error)?;
@@ -73,6 +86,54 @@ impl Device {
             Some(missing) => Err(Error::new(Errno::Io, missing)),
             None => Ok(()),
         }
+    }
+
+    /// What of a read the server has to be asked for, and where in the buffer that goes. The rest is known to be zero, and is
+    /// told to `fill`; nothing is left where all of it is.
+    pub(crate) fn needed(
+        &self,
+        offset: u64,
+        len: usize,
+        mut fill: impl FnMut(Range<usize>),
+    ) -> Option<(DiskRange, Range<usize>)> {
+        let range = offset..offset + len as u64;
+        let mut needed = self.common.tracker.without_zeroes(range.clone());
+        if needed.is_empty() && self.failure().is_some() {
+            // The pool knows what to say.
+            needed = range;
+        }
+        // Both are in the buffer, so that positions in it fit in usize.
+        let part = (needed.start - offset) as usize..(needed.end - offset) as usize;
+        for zeroes in [0..part.start, part.end..len].into_iter().filter(|zeroes| !zeroes.is_empty()) {
+            fill(zeroes);
+        }
+        let place = self.place(needed.start, needed.end - needed.start);
+        (len == 0 || !part.is_empty()).then_some((place, part))
+    }
+
+    /// Tells `waiter` when the server was asked for extents.
+    pub(crate) fn when_extents_are_known(&self, waiter: Waiter) {
+        self.extents.when_asked(waiter);
+    }
+
+    /// What is known of a range by now.
+    pub(crate) fn known_extents(
+        &self,
+        context: usize,
+        offset: u64,
+        len: u64,
+        limit: usize,
+    ) -> Result<Vec<Extent>> {
+        let context = self.check_extents(context, offset, len, limit)?;
+        match self.failure() {
+            Some(failure) => Err(failure),
+            None => Ok(self.common.tracker.extents(context, &(offset..offset + len), limit)),
+        }
+    }
+
+    /// Nobody waits for extents any more, and none are told.
+    pub(crate) fn end_extents(&self) {
+        self.extents.close();
     }
 
     /// Whether a connection was lost lately, so that a request may take its time to be answered.
@@ -103,8 +164,8 @@ impl Device {
     }
 
     /// A range that was found to be on the disk.
-    pub(crate) fn extent(&self, offset: u64, len: u64) -> Extent {
-        Extent { offset, len, max_request: self.max_request }
+    pub(crate) fn place(&self, offset: u64, len: u64) -> DiskRange {
+        DiskRange { offset, len, max_request: self.max_request }
     }
 
     pub(crate) fn check_read(&self, offset: u64, len: u64) -> Result<()> {
@@ -123,6 +184,21 @@ impl Device {
             return Err(Error::new(Errno::NotSup, "zeroing may be as slow as writing"));
         }
         self.check_write(offset, len)
+    }
+
+    pub(crate) fn check_extents(
+        &self,
+        context: usize,
+        offset: u64,
+        len: u64,
+        limit: usize,
+    ) -> Result<Context> {
+        self.check_range(offset, len, Errno::Inval)?;
+        if len == 0 || limit == 0 {
+            return Err(Error::new(Errno::Inval, "no extents are asked for"));
+        }
+        let unknown = || Error::new(Errno::Inval, format!("the disk has no metadata context {context}"));
+        self.extents.context(context).ok_or_else(unknown)
     }
 
     fn check_range(&self, offset: u64, len: u64, errno: Errno) -> Result<()> {
@@ -152,22 +228,36 @@ impl BlockDevice for Device {
     }
 
     fn read_into(&self, offset: u64, mut buffer: Box<dyn ReadBuffer>) -> Result<()> {
-        let len = buffer.bytes().len() as u64;
-        self.check_read(offset, len)?;
-        self.run(DeviceRequest::read_into(self.extent(offset, len), buffer))
+        let len = buffer.bytes().len();
+        self.check_read(offset, len as u64)?;
+        match self.needed(offset, len, |zeroes| buffer.fill_zeroes(zeroes)) {
+            Some((place, part)) => self.run(DeviceRequest::read_into(place, part, buffer)),
+            None => Ok(()),
+        }
     }
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
         let len = data.len() as u64;
         self.check_write(offset, len)?;
-        self.run(DeviceRequest::write(self.extent(offset, len), data, fua, None))
+        self.run(DeviceRequest::write(self.place(offset, len), data, fua, None))
     }
 
     /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer
     /// (`sparse`), and imageio has no means to ask for either.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_zero(offset, len, flags)?;
-        self.run(DeviceRequest::zero(self.extent(offset, len), flags.fua, None))
+        self.run(DeviceRequest::zero(self.place(offset, len), flags.fua, None))
+    }
+
+    fn contexts(&self) -> &[String] {
+        self.extents.names()
+    }
+
+    /// The first call asks the server, which may take minutes; all calls wait for that.
+    fn extents(&self, context: usize, offset: u64, len: u64, limit: usize) -> Result<Vec<Extent>> {
+        self.check_extents(context, offset, len, limit)?;
+        self.extents.wait()?;
+        self.known_extents(context, offset, len, limit)
     }
 
     fn flush(&self) -> Result<()> {

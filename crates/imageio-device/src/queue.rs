@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use block_device::{Batch, BlockDevice, Capabilities, Completion, QueuedDevice, Request};
+use block_device::{Batch, BlockDevice, Capabilities, Completion, QueuedDevice, Request, Result};
 use conn_pool::Workers;
 
 use crate::connection::ReplayingConnection;
@@ -31,33 +31,28 @@ impl Queue {
 
     /// What is to be done on a connection, if the request is possible and needs one.
     fn accept(&self, request: Request, mut completion: Box<dyn Completion>) -> Option<DeviceRequest> {
-        let (device, room) = (&*self.device, completion.buffer().len() as u64);
-        let checked = match &request {
-            Request::Read { offset } => device.check_read(*offset, room),
-            Request::Write { offset, data, .. } => device.check_write(*offset, data.len() as u64),
-            Request::Zero { offset, len, flags } => device.check_zero(*offset, *len, *flags),
-            Request::Flush => Ok(()),
-            Request::Extents { context, offset, len, limit } => {
-                device.extents(*context, *offset, *len, *limit).map(|extents| completion.extents(extents))
-            }
-        };
-        if let Err(error) = checked {
+        let (device, room) = (&*self.device, completion.buffer().len());
+        if let Err(error) = check(device, &request, room as u64) {
             completion.complete(Err(error), &mut Batch::default());
             return None;
         }
         match request {
-            Request::Read { offset } => Some(DeviceRequest::read(device.extent(offset, room), completion)),
+            Request::Read { offset } => {
+                match device.needed(offset, room, |zeroes| completion.fill_zeroes(zeroes)) {
+                    Some((place, part)) => Some(DeviceRequest::read(place, part, completion)),
+                    None => {
+                        completion.complete(Ok(()), &mut Batch::default());
+                        None
+                    }
+                }
+            }
             Request::Write { offset, data, fua } => {
-                let extent = device.extent(offset, data.len() as u64);
-                Some(DeviceRequest::write(extent, data, fua, Some(completion)))
+                let place = device.place(offset, data.len() as u64);
+                Some(DeviceRequest::write(place, data, fua, Some(completion)))
             }
             Request::Zero { offset, len, flags } => {
-                let extent = device.extent(offset, len);
-                Some(DeviceRequest::zero(extent, flags.fua, Some(completion)))
-            }
-            Request::Extents { .. } => {
-                completion.complete(Ok(()), &mut Batch::default());
-                None
+                let place = device.place(offset, len);
+                Some(DeviceRequest::zero(place, flags.fua, Some(completion)))
             }
             Request::Flush => {
                 self.workers.flush(move |outcome| {
@@ -65,7 +60,36 @@ impl Queue {
                 });
                 None
             }
+            Request::Extents { context, offset, len, limit } => {
+                let device = Arc::clone(&self.device);
+                self.device.when_extents_are_known(Box::new(move |outcome, batch| {
+                    let known = outcome.and_then(|()| device.known_extents(context, offset, len, limit));
+                    let told = known.map(|extents| completion.extents(extents));
+                    completion.complete(told, batch);
+                }));
+                None
+            }
         }
+    }
+}
+
+/// Whether a request is possible. `room` is how much a read is for, in bytes.
+fn check(device: &Device, request: &Request, room: u64) -> Result<()> {
+    match request {
+        Request::Read { offset } => device.check_read(*offset, room),
+        Request::Write { offset, data, .. } => device.check_write(*offset, data.len() as u64),
+        Request::Zero { offset, len, flags } => device.check_zero(*offset, *len, *flags),
+        Request::Flush => Ok(()),
+        Request::Extents { context, offset, len, limit } => {
+            device.check_extents(*context, *offset, *len, *limit).map(drop)
+        }
+    }
+}
+
+impl Drop for Queue {
+    /// Dropping the workers closes the pool, and waits for them: nobody is to wait for extents by then.
+    fn drop(&mut self) {
+        self.device.end_extents();
     }
 }
 
@@ -76,6 +100,10 @@ impl QueuedDevice for Queue {
 
     fn capabilities(&self) -> Capabilities {
         self.device.capabilities()
+    }
+
+    fn contexts(&self) -> &[String] {
+        self.device.contexts()
     }
 
     fn submit(&self, request: Request, completion: Box<dyn Completion>) {

@@ -23,10 +23,10 @@ pub(crate) struct DeviceRequest {
 
 /// What is to be done there.
 enum Work {
-    /// A thread that waits for the outcome lends the memory.
-    ReadInto(Box<dyn ReadBuffer>),
-    /// The completion lends the memory.
-    Read(Box<dyn Completion>),
+    /// A thread that waits for the outcome lends the memory, of which this part is filled.
+    ReadInto(Box<dyn ReadBuffer>, Range<usize>),
+    /// The completion lends the memory, of which this part is filled.
+    Read(Box<dyn Completion>, Range<usize>),
     Write {
         data: Bytes,
         /// The data is someone else's memory, which must not be kept when the request is done.
@@ -59,41 +59,41 @@ pub(crate) enum Operation {
 
 /// A range that was found to be on the disk, in bytes, and how long requests may become.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Extent {
+pub(crate) struct DiskRange {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) max_request: u64,
 }
 
 impl DeviceRequest {
-    /// A read into memory that a thread lends, which waits for the outcome.
-    pub(crate) fn read_into(extent: Extent, buffer: Box<dyn ReadBuffer>) -> Self {
-        Self::new(extent, Operation::Read, Work::ReadInto(buffer))
+    /// A read into a part of the memory that a thread lends, which waits for the outcome.
+    pub(crate) fn read_into(place: DiskRange, part: Range<usize>, buffer: Box<dyn ReadBuffer>) -> Self {
+        Self::new(place, Operation::Read, Work::ReadInto(buffer, part))
     }
 
-    /// A read into the memory of whoever is told of its end.
-    pub(crate) fn read(extent: Extent, completion: Box<dyn Completion>) -> Self {
-        Self::new(extent, Operation::Read, Work::Read(completion))
+    /// A read into a part of the memory of whoever is told of its end.
+    pub(crate) fn read(place: DiskRange, part: Range<usize>, completion: Box<dyn Completion>) -> Self {
+        Self::new(place, Operation::Read, Work::Read(completion, part))
     }
 
     /// A write. Without a completion, a thread waits for the outcome, and the memory is lent by it.
     pub(crate) fn write(
-        extent: Extent,
+        place: DiskRange,
         data: Bytes,
         fua: bool,
         completion: Option<Box<dyn Completion>>,
     ) -> Self {
         let work = Work::Write { data, is_lent: completion.is_none(), completion };
-        Self::new(extent, Operation::Write { fua }, work)
+        Self::new(place, Operation::Write { fua }, work)
     }
 
     /// A zero. Without a completion, a thread waits for the outcome.
-    pub(crate) fn zero(extent: Extent, fua: bool, completion: Option<Box<dyn Completion>>) -> Self {
-        Self::new(extent, Operation::Zero { fua }, Work::Zero { completion })
+    pub(crate) fn zero(place: DiskRange, fua: bool, completion: Option<Box<dyn Completion>>) -> Self {
+        Self::new(place, Operation::Zero { fua }, Work::Zero { completion })
     }
 
-    fn new(extent: Extent, operation: Operation, work: Work) -> Self {
-        let Extent { offset, len, max_request } = extent;
+    fn new(place: DiskRange, operation: Operation, work: Work) -> Self {
+        let DiskRange { offset, len, max_request } = place;
         let shape = Shape { operation, start: offset, end: offset + len, limit: max_request };
         Self { shape, arrived: Instant::now(), work }
     }
@@ -106,8 +106,8 @@ impl DeviceRequest {
     /// Where a read's data goes.
     pub(crate) fn memory(&mut self) -> Option<&mut [u8]> {
         match &mut self.work {
-            Work::ReadInto(buffer) => Some(buffer.bytes()),
-            Work::Read(completion) => Some(completion.buffer()),
+            Work::ReadInto(buffer, part) => Some(&mut buffer.bytes()[part.clone()]),
+            Work::Read(completion, part) => Some(&mut completion.buffer()[part.clone()]),
             Work::Write { .. } | Work::Zero { .. } => None,
         }
     }
@@ -116,7 +116,7 @@ impl DeviceRequest {
     pub(crate) fn data(&self) -> Option<&Bytes> {
         match &self.work {
             Work::Write { data, .. } => Some(data),
-            Work::ReadInto(_) | Work::Read(_) | Work::Zero { .. } => None,
+            Work::ReadInto(..) | Work::Read(..) | Work::Zero { .. } => None,
         }
     }
 
@@ -128,8 +128,8 @@ impl DeviceRequest {
     /// Drops the data, and gives back who is to be told, but for threads that wait.
     fn into_completion(self) -> Option<Box<dyn Completion>> {
         match self.work {
-            Work::ReadInto(_) => None,
-            Work::Read(completion) => Some(completion),
+            Work::ReadInto(..) => None,
+            Work::Read(completion, _) => Some(completion),
             Work::Write { completion, .. } | Work::Zero { completion } => completion,
         }
     }
@@ -234,15 +234,15 @@ mod tests {
         }
     }
 
-    const EXTENT: Extent = Extent { offset: 0, len: 4, max_request: 8 };
+    const PLACE: DiskRange = DiskRange { offset: 0, len: 4, max_request: 8 };
 
     #[test]
     fn each_is_told_its_own_outcome() {
         let (tell, told) = channel();
         let completion = |name| Box::new(Tell(name, vec![0; 4], tell.clone()));
-        let read = DeviceRequest::read(EXTENT, completion("read"));
-        let zero = DeviceRequest::zero(EXTENT, false, Some(completion("zero")));
-        let thread = DeviceRequest::zero(EXTENT, false, None);
+        let read = DeviceRequest::read(PLACE, 0..4, completion("read"));
+        let zero = DeviceRequest::zero(PLACE, false, Some(completion("zero")));
+        let thread = DeviceRequest::zero(PLACE, false, None);
         DeviceRequest::complete(vec![(read, Ok(())), (thread, Ok(())), (zero, Err(PoolError::Closed))]);
         let told: Vec<_> =
             told.try_iter().map(|(name, result)| (name, result.map_err(|error| error.errno()))).collect();
@@ -269,7 +269,7 @@ mod tests {
         let (tell, told) = channel();
         let alive = Arc::new(());
         let data = Bytes::from_owner(Data { _alive: Arc::clone(&alive) });
-        let write = DeviceRequest::write(EXTENT, data, false, Some(Box::new(Check(alive, tell))));
+        let write = DeviceRequest::write(PLACE, data, false, Some(Box::new(Check(alive, tell))));
         DeviceRequest::complete(vec![(write, Ok(()))]);
         assert_eq!(told.recv(), Ok(true));
     }

@@ -7,7 +7,8 @@
 //!   lose one of them (`blocks`);
 //! - `replay_log`: acknowledged content, until its connection is flushed;
 //! - `in_doubt`: places to which something may still be written;
-//! - `missing`: what was not written in the end.
+//! - `missing`: what was not written in the end;
+//! - `extents`: what reads as zeroes.
 //!
 //! One lock holds them together. It is never held while the server is waited for.
 //!
@@ -16,12 +17,14 @@
 //! alone, and not for ever; when its connection is lost, it is no longer under way. So no cycle of waiting exists.
 
 mod blocks;
+mod extents;
 mod identity;
 mod in_doubt;
 mod missing;
 mod range_lock;
 mod replay_log;
 
+pub(crate) use extents::{Context, ExtentMap};
 pub(crate) use identity::Owner;
 pub(crate) use in_doubt::Part;
 pub(crate) use replay_log::Content;
@@ -29,12 +32,14 @@ pub(crate) use replay_log::Content;
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use block_device::piece_end;
+use block_device::{Extent, piece_end};
 use buffer_pool::Pool;
 use bytes::Bytes;
 
+use extents::Extents;
 use identity::Number;
 use in_doubt::InDoubt;
 use missing::Missing;
@@ -52,6 +57,8 @@ pub(crate) struct Tracker {
     hasher: RandomState,
     /// Something is no longer under way.
     released: Condvar,
+    /// Something may be known to be zero: a hint, so that nobody needs the lock to find out that nothing is.
+    knows_zeroes: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +67,7 @@ struct Records {
     replay_log: ReplayLog,
     in_doubt: InDoubt,
     missing: Missing,
+    extents: Extents,
     /// Threads that wait for a range. A notification is a system call, also where nobody listens.
     waiting: usize,
     last_number: Number,
@@ -94,6 +102,7 @@ impl Tracker {
             copies: Pool::new(usize::try_from(replay_buffer).unwrap_or(usize::MAX)),
             hasher: RandomState::new(),
             released: Condvar::new(),
+            knows_zeroes: AtomicBool::new(false),
         }
     }
 
@@ -121,6 +130,7 @@ impl Tracker {
                 return Err(OtherInDoubt);
             }
             if records.range_lock.try_lock(&blocks) {
+                records.extents.changing(&blocks);
                 drop(records);
                 return Ok(UnderWay { tracker: Arc::clone(self), range, blocks, number });
             }
@@ -152,6 +162,7 @@ impl Tracker {
             }
             let blocks = self.blocks(&range);
             if records.range_lock.try_lock(&blocks) {
+                records.extents.changing(&blocks);
                 drop(records);
                 let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
                 return Ok(Some((under_way, content)));
@@ -181,6 +192,40 @@ impl Tracker {
     /// One line that says what was not written, if anything wasn't.
     pub(crate) fn what_is_missing(&self) -> Option<String> {
         self.lock().missing.report()
+    }
+
+    /// The server is going to be asked what is zero.
+    pub(crate) fn ask_extents(&self) {
+        let mut records = self.lock();
+        let Records { range_lock, replay_log, in_doubt, extents, .. } = &mut *records;
+        extents.ask(range_lock.ranges().chain(replay_log.ranges()).chain(in_doubt.ranges()));
+    }
+
+    /// What the server has told; nothing where it hasn't.
+    pub(crate) fn extents_answered(&self, told: Option<ExtentMap>) {
+        let is_known = self.lock().extents.answered(told);
+        self.knows_zeroes.store(is_known, Relaxed);
+    }
+
+    /// Nothing is known to be zero any more.
+    pub(crate) fn forget_extents(&self) {
+        self.knows_zeroes.store(false, Relaxed);
+        // Freed outside the lock.
+        let _map = self.lock().extents.forget();
+    }
+
+    /// What is left of a range without the zeroes that it is known to begin and end with. It is empty if all of it is
+    /// zero.
+    pub(crate) fn without_zeroes(&self, range: Range<u64>) -> Range<u64> {
+        match self.knows_zeroes.load(Relaxed) {
+            true => self.lock().extents.without_zeroes(&range),
+            false => range,
+        }
+    }
+
+    /// What is known of a range, in at most `limit` extents, from its start on.
+    pub(crate) fn extents(&self, context: Context, range: &Range<u64>, limit: usize) -> Vec<Extent> {
+        self.lock().extents.of(context, range, limit)
     }
 
     /// A copy that may be kept.
@@ -220,7 +265,9 @@ impl UnderWay {
 
     /// The server has acknowledged it, and nobody keeps it.
     pub(crate) fn is_done(&self) {
-        self.tracker.lock().missing.remove(&self.range);
+        let mut records = self.tracker.lock();
+        records.missing.remove(&self.range);
+        records.extents.unkept(&self.range);
     }
 
     /// The server has acknowledged it and flushed it: whatever was there before need not be kept any more.
@@ -235,6 +282,16 @@ impl UnderWay {
         let mut records = self.tracker.lock();
         records.missing.remove(&self.range);
         records.replay_log.keep(&self.range, self.number, owner, pieces);
+    }
+
+    /// The server has acknowledged it, and it has made the range zero.
+    pub(crate) fn is_zero(&self) {
+        if self.tracker.knows_zeroes.load(Relaxed) {
+            let mut records = self.tracker.lock();
+            if !records.in_doubt.concerns(&self.blocks) {
+                records.extents.zeroed(&self.range);
+            }
+        }
     }
 
     /// It was sent, part by part, and its outcome is not known.

@@ -4,11 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Capabilities, Errno, Error, ReadBuffer, Result, ZeroFlags};
+use block_device::{
+    ALLOCATION, BlockDevice, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags,
+};
 use bytes::Bytes;
 
 use crate::ffi::{channel, flags};
 use crate::stats::{self, Operation};
+
+/// How many extents are told at once. Whoever wants more asks again.
+const MOST_EXTENTS: usize = 8192;
 
 /// What nbdkit has for each client: the disk, and whether this client may only read.
 pub(crate) struct Client {
@@ -73,6 +78,26 @@ impl Client {
             .run(|| self.device.flush())
     }
 
+    pub(crate) fn can_extents(&self) -> bool {
+        self.allocation().is_some()
+    }
+
+    /// The extents of a range, from its start on; perhaps not of all of it.
+    pub(crate) fn extents(&self, offset: u64, count: u64, only_first: bool) -> Result<Vec<Extent>> {
+        let flags = flag(only_first, " req-one");
+        let request = LoggedRequest { operation: Operation::Extents, offset, count, flags };
+        request.run(|| {
+            let unknown = || Error::new(Errno::NotSup, "the disk doesn't tell what is allocated");
+            let limit = if only_first { 1 } else { MOST_EXTENTS };
+            self.device.extents(self.allocation().ok_or_else(unknown)?, offset, count, limit)
+        })
+    }
+
+    /// The index of the one context that nbdkit knows.
+    fn allocation(&self) -> Option<usize> {
+        self.device.contexts().iter().position(|context| context == ALLOCATION)
+    }
+
     /// nbdkit has refused it before; a filter may not have.
     fn check_writable(&self) -> Result<()> {
         if self.can_write() { Ok(()) } else { Err(Error::new(Errno::Perm, "the disk is read-only")) }
@@ -85,7 +110,7 @@ fn flag(set: bool, name: &'static str) -> &'static str {
 
 impl LoggedRequest {
     /// Carries it out, and takes note of how it went. An error says what was asked.
-    fn run(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let result = work();
         let took = start.elapsed();
@@ -96,10 +121,10 @@ impl LoggedRequest {
         result.map_err(|error| Error::new(error.errno(), format!("{self}: {error}")))
     }
 
-    fn show(&self, took: Duration, result: &Result<()>) {
+    fn show<T>(&self, took: Duration, result: &Result<T>) {
         let took = took.as_secs_f64() * 1e3;
         channel::debug(&match result {
-            Ok(()) => format!("imageio: {self}: {took:.3} ms"),
+            Ok(_) => format!("imageio: {self}: {took:.3} ms"),
             Err(error) => format!("imageio: {self}: {took:.3} ms: {}: {error}", error.errno().name()),
         });
     }
@@ -110,7 +135,9 @@ impl std::fmt::Display for LoggedRequest {
         let name = self.operation.name();
         match self.operation {
             Operation::Flush => f.write_str(name),
-            _ => write!(f, "{name} of {} bytes at {}{}", self.count, self.offset, self.flags),
+            Operation::Read | Operation::Write | Operation::Zero | Operation::Extents => {
+                write!(f, "{name} of {} bytes at {}{}", self.count, self.offset, self.flags)
+            }
         }
     }
 }
@@ -150,5 +177,15 @@ mod tests {
         client.read(0, Box::new(Shown([0; 4], shown))).unwrap();
         assert_eq!(&read.recv().unwrap(), b"disk");
         assert_eq!(client.size().unwrap(), 4);
+    }
+
+    #[test]
+    fn a_client_is_told_of_one_extent_if_it_asks_for_one() {
+        let disk = MemoryDevice::new(3 * 4096);
+        disk.write(4096, Bytes::from_static(b"x"), false).unwrap();
+        let client = Client::new(Arc::new(disk), false);
+        assert!(client.can_extents());
+        let extents = |only_first| client.extents(0, 3 * 4096, only_first).unwrap().len();
+        assert_eq!((extents(false), extents(true)), (3, 1));
     }
 }

@@ -7,7 +7,8 @@ use imageio_config::{PARAMETERS, wrap};
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What it can do where the server can, for `--dump-plugin`.
-const FEATURES: &str = "http https unix-socket flush fua-native zero multi-conn keep-alive block-size";
+const FEATURES: &str =
+    "http https unix-socket flush fua-native zero extents multi-conn keep-alive block-size";
 
 /// Columns of a terminal.
 const WIDTH: usize = 79;

@@ -5,6 +5,7 @@ mod abi;
 mod callbacks;
 pub(crate) mod channel;
 mod exit;
+mod extent_list;
 pub(crate) mod flags;
 mod guard;
 mod lend;

@@ -11,9 +11,11 @@ pub(crate) enum Operation {
     Write,
     Zero,
     Flush,
+    Extents,
 }
 
-const ALL: [Operation; 4] = [Operation::Read, Operation::Write, Operation::Zero, Operation::Flush];
+const ALL: [Operation; 5] =
+    [Operation::Read, Operation::Write, Operation::Zero, Operation::Flush, Operation::Extents];
 
 impl Operation {
     pub(crate) fn name(self) -> &'static str {
@@ -22,6 +24,7 @@ impl Operation {
             Self::Write => "write",
             Self::Zero => "zero",
             Self::Flush => "flush",
+            Self::Extents => "extents",
         }
     }
 }
@@ -74,7 +77,7 @@ impl Counters {
     }
 }
 
-static COUNTERS: [Counters; 4] = [const { Counters::new() }; 4];
+static COUNTERS: [Counters; 5] = [const { Counters::new() }; 5];
 
 /// Takes note of a request that is done. Bytes count where it succeeded.
 pub(crate) fn count(operation: Operation, bytes: u64, took: Duration, succeeded: bool) {

@@ -8,6 +8,7 @@ use std::thread;
 use socket2::{SockRef, Socket};
 
 use super::*;
+use crate::extents::ExtentsContext;
 use crate::operation::head_length;
 use crate::stream::Stream;
 

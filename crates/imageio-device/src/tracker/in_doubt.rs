@@ -108,6 +108,17 @@ impl InDoubt {
         })
     }
 
+    /// All places that are in doubt.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        let changes = self.changes.iter().map(|(range, _)| range.clone());
+        changes.chain(self.rests.iter().cloned())
+    }
+
+    /// Whether something in a range is in doubt.
+    pub(crate) fn concerns(&self, range: &Range<u64>) -> bool {
+        self.changes.overlaps(range) || self.rests.overlaps(range)
+    }
+
     /// Whether content that was acknowledged, and is to be written again since its connection was lost, may be undone: a
     /// change of the rest of its block is in doubt, whose block may have been read without that content. That both came on
     /// one connection proves nothing: a proxy may have lost its way to the host, and the content with it, in between.

@@ -25,6 +25,11 @@ impl RangeLock {
         let at = self.held.iter().position(|held| held == blocks);
         self.held.swap_remove(at.expect("it is held until now"));
     }
+
+    /// The blocks of all changes that are under way.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.held.iter().cloned()
+    }
 }
 
 #[cfg(test)]

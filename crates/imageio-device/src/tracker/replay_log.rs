@@ -113,6 +113,11 @@ impl ReplayLog {
         Some(Unflushed { range, number: entry.number, content })
     }
 
+    /// All places of which something is kept.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.entries.iter().map(|(range, _)| range.clone())
+    }
+
     /// What is kept of `range`, part by part.
     pub(crate) fn newest(&self, range: &Range<u64>) -> Vec<(Range<u64>, Content)> {
         let parts = self.entries.overlapping(range).map(|(of, entry)| {

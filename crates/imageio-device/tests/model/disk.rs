@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The device, by one of its doors.
 
+use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use block_device::{Batch, BlockDevice, Completion, QueuedDevice, Request, Result, ZeroFlags};
+use block_device::{Batch, BlockDevice, Completion, Extent, QueuedDevice, Request, Result, ZERO, ZeroFlags};
 use bytes::Bytes;
 use fake_imageio::FakeServer;
 use imageio_client::Timeouts;
@@ -63,6 +64,26 @@ impl Disk {
         }
     }
 
+    /// The parts of a range that are said to be zero.
+    pub(crate) fn zeroes(&self, offset: usize, len: usize) -> Result<Vec<Range<usize>>> {
+        let (start, limit) = (offset as u64, 1000);
+        let extents = match &self.queue {
+            Some(queue) => {
+                ask(queue, Request::Extents { context: 0, offset: start, len: len as u64, limit }, 0)?.1
+            }
+            None => self.device.extents(0, start, len as u64, limit)?,
+        };
+        let mut end = offset;
+        let ranges = extents.into_iter().map(|extent| {
+            let start = end;
+            end += extent.length as usize;
+            (start..end, extent.status)
+        });
+        let zeroes = ranges.filter(|(_, status)| *status == ZERO).map(|(range, _)| range).collect();
+        assert_eq!(end, offset + len, "they are all of the range");
+        Ok(zeroes)
+    }
+
     pub(crate) fn flush(&self) -> Result<()> {
         match &self.queue {
             Some(queue) => submit(queue, Request::Flush, 0).map(drop),
@@ -77,7 +98,8 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// Tells a thread that waits.
 struct Waiting {
     buffer: Vec<u8>,
-    tell: mpsc::Sender<Result<Vec<u8>>>,
+    extents: Vec<Extent>,
+    tell: mpsc::Sender<Result<(Vec<u8>, Vec<Extent>)>>,
 }
 
 impl Completion for Waiting {
@@ -85,15 +107,24 @@ impl Completion for Waiting {
         &mut self.buffer
     }
 
+    fn extents(&mut self, extents: Vec<Extent>) {
+        self.extents = extents;
+    }
+
     fn complete(self: Box<Self>, result: Result<()>, _batch: &mut Batch) {
-        let Self { buffer, tell } = *self;
-        tell.send(result.map(|()| buffer)).unwrap();
+        let Self { buffer, extents, tell } = *self;
+        tell.send(result.map(|()| (buffer, extents))).unwrap();
     }
 }
 
 fn submit(queue: &Queue, request: Request, len: usize) -> Result<Vec<u8>> {
+    ask(queue, request, len).map(|(buffer, _)| buffer)
+}
+
+fn ask(queue: &Queue, request: Request, len: usize) -> Result<(Vec<u8>, Vec<Extent>)> {
     let (tell, told) = mpsc::channel();
-    let waiting = Box::new(Waiting { buffer: vec![0; len], tell });
+    // What is zero need not be read, and is filled in.
+    let waiting = Box::new(Waiting { buffer: vec![0xee; len], extents: Vec::new(), tell });
     match &request {
         // This thread waits anyway, so it may do the work.
         Request::Read { offset } | Request::Write { offset, .. } | Request::Zero { offset, .. }

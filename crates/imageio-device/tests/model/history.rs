@@ -41,6 +41,8 @@ pub(crate) struct History {
 struct Events {
     changes: Vec<Change>,
     reads: Vec<Read>,
+    /// What was said to be zero, as if it had been read.
+    zeroes: Vec<Read>,
     /// Start and end of those that succeeded.
     flushes: Vec<(Time, Time)>,
 }
@@ -62,6 +64,11 @@ impl History {
         self.events().reads.push(read);
     }
 
+    pub(crate) fn told_zero(&self, range: &Range<usize>, start: Time, end: Time) {
+        let data = vec![0; range.len()];
+        self.events().zeroes.push(Read { offset: range.start, data, start, end });
+    }
+
     pub(crate) fn flushed(&self, start: Time, end: Time) {
         self.events().flushes.push((start, end));
     }
@@ -69,11 +76,33 @@ impl History {
     /// Each byte that was read was written there, and was not overwritten before the read began.
     pub(crate) fn check_reads(&self) -> Result<(), String> {
         let events = self.events();
-        events.reads.iter().try_for_each(|read| {
-            let overwrites = |change: &Change| change.ok && change.end < read.start;
-            let wrong = events.first_impossible(read.offset, &read.data, read.end, overwrites);
-            let (start, end) = (read.start, read.end);
-            wrong.map_or(Ok(()), |wrong| Err(format!("a read from {start} to {end}: {wrong}")))
+        events.reads.iter().try_for_each(|read| events.check_read(read))
+    }
+
+    /// What was said to be zero may have been read as such.
+    pub(crate) fn check_told_zero(&self) -> Result<(), String> {
+        let events = self.events();
+        events.zeroes.iter().try_for_each(|read| events.check_read(read))
+    }
+
+    /// Where something was said to be zero, the disk holds zeroes or what was changed later: no change that had ended
+    /// before comes true afterwards.
+    pub(crate) fn check_stays_zero(&self, disk: &[u8]) -> Result<(), String> {
+        let events = self.events();
+        events.zeroes.iter().try_for_each(|read| {
+            let range = read.offset..read.offset + read.data.len();
+            let is_possible = |segment: &Range<usize>| {
+                let later = || events.there(segment).filter(|change| change.end > read.start);
+                let is_possible = |value: &u8| *value == 0 || later().any(|change| change.value == *value);
+                disk[segment.clone()].iter().all(is_possible)
+            };
+            match events.segments(&range).into_iter().find(|segment| !is_possible(segment)) {
+                Some(segment) => {
+                    let there: Vec<_> = events.there(&segment).collect();
+                    Err(format!("{segment:?} was said to be zero at {}, after {there:?}", read.start))
+                }
+                None => Ok(()),
+            }
         })
     }
 
@@ -115,6 +144,13 @@ impl History {
 }
 
 impl Events {
+    fn check_read(&self, read: &Read) -> Result<(), String> {
+        let overwrites = |change: &Change| change.ok && change.end < read.start;
+        let wrong = self.first_impossible(read.offset, &read.data, read.end, overwrites);
+        let (start, end) = (read.start, read.end);
+        wrong.map_or(Ok(()), |wrong| Err(format!("a read from {start} to {end}: {wrong}")))
+    }
+
     /// The parts of a range in which no change begins or ends.
     fn segments(&self, range: &Range<usize>) -> Vec<Range<usize>> {
         let ends = self.changes.iter().flat_map(|change| [change.range.start, change.range.end]);

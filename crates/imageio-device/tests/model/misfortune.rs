@@ -85,6 +85,24 @@ pub(crate) fn faults(rng: &mut Rng, gate: &Gate, has_blocks: bool) -> Vec<Fault>
     faults
 }
 
+/// What goes wrong with the first requests for extents.
+pub(crate) fn extents_faults(rng: &mut Rng) -> Vec<Fault> {
+    let fault = |rng: &mut Rng| match rng.u8(..6) {
+        0 => What::LoseAnswer,
+        1 => What::Close { after: rng.u64(..100) },
+        2 => What::Reset { after: rng.u64(..100) },
+        3 => What::Delay(Duration::from_millis(2)),
+        4 => What::NoAnswer,
+        _ => What::answer(choose(rng, &[403, 404, 405, 500]), Done::Not),
+    };
+    (1..=rng.u64(1..3)).map(|nth| Fault::on(Op::Extents).nth(nth).then(fault(rng))).collect()
+}
+
+/// The first answer to a request for extents takes a moment.
+pub(crate) fn slow_extents(rng: &mut Rng) -> Fault {
+    Fault::on(Op::Extents).then(What::Delay(Duration::from_millis(rng.u64(1..6))))
+}
+
 fn fault(rng: &mut Rng, gate: &Gate) -> Fault {
     let op = choose(rng, &[Op::Put, Op::Put, Op::Put, Op::Zero, Op::Flush, Op::Get]);
     let after = rng.u64(..10_000);

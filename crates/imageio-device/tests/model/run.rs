@@ -38,6 +38,9 @@ pub(crate) fn run(scenario: &Scenario) -> Outcome {
         }
     });
     let history = run.history;
+    if scenario.has_extents {
+        ask_for_zeroes(&disk, &history, 0, SIZE);
+    }
     let (mut is_closed, mut is_answered) = (false, false);
     if scenario.end == End::Close {
         is_closed = disk.device.close().is_ok();
@@ -88,10 +91,13 @@ fn check(
     if scenario.setup.replay_buffer > 0 || !scenario.has_losses() {
         history.check_reads().map_err(about("read"))?;
     }
+    history.check_told_zero().map_err(about("extents"))?;
     scenario.gate.open();
     common::close_idle(server);
     if is_answered {
-        history.check_answered(&server.contents().unwrap()).map_err(about("answered"))?;
+        let contents = server.contents().unwrap();
+        history.check_answered(&contents).map_err(about("answered"))?;
+        history.check_stays_zero(&contents).map_err(about("extents, in the end"))?;
     }
     server.cut_power().unwrap();
     let durable = server.contents().unwrap();
@@ -116,6 +122,7 @@ fn labels(scenario: &Scenario, server: &FakeServer) -> BTreeSet<String> {
     labels.extend(kind.close_after.map(|(answers, _)| format!("server: closes after {answers}")));
     labels.extend((!kind.flush).then(|| "server: no flush".to_owned()));
     labels.extend((!kind.zero).then(|| "server: no zero".to_owned()));
+    labels.extend(scenario.has_extents.then(|| "extents".to_owned()));
     labels.extend(scenario.events.iter().map(|(_, event)| format!("event: {}", event.name())));
     for request in server.log().requests {
         if let Some(fault) = request.fault {
@@ -124,6 +131,14 @@ fn labels(scenario: &Scenario, server: &FakeServer) -> BTreeSet<String> {
         }
     }
     labels
+}
+
+fn ask_for_zeroes(disk: &Disk, history: &History, offset: usize, len: usize) {
+    let start = history.tick();
+    let zeroes = disk.zeroes(offset, len);
+    let end = history.tick();
+    // None are told where the transfer has failed.
+    zeroes.into_iter().flatten().for_each(|range| history.told_zero(&range, start, end));
 }
 
 struct Run<'a> {
@@ -147,6 +162,7 @@ impl Run<'_> {
                 // The content is unspecified after an error.
                 data.into_iter().for_each(|data| self.history.read(Read { offset, data, start, end }));
             }
+            Step::Extents { offset, len } => ask_for_zeroes(self.disk, &self.history, offset, len),
             Step::Write { offset, len, value, fua } => {
                 let write = || self.disk.write(offset, vec![value; len], fua).is_ok();
                 self.change(offset..offset + len, value, fua, write);

@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) events: Vec<(usize, Event)>,
     /// Late requests wait here.
     pub(crate) gate: Gate,
+    /// Somebody asks for extents.
+    pub(crate) has_extents: bool,
     pub(crate) end: End,
 }
 
@@ -63,6 +65,7 @@ pub(crate) enum Door {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     Read { offset: usize, len: usize },
+    Extents { offset: usize, len: usize },
     Write { offset: usize, len: usize, value: u8, fua: bool },
     Zero { offset: usize, len: usize, fua: bool },
     Flush,
@@ -92,17 +95,45 @@ impl Scenario {
             // Not in whole blocks.
             setup.max_request = 10_000;
         }
-        Self {
+        let mut scenario = Self {
             setup,
+            has_extents: false,
             faults: misfortune::faults(rng, &gate, server.block_size.is_some()),
             events: (0..rng.usize(..5)).map(|_| (rng.usize(..steps), misfortune::event(rng))).collect(),
             end: if rng.u8(..3) == 0 { End::Crash } else { End::Close },
             server,
             clients,
             gate,
+        };
+        let other = &mut Rng::with_seed(seed ^ EXTENTS);
+        if other.u8(..3) == 0 {
+            scenario.ask_for_extents(other);
         }
+        scenario
+    }
+
+    /// Somebody asks for extents now and then, in between.
+    fn ask_for_extents(&mut self, rng: &mut Rng) {
+        self.has_extents = true;
+        for client in &mut self.clients {
+            for _ in 0..rng.usize(..6) {
+                let at = rng.usize(..=client.len());
+                let (offset, len) = choose(rng, &[(0, SIZE), (BLOCK, 2 * BLOCK), (1000, 3000)]);
+                client.insert(at, Step::Extents { offset, len });
+            }
+        }
+        let faults = match rng.u8(..4) {
+            0 => misfortune::extents_faults(rng),
+            // The answer is old by the time it comes.
+            1..3 => vec![misfortune::slow_extents(rng)],
+            _ => Vec::new(),
+        };
+        self.faults.extend(faults);
     }
 }
+
+/// What is random about extents follows from another seed, so that old seeds stay what they were.
+const EXTENTS: u64 = 0x6578_7465_6e74_7300;
 
 pub(crate) fn choose<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]

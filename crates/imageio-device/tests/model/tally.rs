@@ -55,7 +55,8 @@ impl Tally {
             "lose way",
             "no answer",
         ];
-        let all = servers.iter().map(|server| format!("server: {server}"));
+        let all = std::iter::once("extents".to_owned());
+        let all = all.chain(servers.iter().map(|server| format!("server: {server}")));
         let all = all.chain(faults.iter().map(|fault| format!("fault: {fault}")));
         let all = all.chain(Event::NAMES.iter().map(|event| format!("event: {event}")));
         let all = all.chain(misfortune::statuses().map(|status| format!("status: {status}")));

@@ -11,7 +11,11 @@ pub(crate) const THREAD_MODEL_PARALLEL: c_int = 3;
 
 pub(crate) const FLAG_MAY_TRIM: u32 = 1 << 0;
 pub(crate) const FLAG_FUA: u32 = 1 << 1;
+pub(crate) const FLAG_REQ_ONE: u32 = 1 << 2;
 pub(crate) const FLAG_FAST_ZERO: u32 = 1 << 3;
+
+pub(crate) const EXTENT_HOLE: u32 = 1 << 0;
+pub(crate) const EXTENT_ZERO: u32 = 1 << 1;
 
 pub(crate) const FUA_NONE: c_int = 0;
 /// 1, a mere 'true', would be emulation: a flush of everything after each write.
@@ -20,6 +24,13 @@ pub(crate) const CACHE_NONE: c_int = 0;
 
 /// What nbdkit gives back to each request of a client: what `open` returned.
 pub(crate) type Handle = *mut c_void;
+/// `struct nbdkit_extents`, of which only nbdkit knows what is in it.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct NbdkitExtents {
+    _opaque: [u8; 0],
+}
+
 /// A callback that takes no arguments.
 pub(crate) type Step = Option<extern "C" fn() -> c_int>;
 /// A callback that is only told.
@@ -68,7 +79,7 @@ pub(crate) struct NbdkitPlugin {
     pub(crate) magic_config_key: *const c_char,
     pub(crate) can_multi_conn: Question,
     pub(crate) can_extents: Question,
-    pub(crate) extents: Unused,
+    pub(crate) extents: Option<unsafe extern "C" fn(Handle, u32, u64, u32, *mut NbdkitExtents) -> c_int>,
     pub(crate) can_cache: Question,
     pub(crate) cache: RangeRequest,
     pub(crate) thread_model: Step,
@@ -97,6 +108,12 @@ unsafe extern "C" {
     pub(crate) fn nbdkit_error(format: *const c_char, ...);
     pub(crate) fn nbdkit_debug(format: *const c_char, ...);
     pub(crate) fn nbdkit_set_error(errno: c_int);
+    pub(crate) fn nbdkit_add_extent(
+        extents: *mut NbdkitExtents,
+        offset: u64,
+        length: u64,
+        extent_type: u32,
+    ) -> c_int;
 }
 
 // The C library's.

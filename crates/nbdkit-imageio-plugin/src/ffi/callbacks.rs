@@ -6,7 +6,8 @@ use std::ptr;
 
 use block_device::{Errno, Error, ZeroFlags};
 
-use super::abi::{self, Handle};
+use super::abi::{self, Handle, NbdkitExtents};
+use super::extent_list::ExtentList;
 use super::guard::{answer, guard, notice, status};
 use super::{channel, exit, lend, memory};
 use crate::client::Client;
@@ -112,10 +113,11 @@ questions! {
     can_zero: |client: &Client| c_int::from(client.can_write());
     can_fast_zero: |client: &Client| c_int::from(client.capabilities().fast_zero);
     can_multi_conn: |client: &Client| c_int::from(client.capabilities().multi_conn);
+    can_extents: |client: &Client| c_int::from(client.can_extents());
     can_fua: |client: &Client| if client.capabilities().fua { abi::FUA_NATIVE } else { abi::FUA_NONE };
 }
 
-/// What imageio has nothing for: trim, extents by range, and disks' rotation.
+/// What imageio has nothing for: trim, and disks' rotation.
 pub(super) unsafe extern "C" fn never(_handle: Handle) -> c_int {
     answer(|| false)
 }
@@ -201,6 +203,23 @@ pub(super) unsafe extern "C" fn flush(handle: Handle, _flags: u32) -> c_int {
     // SAFETY: promised by nbdkit.
     let client = unsafe { client(handle) };
     status(|| client.flush())
+}
+
+/// # Safety
+/// `handle` is from [`open`], and not closed; `list` is nbdkit's, and this call's alone.
+pub(super) unsafe extern "C" fn extents(
+    handle: Handle,
+    count: u32,
+    offset: u64,
+    flags: u32,
+    list: *mut NbdkitExtents,
+) -> c_int {
+    // SAFETY: promised by nbdkit.
+    let client = unsafe { client(handle) };
+    // SAFETY: promised by nbdkit; it doesn't leave this call.
+    let list = unsafe { ExtentList::new(list) };
+    let only_first = flags & abi::FLAG_REQ_ONE != 0;
+    status(|| list.add_all(offset, &client.extents(offset, count.into(), only_first)?))
 }
 
 fn zero_flags(flags: u32) -> ZeroFlags {

@@ -34,6 +34,8 @@ fn dump_plugin_needs_no_parameters() {
         "has_block_size=1",
         "has_can_fua=1",
         "has_zero=1",
+        "has_can_extents=1",
+        "has_extents=1",
         concat!("imageio_version=", env!("CARGO_PKG_VERSION")),
     ] {
         assert!(ended.out.lines().any(|printed| printed == line), "{line} is not in\n{}", ended.out);

@@ -8,6 +8,7 @@
 mod copying;
 mod debugging;
 mod errors;
+mod extents;
 mod filters;
 mod leaks;
 mod lifecycle;

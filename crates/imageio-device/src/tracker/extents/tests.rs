@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is known of the ranges of a disk of 100 bytes.
+
+use super::*;
+
+/// Zero from 10 to 50, a hole from 30 to 60.
+fn map() -> ExtentMap {
+    let mut map = ExtentMap::default();
+    for (range, is_zero, is_hole) in [
+        (0..10, false, false),
+        (10..30, true, false),
+        (30..50, true, true),
+        (50..60, false, true),
+        (60..100, false, false),
+    ] {
+        assert!(map.add(range, is_zero, is_hole));
+    }
+    map
+}
+
+fn known() -> Extents {
+    let mut extents = Extents::default();
+    extents.ask([]);
+    assert!(extents.answered(Some(map())));
+    extents
+}
+
+fn zeroes(extents: &Extents) -> Vec<(u64, u64)> {
+    of(extents, Context::Zero, 0..100, 100)
+}
+
+fn of(extents: &Extents, context: Context, range: Range<u64>, limit: usize) -> Vec<(u64, u64)> {
+    extents.of(context, &range, limit).into_iter().map(|extent| (extent.length, extent.status)).collect()
+}
+
+#[test]
+fn neighbours_that_are_alike_are_one() {
+    assert_eq!(map().ranges(), 2);
+    let mut map = map();
+    assert!(map.add(100..100, true, true), "an empty one is nothing");
+    assert_eq!(map.ranges(), 2);
+}
+
+#[test]
+fn extents_begin_where_they_are_asked_for_and_end_with_the_range() {
+    let extents = known();
+    assert_eq!(zeroes(&extents), [(10, 0), (40, ZERO), (50, 0)]);
+    assert_eq!(of(&extents, Context::Depth, 0..100, 100), [(30, 1), (30, 0), (40, 1)]);
+    for (range, limit, expected) in [
+        (10..50, 9, vec![(40, ZERO)]),
+        (9..51, 9, vec![(1, 0), (40, ZERO), (1, 0)]),
+        (9..51, 2, vec![(1, 0), (40, ZERO)]),
+        (9..51, 1, vec![(1, 0)]),
+        (20..21, 1, vec![(1, ZERO)]),
+        (50..100, 9, vec![(50, 0)]),
+        (0..10, 9, vec![(10, 0)]),
+    ] {
+        assert_eq!(of(&extents, Context::Zero, range.clone(), limit), expected, "{range:?} {limit}");
+    }
+}
+
+#[test]
+fn what_nobody_knows_is_data() {
+    let mut extents = Extents::default();
+    assert_eq!((zeroes(&extents), of(&extents, Context::Depth, 5..7, 1)), (vec![(100, 0)], vec![(2, 1)]));
+    extents.ask([]);
+    assert_eq!(zeroes(&extents), [(100, 0)]);
+    assert!(!extents.answered(None));
+    assert_eq!(zeroes(&extents), [(100, 0)]);
+    assert!(!extents.answered(Some(map())), "it was not asked for");
+    assert_eq!(extents.without_zeroes(&(10..20)), 10..20);
+}
+
+#[test]
+fn a_change_is_data_and_no_hole_before_it_is_sent() {
+    let mut extents = known();
+    extents.changing(&(20..40));
+    assert_eq!(zeroes(&extents), [(10, 0), (10, ZERO), (20, 0), (10, ZERO), (50, 0)]);
+    assert_eq!(of(&extents, Context::Depth, 0..100, 9), [(40, 1), (20, 0), (40, 1)]);
+    extents.changing(&(90..95));
+    extents.changing(&(5..5));
+    assert_eq!(zeroes(&extents).len(), 5);
+}
+
+#[test]
+fn what_was_zeroed_is_zero_and_no_hole() {
+    let mut extents = known();
+    extents.changing(&(40..70));
+    extents.zeroed(&(40..70));
+    extents.zeroed(&(80..80));
+    assert_eq!(zeroes(&extents), [(10, 0), (60, ZERO), (30, 0)]);
+    assert_eq!(of(&extents, Context::Depth, 0..100, 9), [(30, 1), (10, 0), (60, 1)]);
+}
+
+#[test]
+fn zeroes_at_both_ends_need_not_be_read() {
+    let extents = known();
+    for (range, left) in [
+        (10..50, 50..50),
+        (20..21, 21..21),
+        (9..11, 9..10),
+        (49..51, 50..51),
+        (60..61, 60..61),
+        (0..100, 0..100),
+        (0..50, 0..10),
+        (12..12, 12..12),
+    ] {
+        assert_eq!(extents.without_zeroes(&range), left, "{range:?}");
+    }
+    let mut extents = extents;
+    extents.changing(&(20..30));
+    assert_eq!(extents.without_zeroes(&(15..45)), 20..30);
+}
+
+#[test]
+fn what_changes_while_the_server_is_asked_is_data_whatever_it_says() {
+    let mut extents = Extents::default();
+    extents.changing(&(40..42));
+    extents.ask([12..14, 20..22]);
+    extents.changing(&(30..31));
+    // Zeroes, too: nobody knows which of two changes came first.
+    extents.zeroed(&(12..14));
+    extents.ask([]);
+    assert!(extents.answered(Some(map())));
+    let expected = [(10, 0), (2, ZERO), (2, 0), (6, ZERO), (2, 0), (8, ZERO), (1, 0), (19, ZERO), (50, 0)];
+    assert_eq!(zeroes(&extents), expected, "what was durable before is as the server says");
+}
+
+#[test]
+fn what_may_be_lost_without_a_trace_is_data_from_the_start() {
+    let mut extents = Extents::default();
+    extents.unkept(&(15..16));
+    extents.ask([]);
+    extents.answered(Some(map()));
+    extents.unkept(&(17..18));
+    assert_eq!(zeroes(&extents), [(10, 0), (5, ZERO), (1, 0), (34, ZERO), (50, 0)]);
+}
+
+#[test]
+fn what_is_forgotten_does_not_come_back() {
+    let mut extents = known();
+    assert_eq!(extents.forget(), Some(map()));
+    assert_eq!(zeroes(&extents), [(100, 0)]);
+    let mut extents = Extents::default();
+    extents.ask([]);
+    assert_eq!(extents.forget(), None);
+    assert!(!extents.answered(Some(map())));
+    extents.zeroed(&(0..100));
+    assert_eq!(extents.without_zeroes(&(0..1)), 0..1);
+}
