@@ -31,6 +31,10 @@ pub trait QueuedDevice: Send + Sync {
         self.submit(request, completion);
     }
 
+    /// The server stops: what would be waited for without an end, and loses nothing, is given up now. Requests may still be
+    /// submitted.
+    fn stopping(&self) {}
+
     /// In bytes. Longer writes that need not be durable are best submitted in pieces of this size that end where
     /// [`piece_end`] says, each as soon as its data is there: it is on its way, and its memory in use again, while the rest
     /// still comes.

@@ -122,6 +122,11 @@ impl QueuedDevice for Queue {
         }
     }
 
+    /// The server may take minutes to tell the extents.
+    fn stopping(&self) {
+        self.device.end_extents();
+    }
+
     fn longest_write(&self) -> u64 {
         self.device.longest_write()
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use nbd_wire::{Close, Export, Features, Handshake, Negotiated, Progress};
 use socket2::Socket;
 
+use crate::Config;
+
 /// Why a client did not come to the transmission phase.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
@@ -32,16 +34,18 @@ impl From<io::Error> for Failed {
     }
 }
 
-/// Negotiates until the client has chosen one of `exports` or `timeout` is over. Before the client is told that it has
+/// Negotiates until the client has chosen one of `exports` or the time for that is over. Before the client is told that it has
 /// got the export, `keep_place` tells whether it may stay.
 pub(crate) fn negotiate<'e>(
     socket: &Socket,
     exports: &'e [Export],
-    timeout: Duration,
+    config: &Config,
     keep_place: impl Fn() -> bool,
 ) -> Result<Negotiated<'e>, Failed> {
-    let deadline = Instant::now().checked_add(timeout);
-    let mut handshake = Handshake::new(exports).with_features(Features::all());
+    let deadline = Instant::now().checked_add(config.negotiation_timeout);
+    let mut features = Features::STRUCTURED_REPLY;
+    features.set(Features::EXTENDED_HEADERS, config.extended_headers);
+    let mut handshake = Handshake::new(exports).with_features(features);
     let mut output = Handshake::greeting().to_vec();
     let mut chunk = [0; 4096];
     loop {

@@ -34,6 +34,9 @@ pub struct Config {
     /// negotiates, or is refused: its connection is closed. Clients of unix sockets are bounded by `sessions` alone. At
     /// least 1.
     pub sessions_per_address: usize,
+    /// Whether extended headers are offered. Their lengths have 64 bits, so that a single WRITE_ZEROES may be about the whole
+    /// disk: the device has to see to it that such a request keeps no other waiting.
+    pub extended_headers: bool,
     /// How long a client may take to choose an export.
     pub negotiation_timeout: Duration,
     /// How long requests in flight may take to be answered once the server is shut down.
@@ -41,14 +44,15 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, a minute to negotiate, ten seconds
-    /// of grace.
+    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, no extended headers, a minute to
+    /// negotiate, ten seconds of grace.
     fn default() -> Self {
         Self {
             requests: 64,
             memory: 10 << 20,
             sessions: 64,
             sessions_per_address: 32,
+            extended_headers: false,
             negotiation_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }
@@ -135,6 +139,7 @@ impl<D: QueuedDevice> Server<D> {
             connected.into_iter().for_each(|client| accept.start(client));
             let accepted = accept.until_stopped(&listeners);
             drop(listeners);
+            self.device.stopping();
             cut_off = self.registry.end_sessions(self.config.grace);
             accepted
         })?;

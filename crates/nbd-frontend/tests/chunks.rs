@@ -326,5 +326,51 @@ impl QueuedDevice for Asked {
 }
 
 fn start(device: &Arc<Asked>) -> Running {
-    Running::queued(Arc::clone(device), &ExportInfo::default(), Config::default())
+    let config = Config { extended_headers: true, ..Config::default() };
+    Running::queued(Arc::clone(device), &ExportInfo::default(), config)
+}
+
+#[test]
+fn a_server_that_stops_tells_the_device_what_is_not_worth_waiting_for() {
+    let device = Arc::new(Slow::default());
+    let config = Config { grace: PATIENCE, ..Config::default() };
+    let server = Running::queued(Arc::clone(&device), &ExportInfo::default(), config);
+    let mut client = server.connect();
+    client.negotiate(STRUCTURED_REPLY, &["base:allocation"]);
+    client.request(BLOCK_STATUS, 0, 3, 0, 4096);
+    while device.waiting.lock().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let outcome = server.stop();
+    assert_eq!((outcome.requests, outcome.errors), (1, 1));
+}
+
+/// A device that tells no extents until it is stopped.
+#[derive(Default)]
+struct Slow {
+    waiting: Mutex<Option<Box<dyn Completion>>>,
+    contexts: std::sync::OnceLock<Vec<String>>,
+}
+
+impl QueuedDevice for Slow {
+    fn size(&self) -> u64 {
+        MIB as u64
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        MemoryDevice::new(0).capabilities()
+    }
+
+    fn contexts(&self) -> &[String] {
+        self.contexts.get_or_init(|| vec!["base:allocation".to_owned()])
+    }
+
+    fn submit(&self, _: Request, completion: Box<dyn Completion>) {
+        *self.waiting.lock().unwrap() = Some(completion);
+    }
+
+    fn stopping(&self) {
+        let waiting = self.waiting.lock().unwrap().take().expect("a client waits");
+        waiting.complete(Err(Error::new(Errno::Shutdown, "it stops")), &mut Batch::default());
+    }
 }
