@@ -120,15 +120,16 @@ impl History {
     }
 
     /// Each change that failed was made good by others of the same place, all over. One that is longer than `step` was
-    /// sent in parts: of these, the first may be there.
+    /// sent in parts: of these, the first may be there, though the others failed.
     pub(crate) fn check_made_good(&self, disk: &[u8], step: usize) -> Result<(), String> {
         let events = self.events();
         let failed = || events.changes.iter().filter(|change| !change.ok);
         failed().try_for_each(|failed| {
             let is_made_good = |segment: &Range<usize>| {
-                let is_there = || disk[segment.clone()].iter().all(|value| *value == failed.value);
-                let mut later = events.there(segment).filter(|change| change.ok && change.end > failed.start);
-                later.next().is_some() || (failed.range.len() > step && is_there())
+                let is_there =
+                    |change: &Change| disk[segment.clone()].iter().all(|value| *value == change.value);
+                let mut later = events.there(segment).filter(|change| change.end > failed.start);
+                later.any(|change| change.ok || (change.range.len() > step && is_there(change)))
             };
             match events.segments(&failed.range).into_iter().find(|segment| !is_made_good(segment)) {
                 Some(missing) => Err(format!("nobody is told that {missing:?} is missing of {failed:?}")),
@@ -269,5 +270,16 @@ mod tests {
         check(6).unwrap_err();
         history.changed(part(5..8, 9, true));
         check(6).unwrap();
+    }
+
+    #[test]
+    fn a_part_of_another_failed_change_may_be_written_over_one_that_failed() {
+        let failed = |range, value, start| Change { range, ..change(value, start, start + 1, false) };
+        let history = history(&[failed(0..8, 1, 1), failed(0..16, 2, 3)]);
+        history.changed(Change { range: 8..16, ..change(3, 5, 6, true) });
+        let disk = [[2; 8], [3; 8]].concat();
+        history.check_made_good(&disk, 8).unwrap();
+        history.check_made_good(&disk, 16).unwrap_err();
+        history.check_made_good(&[3; 16], 8).unwrap_err();
     }
 }
