@@ -137,7 +137,10 @@ impl ReplayingConnection {
         let has_connection = self.open.is_some() || self.is_dirty;
         let given_up = || self.common.outage.given_up_since(group.iter().map(DeviceRequest::arrived).max()?);
         match (!has_connection).then(given_up).flatten() {
-            Some(error) => Err(self.failure(Failing::Request, error)),
+            Some(error) => {
+                let text = format!("given up with others, as the server is gone: {error}");
+                Err(self.failure(Failing::Request, Error::new(error.errno(), text)))
+            }
             None => Ok(()),
         }
     }

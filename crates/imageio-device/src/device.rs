@@ -70,8 +70,8 @@ impl Device {
         })
     }
 
-    /// Waits for the requests in flight, but not for extents, flushes what is unflushed, and closes all connections. Later requests get
-    /// [`Errno::Shutdown`].
+    /// Waits for the requests in flight, but not for extents, flushes what is unflushed, and closes all connections. Later
+    /// requests get [`Errno::Shutdown`].
     ///
     /// # Errors
     /// Data may be lost: this flush failed, or something did before; or a write or zero failed, and its place was not

@@ -168,7 +168,8 @@ impl conn_pool::Shape for Shape {
     fn join(self, other: Self) -> Option<(Self, Place)> {
         // An empty one would have no place among the others.
         let is_something = self.len() > 0 && other.len() > 0;
-        let fits = self.len() + other.len() <= self.limit;
+        // The server may claim any size, so that lengths may have no sum.
+        let fits = self.len().saturating_add(other.len()) <= self.limit;
         if self.operation != other.operation || !is_something || !fits {
             return None;
         }

@@ -5,8 +5,8 @@
 //! at the end of a batch sends what is in line with one system call, as far as the client takes it at once. The rest is
 //! for a second thread, so that a client that doesn't read its replies holds up nobody else.
 //!
-//! A client that sends one request at a time has it carried out by the session's own thread: see `queue_depth`. The payload of a
-//! long WRITE goes to the device piece by piece: see `pieces`.
+//! A client that sends one request at a time has it carried out by the session's own thread: see `queue_depth`. The payload
+//! of a long WRITE goes to the device piece by piece: see `pieces`.
 //!
 //! A request waits in the client's socket while as many are in flight as may be, or while there is no room for its
 //! payload. Both are given back when a reply is sent, which needs nothing that the waiting thread holds.

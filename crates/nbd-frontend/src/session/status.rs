@@ -51,11 +51,11 @@ pub(super) fn ask(device: &impl QueuedDevice, job: Job, question: Question, cont
         let one = OneContext { query: Arc::clone(&query), context, extents: Vec::new() };
         device.submit(request, Box::new(one));
     }
-    query.let_go(contexts.len(), &mut Batch::default());
+    query.let_go(&mut Batch::default());
 }
 
 impl Query {
-    fn let_go(self: Arc<Self>, contexts: usize, batch: &mut Batch) {
+    fn let_go(self: Arc<Self>, batch: &mut Batch) {
         let Some(Self { job, question, answers }) = Arc::into_inner(self) else { return };
         let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut statuses = Vec::with_capacity(answers.len());
@@ -66,7 +66,7 @@ impl Query {
             }
         }
         statuses.sort_unstable_by_key(|(context, _)| context.index);
-        let is_whole = statuses.len() == contexts;
+        let is_whole = statuses.len() == job.contexts();
         let dropped = || Error::new(Errno::Io, "bug: the device has dropped a part of the request");
         job.complete_status(if is_whole { Ok(statuses) } else { Err(dropped()) }, batch);
     }
@@ -79,9 +79,8 @@ impl Completion for OneContext {
 
     fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch) {
         let Self { query, context, extents } = *self;
-        let contexts = query.job.contexts();
         lock(&query.answers).push((context, result.map(|()| extents)));
-        query.let_go(contexts, batch);
+        query.let_go(batch);
     }
 }
 
