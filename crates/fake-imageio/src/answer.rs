@@ -77,7 +77,7 @@ impl Answer {
     }
 
     /// Ties it to a connection and to the record of its request.
-    pub(crate) fn send(self, conn: &Arc<Conn>, mut record: Entry) -> Response<AnswerBody> {
+    pub(crate) fn send(self, conn: &Arc<Conn>, record: Entry) -> Response<AnswerBody> {
         record.answering(self.status);
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
         headers.insert("server", HeaderValue::from_static("imageio/fake"));
@@ -88,9 +88,6 @@ impl Answer {
         if self.close {
             headers.insert("connection", HeaderValue::from_static("close"));
             conn.said_close.store(true, Ordering::SeqCst);
-        }
-        if self.content.len() == 0 && self.cut.is_none() {
-            record.finish();
         }
         conn.in_flight.fetch_add(1, Ordering::SeqCst);
         let body = AnswerBody {
@@ -198,9 +195,6 @@ impl Body for AnswerBody {
             Err(error) => return Poll::Ready(Some(Err(error))),
         };
         self.sent += piece.len() as u64;
-        if self.is_end_stream() {
-            self.record.finish();
-        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -215,7 +209,11 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
+        // This comes before the client can have the end of the answer, and the log says it when the connection is idle.
         self.conn.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.is_end_stream() {
+            self.record.finish();
+        }
         if self.conn.close_when_idle.load(Ordering::SeqCst) {
             self.conn.changed.notify_one();
         }

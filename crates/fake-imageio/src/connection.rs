@@ -34,7 +34,7 @@ pub(crate) type Registry = Mutex<Vec<Arc<Conn>>>;
 
 impl Registration {
     pub(crate) fn new(shared: &Arc<Shared>, transport: Transport) -> Self {
-        let conn = shared.connect(shared.recorder.accepted(transport));
+        let conn = shared.connect(transport);
         Self { conn, shared: Arc::clone(shared), ended: false }
     }
 

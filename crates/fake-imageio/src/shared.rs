@@ -11,7 +11,7 @@ use crate::backend::Disk;
 use crate::block::{Piece, TURNS, pieces};
 use crate::config::Config;
 use crate::connection::Registry;
-use crate::journal::Recorder;
+use crate::journal::{Recorder, Transport};
 use crate::script::{Holds, Script};
 use crate::stream::{Conn, Cut};
 use crate::volatile_cache::{Change, VolatileCache};
@@ -116,10 +116,11 @@ impl Shared {
     }
 
     /// Adds a connection, with a way of its own.
-    pub(crate) fn connect(&self, id: u64) -> Arc<Conn> {
-        // Under this lock, so that no connection has a way that is lost without knowing it.
+    pub(crate) fn connect(&self, transport: Transport) -> Arc<Conn> {
+        // Under this lock, so that no connection has a way that is lost without knowing it, and none that the log has is
+        // missing here. The log's lock comes after this one.
         let mut connections = self.connections();
-        let conn = Arc::new(Conn::new(id, self.new_way()));
+        let conn = Arc::new(Conn::new(self.recorder.accepted(transport), self.new_way()));
         connections.push(Arc::clone(&conn));
         conn
     }
