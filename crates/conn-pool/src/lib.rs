@@ -80,4 +80,4 @@ pub use error::{Affected, Failure, Outcome, Panicked, PoolError};
 pub use keeper::Keeper;
 pub use pool::{Clock, Due, Pool};
 pub use request::{Group, Place, PoolRequest, Shape};
-pub use workers::Workers;
+pub use workers::{Submitter, Workers};

@@ -37,6 +37,12 @@ where
 }
 
 impl<C: Connection> Workers<C> {
+    /// A handle for requests that come from elsewhere, also from within a completion.
+    #[must_use]
+    pub fn submitter(&self) -> Submitter<C> {
+        Submitter(self.pool.clone())
+    }
+
     /// Has a request carried out as soon as it is its turn, together with those that wait and go with it; returns at
     /// once. [`PoolRequest::complete`](crate::PoolRequest::complete) is called by a worker, or at once by this thread where the
     /// pool refuses the request.
@@ -55,6 +61,22 @@ impl<C: Connection> Workers<C> {
     /// once by this thread where the pool refuses it. It should not block: the next flush begins after its end.
     pub fn flush(&self, completion: impl FnOnce(Outcome<C::Error>) + Send + 'static) {
         self.pool.submit_flush(completion);
+    }
+}
+
+/// Has requests carried out by [`Workers`], and doesn't keep them from being dropped.
+pub struct Submitter<C: Connection>(Pool<C>);
+
+impl<C: Connection> Submitter<C> {
+    /// Does what [`Workers::submit`] does. Without workers, the pool is closed, and refuses the request.
+    pub fn submit(&self, request: C::Request) {
+        self.0.submit(request);
+    }
+}
+
+impl<C: Connection> Clone for Submitter<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 

@@ -183,6 +183,7 @@ mod tests {
             "size=",
             "size=99999999999999999999",
             "insecure=maybe",
+            "no-hole=keep",
             "max-request=much",
             "max-request=65535",
             "max-request=1000000",

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use imageio_device::UrlSource;
+use imageio_device::{NoHole, UrlSource};
 use nix::unistd::User;
 
 use crate::secret::{is_url, shown};
@@ -17,6 +17,15 @@ pub(crate) fn boolean(text: &str) -> Result<bool> {
         "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
         "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
         _ => Err(format!("{} is neither true nor false", shown(text))),
+    }
+}
+
+/// What becomes of zeroes that are to stay allocated.
+pub(crate) fn no_hole(text: &str) -> Result<NoHole> {
+    match text {
+        "ignore" => Ok(NoHole::Ignore),
+        "write" => Ok(NoHole::Write),
+        _ => Err(format!("{} is neither ignore nor write", shown(text))),
     }
 }
 

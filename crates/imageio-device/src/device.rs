@@ -19,8 +19,10 @@ use crate::extents::{Extents, Waiter};
 use crate::outage::Outage;
 use crate::replay_buffer::ReplayBuffer;
 use crate::request::{DeviceRequest, DiskRange};
+use crate::settings::NoHole;
 use crate::tracker::{Context, Tracker};
 use crate::transfer::Transfer;
+use crate::zero::Zeroing;
 
 /// An oVirt disk as a block device. Any thread may use it at any time.
 ///
@@ -34,6 +36,7 @@ pub struct Device {
     size: u64,
     capabilities: Capabilities,
     max_request: u64,
+    no_hole: NoHole,
 }
 
 impl Device {
@@ -56,11 +59,13 @@ impl Device {
             keeper: Mutex::new(Some(keeper)),
             size: transfer.size(),
             max_request: transfer.settings.max_request,
+            no_hole: transfer.settings.no_hole,
             capabilities: Capabilities {
                 read_only: transfer.is_read_only(),
                 flush: transfer.can_flush(),
                 fua: transfer.can_flush(),
-                fast_zero: false,
+                // The server doesn't tell whether it zeroes or writes; but it may tell that a range is zero already.
+                fast_zero: !transfer.is_read_only() && transfer.capabilities().extents,
                 multi_conn: true,
                 block_size: BlockSize {
                     preferred: transfer.settings.preferred_block_size,
@@ -159,6 +164,20 @@ impl Device {
         self.pool.waiting()
     }
 
+    pub(crate) fn tracker(&self) -> Arc<Tracker> {
+        Arc::clone(&self.common.tracker)
+    }
+
+    /// A zero that was found to be possible.
+    pub(crate) fn zeroing(&self, offset: u64, len: u64, flags: ZeroFlags) -> Zeroing {
+        Zeroing::new(self.place(offset, len), flags.fua, self.is_written(flags))
+    }
+
+    /// Whether zeroes are sent as data.
+    fn is_written(&self, flags: ZeroFlags) -> bool {
+        flags.no_hole && self.no_hole == NoHole::Write
+    }
+
     fn run(&self, request: DeviceRequest) -> Result<()> {
         self.pool.run(request).map_err(pool_error)
     }
@@ -180,10 +199,12 @@ impl Device {
     }
 
     pub(crate) fn check_zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        if flags.fast {
+        self.check_write(offset, len)?;
+        let is_zero = || self.common.tracker.without_zeroes(offset..offset + len).is_empty();
+        if flags.fast && (self.is_written(flags) || !is_zero()) {
             return Err(Error::new(Errno::NotSup, "zeroing may be as slow as writing"));
         }
-        self.check_write(offset, len)
+        Ok(())
     }
 
     pub(crate) fn check_extents(
@@ -242,11 +263,19 @@ impl BlockDevice for Device {
         self.run(DeviceRequest::write(self.place(offset, len), data, fua, None))
     }
 
-    /// [`ZeroFlags::no_hole`] makes no difference: whether zeroed ranges stay allocated is decided by the transfer
-    /// (`sparse`), and imageio has no means to ask for either.
+    /// What [`ZeroFlags::no_hole`] means is one of the [settings](crate::NoHole). [`ZeroFlags::fast`] succeeds where the disk
+    /// is known to be zero.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_zero(offset, len, flags)?;
-        self.run(DeviceRequest::zero(self.place(offset, len), flags.fua, None))
+        let mut zeroing = self.zeroing(offset, len, flags);
+        loop {
+            let piece = zeroing.take_piece();
+            self.run(piece.request(None))
+                .inspect_err(|error| zeroing.give_up(&self.common.tracker, error))?;
+            if zeroing.is_done() {
+                return Ok(());
+            }
+        }
     }
 
     fn contexts(&self) -> &[String] {

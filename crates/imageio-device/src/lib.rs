@@ -34,9 +34,10 @@ mod request;
 mod settings;
 mod tracker;
 mod transfer;
+mod zero;
 
 pub use device::Device;
 pub use error::OpenError;
 pub use queue::Queue;
-pub use settings::{Settings, UrlSource};
+pub use settings::{NoHole, Settings, UrlSource};
 pub use transfer::Transfer;

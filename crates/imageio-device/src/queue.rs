@@ -3,20 +3,24 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use block_device::{Batch, BlockDevice, Capabilities, Completion, QueuedDevice, Request, Result};
-use conn_pool::Workers;
+use conn_pool::{Submitter, Workers};
 
 use crate::connection::ReplayingConnection;
 use crate::device::Device;
 use crate::error::pool_error;
 use crate::request::DeviceRequest;
+use crate::zero::InPieces;
 
 /// A [`Device`] with a thread for each connection, and one for flushes. Dropping it closes the device, whose
 /// [`close`](Device::close) then still tells the outcome.
 pub struct Queue {
     device: Arc<Device>,
     workers: Workers<ReplayingConnection>,
+    submitter: Submitter<ReplayingConnection>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Queue {
@@ -26,7 +30,8 @@ impl Queue {
     /// No threads can be had.
     pub fn start(device: Arc<Device>) -> io::Result<Self> {
         let workers = Workers::start(device.pool.clone())?;
-        Ok(Self { device, workers })
+        let submitter = workers.submitter();
+        Ok(Self { device, workers, submitter, is_stopping: Arc::default() })
     }
 
     /// What is to be done on a connection, if the request is possible and needs one.
@@ -51,8 +56,18 @@ impl Queue {
                 Some(DeviceRequest::write(place, data, fua, Some(completion)))
             }
             Request::Zero { offset, len, flags } => {
-                let place = device.place(offset, len);
-                Some(DeviceRequest::zero(place, flags.fua, Some(completion)))
+                let mut zeroing = device.zeroing(offset, len, flags);
+                let piece = zeroing.take_piece();
+                if !zeroing.is_done() {
+                    completion = Box::new(InPieces {
+                        zeroing,
+                        tracker: device.tracker(),
+                        submitter: self.submitter.clone(),
+                        is_stopping: Arc::clone(&self.is_stopping),
+                        whole: completion,
+                    });
+                }
+                Some(piece.request(Some(completion)))
             }
             Request::Flush => {
                 self.workers.flush(move |outcome| {
@@ -122,8 +137,9 @@ impl QueuedDevice for Queue {
         }
     }
 
-    /// The server may take minutes to tell the extents.
+    /// The server may take minutes to tell the extents, and hours to zero a disk.
     fn stopping(&self) {
+        self.is_stopping.store(true, Relaxed);
         self.device.end_extents();
     }
 

@@ -28,6 +28,17 @@ impl fmt::Debug for UrlSource {
     }
 }
 
+/// What becomes of a range that is to be zeroed and to stay allocated (NBD's `NO_HOLE`). imageio has no means to ask for it:
+/// whether zeroed ranges stay allocated is a property of the transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHole {
+    /// It is zeroed like any other, in one small request. It may become a hole, so that a later write there finds the
+    /// storage full.
+    Ignore,
+    /// Zeroes are written there as data, which takes as long as any other data.
+    Write,
+}
+
 /// How to reach a transfer, and how to treat it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -52,6 +63,8 @@ pub struct Settings {
     /// Requests that wait for a connection are merged into one of at most so many bytes, and longer writes are sent in
     /// steps of so many. 0: neither.
     pub max_request: u64,
+    /// What becomes of zeroes that are to stay allocated.
+    pub no_hole: NoHole,
     /// How many bytes that the server may still lose are kept, to be written again should a connection be lost. 0: none;
     /// then a connection that is lost with unflushed writes ends everything.
     pub replay_buffer: u64,
@@ -80,6 +93,7 @@ impl Settings {
             read_only: false,
             connections: 4,
             max_request: 2 << 20,
+            no_hole: NoHole::Ignore,
             replay_buffer: 32 << 20,
             reconnect_timeout: Duration::from_secs(60),
             preferred_block_size: 2 << 20,

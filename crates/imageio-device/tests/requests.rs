@@ -8,7 +8,7 @@ use block_device::{BlockDevice, Errno, ZeroFlags};
 use bytes::Bytes;
 use common::{FUA, NO_FUA, close_well, device, error, settings, start};
 use fake_imageio::{Backend, Certificate, FakeServer, Fault, Op, OptionsMode, What};
-use imageio_device::{Settings, Transfer};
+use imageio_device::{NoHole, Settings, Transfer};
 
 /// Kind, offset, size and flush of each request but those of opening the transfer.
 fn requests(server: &FakeServer) -> Vec<(Op, u64, u64, bool)> {
@@ -40,7 +40,7 @@ fn what_is_written_is_read_back() {
         let device = device(&server);
         let capabilities = device.capabilities();
         assert!(capabilities.flush && capabilities.fua && capabilities.multi_conn);
-        assert!(!capabilities.read_only && !capabilities.fast_zero);
+        assert!(!capabilities.read_only && capabilities.fast_zero);
         assert_eq!(device.size(), server.size());
         round_trip(&server, &device);
         close_well(&server, &device);
@@ -168,12 +168,49 @@ fn a_step_of_zeroes_is_not_cut_in_two() {
 }
 
 #[test]
-fn fast_zero_is_refused_without_asking_the_server() {
-    let server = FakeServer::builder().start().unwrap();
-    let device = device(&server);
-    let refused = device.zero(0, 4096, ZeroFlags { fast: true, ..NO_FUA });
-    assert_eq!(error(refused).errno(), Errno::NotSup);
-    assert_eq!(requests(&server), []);
+fn a_zero_that_must_be_fast_succeeds_only_where_the_disk_is_known_to_be_zero() {
+    let server = FakeServer::builder().size(1 << 20).start().unwrap();
+    server.write(0, &[1; 256 << 10]).unwrap();
+    let device = start(Settings { no_hole: NoHole::Write, ..settings(&server) });
+    let zero = |offset, no_hole| device.zero(offset, 4096, ZeroFlags { fast: true, no_hole, fua: false });
+    let refused = |result| assert_eq!(error(result).errno(), Errno::NotSup);
+    const EMPTY: u64 = 512 << 10;
+    refused(zero(EMPTY, false));
+    assert_eq!(requests(&server), [], "the server isn't asked");
+    device.extents(0, 0, 4096, 1).unwrap();
+    assert_eq!(zero(EMPTY, false), Ok(()));
+    refused(zero(0, false));
+    refused(zero((256 << 10) - 1, false));
+    refused(zero(EMPTY, true));
+    device.write(EMPTY, Bytes::from_static(b"data"), false).unwrap();
+    refused(zero(EMPTY, false));
+    close_well(&server, &device);
+}
+
+#[test]
+fn zeroes_that_are_to_stay_allocated_are_written_where_the_user_wants_that() {
+    for (no_hole, sent) in [
+        (NoHole::Ignore, vec![(Op::Zero, 4096, 5 << 20, true)]),
+        (
+            NoHole::Write,
+            vec![
+                (Op::Put, 4096, 2 << 20, true),
+                (Op::Put, (2 << 20) + 4096, 2 << 20, true),
+                (Op::Put, (4 << 20) + 4096, 1 << 20, true),
+            ],
+        ),
+    ] {
+        let server = FakeServer::builder().contents(vec![7; 8 << 20]).start().unwrap();
+        let device = start(Settings { no_hole, ..settings(&server) });
+        device.zero(4096, 5 << 20, ZeroFlags { no_hole: true, ..FUA }).unwrap();
+        assert_eq!(requests(&server), sent);
+        let contents = server.contents().unwrap();
+        assert!((0..).zip(contents).all(|(at, byte)| (byte == 0) == (4096..(5 << 20) + 4096).contains(&at)));
+        // Nobody wants these to stay allocated.
+        device.zero(0, 4096, NO_FUA).unwrap();
+        assert_eq!(requests(&server).last(), Some(&(Op::Zero, 0, 4096, false)));
+        close_well(&server, &device);
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub struct Config {
     /// least 1.
     pub sessions_per_address: usize,
     /// Whether extended headers are offered. Their lengths have 64 bits, so that a single WRITE_ZEROES may be about the whole
-    /// disk: the device has to see to it that such a request keeps no other waiting.
+    /// disk. Where that takes long, the device has to see to it that such a request keeps no other waiting.
     pub extended_headers: bool,
     /// How long a client may take to choose an export.
     pub negotiation_timeout: Duration,
@@ -44,7 +44,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, no extended headers, a minute to
+    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, extended headers, a minute to
     /// negotiate, ten seconds of grace.
     fn default() -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Default for Config {
             memory: 10 << 20,
             sessions: 64,
             sessions_per_address: 32,
-            extended_headers: false,
+            extended_headers: true,
             negotiation_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }

@@ -6,6 +6,7 @@
 mod common;
 mod faults;
 mod setup;
+mod zeroes;
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;

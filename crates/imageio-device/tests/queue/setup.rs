@@ -61,7 +61,11 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn new(change: impl FnOnce(Settings) -> Settings) -> Self {
-        let server = FakeServer::builder().size(BLOCKS * BLOCK).start().unwrap();
+        Self::of_size(BLOCKS * BLOCK, change)
+    }
+
+    pub(crate) fn of_size(size: u64, change: impl FnOnce(Settings) -> Settings) -> Self {
+        let server = FakeServer::builder().size(size).start().unwrap();
         let device = Arc::new(start(change(settings(&server))));
         let queue = Queue::start(Arc::clone(&device)).unwrap();
         let (tell, told) = channel();

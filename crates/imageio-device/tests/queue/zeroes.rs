@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Zeroes that are longer than one request of the pool.
+
+use block_device::{Errno, QueuedDevice, Request, Result, ZeroFlags};
+use fake_imageio::{Fault, Gate, Op, What};
+use imageio_device::{NoHole, Settings};
+
+use crate::common::{FUA, NO_FUA, PATIENCE, close_well, error, status};
+use crate::setup::{BLOCK, Setup, write};
+
+const GIB: u64 = 1 << 30;
+/// The server zeroes so much at a time.
+const STEP: u64 = 128 << 20;
+const TIB: u64 = 1 << 40;
+
+fn setup() -> Setup {
+    Setup::of_size(TIB, |settings| Settings { connections: 1, ..settings })
+}
+
+fn zero(len: u64, flags: ZeroFlags) -> Request {
+    Request::Zero { offset: 0, len, flags }
+}
+
+/// Submits a zero of 3 GiB, and waits until its first piece is at the server.
+fn zero_until_the_first_piece(setup: &Setup) -> Gate {
+    let gate = Gate::new();
+    setup.server.fault(Fault::on(Op::Zero).then(What::Block(gate.clone())));
+    setup.submit(1, zero(3 * GIB, NO_FUA), 0);
+    assert!(gate.wait_reached(1, PATIENCE));
+    gate
+}
+
+fn close(setup: &Setup) -> Result<()> {
+    setup.device.close()
+}
+
+#[test]
+fn what_waits_comes_between_the_pieces() {
+    let setup = setup();
+    setup.ask(write(0), 0).unwrap();
+    let gate = zero_until_the_first_piece(&setup);
+    setup.submit(2, Request::Flush, 0);
+    setup.submit(3, Request::Read { offset: 10 * GIB }, 1);
+    gate.open();
+    assert!(setup.all([1, 2, 3]).iter().all(|told| told.result.is_ok()));
+    let log = setup.server.log();
+    let at = |op| log.requests.iter().position(|request| request.op == op && request.connection > 1).unwrap();
+    let last_zero = log.requests.iter().rposition(|request| request.op == Op::Zero).unwrap();
+    assert!(at(Op::Flush) < last_zero && at(Op::Get) < last_zero);
+    assert_eq!(log.of(Op::Zero).map(|zero| zero.size).collect::<Vec<_>>(), [STEP; 24]);
+    close_well(&setup.server, &setup.device);
+}
+
+#[test]
+fn every_piece_is_durable_where_the_zero_has_to_be() {
+    let setup = setup();
+    setup.ask(zero(2 * GIB, FUA), 0).unwrap();
+    let flushed: Vec<_> =
+        setup.server.log().of(Op::Zero).filter(|zero| zero.flush).map(|zero| zero.offset).collect();
+    assert_eq!(flushed, [GIB - STEP, 2 * GIB - STEP]);
+    close_well(&setup.server, &setup.device);
+}
+
+#[test]
+fn a_server_that_stops_does_not_wait_for_the_pieces_that_are_left() {
+    let setup = setup();
+    let gate = zero_until_the_first_piece(&setup);
+    setup.queue.stopping();
+    gate.open();
+    assert_eq!(error(setup.next().result).errno(), Errno::Shutdown);
+    assert_eq!(setup.server.log().of(Op::Zero).count() as u64, GIB / STEP);
+    let missing = error(close(&setup)).to_string();
+    assert!(missing.contains(&GIB.to_string()) && missing.contains("not zeroed"), "{missing}");
+}
+
+#[test]
+fn pieces_that_are_not_tried_after_a_failure_are_missing_too() {
+    let setup = setup();
+    setup.server.fault(Fault::on(Op::Zero).offset(GIB).then(status(400)));
+    assert!(setup.ask(zero(3 * GIB, NO_FUA), 0).is_err());
+    // The piece that failed is written later.
+    setup.ask(Request::Zero { offset: GIB, len: GIB, flags: NO_FUA }, 0).unwrap();
+    let missing = error(close(&setup)).to_string();
+    assert!(missing.contains(&(2 * GIB).to_string()), "{missing}");
+}
+
+#[test]
+fn zeroes_that_are_written_leave_room_for_others_as_well() {
+    let setup =
+        Setup::of_size(TIB, |settings| Settings { no_hole: NoHole::Write, connections: 1, ..settings });
+    setup.ask(zero(9 * BLOCK + (4 << 20), ZeroFlags { no_hole: true, ..NO_FUA }), 0).unwrap();
+    let sent: Vec<_> = setup.server.log().of(Op::Put).map(|put| (put.offset, put.size)).collect();
+    assert_eq!(sent, [(0, 2 << 20), (2 << 20, 2 << 20), (4 << 20, 9 * BLOCK)]);
+    close_well(&setup.server, &setup.device);
+}
