@@ -18,7 +18,7 @@ use crate::client::{self, Stop};
 use crate::limit::Load;
 use crate::measure::{cpu, cpu_of_all, peak_memory};
 use crate::server::{Target, same};
-use crate::work::{RowKind, Server, Work, fio_iops};
+use crate::work::{Reader, RowKind, Server, Work, fio_iops};
 
 /// Someone who does a row's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub(crate) const CONTENDERS: [Contender; 6] = [
 /// What all runs need.
 pub(crate) struct Bench<'a> {
     pub(crate) stop: &'a Stop,
+    /// For images that several rows use.
+    pub(crate) dir: &'a Path,
     /// The image that is uploaded.
     pub(crate) image: &'a Path,
     /// The same in memory.
@@ -88,10 +90,17 @@ impl Contender {
 
     pub(crate) fn can(self, row: RowKind) -> bool {
         match self {
+            // It reads all of the disk, which takes long enough once.
+            Self::Door(Door::Reference) => {
+                !matches!(row.work, Work::SparseRead { client: Reader::QemuImg, .. })
+            }
             Self::Door(_) => true,
             // It chooses the size of requests itself, or is told; another client's preferences are nothing to it.
-            Self::Client => matches!(row.work, Work::Upload { .. }) && row.server == Server::Real,
-            Self::Limit => row.via != Via::Https,
+            Self::Client => {
+                row.server == Server::Real
+                    && matches!(row.work, Work::Upload { .. } | Work::SparseRead { .. })
+            }
+            Self::Limit => row.via != Via::Https && !matches!(row.work, Work::SparseRead { .. }),
             Self::Null => row.server == Server::FakeNull && row.via == Via::Http,
         }
     }
@@ -104,12 +113,19 @@ impl Contender {
             target.clear()?;
         }
         let back = target.dir.path().join("back.img");
-        let back = (warm_up && row.server == Server::Real).then_some(back.as_path());
+        if back.exists() {
+            fs::remove_file(&back)?;
+        }
+        let reads_back = target.sparse.is_some() || warm_up && row.server == Server::Real;
+        let back = reads_back.then_some(back.as_path());
         let used = match self {
             Self::Door(_) | Self::Null => serve(self, bench, row, target, back)?,
-            Self::Client => upload(bench, row, target)?,
+            Self::Client => transfer(bench, row, target, back)?,
             Self::Limit => send(bench, row, target)?,
         };
+        if let (Some(sparse), Some(back), true) = (&target.sparse, back, warm_up) {
+            sparse.verify(back).context("other data was read than the server has")?;
+        }
         if verified && self != Self::Null {
             target.verify(bench.source).context("the server has other data than was uploaded")?;
         }
@@ -203,21 +219,29 @@ fn serve(
 }
 
 /// ovirt-imageio's own client. Left alone it would take the unix socket of a server on this host.
-const UPLOAD: &str = "
+const TRANSFER: &str = "
 import sys
 from ovirt_imageio import client
 from ovirt_imageio._internal.backends import http
-image, url, cafile, size, unix = sys.argv[1:]
+what, image, url, cafile, size, unix = sys.argv[1:]
 if unix == 'no':
     http.Backend._optimize_connection = lambda *args: None
-client.upload(image, url, cafile or None, buffer_size=int(size))
+if what == 'upload':
+    client.upload(image, url, cafile or None, buffer_size=int(size))
+else:
+    client.download(url, image, cafile or None, fmt='raw', buffer_size=int(size))
 ";
 
-fn upload(bench: &Bench<'_>, row: RowKind, target: &Target) -> Result<Used> {
+fn transfer(bench: &Bench<'_>, row: RowKind, target: &Target, back: Option<&Path>) -> Result<Used> {
     let daemon = IMAGEIO.path();
     let python = daemon.parent().context("the daemon is in a directory")?.join("python");
     let mut command = Command::new(python);
-    command.args(["-c", UPLOAD]).arg(bench.image).arg(&target.url);
+    command.args(["-c", TRANSFER]);
+    match back {
+        Some(back) if target.sparse.is_some() => command.arg("download").arg(back),
+        _ => command.arg("upload").arg(bench.image),
+    };
+    command.arg(&target.url);
     command.arg(target.cafile.as_deref().unwrap_or("".as_ref())).arg(row.work.request().to_string());
     command.arg(if row.via == Via::Unix { "yes" } else { "no" });
     let before = cpu_of_all(&target.pids)?;

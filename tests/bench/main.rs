@@ -9,12 +9,12 @@ mod measure;
 mod options;
 mod output;
 mod server;
+mod sparse;
 mod work;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,7 +29,7 @@ use client::Stop;
 use contender::{Bench, CONTENDERS, Contender};
 use options::Options;
 use server::{Target, work_dir};
-use work::{ROWS, RowKind, Server, Work};
+use work::{ROWS, RowKind, Server};
 
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask bench")]
@@ -71,6 +71,7 @@ fn run(options: &Options) -> Result<()> {
     fs::write(&image, &source)?;
     let bench = Bench {
         stop: &stop,
+        dir: dir.path(),
         image: &image,
         source: &source,
         quick: options.quick,
@@ -156,8 +157,7 @@ fn measure_row(
     bar: &ProgressBar,
     failures: &mut Vec<String>,
 ) -> Result<Row> {
-    let full_of: Option<&Path> = matches!(row.work, Work::ReadBack { .. }).then_some(bench.image);
-    let target = Target::start(daemons, row, bench.source.len() as u64, full_of).context("the server")?;
+    let target = Target::start(daemons, row, bench).context("the server")?;
     let mut able: Vec<Contender> = contenders.iter().copied().filter(|one| one.can(row)).collect();
     let mut runs: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for round in 0..=rounds {

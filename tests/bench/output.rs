@@ -114,13 +114,14 @@ fn introduction(options: &Options, report: &Report, facts: &Facts, size: u64) ->
          - **real**: the imageio daemon, with `qemu-nbd` and a raw image in memory. **fake-null**: `fake-imageio \
          --backend null`, which keeps nothing.\n\
          - **Python plugin**: virt-v2v's, in `nbdkit --threads 8`; **our plugin** is there in its place. **imageio \
-         client**: `ovirt_imageio.client.upload`. **limit**: four plain sockets that send ready-made requests, with no \
+         client**: `ovirt_imageio.client`, `upload` or `download`. **limit**: four plain sockets that send ready-made requests, with no \
          NBD. **nbdkit null**: the client straight into nbdkit's null plugin, with no imageio.\n\
          - **CPU** is of the process that is in the plugin's place alone, and of everything: it, the client, the \
          server. It is counted while the client runs. For the imageio client and the limit, it is the process that \
          sends.\n\
          - **nbdcopy-4m** is as virt-v2v runs nbdcopy: 16 requests of 4 MiB; **nbdcopy-256k** has 64 of 256 KiB; \
          **nbdcopy-default** is told no size; **read** is nbdcopy from the device, of a disk full of data; \
+         **sparse** is a disk of six times the size with a thirtieth of data, in pieces of 1 MiB, read into a sparse file; \
          **qemu-img** is `convert -n -W`; **fio** writes 4 KiB at random.\n\n"
     )
 }

@@ -14,8 +14,10 @@ use support::qemu::QemuNbd;
 use support::target::Via;
 use tempfile::TempDir;
 
+use crate::contender::Bench;
 use crate::limit::Address;
-use crate::work::{RowKind, Server};
+use crate::sparse::{SparseDisk, convert, sparse_size};
+use crate::work::{RowKind, Server, Work};
 
 /// A transfer on a server, with its disk in memory.
 pub(crate) struct Target {
@@ -29,6 +31,8 @@ pub(crate) struct Target {
     /// Where the server's bytes are, if it keeps any.
     storage: Option<PathBuf>,
     size: u64,
+    /// The contents of the disk, if they are sparse.
+    pub(crate) sparse: Option<SparseDisk>,
     _qemu: Option<QemuNbd>,
     _fake: Option<Daemon>,
     // Last: the others use it to their end.
@@ -36,9 +40,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Starts what it takes; with the disk full of `full_of`, else empty.
-    pub(crate) fn start(daemons: &Daemons, row: RowKind, size: u64, full_of: Option<&Path>) -> Result<Self> {
+    /// Starts what it takes. What is read has contents, else the disk is empty.
+    pub(crate) fn start(daemons: &Daemons, row: RowKind, bench: &Bench<'_>) -> Result<Self> {
         let dir = work_dir()?;
+        let size = bench.source.len() as u64;
         let mut target = Self {
             via: row.via,
             url: String::new(),
@@ -47,24 +52,39 @@ impl Target {
             pids: Vec::new(),
             storage: None,
             size,
+            sparse: None,
             _qemu: None,
             _fake: None,
             dir,
         };
         match row.server {
-            Server::Real => target.start_real(daemons, full_of)?,
+            Server::Real => {
+                let (disk, format) = target.make_disk(row.work, bench)?;
+                target.start_real(daemons, disk, format)?;
+            }
             Server::FakeNull => target.start_fake()?,
         }
         Ok(target)
     }
 
-    fn start_real(&mut self, daemons: &Daemons, full_of: Option<&Path>) -> Result<()> {
+    /// The image, and its format.
+    fn make_disk(&mut self, work: Work, bench: &Bench<'_>) -> Result<(PathBuf, &'static str)> {
         let disk = self.dir.path().join("disk.img");
-        match full_of {
-            Some(source) => drop(fs::copy(source, &disk)?),
-            None => File::create(&disk)?.set_len(self.size)?,
+        match work {
+            Work::ReadBack { .. } => drop(fs::copy(bench.image, &disk)?),
+            Work::SparseRead { format, .. } => {
+                let sparse = SparseDisk::make(bench.dir, bench.source)?;
+                convert(sparse.path(), &disk, format)?;
+                (self.sparse, self.size) = (Some(sparse), sparse_size(self.size));
+                return Ok((disk, format));
+            }
+            _ => File::create(&disk)?.set_len(self.size)?,
         }
-        let qemu = QemuNbd::start(&disk, "raw", self.dir.path().join("nbd.sock"))?;
+        Ok((disk, "raw"))
+    }
+
+    fn start_real(&mut self, daemons: &Daemons, disk: PathBuf, format: &str) -> Result<()> {
+        let qemu = QemuNbd::start(&disk, format, self.dir.path().join("nbd.sock"))?;
         self.pids.push(qemu.id());
         let uuid = daemons.new_uuid();
         let ticket = Ticket {

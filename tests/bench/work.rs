@@ -9,6 +9,8 @@ use support::report::Unit;
 use support::target::Via;
 use support::tools::{FIO, NBDCOPY, QEMU_IMG, Tool};
 
+use crate::sparse::sparse_size;
+
 /// The server and what keeps its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Server {
@@ -27,10 +29,19 @@ pub(crate) enum Work {
     UploadByDefault,
     /// nbdcopy reads all of it.
     ReadBack { request: usize },
+    /// A large disk with little data in it becomes a sparse file.
+    SparseRead { client: Reader, format: &'static str },
     /// qemu-img writes all of it, out of order.
     Convert,
     /// fio writes 4 KiB here and there.
     RandomWrites { depth: u32 },
+}
+
+/// Who reads a sparse disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Nbdcopy,
+    QemuImg,
 }
 
 use Server::{FakeNull, Real};
@@ -53,6 +64,10 @@ const fn row(server: Server, via: Via, work: Work) -> RowKind {
     RowKind { server, via, work, quick: false }
 }
 
+const fn sparse(via: Via, client: Reader, format: &'static str) -> RowKind {
+    row(Real, via, Work::SparseRead { client, format })
+}
+
 const fn quick(server: Server, via: Via, work: Work) -> RowKind {
     RowKind { server, via, work, quick: true }
 }
@@ -73,6 +88,14 @@ pub(crate) const ROWS: &[RowKind] = &[
     row(Real, Http, Work::ReadBack { request: LARGE }),
     row(Real, Unix, Work::ReadBack { request: LARGE }),
     row(Real, Https, Work::ReadBack { request: LARGE }),
+    sparse(Http, Reader::Nbdcopy, "raw"),
+    sparse(Http, Reader::Nbdcopy, "qcow2"),
+    sparse(Https, Reader::Nbdcopy, "raw"),
+    sparse(Https, Reader::Nbdcopy, "qcow2"),
+    sparse(Http, Reader::QemuImg, "raw"),
+    sparse(Http, Reader::QemuImg, "qcow2"),
+    sparse(Https, Reader::QemuImg, "raw"),
+    sparse(Https, Reader::QemuImg, "qcow2"),
     row(Real, Http, Work::Convert),
     row(Real, Unix, Work::Convert),
     row(Real, Https, Work::Convert),
@@ -102,6 +125,8 @@ impl Work {
             Self::Upload { request } => format!("nbdcopy-{}", size(request)),
             Self::UploadByDefault => "nbdcopy-default".into(),
             Self::ReadBack { request } => format!("read-{}", size(request)),
+            Self::SparseRead { client: Reader::Nbdcopy, format } => format!("sparse-{format}-nbdcopy"),
+            Self::SparseRead { client: Reader::QemuImg, format } => format!("sparse-{format}-qemu-img"),
             Self::Convert => "qemu-img".into(),
             Self::RandomWrites { depth } => format!("fio-4k-depth-{depth}"),
         }
@@ -117,6 +142,7 @@ impl Work {
             // Much more than the replay buffer takes, whose memory is new at first.
             (Self::RandomWrites { .. }, false) => 20_000,
             (Self::RandomWrites { .. }, true) => 4000,
+            (Self::SparseRead { .. }, _) => sparse_size(size),
             _ => size,
         }
     }
@@ -134,7 +160,8 @@ impl Work {
     pub(crate) fn tool(self) -> Tool {
         match self {
             Self::Upload { .. } | Self::UploadByDefault | Self::ReadBack { .. } => NBDCOPY,
-            Self::Convert => QEMU_IMG,
+            Self::SparseRead { client: Reader::Nbdcopy, .. } => NBDCOPY,
+            Self::SparseRead { client: Reader::QemuImg, .. } | Self::Convert => QEMU_IMG,
             Self::RandomWrites { .. } => FIO,
         }
     }
@@ -144,6 +171,8 @@ impl Work {
         match self {
             Self::Upload { request } | Self::ReadBack { request } => request,
             Self::UploadByDefault => SMALL,
+            // What ovirt-imageio's documentation recommends.
+            Self::SparseRead { .. } => LARGE,
             // qemu-img's own.
             Self::Convert => 2 << 20,
             Self::RandomWrites { .. } => 4 << 10,
@@ -163,6 +192,12 @@ impl Work {
             Self::ReadBack { request } => {
                 command.arg(format!("--request-size={request}")).arg(uri);
                 command.arg(back.unwrap_or("null:".as_ref()));
+            }
+            Self::SparseRead { client, .. } => {
+                // Each run makes the file anew.
+                let back = back.unwrap_or("/nonexistent".as_ref());
+                let options = ["convert", "-f", "raw", "-O", "raw"];
+                command.args(options.iter().filter(|_| client == Reader::QemuImg)).arg(uri).arg(back);
             }
             Self::Convert => {
                 command.args(["convert", "-n", "-W", "-f", "raw", "-O", "raw"]).arg(source).arg(uri);

@@ -121,6 +121,8 @@ pub struct Summary {
     pub cpu_to_python: Option<f64>,
     /// Throughput, as a multiple of the limit's.
     pub to_limit: Option<f64>,
+    /// Throughput, as a multiple of the imageio client's.
+    pub to_client: Option<f64>,
     /// Throughput, as a multiple of nbdcopy's straight into nbdkit's null plugin.
     pub to_null: Option<f64>,
 }
@@ -139,6 +141,7 @@ impl Row {
             to_python: self.ratio(runs, PYTHON, throughput),
             cpu_to_python: self.ratio(runs, PYTHON, |run| run.plugin_cpu),
             to_limit: self.ratio(runs, LIMIT, throughput),
+            to_client: self.ratio(runs, CLIENT, throughput),
             to_null: self.ratio(runs, NULL, throughput),
         })
     }

@@ -58,6 +58,16 @@ pub trait BlockDevice: Send + Sync {
     /// Any [`Error`]; with [`ZeroFlags::fast`], [`Errno::NotSup`] where it would be no faster than a write.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()>;
 
+    /// Says that the contents of a range are not needed any more: they may read as anything until they are written.
+    /// Called only where [`Capabilities::trim`] is set.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Errno::Inval`] where the device can't.
+    fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<()> {
+        let _ = fua;
+        Err(Error::new(Errno::Inval, format!("the device cannot trim {len} bytes at {offset}")))
+    }
+
     /// The metadata contexts that the device has, such as [`ALLOCATION`]; constant for the life of the device.
     fn contexts(&self) -> &[String] {
         &[]
@@ -112,6 +122,8 @@ pub struct Capabilities {
     pub flush: bool,
     /// `fua` is honoured for writes and zeroes.
     pub fua: bool,
+    /// [`BlockDevice::trim`] does something.
+    pub trim: bool,
     /// Zeroing with `fast` may succeed.
     pub fast_zero: bool,
     /// A flush covers the writes of all clients, so one client may use several connections.

@@ -36,6 +36,7 @@ impl MemoryDevice {
             read_only: false,
             flush: true,
             fua: true,
+            trim: true,
             fast_zero: true,
             multi_conn: true,
             block_size: BlockSize::default(),
@@ -98,6 +99,10 @@ impl BlockDevice for MemoryDevice {
         self.modify(offset, len, |range| range.fill(0))
     }
 
+    fn trim(&self, offset: u64, len: u64, _fua: bool) -> Result<()> {
+        self.modify(offset, len, |range| range.fill(0))
+    }
+
     fn contexts(&self) -> &[String] {
         &self.contexts
     }
@@ -140,9 +145,10 @@ mod tests {
         let disk = MemoryDevice::new(16);
         disk.write(4, Bytes::from_static(b"abcdef"), false).unwrap();
         disk.zero(6, 2, ZeroFlags::default()).unwrap();
+        disk.trim(9, 1, false).unwrap();
         let mut buf = [1; 8];
         disk.read(3, &mut buf).unwrap();
-        assert_eq!(&buf, b"\0ab\0\0ef\0");
+        assert_eq!(&buf, b"\0ab\0\0e\0\0");
     }
 
     #[test]

@@ -87,6 +87,15 @@ pub enum Request {
         /// How.
         flags: ZeroFlags,
     },
+    /// As [`BlockDevice::trim`](crate::BlockDevice::trim).
+    Trim {
+        /// Where on the disk.
+        offset: u64,
+        /// How much.
+        len: u64,
+        /// On stable storage before the completion.
+        fua: bool,
+    },
     /// As [`BlockDevice::flush`](crate::BlockDevice::flush): it covers what was completed before it was submitted.
     Flush,
     /// As [`BlockDevice::extents`](crate::BlockDevice::extents); they are given to [`Completion::extents`].

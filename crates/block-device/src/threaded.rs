@@ -52,6 +52,7 @@ fn call<D: BlockDevice>(device: &D, request: Request, completion: &mut dyn Compl
         Request::Read { offset } => device.read(offset, completion.buffer()),
         Request::Write { offset, data, fua } => device.write(offset, data, fua),
         Request::Zero { offset, len, flags } => device.zero(offset, len, flags),
+        Request::Trim { offset, len, fua } => device.trim(offset, len, fua),
         Request::Flush => device.flush(),
         Request::Extents { context, offset, len, limit } => {
             completion.extents(device.extents(context, offset, len, limit)?);

@@ -64,6 +64,7 @@ impl Device {
                 read_only: transfer.is_read_only(),
                 flush: transfer.can_flush(),
                 fua: transfer.can_flush(),
+                trim: false,
                 // The server doesn't tell whether it zeroes or writes; but it may tell that a range is zero already.
                 fast_zero: !transfer.is_read_only() && transfer.capabilities().extents,
                 multi_conn: true,

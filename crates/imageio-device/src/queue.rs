@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use block_device::{Batch, BlockDevice, Capabilities, Completion, QueuedDevice, Request, Result};
+use block_device::{
+    Batch, BlockDevice, Capabilities, Completion, Errno, Error, QueuedDevice, Request, Result,
+};
 use conn_pool::{Submitter, Workers};
 
 use crate::connection::ReplayingConnection;
@@ -69,6 +71,8 @@ impl Queue {
                 }
                 Some(piece.request(Some(completion)))
             }
+            // It is refused above.
+            Request::Trim { .. } => None,
             Request::Flush => {
                 self.workers.flush(move |outcome| {
                     completion.complete(outcome.map_err(pool_error), &mut Batch::default());
@@ -94,6 +98,7 @@ fn check(device: &Device, request: &Request, room: u64) -> Result<()> {
         Request::Read { offset } => device.check_read(*offset, room),
         Request::Write { offset, data, .. } => device.check_write(*offset, data.len() as u64),
         Request::Zero { offset, len, flags } => device.check_zero(*offset, *len, *flags),
+        Request::Trim { .. } => Err(Error::new(Errno::Inval, "imageio has no trim")),
         Request::Flush => Ok(()),
         Request::Extents { context, offset, len, limit } => {
             device.check_extents(*context, *offset, *len, *limit).map(drop)

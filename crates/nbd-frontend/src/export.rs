@@ -44,6 +44,7 @@ fn flags(device: &impl QueuedDevice) -> TransmissionFlags {
     flags.set(TransmissionFlags::READ_ONLY, caps.read_only);
     flags.set(TransmissionFlags::SEND_FLUSH, caps.flush);
     flags.set(TransmissionFlags::SEND_FUA, caps.fua);
+    flags.set(TransmissionFlags::SEND_TRIM, !caps.read_only && caps.trim);
     flags.set(TransmissionFlags::SEND_WRITE_ZEROES, !caps.read_only);
     flags.set(TransmissionFlags::SEND_FAST_ZERO, !caps.read_only && caps.fast_zero);
     flags.set(TransmissionFlags::CAN_MULTI_CONN, caps.multi_conn);
@@ -92,12 +93,13 @@ mod tests {
         let bits = |change: fn(&mut Capabilities)| export(change).unwrap().flags().bits();
         // Those for clients with chunks and extended headers alone are 7 and 12.
         let bits = |change| bits(change) & !(1 << 7 | 1 << 12);
-        assert_eq!(bits(|_| ()), 0b1101_0100_1101);
+        assert_eq!(bits(|_| ()), 0b1101_0110_1101);
         assert_eq!(bits(|caps| caps.read_only = true), 0b0101_0000_1111);
-        assert_eq!(bits(|caps| caps.fast_zero = false), 0b0101_0100_1101);
+        assert_eq!(bits(|caps| caps.fast_zero = false), 0b0101_0110_1101);
+        assert_eq!(bits(|caps| caps.trim = false), 0b1101_0100_1101);
         assert_eq!(
             bits(|caps| (caps.flush, caps.fua, caps.multi_conn) = (false, false, false)),
-            0b1100_0100_0001
+            0b1100_0110_0001
         );
     }
 

@@ -105,6 +105,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             Command::Zero { offset, length, flags } => {
                 block_device::Request::Zero { offset, len: length, flags: zero_flags(flags) }
             }
+            Command::Trim { offset, length, fua } => block_device::Request::Trim { offset, len: length, fua },
             Command::Flush => block_device::Request::Flush,
             Command::BlockStatus { offset, length, req_one, contexts } => {
                 let left = self.negotiated.export.size() - offset;
@@ -114,9 +115,8 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             }
             // The device knows best what to keep at hand.
             Command::Cache { .. } | Command::Nothing | Command::Disconnect => return job.succeed(),
-            // The one is not offered, and the other has become a BLOCK_STATUS. A job that is dropped is answered by an
-            // error.
-            Command::Trim { .. } | Command::BlockStatusPayload { .. } => return,
+            // It has become a BLOCK_STATUS. A job that is dropped is answered by an error.
+            Command::BlockStatusPayload { .. } => return,
         };
         if !depth.is_one() || !is_short(command) {
             return device.submit(request, Box::new(job));

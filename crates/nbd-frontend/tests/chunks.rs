@@ -176,7 +176,7 @@ fn extended_headers_have_lengths_of_64_bits() {
             Request::Extents { .. } => completion.extents(vec![Extent { length: 1 << 39, status: 3 }]),
             Request::Zero { len, .. } => assert_eq!(*len, 1 << 40),
             Request::Read { .. } => completion.buffer().fill(7),
-            Request::Write { .. } | Request::Flush => {}
+            Request::Write { .. } | Request::Trim { .. } | Request::Flush => {}
         }
         Ok(())
     });

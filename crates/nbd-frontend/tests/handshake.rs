@@ -42,7 +42,7 @@ fn every_option_is_answered_and_transmission_follows() {
     for option in [6, 7] {
         client.option(option, data);
         let infos: Vec<_> = (0..4).map(|_| client.option_reply(option)).collect();
-        let export = [0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0b1101, 0b0100_1101].to_vec();
+        let export = [0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0b1101, 0b0110_1101].to_vec();
         assert_eq!(infos[0], (3, export));
         assert_eq!(infos[1], (3, b"\0\x01disk".to_vec()));
         assert_eq!(infos[2], (3, b"\0\x02a disk".to_vec()));

@@ -39,7 +39,7 @@ impl Submitted {
     fn offset(&self) -> u64 {
         match self.request {
             Request::Write { offset, .. } | Request::Read { offset } | Request::Zero { offset, .. } => offset,
-            Request::Flush | Request::Extents { .. } => 0,
+            Request::Trim { .. } | Request::Flush | Request::Extents { .. } => 0,
         }
     }
 }

@@ -60,7 +60,8 @@ fn refused_requests_change_nothing_and_keep_the_stream_in_step() {
         (ZERO, 0, 0, u32::MAX as usize, ENOSPC),
         (ZERO, 4, 0, 512, EINVAL),
         (FLUSH, 0, 512, 0, EINVAL),
-        (4, 0, 0, 512, EINVAL),
+        (TRIM, 0, SIZE as u64, 512, EINVAL),
+        (TRIM, 2, 0, 512, EINVAL),
         (7, 0, 0, 512, EINVAL),
         (8, 0, 0, 512, EINVAL),
         (0x1234, 0, 0, 512, EINVAL),
@@ -74,14 +75,14 @@ fn refused_requests_change_nothing_and_keep_the_stream_in_step() {
     assert_eq!(client.read(0, 512), [0; 512]);
     client.disconnect();
     assert!(disk.contents().iter().all(|byte| *byte == 0));
-    assert_eq!(server.stop().errors, 18);
+    assert_eq!(server.stop().errors, 19);
 }
 
 #[test]
 fn zero_length_requests_are_answered() {
     let (_, server) = memory();
     let mut client = server.client();
-    for kind in [READ, WRITE, ZERO] {
+    for kind in [READ, WRITE, ZERO, TRIM] {
         assert_eq!(client.ask(kind, 0, 512, 0), 0);
     }
     assert_eq!(client.read(0, 512), [0; 512]);
@@ -104,12 +105,14 @@ fn fua_is_accepted_on_every_command_and_passed_on() {
     assert_eq!(client.reply(), (0, 1));
     assert_eq!(client.ask(ZERO, 1 | 2 | 16, 0, 512), 0);
     assert_eq!(client.ask(ZERO, 2, 0, 512), 0);
+    assert_eq!(client.ask(TRIM, 1, 512, 1024), 0);
     assert_eq!(client.ask(FLUSH, 1, 0, 0), 0);
     let expected = [
         (READ, 0, 512, false),
         (WRITE, 0, 512, true),
         (ZERO, 0, 512, true),
         (ZERO, 0, 512, false),
+        (TRIM, 512, 1024, true),
         (FLUSH, 0, 0, false),
     ];
     assert_eq!(*calls.lock().unwrap(), expected);
@@ -117,11 +120,14 @@ fn fua_is_accepted_on_every_command_and_passed_on() {
 
 #[test]
 fn what_the_device_cannot_do_is_refused() {
-    let server = with_capabilities(|caps| (caps.flush, caps.fua, caps.fast_zero) = (false, false, false));
+    let server = with_capabilities(|caps| {
+        (caps.flush, caps.fua, caps.fast_zero, caps.trim) = (false, false, false, false);
+    });
     let mut client = server.client();
     assert_eq!(client.ask(FLUSH, 0, 0, 0), EINVAL);
     assert_eq!(client.ask(READ, 1, 0, 512), EINVAL);
     assert_eq!(client.ask(ZERO, 16, 0, 512), EINVAL);
+    assert_eq!(client.ask(TRIM, 0, 0, 512), EINVAL);
     assert_eq!(client.ask(ZERO, 2, 0, 512), 0);
 }
 
@@ -132,7 +138,7 @@ fn a_read_only_device_is_not_written_to() {
     client.write(1, 0, &[1; 512]);
     assert_eq!(client.reply(), (EPERM, 1));
     assert_eq!(client.ask(ZERO, 0, 0, 512), EPERM);
-    assert_eq!(client.ask(4, 0, 0, 512), EPERM);
+    assert_eq!(client.ask(TRIM, 0, 0, 512), EPERM);
     assert_eq!(client.read(0, 512), [0; 512]);
 }
 

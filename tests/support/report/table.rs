@@ -42,7 +42,7 @@ pub fn details(row: &Row) -> String {
         Unit::Iops => ("I/O per s", "CPU-s per 100,000 I/O"),
     };
     let mut heads = vec![row.name.as_str(), throughput, "min..max", cpu, "of everything", "peak MiB"];
-    heads.extend(["x Python", "CPU x Python", "x limit"]);
+    heads.extend(["x Python", "CPU x Python", "x limit", "x client"]);
     heads.extend(has_null.then_some("x null"));
     let mut table = vec![header(&heads)];
     for contender in CONTENDERS {
@@ -82,6 +82,7 @@ fn figures(unit: Unit, summary: &Summary, has_null: bool) -> Vec<String> {
         number(summary.to_python),
         number(summary.cpu_to_python),
         number(summary.to_limit),
+        number(summary.to_client),
     ];
     line.extend(has_null.then(|| number(summary.to_null)));
     line
@@ -150,7 +151,7 @@ mod tests {
         let table = details(&row());
         assert!(table.lines().any(|line| line.starts_with("| our plugin") && line.contains("0.40..0.80")));
         let client = table.lines().find(|line| line.starts_with("| imageio client")).unwrap();
-        assert_eq!(client.split('|').filter(|cell| cell.trim() == "-").count(), 8);
+        assert_eq!(client.split('|').filter(|cell| cell.trim() == "-").count(), 9);
         assert!(!table.contains(NULL));
     }
 

@@ -9,8 +9,9 @@ use nbd_wire::{Context, Contexts};
 use super::job::Job;
 use crate::lock;
 
-/// How many extents of a context one reply tells at most. Clients ask again about what it does not cover.
-const MOST_EXTENTS: usize = 8192;
+/// How many extents of a context one reply tells at most, so that the replies of all requests that a client may have in
+/// flight take no more memory than its data may. Clients ask again about what a reply does not cover.
+const MOST_EXTENTS: usize = 1024;
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy)]

@@ -24,6 +24,7 @@ pub const READ: u16 = 0;
 pub const WRITE: u16 = 1;
 pub const DISC: u16 = 2;
 pub const FLUSH: u16 = 3;
+pub const TRIM: u16 = 4;
 pub const ZERO: u16 = 6;
 pub const EPERM: u32 = 1;
 pub const EIO: u32 = 5;
@@ -301,6 +302,11 @@ impl BlockDevice for Hooked {
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         (self.hook)((ZERO, offset, len, flags.fua))?;
         self.disk.zero(offset, len, flags)
+    }
+
+    fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<()> {
+        (self.hook)((TRIM, offset, len, fua))?;
+        self.disk.trim(offset, len, fua)
     }
 
     fn flush(&self) -> Result<()> {
