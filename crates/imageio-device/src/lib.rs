@@ -33,6 +33,7 @@ mod recovery;
 mod replay_buffer;
 mod request;
 mod settings;
+mod summary;
 mod tracker;
 mod transfer;
 
@@ -40,4 +41,5 @@ pub use device::Device;
 pub use error::OpenError;
 pub use queue::Queue;
 pub use settings::{Settings, UrlSource};
+pub use summary::{DirtySummary, ExtentsSummary};
 pub use transfer::Transfer;
