@@ -38,8 +38,17 @@ impl QemuNbd {
     /// # Errors
     /// If it cannot be started, or ends before it accepts connections.
     pub fn start(image: &Path, format: &str, socket: PathBuf) -> io::Result<Self> {
+        Self::start_with(image, format, socket, &[])
+    }
+
+    /// The same with further options.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(image: &Path, format: &str, socket: PathBuf, options: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(QEMU_NBD.path());
-        command.args(["-t", "-e", "16", "-x", "", "-f", format, "-k"]).arg(&socket).arg(image);
+        command.args(["-t", "-e", "16", "-x", "", "-f", format]).args(options);
+        command.arg("-k").arg(&socket).arg(image);
         let mut daemon = Daemon::spawn(&mut command)?;
         // Its greeting shows that it is at work; that the socket accepts, only that it is listening.
         let mut greeting = daemon.retry(|| UnixStream::connect(&socket))?;

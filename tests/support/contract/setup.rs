@@ -137,6 +137,7 @@ impl<'a> Setup<'a> {
             size: SIZE,
             url,
             writable: !needs.read_only,
+            dirty: false,
             inactivity_timeout: needs.short_timeout.then_some(1),
         };
         let (endpoint, unix_socket) = world.with_daemon(via == Via::Https, |daemon| {
