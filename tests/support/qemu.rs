@@ -14,11 +14,21 @@ use crate::tools::{QEMU_IMG, QEMU_NBD};
 /// # Errors
 /// If `qemu-img` fails.
 pub fn create_image(path: &Path, format: &str, size: u64) -> io::Result<()> {
-    let output = Command::new(QEMU_IMG.path())
-        .args(["create", "-q", "-f", format])
-        .arg(path)
-        .arg(size.to_string())
-        .output()?;
+    let mut create = Command::new(QEMU_IMG.path());
+    run(create.args(["create", "-q", "-f", format]).arg(path).arg(size.to_string()))
+}
+
+/// Lets a bitmap of a qcow2 image take note of what is changed from now on, in blocks of so many bytes.
+///
+/// # Errors
+/// If `qemu-img` fails.
+pub fn add_bitmap(path: &Path, name: &str, granularity: &str) -> io::Result<()> {
+    let mut add = Command::new(QEMU_IMG.path());
+    run(add.args(["bitmap", "--add", "-g", granularity]).arg(path).arg(name))
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.output()?;
     if output.status.success() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use support::TestResult;
 use support::daemon::{RealDaemon, Ticket};
 use support::door::{Door, Served};
 use support::image::{SIZE, guest_disk, same};
-use support::qemu::QemuNbd;
+use support::qemu::{QemuNbd, add_bitmap};
 use support::tools::{QEMU_IMG, QEMU_IO, Tool};
 use tempfile::TempDir;
 
@@ -62,7 +62,7 @@ impl Chain {
 
     /// From now on, a bitmap takes note of what is changed, in blocks of so many bytes.
     pub(crate) fn add_bitmap(&self, name: &str, granularity: &str) -> TestResult {
-        self.qemu_img(&["bitmap", "--add", "-g", granularity, "disk.qcow2", name]).map(drop)
+        Ok(add_bitmap(&self.path("disk.qcow2"), name, granularity)?)
     }
 
     /// The guest is at work while nobody serves its disk.
