@@ -275,6 +275,7 @@ fn neighbours_on_a_loop_device(door: Door) {
         size: 1 << 20,
         url: format!("file://{}", device.path().display()),
         writable: true,
+        dirty: false,
         inactivity_timeout: None,
     };
     daemon.add_ticket(&ticket).unwrap();

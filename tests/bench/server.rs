@@ -92,6 +92,7 @@ impl Target {
             size: self.size,
             url: qemu.ticket_url(),
             writable: true,
+            dirty: false,
             inactivity_timeout: None,
         };
         (self._qemu, self.storage) = (Some(qemu), Some(disk));

@@ -34,6 +34,7 @@ const REQUESTS: &[fn(&mut Connection) -> Result<()>] = &[
     |connection| connection.zero(7, 100, Flush::No),
     Connection::flush,
     |connection| connection.extents(ExtentsContext::Zero).map(|extents| check_extents(&extents)),
+    |connection| connection.extents(ExtentsContext::Dirty).map(|extents| check_extents(&extents)),
 ];
 
 fn check_capabilities(capabilities: Capabilities) {

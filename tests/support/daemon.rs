@@ -27,6 +27,8 @@ pub struct Ticket {
     pub url: String,
     /// Without it, a ticket for reading only.
     pub writable: bool,
+    /// That of an incremental backup: the image's one bitmap tells what is dirty.
+    pub dirty: bool,
     /// Whole seconds until an idle connection is closed; `None` for the daemon's 60.
     pub inactivity_timeout: Option<u64>,
 }
@@ -50,8 +52,23 @@ impl RealDaemon {
     /// # Panics
     /// If it is not installed.
     pub fn start(pki: Option<Pki>) -> io::Result<Self> {
+        Self::start_with(pki, "INFO")
+    }
+
+    /// The same, which logs each request: see [`reads`](Self::reads).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub fn start_that_logs_requests() -> io::Result<Self> {
+        Self::start_with(None, "DEBUG")
+    }
+
+    fn start_with(pki: Option<Pki>, level: &str) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("imageio-").tempdir()?;
-        write_config(dir.path(), pki.as_ref())?;
+        write_config(dir.path(), pki.as_ref(), level)?;
         let mut process = Daemon::spawn(Command::new(IMAGEIO.path()).arg("-c").arg(dir.path()))?;
         let mut port = None;
         process.wait_for_line(|line| {
@@ -105,6 +122,7 @@ impl RealDaemon {
             "url": ticket.url,
             "timeout": 3000,
             "sparse": true,
+            "dirty": ticket.dirty,
             "ops": ops,
             "transfer_id": format!("transfer-{}", ticket.uuid),
         });
@@ -120,6 +138,19 @@ impl RealDaemon {
     /// If the daemon refuses to.
     pub fn remove_ticket(&self, uuid: &str) -> io::Result<()> {
         self.control("DELETE", uuid, b"")
+    }
+
+    /// Removes a ticket, and tells what was read by it, as the log has it: first byte and length of each.
+    ///
+    /// # Errors
+    /// If the daemon refuses to, or doesn't log requests.
+    pub fn reads(&mut self, uuid: &str) -> io::Result<Vec<(u64, u64)>> {
+        self.remove_ticket(uuid)?;
+        let of_ticket = format!("transfer=transfer-{uuid}");
+        let is_end = |line: &str| line.contains(" REMOVE ") && line.contains(&of_ticket);
+        self.process.wait_for_line(|line| is_end(line).then_some(()))?;
+        let lines = self.process.said().iter().filter(|line| line.contains(&of_ticket));
+        Ok(lines.filter_map(|line| logged_read(line)).collect())
     }
 
     fn control(&self, method: &str, uuid: &str, body: &[u8]) -> io::Result<()> {
@@ -175,7 +206,14 @@ fn listening_port(line: &str) -> Option<u16> {
     address.rsplit(", ").next()?.trim_end_matches(')').parse().ok()
 }
 
-fn write_config(dir: &Path, pki: Option<&Pki>) -> io::Result<()> {
+/// The range in a line such as `… READ size=512 offset=0 close=False transfer=…`.
+fn logged_read(line: &str) -> Option<(u64, u64)> {
+    let (_, read) = line.split_once(" READ ")?;
+    let number = |name| read.split(' ').find_map(|word| word.strip_prefix(name))?.parse().ok();
+    Some((number("offset=")?, number("size=")?))
+}
+
+fn write_config(dir: &Path, pki: Option<&Pki>, level: &str) -> io::Result<()> {
     let path = |name: &str| dir.join(name).display().to_string();
     if let Some(pki) = pki {
         for (name, pem) in [("ca.pem", &pki.ca_pem), ("cert.pem", &pki.cert_pem), ("key.pem", &pki.key_pem)] {
@@ -199,7 +237,7 @@ fn write_config(dir: &Path, pki: Option<&Pki>) -> io::Result<()> {
          [control]\ntransport = unix\nsocket = {control}\n\
          [profile]\nfilename = {profile}\n\
          [handlers]\nkeys = stderr\n\
-         [logger_root]\nhandlers = stderr\nlevel = INFO\n",
+         [logger_root]\nhandlers = stderr\nlevel = {level}\n",
         run = dir.display(),
         local = path("local"),
         control = path("control"),
@@ -211,7 +249,14 @@ fn write_config(dir: &Path, pki: Option<&Pki>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::listening_port;
+    use super::{listening_port, logged_read};
+
+    #[test]
+    fn reads_are_in_the_log() {
+        let line = "… [images] [127.0.0.1] READ size=512 offset=1024 close=False transfer=x";
+        assert_eq!(logged_read(line), Some((1024, 512)));
+        assert_eq!(logged_read("… WRITE size=512 offset=1024 flush=False"), None);
+    }
 
     #[test]
     fn the_port_is_in_the_log() {

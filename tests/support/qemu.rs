@@ -14,11 +14,21 @@ use crate::tools::{QEMU_IMG, QEMU_NBD};
 /// # Errors
 /// If `qemu-img` fails.
 pub fn create_image(path: &Path, format: &str, size: u64) -> io::Result<()> {
-    let output = Command::new(QEMU_IMG.path())
-        .args(["create", "-q", "-f", format])
-        .arg(path)
-        .arg(size.to_string())
-        .output()?;
+    let mut create = Command::new(QEMU_IMG.path());
+    run(create.args(["create", "-q", "-f", format]).arg(path).arg(size.to_string()))
+}
+
+/// Lets a bitmap of a qcow2 image take note of what is changed from now on, in blocks of so many bytes.
+///
+/// # Errors
+/// If `qemu-img` fails.
+pub fn add_bitmap(path: &Path, name: &str, granularity: &str) -> io::Result<()> {
+    let mut add = Command::new(QEMU_IMG.path());
+    run(add.args(["bitmap", "--add", "-g", granularity]).arg(path).arg(name))
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.output()?;
     if output.status.success() {
         return Ok(());
     }
@@ -38,8 +48,17 @@ impl QemuNbd {
     /// # Errors
     /// If it cannot be started, or ends before it accepts connections.
     pub fn start(image: &Path, format: &str, socket: PathBuf) -> io::Result<Self> {
+        Self::start_with(image, format, socket, &[])
+    }
+
+    /// The same with further options.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(image: &Path, format: &str, socket: PathBuf, options: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(QEMU_NBD.path());
-        command.args(["-t", "-e", "16", "-x", "", "-f", format, "-k"]).arg(&socket).arg(image);
+        command.args(["-t", "-e", "16", "-x", "", "-f", format]).args(options);
+        command.arg("-k").arg(&socket).arg(image);
         let mut daemon = Daemon::spawn(&mut command)?;
         // Its greeting shows that it is at work; that the socket accepts, only that it is listening.
         let mut greeting = daemon.retry(|| UnixStream::connect(&socket))?;

@@ -135,7 +135,14 @@ impl Target {
 
     fn add_ticket(&mut self, daemons: &Daemons, url: String) -> io::Result<()> {
         let uuid = daemons.new_uuid();
-        let ticket = Ticket { uuid: uuid.clone(), size: SIZE, url, writable: true, inactivity_timeout: None };
+        let ticket = Ticket {
+            uuid: uuid.clone(),
+            size: SIZE,
+            url,
+            writable: true,
+            dirty: false,
+            inactivity_timeout: None,
+        };
         let cafile = self.dir.path().join("ca.pem");
         daemons.with_daemon(self.via == Via::Https, |daemon| {
             daemon.add_ticket(&ticket)?;

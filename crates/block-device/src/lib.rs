@@ -73,6 +73,20 @@ pub trait BlockDevice: Send + Sync {
         &[]
     }
 
+    /// Whether it takes time to find out if the device has the context with this index in [`contexts`](Self::contexts);
+    /// constant for the life of the device. Those who ask for such a context call [`has_context`](Self::has_context) first.
+    fn is_tentative(&self, context: usize) -> bool {
+        let _ = context;
+        false
+    }
+
+    /// Whether the device has the context with this index in [`contexts`](Self::contexts). For a
+    /// [tentative](Self::is_tentative) one, it may take minutes until the first call returns; the answer stays the same
+    /// then.
+    fn has_context(&self, context: usize) -> bool {
+        context < self.contexts().len()
+    }
+
     /// What the context with this index in [`contexts`](Self::contexts) says of `len` bytes from `offset` on, which are
     /// some: one extent at least, and `limit` at most, which is not 0; in order, without gaps, from `offset` on. They may
     /// end before the range does, and the last may go beyond it.

@@ -21,6 +21,18 @@ pub trait QueuedDevice: Send + Sync {
         &[]
     }
 
+    /// As [`BlockDevice::is_tentative`](crate::BlockDevice::is_tentative).
+    fn is_tentative(&self, context: usize) -> bool {
+        let _ = context;
+        false
+    }
+
+    /// As [`BlockDevice::has_context`](crate::BlockDevice::has_context): it may block, but not beyond
+    /// [`stopping`](Self::stopping).
+    fn has_context(&self, context: usize) -> bool {
+        context < self.contexts().len()
+    }
+
     /// Takes a request, and returns without waiting for it. `completion` is called once, from any thread, also from
     /// within this call; requests may end in any order.
     fn submit(&self, request: Request, completion: Box<dyn Completion>);

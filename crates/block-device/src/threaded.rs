@@ -80,6 +80,14 @@ impl<D: BlockDevice> QueuedDevice for Threaded<D> {
         self.device.contexts()
     }
 
+    fn is_tentative(&self, context: usize) -> bool {
+        self.device.is_tentative(context)
+    }
+
+    fn has_context(&self, context: usize) -> bool {
+        self.device.has_context(context)
+    }
+
     fn submit(&self, request: Request, completion: Box<dyn Completion>) {
         let jobs = self.jobs.as_ref().expect("there are threads until it is dropped");
         jobs.send((request, completion)).unwrap_or_else(|_| unreachable!("the threads live as long as this"));

@@ -70,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) features: Features,
     pub(crate) checksum: Option<String>,
     pub(crate) dirty: Option<Vec<Range<u64>>>,
+    pub(crate) records_dirty: bool,
     pub(crate) max_readers: Option<u32>,
     pub(crate) max_writers: Option<u32>,
     pub(crate) unix_socket: Option<String>,
@@ -117,6 +118,7 @@ impl Default for Builder {
             features: Features { zero: true, flush: true, extents: true },
             checksum: None,
             dirty: None,
+            records_dirty: false,
             max_readers: Some(8),
             max_writers: Some(8),
             unix_socket: None,
@@ -202,9 +204,16 @@ impl Builder {
         self
     }
 
-    /// Serve `context=dirty` with these dirty byte ranges (in order, not overlapping); default: it is a 404.
+    /// A ticket of an incremental backup: `context=dirty` tells these byte ranges. Default: it is a 404.
     pub fn dirty(mut self, ranges: Vec<Range<u64>>) -> Self {
         self.0.dirty = Some(ranges);
+        self
+    }
+
+    /// The ranges of [`dirty`](Self::dirty) are those of a bitmap that takes note of changes, in blocks of 64 KiB, as qemu's does
+    /// where the image may be written. Default: it stands still, as in a backup of a running machine.
+    pub fn record_dirty(mut self, on: bool) -> Self {
+        self.0.records_dirty = on;
         self
     }
 

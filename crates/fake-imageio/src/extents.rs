@@ -2,11 +2,11 @@
 //! The answer to `GET …/extents`.
 
 use std::io;
-use std::ops::Range;
 
+use rangemap::RangeSet;
 use serde::Serialize;
 
-use crate::backend::Disk;
+use crate::backend::{Disk, Run};
 
 #[derive(Debug, Serialize)]
 struct Zero {
@@ -16,7 +16,7 @@ struct Zero {
     hole: bool,
 }
 
-#[derive(Debug, Serialize, PartialEq, Eq)]
+#[derive(Debug, Serialize)]
 struct Dirty {
     start: u64,
     length: u64,
@@ -39,25 +39,33 @@ pub(crate) fn zero(disk: &Disk) -> io::Result<String> {
     Ok(serde_json::to_string(&extents)?)
 }
 
-/// JSON for `context=dirty`. Dirty ranges are given in order and do not overlap.
-pub(crate) fn dirty(size: u64, ranges: &[Range<u64>]) -> io::Result<String> {
-    Ok(serde_json::to_string(&dirty_extents(size, ranges))?)
+/// JSON for `context=dirty`.
+pub(crate) fn dirty(disk: &Disk, dirty: &RangeSet<u64>) -> io::Result<String> {
+    Ok(serde_json::to_string(&dirty_extents(disk.runs()?, dirty))?)
 }
 
-fn dirty_extents(size: u64, ranges: &[Range<u64>]) -> Vec<Dirty> {
-    let mut extents = Vec::new();
-    let mut at = 0;
-    let mut until = |end: u64, dirty| {
-        if end > at {
-            extents.push(Dirty { start: at, length: end - at, dirty, zero: false });
-            at = end;
+/// What is dirty, together with what is zero. Neighbours that are alike in both are one, as with the real server.
+fn dirty_extents(runs: Vec<Run>, dirty: &RangeSet<u64>) -> Vec<Dirty> {
+    let mut extents: Vec<Dirty> = Vec::new();
+    let mut start = 0;
+    for Run { length, zero, .. } in runs {
+        let run = start..start + length;
+        let mut until = |end: u64, dirty| match extents.last_mut() {
+            _ if end == start => {}
+            Some(last) if (last.dirty, last.zero) == (dirty, zero) => {
+                (last.length, start) = (end - last.start, end)
+            }
+            _ => {
+                extents.push(Dirty { start, length: end - start, dirty, zero });
+                start = end;
+            }
+        };
+        for range in dirty.overlapping(&run) {
+            until(range.start.max(run.start), false);
+            until(range.end.min(run.end), true);
         }
-    };
-    for range in ranges {
-        until(range.start.min(size), false);
-        until(range.end.min(size), true);
+        until(run.end, false);
     }
-    until(size, false);
     extents
 }
 
@@ -77,9 +85,19 @@ mod tests {
     }
 
     #[test]
-    fn dirty_extents_alternate_and_cover_the_disk() {
-        let extents = dirty_extents(100, &[0..10, 10..20, 50..200]);
-        let ends: Vec<_> = extents.iter().map(|e| (e.start + e.length, e.dirty)).collect();
-        assert_eq!(ends, [(10, true), (20, true), (50, false), (100, true)]);
+    fn dirty_extents_differ_from_their_neighbours_and_cover_the_disk() {
+        let run = |length, zero| Run { length, zero, hole: zero };
+        let dirty = [5..10, 10..20, 50..200].into_iter().collect();
+        let extents = dirty_extents(vec![run(15, true), run(40, false), run(45, true)], &dirty);
+        let told: Vec<_> = extents.iter().map(|e| (e.start, e.length, e.dirty, e.zero)).collect();
+        let expected = [
+            (0, 5, false, true),
+            (5, 10, true, true),
+            (15, 5, true, false),
+            (20, 30, false, false),
+            (50, 5, true, false),
+            (55, 45, true, true),
+        ];
+        assert_eq!(told, expected);
     }
 }

@@ -20,8 +20,10 @@ pub enum Op {
     Zero,
     /// `PATCH` with op flush.
     Flush,
-    /// `GET …/extents`.
+    /// `GET …/extents`, of zeroes and holes.
     Extents,
+    /// `GET …/extents?context=dirty`.
+    DirtyExtents,
     /// `GET …/checksum`.
     Checksum,
     /// Anything else, also a `PATCH` that could not be understood.

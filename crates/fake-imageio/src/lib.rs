@@ -22,6 +22,7 @@
 
 mod answer;
 mod backend;
+mod bitmap;
 mod block;
 mod config;
 mod connection;

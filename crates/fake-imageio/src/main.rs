@@ -66,6 +66,9 @@ struct Args {
     /// Do not offer extents
     #[arg(long)]
     no_extents: bool,
+    /// A ticket of an incremental backup, whose bitmap takes note of what is changed from now on
+    #[arg(long)]
+    dirty: bool,
     /// Readers told to clients; 0 tells none
     #[arg(long, default_value_t = 8)]
     max_readers: u32,
@@ -172,6 +175,9 @@ impl Args {
                 Some(name) => format!("\0{name}"),
                 None => socket.clone(),
             });
+        }
+        if self.dirty {
+            builder = builder.dirty(Vec::new()).record_dirty(true);
         }
         if let Some(block_size) = self.block_device {
             builder = builder.block_device(block_size);

@@ -9,6 +9,7 @@ use hyper::http::request::Parts;
 use serde_json::json;
 
 use crate::answer::{Answer, Content, Refusal};
+use crate::bitmap::Bitmap;
 use crate::block::Body;
 use crate::config::OptionsMode;
 use crate::extents;
@@ -108,7 +109,11 @@ pub(crate) fn understand_options(shared: &Shared, ticket: &str, path: &str) -> C
 
 /// Extents and checksums.
 pub(crate) fn understand_query(shared: &Shared, resource: &Resource, ticket: &str, head: &Parts) -> Call {
-    let op = if *resource == Resource::Extents { Op::Extents } else { Op::Checksum };
+    let op = match (resource, context(head)) {
+        (Resource::Extents, Ok("dirty")) => Op::DirtyExtents,
+        (Resource::Extents, _) => Op::Extents,
+        _ => Op::Checksum,
+    };
     let understand = || {
         if *resource != Resource::Algorithms {
             shared.authorize(ticket, false)?;
@@ -116,7 +121,10 @@ pub(crate) fn understand_query(shared: &Shared, resource: &Resource, ticket: &st
         if op == Op::Checksum && shared.config.checksum.is_none() {
             return Err(Refusal::new(404, format!("No handler for '{}'", head.uri.path())));
         }
-        if op == Op::Extents && context(head)? == "dirty" && shared.config.dirty.is_none() {
+        if op == Op::Extents {
+            context(head)?;
+        }
+        if op == Op::DirtyExtents && shared.bitmap.is_none() {
             return Err(Refusal::new(404, "Ticket does not support dirty extents"));
         }
         Ok(Call::new(op))
@@ -140,10 +148,11 @@ pub(crate) async fn run(exchange: &mut Exchange<'_>, call: &Call) -> Result<Answ
         }
         Op::Flush => flush(exchange, call),
         Op::Options => Ok(options(shared)),
-        Op::Extents => Ok(Answer::json(match (context(exchange.head)?, &shared.config.dirty) {
-            ("dirty", Some(ranges)) => extents::dirty(shared.disk.size(), ranges)?,
-            _ => extents::zero(&shared.disk)?,
-        })),
+        Op::Extents => Ok(Answer::json(extents::zero(&shared.disk)?)),
+        Op::DirtyExtents => {
+            let dirty = shared.bitmap.as_ref().map(Bitmap::dirty).unwrap_or_default();
+            Ok(Answer::json(extents::dirty(&shared.disk, &dirty)?))
+        }
         Op::Checksum => Ok(checksum(shared, exchange.head)),
         // Neither is ever understood as a call without a refusal.
         Op::Accept | Op::Other => Err(Refusal::new(500, "Server failed to perform the request, check logs")),

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use crate::backend::Disk;
+use crate::bitmap::Bitmap;
 use crate::config::{Builder, Config, socket_path};
 use crate::connection::{self, Accepted, Registration, Registry};
 use crate::fault::Fault;
@@ -65,7 +66,10 @@ impl FakeServer {
         let cache = config.volatile.then(|| VolatileCache::new(disk.size())).transpose()?;
         let canceled = AtomicBool::new(false);
         let registry = Registry::default();
-        let shared = Arc::new(Shared { config, disk, cache, script, recorder, canceled, registry });
+        let recorded_size = config.records_dirty.then(|| disk.size());
+        let bitmap = config.dirty.as_ref().map(|ranges| Bitmap::new(ranges, recorded_size));
+        let shared = Shared { config, disk, cache, bitmap, script, recorder, canceled, registry };
+        let shared = Arc::new(shared);
         shared.write_through(0, &shared.config.contents)?;
         let acceptor = Acceptor {
             shared: Arc::clone(&shared),

@@ -8,6 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::backend::Disk;
+use crate::bitmap::Bitmap;
 use crate::block::{Piece, TURNS, pieces};
 use crate::config::Config;
 use crate::connection::Registry;
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<Disk>,
     /// Where something can be lost.
     pub(crate) cache: Option<VolatileCache>,
+    /// With a ticket of an incremental backup.
+    pub(crate) bitmap: Option<Bitmap>,
     pub(crate) script: Script,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) canceled: AtomicBool,
@@ -80,6 +83,9 @@ impl Shared {
     }
 
     fn apply(&self, way: u64, offset: u64, change: Change) -> io::Result<()> {
+        if let Some(bitmap) = &self.bitmap {
+            bitmap.changed(&(offset..offset + change.len()));
+        }
         match &self.cache {
             Some(cache) => cache.apply(&self.disk, way, offset, change),
             None => change.apply(&self.disk, offset),

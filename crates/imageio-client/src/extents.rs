@@ -22,21 +22,28 @@ impl ExtentsContext {
 }
 
 /// A part of the disk, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Where it starts.
     pub start: u64,
     /// How long it is.
     pub length: u64,
     /// It reads as zeroes.
-    #[serde(default)]
     pub zero: bool,
     /// It is not allocated in this image, so that a backing image shows through.
-    #[serde(default)]
     pub hole: bool,
     /// It changed since the last backup.
-    #[serde(default)]
     pub dirty: bool,
+}
+
+/// An extent as the server tells it. What it leaves out, or leaves open by `null` as old ones do, is false.
+#[derive(Deserialize)]
+struct Told {
+    start: u64,
+    length: u64,
+    zero: Option<bool>,
+    hole: Option<bool>,
+    dirty: Option<bool>,
 }
 
 /// How long one extent's JSON may be, in bytes: the server sends a hundred.
@@ -45,6 +52,7 @@ const LONGEST_ELEMENT: usize = 4 << 10;
 /// Reads the answer while it comes: extents in order, without gaps, from the start of the disk. Only the one that is
 /// just being read is held in memory.
 pub(crate) struct Reader<F> {
+    context: ExtentsContext,
     visit: F,
     at: At,
     /// The object that is being read.
@@ -75,9 +83,10 @@ enum At {
 }
 
 impl<F: FnMut(Extent) -> Result<(), String>> Reader<F> {
-    /// `visit` is given each extent, and may refuse it.
-    pub(crate) fn new(visit: F) -> Self {
+    /// For the answer to `context`. `visit` is given each extent, and may refuse it.
+    pub(crate) fn new(context: ExtentsContext, visit: F) -> Self {
         Self {
+            context,
             visit,
             at: At::Start,
             element: Vec::new(),
@@ -146,13 +155,27 @@ impl<F: FnMut(Extent) -> Result<(), String>> Reader<F> {
 
     /// Hands on the element, which is whole.
     fn take(&mut self) -> Result<(), String> {
-        let extent: Extent = serde_json::from_slice(&self.element).map_err(|error| error.to_string())?;
+        let told: Told = serde_json::from_slice(&self.element).map_err(|error| error.to_string())?;
         self.element.clear();
+        let extent = told.extent(self.context)?;
         if extent.start != self.end {
             return Err(format!("an extent starts at {} where {} was expected", extent.start, self.end));
         }
         self.end = self.end.checked_add(extent.length).ok_or("an extent ends beyond 2^64")?;
         (self.visit)(extent)
+    }
+}
+
+impl Told {
+    /// # Errors
+    /// It doesn't tell what was asked, and a backup would miss what is dirty.
+    fn extent(self, context: ExtentsContext) -> Result<Extent, String> {
+        let Self { start, length, zero, hole, dirty } = self;
+        if context == ExtentsContext::Dirty && dirty.is_none() {
+            return Err(format!("the extent at {start} doesn't tell whether it is dirty"));
+        }
+        let [zero, hole, dirty] = [zero, hole, dirty].map(|told| told.unwrap_or(false));
+        Ok(Extent { start, length, zero, hole, dirty })
     }
 }
 
@@ -175,8 +198,12 @@ mod tests {
 
     /// What is read of an answer that comes in pieces of so many bytes.
     fn read(json: &[u8], piece: usize) -> Result<(Vec<Extent>, u64), String> {
+        read_about(ExtentsContext::Zero, json, piece)
+    }
+
+    fn read_about(context: ExtentsContext, json: &[u8], piece: usize) -> Result<(Vec<Extent>, u64), String> {
         let mut extents = Vec::new();
-        let mut reader = Reader::new(|extent| {
+        let mut reader = Reader::new(context, |extent| {
             extents.push(extent);
             Ok(())
         });
@@ -196,6 +223,25 @@ mod tests {
             assert_eq!((seen, end), (vec![(0, 5, true, false), (5, 1, false, false)], 6));
         }
         assert_eq!(read(b"[]", 1).unwrap(), (vec![], 0));
+    }
+
+    #[test]
+    fn what_is_left_open_is_false_but_not_whether_it_is_dirty() {
+        let read = |json: &str| {
+            let (extents, _) = read_about(ExtentsContext::Dirty, json.as_bytes(), 7)?;
+            Ok::<_, String>(extents.iter().map(|e| (e.dirty, e.zero, e.hole)).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            read(r#"[{"start":0,"length":5,"dirty":true,"hole":null}]"#),
+            Ok(vec![(true, false, false)])
+        );
+        assert_eq!(
+            read(r#"[{"start":0,"length":5,"dirty":false,"zero":true}]"#),
+            Ok(vec![(false, true, false)])
+        );
+        for open in [r#"[{"start":0,"length":5,"zero":true}]"#, r#"[{"start":0,"length":5,"dirty":null}]"#] {
+            assert_eq!(read(open), Err("the extent at 0 doesn't tell whether it is dirty".to_owned()));
+        }
     }
 
     #[test]
@@ -237,7 +283,7 @@ mod tests {
 
     #[test]
     fn whoever_is_given_them_may_have_enough() {
-        let mut reader = Reader::new(|_| Err("enough".to_owned()));
+        let mut reader = Reader::new(ExtentsContext::Zero, |_| Err("enough".to_owned()));
         assert_eq!(reader.read(br#"[{"start":0,"length":5}"#), Err("enough".to_owned()));
     }
 }

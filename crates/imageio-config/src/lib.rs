@@ -194,6 +194,8 @@ mod tests {
             "preferred-block-size=99G",
             "replay-buffer=-1",
             "reconnect-timeout=x",
+            "dirty-bitmap=",
+            "dirty-bitmap=sda:",
             "connections=0",
             "connections=1000",
             "connections=x",
@@ -215,6 +217,17 @@ mod tests {
     }
 
     #[test]
+    fn a_bitmap_may_be_called_by_a_checkpoint() {
+        let name = "0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a";
+        let bitmap = |argument: &str| settings(&["url=u", argument]).unwrap().dirty_bitmap;
+        assert_eq!(bitmap(&format!("dirty_bitmap={name}")), name);
+        assert_eq!(
+            (bitmap("dirty-bitmap=a b:c"), bitmap("size=1")),
+            ("a b:c".to_owned(), "dirty".to_owned())
+        );
+    }
+
+    #[test]
     fn a_user_is_given_by_name_or_number() {
         let user = |argument| settings(&["url=u", argument]).map(|settings| settings.unix_socket_user);
         assert_eq!(user("unix-socket-user=root"), Ok(Some(0)));
@@ -233,6 +246,8 @@ mod tests {
         let places = PARAMETERS.iter().map(|parameter| parameter.name).filter(|name| *name != "url");
         let values = [TICKET, &url, &format!("+{url}"), &url[8..]].map(str::to_owned);
         let wrong = places.flat_map(|name| values.iter().map(move |value| format!("{name}={value}")));
+        // Bitmaps have such names, too.
+        let wrong = wrong.filter(|argument| *argument != format!("dirty-bitmap={TICKET}"));
         let more = [
             format!("{TICKET}=x"),
             format!("ticket={TICKET}"),

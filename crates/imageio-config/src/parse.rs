@@ -7,7 +7,7 @@ use std::time::Duration;
 use imageio_device::{NoHole, UrlSource};
 use nix::unistd::User;
 
-use crate::secret::{is_url, shown};
+use crate::secret::{is_url, is_uuid, shown};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -88,6 +88,20 @@ pub(crate) fn seconds_or_none(text: &str) -> Result<Option<Duration>> {
         }
         _ => Err(format!("{} is not a number of seconds", shown(text))),
     }
+}
+
+/// The name of a bitmap, which becomes a part of a context's name in NBD (`doc/proto.md`, 'Metadata querying').
+pub(crate) fn bitmap(text: &str) -> Result<String> {
+    /// qemu's own limit for names in an image.
+    const LONGEST: usize = 1023;
+    // oVirt calls a bitmap by its checkpoint, which is a UUID, as a ticket is.
+    if is_url(text) && !is_uuid(text) {
+        return Err("a bitmap's name is expected, not a URL".to_owned());
+    }
+    if text.is_empty() || text.len() > LONGEST || text.ends_with(':') || text.contains('\0') {
+        return Err(format!("a bitmap's name is expected: 1 to {LONGEST} bytes, and no colon at the end"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A path, made absolute: a daemon changes its directory before it is used.

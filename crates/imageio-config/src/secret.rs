@@ -28,7 +28,7 @@ pub fn is_url(text: &str) -> bool {
     has_scheme || is_uuid(lower.rsplit_once("images/").map_or(&*lower, |(_, last)| last))
 }
 
-fn is_uuid(text: &str) -> bool {
+pub(crate) fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 

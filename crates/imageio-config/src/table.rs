@@ -78,6 +78,14 @@ pub const PARAMETERS: &[Parameter] = &[
         set: |parser, value| parse::user(value).map(|value| parser.settings.unix_socket_user = Some(value)),
     },
     Parameter {
+        name: "dirty-bitmap",
+        value: "NAME",
+        default: "dirty",
+        help: "With a ticket of an incremental backup, offer its dirty extents as qemu:dirty-bitmap:NAME, besides \
+               imageio:dirty. The server doesn't tell the name. nbdkit can't offer either.",
+        set: |parser, value| parse::bitmap(value).map(|value| parser.settings.dirty_bitmap = value),
+    },
+    Parameter {
         name: "connections",
         value: "N",
         default: "4",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use block_device::{
-    BlockDevice, BlockSize, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags,
+    Batch, BlockDevice, BlockSize, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags,
 };
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
@@ -15,7 +15,7 @@ use conn_pool::{Keeper, Pool};
 use crate::change::ServerFeatures;
 use crate::connection::{Common, KeepAlive, ReplayingConnection};
 use crate::error::{Cause, OpenError, pool_error};
-use crate::extents::{Extents, Waiter};
+use crate::extents::Extents;
 use crate::outage::Outage;
 use crate::replay_buffer::ReplayBuffer;
 use crate::request::{DeviceRequest, DiskRange};
@@ -46,12 +46,7 @@ impl Device {
         let connections = connections.map(|owner| ReplayingConnection::new(Arc::clone(&common), owner));
         let pool = Pool::new(connections, Arc::new(Instant::now));
         let keeper = Keeper::start(pool.clone(), transfer.settings.keep_alive).map_err(OpenError::Keeper)?;
-        let extents = Extents::new(
-            Arc::clone(&transfer.connector),
-            Arc::clone(&common.tracker),
-            transfer.size(),
-            transfer.capabilities().extents,
-        );
+        let extents = Extents::new(transfer, &common.tracker);
         Ok(Self {
             pool,
             common,
@@ -117,23 +112,30 @@ impl Device {
         (len == 0 || !part.is_empty()).then_some((place, part))
     }
 
-    /// Tells `waiter` when the server was asked for extents.
-    pub(crate) fn when_extents_are_known(&self, waiter: Waiter) {
-        self.extents.when_asked(waiter);
+    /// Tells `waiter` the extents of a range when the server was asked for them, or why not.
+    pub(crate) fn when_extents_are_known(
+        self: &Arc<Self>,
+        question: Question,
+        waiter: impl FnOnce(Result<Vec<Extent>>, &mut Batch) + Send + 'static,
+    ) {
+        let (device, context) = (Arc::clone(self), question.context);
+        let waiter = move |is_told: Result<bool>, batch: &mut Batch| {
+            let extents = is_told.and_then(|is_told| device.known_extents(&question, is_told));
+            waiter(extents, batch);
+        };
+        self.extents.when_asked(context, Box::new(waiter));
     }
 
     /// What is known of a range by now.
-    pub(crate) fn known_extents(
-        &self,
-        context: usize,
-        offset: u64,
-        len: u64,
-        limit: usize,
-    ) -> Result<Vec<Extent>> {
-        let context = self.check_extents(context, offset, len, limit)?;
+    fn known_extents(&self, question: &Question, is_told: bool) -> Result<Vec<Extent>> {
+        let Question { context, ref range, limit } = *question;
         match self.failure() {
             Some(failure) => Err(failure),
-            None => Ok(self.common.tracker.extents(context, &(offset..offset + len), limit)),
+            // Nobody may take what isn't known for what is or isn't dirty.
+            None if context == Context::Dirty && !is_told => {
+                Err(Error::new(Errno::Inval, "the transfer has no dirty extents"))
+            }
+            None => Ok(self.common.tracker.extents(context, range, limit)),
         }
     }
 
@@ -214,13 +216,14 @@ impl Device {
         offset: u64,
         len: u64,
         limit: usize,
-    ) -> Result<Context> {
+    ) -> Result<Question> {
         self.check_range(offset, len, Errno::Inval)?;
         if len == 0 || limit == 0 {
             return Err(Error::new(Errno::Inval, "no extents are asked for"));
         }
         let unknown = || Error::new(Errno::Inval, format!("the disk has no metadata context {context}"));
-        self.extents.context(context).ok_or_else(unknown)
+        let context = self.extents.context(context).ok_or_else(unknown)?;
+        Ok(Question { context, range: offset..offset + len, limit })
     }
 
     fn check_range(&self, offset: u64, len: u64, errno: Errno) -> Result<()> {
@@ -283,16 +286,36 @@ impl BlockDevice for Device {
         self.extents.names()
     }
 
+    fn is_tentative(&self, context: usize) -> bool {
+        self.extents.context(context) == Some(Context::Dirty)
+    }
+
+    /// For dirty extents, the first call asks the server for them.
+    fn has_context(&self, context: usize) -> bool {
+        match self.extents.context(context) {
+            Some(context @ Context::Dirty) => self.extents.wait(context).unwrap_or(false),
+            Some(Context::Zero | Context::Depth) => true,
+            None => false,
+        }
+    }
+
     /// The first call asks the server, which may take minutes; all calls wait for that.
     fn extents(&self, context: usize, offset: u64, len: u64, limit: usize) -> Result<Vec<Extent>> {
-        self.check_extents(context, offset, len, limit)?;
-        self.extents.wait()?;
-        self.known_extents(context, offset, len, limit)
+        let question = self.check_extents(context, offset, len, limit)?;
+        let is_told = self.extents.wait(question.context)?;
+        self.known_extents(&question, is_told)
     }
 
     fn flush(&self) -> Result<()> {
         self.pool.flush().map_err(pool_error)
     }
+}
+
+/// What is asked about a range, which was found to be on the disk.
+pub(crate) struct Question {
+    context: Context,
+    range: Range<u64>,
+    limit: usize,
 }
 
 /// Memory that a read fills, for a caller whose own is borrowed.

@@ -36,6 +36,17 @@ pub enum OpenError {
     #[error("the server doesn't tell the size of the disk: give it with size=BYTES")]
     UnknownSize,
 
+    /// The server's extents don't fit the disk.
+    #[error(
+        "the server's extents end at {end}, and the disk at {size}: the size that is given with size= must be the disk's"
+    )]
+    Extents {
+        /// Where they end, in bytes.
+        end: u64,
+        /// The size that was given, or that the server has told, in bytes.
+        size: u64,
+    },
+
     /// No thread for the keeper.
     #[error("cannot start the keeper of the connection pool: {0}")]
     Keeper(io::Error),

@@ -16,7 +16,7 @@
 //!
 //! Requests that wait for a connection and are adjacent on the disk go out as one: see `request`.
 //!
-//! What the server tells of the disk's ranges is asked for once, and kept true under changes: see `extents`.
+//! What the server tells of the disk's ranges is asked for once, and kept true under changes: see `extents`, `inquiry`.
 //!
 //! A server that can't flush gets each write with `flush=y`, its own default, so that nothing is ever unflushed.
 
@@ -25,6 +25,7 @@ mod connection;
 mod device;
 mod error;
 mod extents;
+mod inquiry;
 mod outage;
 mod overlay;
 mod queue;
@@ -32,6 +33,7 @@ mod recovery;
 mod replay_buffer;
 mod request;
 mod settings;
+mod summary;
 mod tracker;
 mod transfer;
 mod zero;
@@ -40,4 +42,5 @@ pub use device::Device;
 pub use error::OpenError;
 pub use queue::Queue;
 pub use settings::{NoHole, Settings, UrlSource};
+pub use summary::{DirtySummary, ExtentsSummary};
 pub use transfer::Transfer;

@@ -80,12 +80,13 @@ impl Queue {
                 None
             }
             Request::Extents { context, offset, len, limit } => {
-                let device = Arc::clone(&self.device);
-                self.device.when_extents_are_known(Box::new(move |outcome, batch| {
-                    let known = outcome.and_then(|()| device.known_extents(context, offset, len, limit));
-                    let told = known.map(|extents| completion.extents(extents));
-                    completion.complete(told, batch);
-                }));
+                match device.check_extents(context, offset, len, limit) {
+                    Ok(question) => self.device.when_extents_are_known(question, move |known, batch| {
+                        let told = known.map(|extents| completion.extents(extents));
+                        completion.complete(told, batch);
+                    }),
+                    Err(error) => completion.complete(Err(error), &mut Batch::default()),
+                }
                 None
             }
         }
@@ -99,10 +100,8 @@ fn check(device: &Device, request: &Request, room: u64) -> Result<()> {
         Request::Write { offset, data, .. } => device.check_write(*offset, data.len() as u64),
         Request::Zero { offset, len, flags } => device.check_zero(*offset, *len, *flags),
         Request::Trim { .. } => Err(Error::new(Errno::Inval, "imageio has no trim")),
-        Request::Flush => Ok(()),
-        Request::Extents { context, offset, len, limit } => {
-            device.check_extents(*context, *offset, *len, *limit).map(drop)
-        }
+        // Those about extents are checked where they are taken apart.
+        Request::Flush | Request::Extents { .. } => Ok(()),
     }
 }
 
@@ -124,6 +123,14 @@ impl QueuedDevice for Queue {
 
     fn contexts(&self) -> &[String] {
         self.device.contexts()
+    }
+
+    fn is_tentative(&self, context: usize) -> bool {
+        self.device.is_tentative(context)
+    }
+
+    fn has_context(&self, context: usize) -> bool {
+        self.device.has_context(context)
     }
 
     fn submit(&self, request: Request, completion: Box<dyn Completion>) {

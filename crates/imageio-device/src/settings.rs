@@ -56,6 +56,9 @@ pub struct Settings {
     pub unix_socket: bool,
     /// The number of the user whose unix socket is trusted with the ticket, besides root's and that of this process's user.
     pub unix_socket_user: Option<u32>,
+    /// What the bitmap of an incremental backup is called. Clients who ask for the dirty extents of this bitmap get those of
+    /// the transfer; imageio doesn't tell the name. Not empty, without NUL, and not ending in a colon.
+    pub dirty_bitmap: String,
     /// Refuse writes.
     pub read_only: bool,
     /// At most so many connections; the server may allow fewer.
@@ -90,6 +93,7 @@ impl Settings {
             is_ovirt_host: false,
             unix_socket: true,
             unix_socket_user: None,
+            dirty_bitmap: "dirty".to_owned(),
             read_only: false,
             connections: 4,
             max_request: 2 << 20,

@@ -8,7 +8,7 @@
 //! - `replay_log`: acknowledged content, until its connection is flushed;
 //! - `in_doubt`: places to which something may still be written;
 //! - `missing`: what was not written in the end;
-//! - `extents`: what reads as zeroes.
+//! - `extents`: what reads as zeroes, and what is dirty, each told by an answer of the server (`extent_map`).
 //!
 //! One lock holds them together. It is never held while the server is waited for.
 //!
@@ -17,6 +17,7 @@
 //! alone, and not for ever; when its connection is lost, it is no longer under way. So no cycle of waiting exists.
 
 mod blocks;
+mod extent_map;
 mod extents;
 mod identity;
 mod in_doubt;
@@ -24,7 +25,7 @@ mod missing;
 mod range_lock;
 mod replay_log;
 
-pub(crate) use extents::{Context, ExtentMap};
+pub(crate) use extent_map::{Context, ExtentMap};
 pub(crate) use identity::Owner;
 pub(crate) use in_doubt::Part;
 pub(crate) use replay_log::Content;
@@ -38,6 +39,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use block_device::{Extent, piece_end};
 use buffer_pool::Pool;
 use bytes::Bytes;
+use imageio_client::ExtentsContext;
 
 use extents::Extents;
 use identity::Number;
@@ -67,7 +69,8 @@ struct Records {
     replay_log: ReplayLog,
     in_doubt: InDoubt,
     missing: Missing,
-    extents: Extents,
+    zero: Extents,
+    dirty: Extents,
     /// Threads that wait for a range. A notification is a system call, also where nobody listens.
     waiting: usize,
     last_number: Number,
@@ -130,7 +133,7 @@ impl Tracker {
                 return Err(OtherInDoubt);
             }
             if records.range_lock.try_lock(&blocks) {
-                records.extents.changing(&blocks);
+                records.changing(&blocks);
                 drop(records);
                 return Ok(UnderWay { tracker: Arc::clone(self), range, blocks, number });
             }
@@ -162,7 +165,7 @@ impl Tracker {
             }
             let blocks = self.blocks(&range);
             if records.range_lock.try_lock(&blocks) {
-                records.extents.changing(&blocks);
+                records.changing(&blocks);
                 drop(records);
                 let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
                 return Ok(Some((under_way, content)));
@@ -194,38 +197,44 @@ impl Tracker {
         self.lock().missing.report()
     }
 
-    /// The server is going to be asked what is zero.
-    pub(crate) fn ask_extents(&self) {
+    /// The server is going to be asked.
+    pub(crate) fn ask_extents(&self, asked: ExtentsContext) {
         let mut records = self.lock();
-        let Records { range_lock, replay_log, in_doubt, extents, .. } = &mut *records;
-        extents.ask(range_lock.ranges().chain(replay_log.ranges()).chain(in_doubt.ranges()));
+        let Records { range_lock, replay_log, in_doubt, .. } = &*records;
+        let doubtful = range_lock.ranges().chain(replay_log.ranges()).chain(in_doubt.ranges());
+        let doubtful: Vec<_> = doubtful.collect();
+        records.extents(asked).ask(doubtful);
     }
 
     /// What the server has told; nothing where it hasn't.
-    pub(crate) fn extents_answered(&self, told: Option<ExtentMap>) {
-        let is_known = self.lock().extents.answered(told);
-        self.knows_zeroes.store(is_known, Relaxed);
+    pub(crate) fn extents_answered(&self, asked: ExtentsContext, told: Option<ExtentMap>) {
+        let is_known = self.lock().extents(asked).answered(told);
+        if asked == ExtentsContext::Zero {
+            self.knows_zeroes.store(is_known, Relaxed);
+        }
     }
 
-    /// Nothing is known to be zero any more.
-    pub(crate) fn forget_extents(&self) {
-        self.knows_zeroes.store(false, Relaxed);
+    /// Nothing is known from this answer any more.
+    pub(crate) fn forget_extents(&self, asked: ExtentsContext) {
+        if asked == ExtentsContext::Zero {
+            self.knows_zeroes.store(false, Relaxed);
+        }
         // Freed outside the lock.
-        let _map = self.lock().extents.forget();
+        let _map = self.lock().extents(asked).forget();
     }
 
     /// What is left of a range without the zeroes that it is known to begin and end with. It is empty if all of it is
     /// zero.
     pub(crate) fn without_zeroes(&self, range: Range<u64>) -> Range<u64> {
         match self.knows_zeroes.load(Relaxed) {
-            true => self.lock().extents.without_zeroes(&range),
+            true => self.lock().zero.without_zeroes(&range),
             false => range,
         }
     }
 
     /// What is known of a range, in at most `limit` extents, from its start on.
     pub(crate) fn extents(&self, context: Context, range: &Range<u64>, limit: usize) -> Vec<Extent> {
-        self.lock().extents.of(context, range, limit)
+        self.lock().extents(context.asked()).of(context, range, limit)
     }
 
     /// A copy that may be kept.
@@ -257,6 +266,22 @@ impl Tracker {
     }
 }
 
+impl Records {
+    /// What is known from the answer to this question.
+    fn extents(&mut self, asked: ExtentsContext) -> &mut Extents {
+        match asked {
+            ExtentsContext::Zero => &mut self.zero,
+            ExtentsContext::Dirty => &mut self.dirty,
+        }
+    }
+
+    /// A change of these blocks is about to be sent.
+    fn changing(&mut self, blocks: &Range<u64>) {
+        self.zero.changing(blocks);
+        self.dirty.changing(blocks);
+    }
+}
+
 impl UnderWay {
     /// Where it is.
     pub(crate) fn range(&self) -> Range<u64> {
@@ -267,7 +292,8 @@ impl UnderWay {
     pub(crate) fn is_done(&self) {
         let mut records = self.tracker.lock();
         records.missing.remove(&self.range);
-        records.extents.unkept(&self.range);
+        records.zero.unkept(&self.range);
+        records.dirty.unkept(&self.range);
     }
 
     /// The server has acknowledged it and flushed it: whatever was there before need not be kept any more.
@@ -289,7 +315,7 @@ impl UnderWay {
         if self.tracker.knows_zeroes.load(Relaxed) {
             let mut records = self.tracker.lock();
             if !records.in_doubt.concerns(&self.blocks) {
-                records.extents.zeroed(&self.range);
+                records.zero.zeroed(&self.range);
             }
         }
     }

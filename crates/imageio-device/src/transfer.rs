@@ -47,12 +47,18 @@ impl Transfer {
         let url = TransferUrl::parse(&url_text(&settings.url)?)?;
         let tls = tls_config(&settings, &url)?;
         let connector = Connector::new(url, tls, settings.timeouts)?;
-        let (capabilities, size) = ask_again(&connector, settings.size)?;
+        let (capabilities, size) = again_if_broken(|| ask(&connector, settings.size))?;
         settings.read_only |= !capabilities.can_write;
         let size = size.ok_or(OpenError::UnknownSize)?;
         let connector = Arc::new(through_unix_socket(connector, &settings, &capabilities));
         log::info!("{}: {size} bytes, {capabilities:?}", connector.url());
         Ok(Self { connector, settings, capabilities, size })
+    }
+
+    /// The transfer's URL, whose text doesn't show the ticket.
+    #[must_use]
+    pub fn url(&self) -> &TransferUrl {
+        self.connector.url()
     }
 
     /// The size in bytes that will be offered.
@@ -134,17 +140,17 @@ fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig
     }))
 }
 
-/// Calls [`ask`], a few times where the connection breaks. Whoever opens a transfer waits for no server that can't be reached
+/// Asks something, a few times where the connection breaks. Whoever opens a transfer waits for no server that can't be reached
 /// or is silent.
-fn ask_again(connector: &Connector, size: Option<u64>) -> Result<(Capabilities, Option<u64>)> {
+pub(crate) fn again_if_broken<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
     const MORE: usize = 2;
     for _ in 0..MORE {
-        match ask(connector, size) {
+        match ask() {
             Err(error) if breaks(&error) => log::info!("asking again: {error}"),
             outcome => return outcome,
         }
     }
-    ask(connector, size)
+    ask()
 }
 
 /// Whether the connection broke: also in the moment in which it was opened.

@@ -15,6 +15,7 @@ use imageio_config::{PARAMETERS, wrap};
     version,
     disable_version_flag = true,
     override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE|- [size=BYTES] [NAME=VALUE]...\n       \
+                      imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd virt-v2v [ARGUMENTS]...",
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
@@ -100,11 +101,38 @@ impl Options {
         ensure!(is_told, "where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND");
         Ok(())
     }
+
+    /// How much is to be logged.
+    pub(crate) fn verbosity(&self) -> u8 {
+        match self.command {
+            Some(Command::Info { verbose, .. }) => verbose,
+            Some(Command::VirtV2v { .. }) | None => self.verbose,
+        }
+    }
 }
 
 /// What else this program does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Tell what a transfer offers, its size, and its extents in sum
+    #[command(
+        override_usage = "imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...",
+        disable_version_flag = true
+    )]
+    Info {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+
+        /// Say what happens; twice: every detail. RUST_LOG overrides it
+        #[arg(short, long, action = ArgAction::Count)]
+        verbose: u8,
+
+        /// Parameters of the transfer: see below
+        #[arg(value_name = "NAME=VALUE", hide = true)]
+        parameters: Vec<String>,
+    },
+
     /// Run the installed virt-v2v with nbdkit-imageio-plugin instead of its Python plugin for oVirt
     #[command(name = "virt-v2v", disable_help_flag = true)]
     VirtV2v {
@@ -116,7 +144,8 @@ pub(crate) enum Command {
 
 /// The parser, with the parameters' help under that of the options.
 pub(crate) fn command() -> clap::Command {
-    Options::command().after_help(after_help())
+    let info = |info: clap::Command| info.after_help(parameters_help());
+    Options::command().mut_subcommand("info", info).after_help(after_help())
 }
 
 /// NBD's limit on strings.
@@ -125,6 +154,10 @@ fn export_name(text: &str) -> std::result::Result<String, String> {
 }
 
 fn after_help() -> String {
+    parameters_help() + EXIT_STATUS
+}
+
+fn parameters_help() -> String {
     let mut help = String::from("Parameters (a hyphen may be an underscore; the last of a name counts):\n");
     for parameter in PARAMETERS {
         help += &format!("  {}={}\n", parameter.name, parameter.value);
@@ -132,7 +165,6 @@ fn after_help() -> String {
             help += &format!("          {line}\n");
         }
     }
-    help += EXIT_STATUS;
     help
 }
 
@@ -146,6 +178,7 @@ Exit status:
 Examples:
   imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
   imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G
+  imageio-nbd info --json url=+url.txt cafile=ca.pem
   imageio-nbd virt-v2v -i disk guest.img -o rhv-upload …";
 
 #[cfg(test)]
@@ -184,6 +217,15 @@ mod tests {
         };
         assert_eq!(arguments, ["--help", "-o", "rhv-upload", "-U", "x", "--", "-V"]);
         assert!(options("imageio-nbd -U - virt-v2v-is-not-a-url=x").command.is_none());
+    }
+
+    #[test]
+    fn info_takes_parameters_and_options_in_any_order() {
+        let options = options("imageio-nbd info url=+t --json -v cafile=ca.pem");
+        assert_eq!(options.verbosity(), 1);
+        let Some(Command::Info { json, parameters, .. }) = options.command else { panic!("another command") };
+        assert!(json);
+        assert_eq!(parameters, ["url=+t", "cafile=ca.pem"]);
     }
 
     #[test]

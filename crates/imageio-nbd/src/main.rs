@@ -6,6 +6,7 @@
 
 mod cli;
 mod generate;
+mod info;
 mod listen;
 mod logging;
 mod process;
@@ -19,7 +20,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::FromArgMatches;
 use imageio_config::Parser;
-use imageio_device::{Device, Queue, Transfer};
+use imageio_device::{Device, Queue, Settings, Transfer};
 use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
 
 use crate::cli::{Command, Options};
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         let options = matches.and_then(|matches| Options::from_arg_matches(&matches));
         match options {
             Ok(options) => {
-                logging::init(options.verbose);
+                logging::init(options.verbosity());
                 run(&options)
             }
             Err(error) => return secrets::print(&error),
@@ -66,9 +67,11 @@ fn run(options: &Options) -> Result<u8> {
     if let Some(dir) = &options.generate {
         return generate::generate(dir).map(|()| 0);
     }
-    if let Some(Command::VirtV2v { .. }) = &options.command {
+    match &options.command {
         // As they are: a parser has its own idea of `--`.
-        return virt_v2v::run(std::env::args_os().skip(2));
+        Some(Command::VirtV2v { .. }) => return virt_v2v::run(std::env::args_os().skip(2)),
+        Some(Command::Info { json, parameters, .. }) => return info::run(settings(parameters)?, *json),
+        None => {}
     }
     secrets::check(options)?;
     if options.exit_with_parent {
@@ -89,12 +92,17 @@ fn run(options: &Options) -> Result<u8> {
     serve(options, listening, signals, &device)
 }
 
-fn open(options: &Options) -> Result<Transfer> {
+/// What the parameters of a transfer say.
+fn settings(parameters: &[String]) -> Result<Settings> {
     let mut parser = Parser::new();
-    for argument in &options.parameters {
+    for argument in parameters {
         parser.set_argument(argument)?;
     }
-    let mut settings = parser.finish()?;
+    Ok(parser.finish()?)
+}
+
+fn open(options: &Options) -> Result<Transfer> {
+    let mut settings = settings(&options.parameters)?;
     settings.read_only |= options.readonly;
     options.check()?;
     Ok(Transfer::open(settings)?)

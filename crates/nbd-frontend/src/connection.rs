@@ -47,7 +47,7 @@ impl<D: QueuedDevice> Service<'_, D> {
         let control = client.control();
         configure(&control.socket);
         let keep_place = || client.keep_place();
-        match negotiate(&control.socket, self.exports, self.config, keep_place) {
+        match negotiate(&control.socket, self.exports, self.device, self.config, keep_place) {
             Ok(negotiated) => {
                 log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
                 Session::new(self, negotiated, control).run();

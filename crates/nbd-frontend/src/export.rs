@@ -34,7 +34,8 @@ impl ExportInfo {
             maximum: sizes.maximum.min(MAX_PAYLOAD),
         };
         let export = Export::new(&self.name, device.size(), flags(device), block_size)?;
-        export.with_description(&self.description)?.with_contexts(device.contexts())
+        let export = export.with_description(&self.description)?.with_contexts(device.contexts())?;
+        Ok(export.with_tentative(|context| device.is_tentative(context)))
     }
 }
 

@@ -4,7 +4,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use nbd_wire::{Close, Export, Features, Handshake, Negotiated, Progress};
+use block_device::QueuedDevice;
+use nbd_wire::{Close, Contexts, Export, Features, Handshake, Negotiated, Progress};
 use socket2::Socket;
 
 use crate::Config;
@@ -35,14 +36,15 @@ impl From<io::Error> for Failed {
 }
 
 /// Negotiates until the client has chosen one of `exports` or the time for that is over. Before the client is told that it has
-/// got the export, `keep_place` tells whether it may stay.
+/// got the export, and before the device is asked for something that takes time, `keep_place` tells whether it may stay.
 pub(crate) fn negotiate<'e>(
     socket: &Socket,
     exports: &'e [Export],
+    device: &impl QueuedDevice,
     config: &Config,
     keep_place: impl Fn() -> bool,
 ) -> Result<Negotiated<'e>, Failed> {
-    let deadline = Instant::now().checked_add(config.negotiation_timeout);
+    let mut deadline = Instant::now().checked_add(config.negotiation_timeout);
     let mut features = Features::STRUCTURED_REPLY;
     features.set(Features::EXTENDED_HEADERS, config.extended_headers);
     let mut handshake = Handshake::new(exports).with_features(features);
@@ -53,7 +55,15 @@ pub(crate) fn negotiate<'e>(
         // Never more than is wanted: the bytes behind it are requests.
         let wanted = handshake.wanted().min(chunk.len());
         let mut input = receive(socket, deadline, &mut chunk[..wanted])?;
-        let progress = handshake.feed(&mut input, &mut output);
+        let mut progress = handshake.feed(&mut input, &mut output);
+        if let Progress::LookUp { contexts, .. } = progress {
+            // Whoever comes this far means it, and can't be told to leave while the device is asked.
+            if !keep_place() {
+                return Err(Failed::GaveWay);
+            }
+            let present = look_up(device, contexts, &mut deadline);
+            progress = handshake.looked_up(present, &mut output);
+        }
         if matches!(progress, Progress::Transmission(_)) && !keep_place() {
             return Err(Failed::GaveWay);
         }
@@ -61,8 +71,8 @@ pub(crate) fn negotiate<'e>(
             send(socket, deadline, &mut output)?;
         }
         match progress {
-            // TLS is not offered, so it never starts.
-            Progress::Continue | Progress::StartTls => {}
+            // TLS is not offered, so it never starts, and what was to be looked up was.
+            Progress::Continue | Progress::StartTls | Progress::LookUp { .. } => {}
             Progress::Close(reason) => return Err(reason.into()),
             Progress::Transmission(negotiated) => {
                 socket.set_read_timeout(None)?;
@@ -71,6 +81,14 @@ pub(crate) fn negotiate<'e>(
             }
         }
     }
+}
+
+/// Those of `contexts` that the device has. The client is given the time that it takes to find out.
+fn look_up(device: &impl QueuedDevice, contexts: Contexts, deadline: &mut Option<Instant>) -> Contexts {
+    let start = Instant::now();
+    let present = contexts.filter(|context| device.has_context(context.index));
+    *deadline = deadline.and_then(|deadline| deadline.checked_add(start.elapsed()));
+    present
 }
 
 fn send(mut socket: &Socket, deadline: Option<Instant>, output: &mut Vec<u8>) -> Result<(), Failed> {

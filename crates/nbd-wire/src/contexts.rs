@@ -44,6 +44,27 @@ impl Contexts {
         (0..MAX_CONTEXTS).filter(move |index| self.0 >> index & 1 == 1).map(Context::with_index)
     }
 
+    /// The set of those of its contexts that `is_in`.
+    #[must_use]
+    pub fn filter(self, is_in: impl Fn(Context) -> bool) -> Self {
+        Self(self.iter().filter(|context| is_in(*context)).fold(0, |bits, context| bits | 1 << context.index))
+    }
+
+    /// The set of the contexts that are in both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The set of the contexts that are in either.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The set of its contexts that are not in the other one.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The set of those of `names` that `is_in`.
     pub(crate) fn of(names: &[String], is_in: impl Fn(&str) -> bool) -> Self {
         let indices = names.iter().take(MAX_CONTEXTS).enumerate().filter(|(_, name)| is_in(name));
@@ -76,6 +97,15 @@ mod tests {
         assert_eq!(contexts[0], Context { id: 2, index: 1 });
         assert_eq!(contexts[31], Context { id: 64, index: 63 });
         assert!(Contexts::default().is_empty() && Contexts::default().iter().next().is_none());
+    }
+
+    #[test]
+    fn sets_are_filtered_and_combined() {
+        let (all, few) = (every_second(), every_second().filter(|context| context.index < 4));
+        let ids = |set: Contexts| set.iter().map(|context| context.id).collect::<Vec<_>>();
+        assert_eq!(ids(few), [2, 4]);
+        assert_eq!((all.and(few), all.or(few), few.without(all)), (few, all, Contexts::default()));
+        assert_eq!(all.without(few).len(), 30);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use bitflags::bitflags;
 
 use crate::consts::*;
-use crate::contexts::MAX_CONTEXTS;
+use crate::contexts::{Contexts, MAX_CONTEXTS};
 
 /// The longest string in bytes that the protocol allows ('Values').
 pub const MAX_STRING: usize = 4096;
@@ -78,6 +78,7 @@ pub struct Export {
     flags: TransmissionFlags,
     block_size: SizeConstraints,
     contexts: Vec<String>,
+    tentative: Contexts,
 }
 
 /// Why an [`Export`] cannot be offered.
@@ -122,7 +123,15 @@ impl Export {
         }
         let name = checked(name.into())?;
         let flags = flags | TransmissionFlags::HAS_FLAGS;
-        Ok(Self { name, description: String::new(), size, flags, block_size, contexts: Vec::new() })
+        Ok(Self {
+            name,
+            description: String::new(),
+            size,
+            flags,
+            block_size,
+            contexts: Vec::new(),
+            tentative: Contexts::default(),
+        })
     }
 
     /// The same export with a text for humans; empty means none.
@@ -159,6 +168,14 @@ impl Export {
         Ok(self)
     }
 
+    /// The same export, where the contexts with these indices are tentative: the server has to find out whether the export
+    /// has them before it answers a client that asks for them. See [`Progress::LookUp`](crate::Progress::LookUp).
+    #[must_use]
+    pub fn with_tentative(self, is_tentative: impl Fn(usize) -> bool) -> Self {
+        let tentative = Contexts::of(&self.contexts, |_| true).filter(|context| is_tentative(context.index));
+        Self { tentative, ..self }
+    }
+
     /// The canonical name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -193,6 +210,11 @@ impl Export {
     #[must_use]
     pub fn contexts(&self) -> &[String] {
         &self.contexts
+    }
+
+    /// The contexts that the export may turn out not to have.
+    pub(crate) fn tentative(&self) -> Contexts {
+        self.tentative
     }
 }
 

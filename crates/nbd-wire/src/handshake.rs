@@ -2,6 +2,7 @@
 //! The negotiation, from the greeting to the choice of an export ('Newstyle negotiation').
 
 mod answers;
+mod look_up;
 mod options;
 mod replies;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 use crate::consts::*;
 use crate::contexts::Contexts;
 use crate::{Export, Features, Negotiated, ReplyStyle, Tls};
+use look_up::Found;
 use options::Opt;
 
 pub use options::MAX_QUERIES;
@@ -62,6 +64,14 @@ pub enum Progress<'e> {
     /// STARTTLS was acknowledged: the next byte, in both directions, belongs to TLS. Make its handshake, and tell
     /// [`Handshake::tls_started`], or drop the connection.
     StartTls,
+    /// The client asks for contexts of this export that are [tentative](Export::with_tentative). Find out which of them it
+    /// has, and tell [`Handshake::looked_up`], which answers the client.
+    LookUp {
+        /// One of the exports that are negotiated about.
+        export: &'e Export,
+        /// Some of its tentative contexts.
+        contexts: Contexts,
+    },
     /// The next byte belongs to the first request header.
     Transmission(Negotiated<'e>),
     /// Drop the connection.
@@ -90,22 +100,36 @@ pub struct Handshake<'e> {
     features: Features,
     tls: Tls,
     tls_has_started: bool,
-    state: State,
+    state: State<'e>,
     item: Vec<u8>,
     options: usize,
     no_zeroes: bool,
     style: ReplyStyle,
     /// What the last SET_META_CONTEXT has selected, and on which export.
     selected: Option<(&'e Export, Contexts)>,
+    /// What was found out of tentative contexts.
+    found: Option<Found<'e>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum State<'e> {
     ClientFlags,
     Header,
-    Data { opt: Opt, len: usize },
-    Discard { opt: Opt, left: usize },
+    Data {
+        opt: Opt,
+        len: usize,
+    },
+    Discard {
+        opt: Opt,
+        left: usize,
+    },
     StartTls,
+    /// The option waits for what is found out of these contexts.
+    LookUp {
+        opt: Opt,
+        export: &'e Export,
+        contexts: Contexts,
+    },
     Ended(Close),
 }
 
@@ -125,6 +149,7 @@ impl<'e> Handshake<'e> {
             no_zeroes: false,
             style: ReplyStyle::Simple,
             selected: None,
+            found: None,
         }
     }
 
@@ -152,7 +177,7 @@ impl<'e> Handshake<'e> {
     }
 
     /// How many bytes [`Handshake::feed`] takes before it has something to say; 0 when the negotiation has ended, and
-    /// until TLS has started.
+    /// until TLS has started or contexts were looked up.
     #[must_use]
     pub fn wanted(&self) -> usize {
         match self.state {
@@ -160,7 +185,7 @@ impl<'e> Handshake<'e> {
             State::Header => OPTION_HEADER - self.item.len(),
             State::Data { len, .. } => len - self.item.len(),
             State::Discard { left, .. } => left,
-            State::StartTls | State::Ended(_) => 0,
+            State::StartTls | State::LookUp { .. } | State::Ended(_) => 0,
         }
     }
 
@@ -176,7 +201,7 @@ impl<'e> Handshake<'e> {
         match progress {
             Progress::StartTls => self.state = State::StartTls,
             Progress::Close(reason) => self.state = State::Ended(reason),
-            Progress::Continue | Progress::Transmission(_) => {}
+            Progress::Continue | Progress::LookUp { .. } | Progress::Transmission(_) => {}
         }
         progress
     }
@@ -194,6 +219,7 @@ impl<'e> Handshake<'e> {
             self.tls_has_started = true;
             self.style = ReplyStyle::Simple;
             self.selected = None;
+            self.found = None;
         }
     }
 
@@ -205,13 +231,19 @@ impl<'e> Handshake<'e> {
             State::Data { opt, .. } => {
                 let data = std::mem::take(&mut self.item);
                 self.state = State::Header;
-                self.option(opt, Some(&data), output)
+                let progress = self.option(opt, Some(&data), output);
+                if let Progress::LookUp { export, contexts } = progress {
+                    self.state = State::LookUp { opt, export, contexts };
+                    self.item = data;
+                }
+                progress
             }
             State::Discard { opt, .. } => {
                 self.state = State::Header;
                 self.option(opt, None, output)
             }
             State::StartTls => Progress::StartTls,
+            State::LookUp { export, contexts, .. } => Progress::LookUp { export, contexts },
             State::Ended(reason) => Progress::Close(reason),
         }
     }

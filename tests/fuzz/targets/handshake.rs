@@ -8,7 +8,8 @@ use nbd_wire::{Export, Features, Handshake, MAX_DISCARD, Progress, SizeConstrain
 fuzz_target!(|input: &[u8]| {
     let flags = TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_FUA;
     let export = |name| Export::new(name, 1 << 20, flags, SizeConstraints::default()).expect("it is one");
-    let export = |name| export(name).with_contexts(["base:allocation", "x:y"]).expect("they are some");
+    let export = |name| export(name).with_contexts(["base:allocation", "x:y", "x:z"]).expect("they are some");
+    let export = |name| export(name).with_tentative(|context| context > 0);
     let exports = [export("disk"), export("other")];
     let whole = feed(&exports, input, input.len().max(1));
     assert_eq!(whole, feed(&exports, input, 1));
@@ -22,10 +23,13 @@ fn feed(exports: &[Export], mut input: &[u8], step: usize) -> (String, Vec<u8>, 
         assert!(handshake.wanted() <= MAX_DISCARD);
         let (mut now, later) = input.split_at(step.min(input.len()));
         let before = now.len();
-        let progress = handshake.feed(&mut now, &mut output);
+        let mut progress = handshake.feed(&mut now, &mut output);
         assert!(now.len() < before, "it takes nothing, and wants {}", handshake.wanted());
         let left = now.len() + later.len();
         input = &input[input.len() - left..];
+        if let Progress::LookUp { contexts, .. } = progress {
+            progress = handshake.looked_up(contexts.filter(|context| context.index == 1), &mut output);
+        }
         if progress == Progress::StartTls {
             // It goes on as if the rest had been encrypted.
             handshake.tls_started();

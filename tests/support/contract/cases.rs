@@ -17,8 +17,9 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut Setup<'_>) -> CaseResult,
 }
 
-const WRITABLE: Needs = Needs { read_only: false, short_timeout: false };
+const WRITABLE: Needs = Needs { read_only: false, short_timeout: false, dirty: false };
 const READ_ONLY: Needs = Needs { read_only: true, ..WRITABLE };
+const BACKUP: Needs = Needs { dirty: true, ..WRITABLE };
 const SHORT_TIMEOUT: Needs = Needs { short_timeout: true, ..WRITABLE };
 
 macro_rules! cases {
@@ -57,6 +58,7 @@ cases! {
     WRITABLE connections::connections_share_the_disk,
     WRITABLE reads::extents_cover_the_disk,
     WRITABLE reads::dirty_extents_are_not_there,
+    BACKUP reads::dirty_extents_are_those_of_the_bitmap,
     SHORT_TIMEOUT connections::idle_connection_is_closed,
 }
 

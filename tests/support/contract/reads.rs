@@ -112,3 +112,28 @@ pub(super) fn dirty_extents_are_not_there(setup: &mut Setup<'_>) -> CaseResult {
     assert_open(&mut connection, &answer);
     Ok(())
 }
+
+pub(super) fn dirty_extents_are_those_of_the_bitmap(setup: &mut Setup<'_>) -> CaseResult {
+    const BLOCK: u64 = 64 << 10;
+    let mut connection = setup.connect()?;
+    // Whole blocks, as the servers tell of zeroes by different ones.
+    assert_done(&connection.put("", 2 * BLOCK, &data(BLOCK as usize))?);
+    assert_done(&connection.put("", 3 * BLOCK, &data(BLOCK as usize))?);
+    assert_done(&connection.patch(&format!(r#"{{"op":"zero","offset":{},"size":{BLOCK}}}"#, 4 * BLOCK))?);
+    let answer = connection.get("/extents?context=dirty", None)?;
+    if !setup.server.knows_what_is_dirty() {
+        assert_refused(&answer, 404, "does not support dirty extents");
+        assert_open(&mut connection, &answer);
+        return Ok(());
+    }
+    let extent = |start, length, dirty, zero| serde_json::json!({"start": start, "length": length, "dirty": dirty, "zero": zero});
+    let expected = [
+        extent(0, 2 * BLOCK, false, true),
+        extent(2 * BLOCK, 2 * BLOCK, true, false),
+        extent(4 * BLOCK, BLOCK, true, true),
+        extent(5 * BLOCK, SIZE - 5 * BLOCK, false, true),
+    ];
+    assert_eq!(json(&answer), serde_json::json!(expected));
+    assert_open(&mut connection, &answer);
+    Ok(())
+}

@@ -10,11 +10,13 @@ use std::time::Duration;
 use fake_imageio::{Backend, Certificate, FakeServer};
 use support::daemon::{Daemons, Ticket};
 use support::http::{Answer, Client, Endpoint};
-use support::qemu::{QemuNbd, create_image};
+use support::qemu::{QemuNbd, add_bitmap, create_image};
 use tempfile::TempDir;
 
 /// Size of the disks, in bytes: more than the 8 MiB that the real daemon reads at once.
 pub(crate) const SIZE: u64 = 12 << 20;
+
+const BITMAP: &str = "bitmap";
 
 /// A server, and what is behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,11 @@ pub(crate) enum Server {
 impl Server {
     pub(crate) fn is_real(self) -> bool {
         matches!(self, Self::RealFile | Self::RealNbd(_))
+    }
+
+    /// Whether a ticket of an incremental backup has something to tell.
+    pub(crate) fn knows_what_is_dirty(self) -> bool {
+        matches!(self, Self::FakeMemory | Self::FakeFile | Self::RealNbd("qcow2"))
     }
 
     pub(crate) fn max_writers(self) -> u64 {
@@ -51,6 +58,8 @@ pub(crate) struct Needs {
     pub(crate) read_only: bool,
     /// Idle connections are closed after a second.
     pub(crate) short_timeout: bool,
+    /// It is that of an incremental backup. The bitmap, where the image can have one, takes note of changes.
+    pub(crate) dirty: bool,
 }
 
 /// A server with one ticket and an empty disk.
@@ -93,7 +102,11 @@ impl<'a> Setup<'a> {
             .ticket(&uuid)
             .read_only(needs.read_only)
             .unix_socket(&unix_socket)
+            .record_dirty(true)
             .inactivity_timeout(Some(Duration::from_secs(if needs.short_timeout { 1 } else { 60 })));
+        if needs.dirty {
+            builder = builder.dirty(Vec::new());
+        }
         if server == Server::FakeFile {
             builder = builder.backend(Backend::File(dir.path().join("disk.raw")));
         }
@@ -126,7 +139,12 @@ impl<'a> Setup<'a> {
             Server::RealNbd(format) => {
                 let image = dir.path().join("disk");
                 create_image(&image, format, SIZE)?;
-                let qemu = QemuNbd::start(&image, format, dir.path().join("nbd"))?;
+                let has_bitmap = needs.dirty && format == "qcow2";
+                if has_bitmap {
+                    add_bitmap(&image, BITMAP, "64K")?;
+                }
+                let options: &[&str] = if has_bitmap { &["-B", BITMAP] } else { &[] };
+                let qemu = QemuNbd::start_with(&image, format, dir.path().join("nbd"), options)?;
                 (qemu.ticket_url(), Some(qemu))
             }
             _ => (file_url(&dir.path().join("disk"))?, None),
@@ -137,6 +155,7 @@ impl<'a> Setup<'a> {
             size: SIZE,
             url,
             writable: !needs.read_only,
+            dirty: needs.dirty,
             inactivity_timeout: needs.short_timeout.then_some(1),
         };
         let (endpoint, unix_socket) = world.with_daemon(via == Via::Https, |daemon| {

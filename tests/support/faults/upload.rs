@@ -143,6 +143,7 @@ pub(crate) fn add_ticket(daemon: &RealDaemon, qemu_nbd: &QemuNbd) {
         size: SIZE as u64,
         url: qemu_nbd.ticket_url(),
         writable: true,
+        dirty: false,
         inactivity_timeout: None,
     };
     daemon.add_ticket(&ticket).unwrap();

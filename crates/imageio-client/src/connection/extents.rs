@@ -41,7 +41,7 @@ impl Connection {
         context: ExtentsContext,
         visit: impl FnMut(Extent) -> std::result::Result<(), String>,
     ) -> Result<u64> {
-        let mut reader = Reader::new(visit);
+        let mut reader = Reader::new(context, visit);
         let read = async |head: &Parts, body| match head.status {
             StatusCode::OK => {
                 each_piece(body, EXTENTS_LIMIT, |data| reader.read(data).map_err(Failure::Nonsense)).await

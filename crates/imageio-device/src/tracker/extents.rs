@@ -1,36 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which ranges read as zeroes and which are holes: what the server has told once, kept true under changes.
+//! Which ranges read as zeroes, are holes, or are dirty: what the server has told once, kept true under changes. There is
+//! one of these for each of the two answers that the server gives.
 //!
-//! What was written, may be written, or is in doubt is never reported as zero. So a change takes its blocks out before it
-//! is sent. While the server is asked, nobody knows which changes its answer has in it: what is changed meanwhile, and
-//! what was under way, unflushed or in doubt when it was asked, is taken for data whatever it says.
+//! What was written, may be written, or is in doubt is never reported as zero, and always as dirty. So a change takes effect
+//! before it is sent. While the server is asked, nobody knows which changes its answer has in it: what is changed meanwhile,
+//! and what was under way, unflushed or in doubt when it was asked, counts as changed whatever it says.
+//!
+//! A change that the client makes is dirty, though the server's bitmap may be one that stands still: whoever copies what is
+//! dirty has the client's own writes then, too. To copy too much does no harm, where to copy too little would.
 
 use std::mem;
 use std::ops::Range;
 
-use block_device::{Extent, ZERO};
+use block_device::Extent;
 use rangemap::RangeSet;
 
-/// More ranges than this are not kept track of, as each takes some 32 bytes: then everything is taken for data.
-const MOST_RANGES: usize = 4_000_000;
+use super::extent_map::{self, Context, ExtentMap, MOST_RANGES};
 
-/// What can be asked of a range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Context {
-    /// Whether it reads as zeroes. imageio doesn't tell of what is allocated in NBD's sense.
-    Zero,
-    /// How deep below the image its content is: 0 for what imageio calls a hole, which is not in the image itself.
-    Depth,
-}
-
-/// What the server has told.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct ExtentMap {
-    zeroes: RangeSet<u64>,
-    holes: RangeSet<u64>,
-}
-
-/// What is known of the ranges of a disk.
+/// What is known of the ranges of a disk from one answer of the server.
 #[derive(Debug)]
 pub(crate) struct Extents(State);
 
@@ -43,46 +30,17 @@ enum State {
     },
     /// The server is asked.
     Asking {
-        /// What is taken for data whatever it says.
+        /// What counts as changed whatever it says.
         changed: RangeSet<u64>,
     },
     Known(ExtentMap),
-    /// All is data.
+    /// All is data, and dirty.
     Unknown,
 }
 
 impl Default for Extents {
     fn default() -> Self {
         Self(State::NotAsked { unkept: RangeSet::new() })
-    }
-}
-
-impl ExtentMap {
-    /// Adds an extent behind those before it, in bytes. False if there are too many.
-    pub(crate) fn add(&mut self, range: Range<u64>, is_zero: bool, is_hole: bool) -> bool {
-        if !range.is_empty() {
-            if is_zero {
-                self.zeroes.insert(range.clone());
-            }
-            if is_hole {
-                self.holes.insert(range);
-            }
-        }
-        self.ranges() <= MOST_RANGES
-    }
-
-    /// How many ranges are kept.
-    pub(crate) fn ranges(&self) -> usize {
-        self.zeroes.len() + self.holes.len()
-    }
-
-    /// The range is neither zero nor a hole any more.
-    fn take_out(&mut self, range: &Range<u64>) {
-        for ranges in [&mut self.zeroes, &mut self.holes] {
-            if ranges.overlaps(range) {
-                ranges.remove(range.clone());
-            }
-        }
     }
 }
 
@@ -101,11 +59,11 @@ impl Extents {
         if let State::Asking { changed } = &mut self.0 {
             let changed = mem::take(changed);
             self.0 = told.map_or(State::Unknown, |mut map| {
-                changed.iter().for_each(|range| map.take_out(range));
+                changed.iter().for_each(|range| map.change(range));
                 State::Known(map)
             });
         }
-        matches!(self.0, State::Known(_))
+        self.map().is_some()
     }
 
     /// Nothing is known any more. What was known is returned, so that its memory can be freed elsewhere.
@@ -123,7 +81,7 @@ impl Extents {
             State::NotAsked { .. } | State::Unknown => {}
             State::Asking { changed } => note(changed, blocks.clone()),
             State::Known(map) => {
-                map.take_out(blocks);
+                map.change(blocks);
                 if map.ranges() > MOST_RANGES {
                     self.0 = State::Unknown;
                 }
@@ -140,24 +98,22 @@ impl Extents {
 
     /// The range was zeroed, and nothing else is under way or in doubt there.
     pub(crate) fn zeroed(&mut self, range: &Range<u64>) {
-        if let State::Known(map) = &mut self.0
-            && !range.is_empty()
-        {
-            map.zeroes.insert(range.clone());
+        if let State::Known(map) = &mut self.0 {
+            map.zeroed(range);
         }
     }
 
     /// What is left of a range without the zeroes that it begins and ends with. It is empty if all of it is zero.
     pub(crate) fn without_zeroes(&self, range: &Range<u64>) -> Range<u64> {
         let Range { mut start, mut end } = *range;
-        if let State::Known(map) = &self.0 {
+        if let Some(zeroes) = self.map().and_then(ExtentMap::zeroes) {
             if start < end
-                && let Some(zero) = map.zeroes.get(&start)
+                && let Some(zero) = zeroes.get(&start)
             {
                 start = zero.end.min(end);
             }
             if start < end
-                && let Some(zero) = map.zeroes.get(&(end - 1))
+                && let Some(zero) = zeroes.get(&(end - 1))
             {
                 end = zero.start;
             }
@@ -167,43 +123,18 @@ impl Extents {
 
     /// What is known of a range, in at most `limit` extents, from its start on.
     pub(crate) fn of(&self, context: Context, range: &Range<u64>, limit: usize) -> Vec<Extent> {
-        let none = RangeSet::new();
-        let (map, (inside, outside)) = match (&self.0, context) {
-            (State::Known(map), Context::Zero) => (&map.zeroes, context.statuses()),
-            (State::Known(map), Context::Depth) => (&map.holes, context.statuses()),
-            (State::NotAsked { .. } | State::Asking { .. } | State::Unknown, _) => {
-                (&none, context.statuses())
-            }
-        };
-        let (mut extents, mut at) = (Vec::new(), range.start);
-        let mut until = |end: u64, status| {
-            if at < end && extents.len() < limit {
-                extents.push(Extent { length: end - at, status });
-                at = end;
-            }
-            extents.len() < limit
-        };
-        for part in map.overlapping(range) {
-            if !until(part.start, outside) || !until(part.end.min(range.end), inside) {
-                return extents;
-            }
-        }
-        until(range.end, outside);
-        extents
+        extent_map::extents(self.map(), context, range, limit)
     }
-}
 
-impl Context {
-    /// The statuses of what the server has told of, and of the rest.
-    fn statuses(self) -> (u64, u64) {
-        match self {
-            Self::Zero => (ZERO, 0),
-            Self::Depth => (0, 1),
+    fn map(&self) -> Option<&ExtentMap> {
+        match &self.0 {
+            State::Known(map) => Some(map),
+            State::NotAsked { .. } | State::Asking { .. } | State::Unknown => None,
         }
     }
 }
 
-/// Adds a range to those that are taken for data. If they are too many, that is all.
+/// Adds a range to those that count as changed. If they are too many, that is all.
 fn note(ranges: &mut RangeSet<u64>, range: Range<u64>) {
     if !range.is_empty() {
         ranges.insert(range);

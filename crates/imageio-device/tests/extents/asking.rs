@@ -35,7 +35,7 @@ fn extents_of_a_part_begin_where_they_are_asked_for() {
     assert_eq!(extents(BLOCK + 1, BLOCK, 9), [(BLOCK - 1, ZERO), (1, 0)]);
     assert_eq!(extents(0, SIZE, 1), [(2 * BLOCK, ZERO)]);
     for (context, offset, len, limit) in
-        [(2, 0, 1, 1), (0, SIZE, 1, 1), (0, 1, SIZE, 1), (0, u64::MAX, 2, 1), (0, 0, 0, 1), (0, 0, 1, 0)]
+        [(4, 0, 1, 1), (0, SIZE, 1, 1), (0, 1, SIZE, 1), (0, u64::MAX, 2, 1), (0, 0, 0, 1), (0, 0, 1, 0)]
     {
         let error = device.extents(context, offset, len, limit).unwrap_err();
         assert_eq!(error.errno(), Errno::Inval, "{context} {offset} {len} {limit}");
@@ -48,7 +48,7 @@ fn holes_are_told_by_the_depth_of_allocation() {
     let server = FakeServer::builder().size(SIZE).start().unwrap();
     server.write(0, &vec![0; BLOCK as usize]).unwrap();
     let device = device(&server);
-    assert_eq!(device.contexts(), ["base:allocation", "qemu:allocation-depth"]);
+    assert_eq!(device.contexts()[..2], ["base:allocation", "qemu:allocation-depth"]);
     assert_eq!(map(&device), [(SIZE, ZERO)], "zeroes are allocated, or not: imageio doesn't tell");
     let depth = || pairs(device.extents(1, 0, SIZE, 100).unwrap());
     assert_eq!(depth(), [(BLOCK, 1), (SIZE - BLOCK, 0)]);

@@ -7,6 +7,7 @@ mod common;
 
 mod asking;
 mod changes;
+mod dirty;
 mod failures;
 mod queued;
 mod reads;

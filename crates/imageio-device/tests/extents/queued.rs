@@ -66,7 +66,7 @@ impl Setup {
 #[test]
 fn those_who_ask_are_told_when_the_answer_is_there_and_keep_nobody_from_anything() {
     let setup = Setup::new();
-    assert_eq!(setup.queue.contexts().len(), 2);
+    assert_eq!(setup.queue.contexts().len(), 4);
     let gate = hold_extents(&setup.server);
     (0..3).for_each(|_| setup.submit(ALL, 0));
     assert!(gate.wait_reached(1, PATIENCE));

@@ -39,8 +39,8 @@ impl<'e> Handshake<'e> {
                 self.info(data, replies);
             }
             Opt::ListMetaContext | Opt::SetMetaContext if self.features.is_empty() => replies.unsupported(),
-            Opt::ListMetaContext => self.list_meta_context(data, replies),
-            Opt::SetMetaContext => self.set_meta_context(data, replies),
+            Opt::ListMetaContext => return self.list_meta_context(data, replies),
+            Opt::SetMetaContext => return self.set_meta_context(data, replies),
             _ if !data.is_empty() => replies.error(NBD_REP_ERR_INVALID, "this option takes no data"),
             Opt::List => self.list(replies),
             Opt::StartTls => return self.start_tls(replies),
@@ -132,27 +132,37 @@ impl<'e> Handshake<'e> {
         replies.ack();
     }
 
-    fn list_meta_context(&self, data: &[u8], replies: &mut Replies<'_>) {
-        let Some((export, request)) = self.meta_context(data, replies) else { return };
-        for context in request.listed(export).iter() {
+    fn list_meta_context(&self, data: &[u8], replies: &mut Replies<'_>) -> Progress<'e> {
+        let Some((export, request)) = self.meta_context(data, replies) else { return Progress::Continue };
+        let contexts = match self.present(export, request.listed(export)) {
+            Ok(contexts) => contexts,
+            Err(contexts) => return Progress::LookUp { export, contexts },
+        };
+        for context in contexts.iter() {
             // Without a selection there are no IDs.
             replies.meta_context(0, &export.contexts()[context.index]);
         }
         replies.ack();
+        Progress::Continue
     }
 
-    fn set_meta_context(&mut self, data: &[u8], replies: &mut Replies<'_>) {
+    fn set_meta_context(&mut self, data: &[u8], replies: &mut Replies<'_>) -> Progress<'e> {
         if self.style == ReplyStyle::Simple {
             let message = "structured replies or extended headers must be negotiated first";
-            return replies.error(NBD_REP_ERR_INVALID, message);
+            replies.error(NBD_REP_ERR_INVALID, message);
+            return Progress::Continue;
         }
-        let Some((export, request)) = self.meta_context(data, replies) else { return };
-        let contexts = request.selected(export);
+        let Some((export, request)) = self.meta_context(data, replies) else { return Progress::Continue };
+        let contexts = match self.present(export, request.selected(export)) {
+            Ok(contexts) => contexts,
+            Err(contexts) => return Progress::LookUp { export, contexts },
+        };
         for context in contexts.iter() {
             replies.meta_context(context.id, &export.contexts()[context.index]);
         }
         replies.ack();
         self.selected = Some((export, contexts));
+        Progress::Continue
     }
 
     /// What LIST_META_CONTEXT and SET_META_CONTEXT have in common. `None` if it was refused.

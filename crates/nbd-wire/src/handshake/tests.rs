@@ -2,6 +2,7 @@
 //! What a client sends is written in numbers here, so that a slip in the constants shows.
 
 mod features;
+mod look_up;
 mod meta_context;
 mod tls;
 

@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is known of the ranges of a disk of 100 bytes.
 
+use block_device::ZERO;
+use imageio_client::ExtentsContext;
+
 use super::*;
+
+const DIRTY: u64 = 1;
+
+fn extent(range: Range<u64>, zero: bool, hole: bool, dirty: bool) -> imageio_client::Extent {
+    imageio_client::Extent { start: range.start, length: range.end - range.start, zero, hole, dirty }
+}
 
 /// Zero from 10 to 50, a hole from 30 to 60.
 fn map() -> ExtentMap {
-    let mut map = ExtentMap::default();
+    let mut map = ExtentMap::new(ExtentsContext::Zero);
     for (range, is_zero, is_hole) in [
         (0..10, false, false),
         (10..30, true, false),
@@ -13,16 +22,35 @@ fn map() -> ExtentMap {
         (50..60, false, true),
         (60..100, false, false),
     ] {
-        assert!(map.add(range, is_zero, is_hole));
+        assert!(map.add(&extent(range, is_zero, is_hole, false)));
+    }
+    map
+}
+
+/// Dirty from 10 to 50.
+fn dirty_map() -> ExtentMap {
+    let mut map = ExtentMap::new(ExtentsContext::Dirty);
+    for (range, is_zero, is_dirty) in
+        [(0..10, true, false), (10..30, true, true), (30..50, false, true), (50..100, false, false)]
+    {
+        assert!(map.add(&extent(range, is_zero, false, is_dirty)));
     }
     map
 }
 
 fn known() -> Extents {
+    told(map())
+}
+
+fn told(map: ExtentMap) -> Extents {
     let mut extents = Extents::default();
     extents.ask([]);
-    assert!(extents.answered(Some(map())));
+    assert!(extents.answered(Some(map)));
     extents
+}
+
+fn dirty(extents: &Extents) -> Vec<(u64, u64)> {
+    of(extents, Context::Dirty, 0..100, 100)
 }
 
 fn zeroes(extents: &Extents) -> Vec<(u64, u64)> {
@@ -37,7 +65,7 @@ fn of(extents: &Extents, context: Context, range: Range<u64>, limit: usize) -> V
 fn neighbours_that_are_alike_are_one() {
     assert_eq!(map().ranges(), 2);
     let mut map = map();
-    assert!(map.add(100..100, true, true), "an empty one is nothing");
+    assert!(map.add(&extent(100..100, true, true, true)), "an empty one is nothing");
     assert_eq!(map.ranges(), 2);
 }
 
@@ -147,4 +175,50 @@ fn what_is_forgotten_does_not_come_back() {
     assert!(!extents.answered(Some(map())));
     extents.zeroed(&(0..100));
     assert_eq!(extents.without_zeroes(&(0..1)), 0..1);
+}
+
+#[test]
+fn what_is_dirty_is_told_and_no_zeroes_are() {
+    let extents = told(dirty_map());
+    assert_eq!(dirty(&extents), [(10, 0), (40, DIRTY), (50, 0)]);
+    assert_eq!(dirty_map().ranges(), 1);
+    assert_eq!(extents.without_zeroes(&(10..20)), 10..20);
+    assert_eq!(zeroes(&extents), [(100, 0)]);
+    assert_eq!(dirty(&known()), [(100, DIRTY)], "another answer tells of it");
+}
+
+#[test]
+fn what_nobody_knows_is_dirty() {
+    let mut extents = Extents::default();
+    assert_eq!(dirty(&extents), [(100, DIRTY)]);
+    extents.ask([]);
+    assert_eq!(dirty(&extents), [(100, DIRTY)]);
+    extents.answered(None);
+    assert_eq!(dirty(&extents), [(100, DIRTY)]);
+    let mut extents = told(dirty_map());
+    assert_eq!(extents.forget(), Some(dirty_map()));
+    assert_eq!(dirty(&extents), [(100, DIRTY)]);
+}
+
+#[test]
+fn a_change_is_dirty_before_it_is_sent_and_stays_so() {
+    let mut extents = told(dirty_map());
+    extents.changing(&(5..7));
+    extents.changing(&(60..70));
+    extents.changing(&(80..80));
+    extents.zeroed(&(60..70));
+    let expected = [(5, 0), (2, DIRTY), (3, 0), (40, DIRTY), (10, 0), (10, DIRTY), (30, 0)];
+    assert_eq!(dirty(&extents), expected);
+}
+
+#[test]
+fn what_changes_while_the_server_is_asked_is_dirty_whatever_it_says() {
+    let mut extents = Extents::default();
+    extents.changing(&(90..92));
+    extents.unkept(&(94..96));
+    extents.ask([0..2]);
+    extents.changing(&(4..6));
+    assert!(extents.answered(Some(dirty_map())));
+    let expected = [(2, DIRTY), (2, 0), (2, DIRTY), (4, 0), (40, DIRTY), (44, 0), (2, DIRTY), (4, 0)];
+    assert_eq!(dirty(&extents), expected, "what was durable before is as the server says");
 }
