@@ -302,7 +302,11 @@ fn million_extents() -> TestResult {
 }
 
 fn nbdkit_has_none() -> TestResult {
-    let server = FakeServer::builder().size(8 * MIB).read_only(true).dirty(vec![MIB..2 * MIB]).start()?;
+    let server = FakeServer::builder()
+        .size(8 * MIB)
+        .read_only(true)
+        .dirty(vec![MIB..2 * MIB, 3 * MIB..4 * MIB])
+        .start()?;
     let dir = tempfile::tempdir()?;
     let served = Door::Nbdkit.serve(dir.path(), &[format!("url={}", server.url())])?;
     assert_eq!(nbdinfo_contexts(dir.path(), &served.uri())?, ["base:allocation"]);

@@ -42,7 +42,9 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     }
     sh.remove_path(&generated)?;
     sh.create_dir(&doc)?;
-    for text in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/virt-v2v.md"] {
+    for text in
+        ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/virt-v2v.md", "docs/backup.md"]
+    {
         sh.copy_file(text, &doc)?;
     }
     eprintln!("built into {}", dist.display());

@@ -46,27 +46,27 @@ pub(crate) fn dirty(disk: &Disk, dirty: &RangeSet<u64>) -> io::Result<String> {
 
 /// What is dirty, together with what is zero. Neighbours that are alike in both are one, as with the real server.
 fn dirty_extents(runs: Vec<Run>, dirty: &RangeSet<u64>) -> Vec<Dirty> {
-    let mut extents: Vec<Dirty> = Vec::new();
-    let mut start = 0;
+    let (mut extents, mut start) = (Vec::new(), 0);
     for Run { length, zero, .. } in runs {
         let run = start..start + length;
-        let mut until = |end: u64, dirty| match extents.last_mut() {
-            _ if end == start => {}
-            Some(last) if (last.dirty, last.zero) == (dirty, zero) => {
-                (last.length, start) = (end - last.start, end)
-            }
-            _ => {
-                extents.push(Dirty { start, length: end - start, dirty, zero });
-                start = end;
-            }
-        };
         for range in dirty.overlapping(&run) {
-            until(range.start.max(run.start), false);
-            until(range.end.min(run.end), true);
+            add(&mut extents, range.start.max(run.start), false, zero);
+            add(&mut extents, range.end.min(run.end), true, zero);
         }
-        until(run.end, false);
+        add(&mut extents, run.end, false, zero);
+        start = run.end;
     }
     extents
+}
+
+/// Adds an extent that ends there, behind the others.
+fn add(extents: &mut Vec<Dirty>, end: u64, dirty: bool, zero: bool) {
+    let start = extents.last().map_or(0, |last| last.start + last.length);
+    match extents.last_mut() {
+        _ if start == end => {}
+        Some(last) if (last.dirty, last.zero) == (dirty, zero) => last.length = end - last.start,
+        _ => extents.push(Dirty { start, length: end - start, dirty, zero }),
+    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub const PARAMETERS: &[Parameter] = &[
         value: "NAME",
         default: "dirty",
         help: "With a ticket of an incremental backup, offer its dirty extents as qemu:dirty-bitmap:NAME, besides \
-               imageio:dirty. The server doesn't tell the name. nbdkit can't offer either.",
+               imageio:dirty. The server doesn't tell the name. nbdkit can't offer them.",
         set: |parser, value| parse::bitmap(value).map(|value| parser.settings.dirty_bitmap = value),
     },
     Parameter {

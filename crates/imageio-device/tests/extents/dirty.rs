@@ -22,7 +22,7 @@ const DIRTY: [usize; 2] = [2, 3];
 
 /// The second and third block, of which the latter has data, are dirty.
 fn backup() -> Builder {
-    sparse().read_only(true).dirty(vec![BLOCK..3 * BLOCK])
+    sparse().read_only(true).dirty(vec![BLOCK..2 * BLOCK, 2 * BLOCK..3 * BLOCK])
 }
 
 const EXPECTED: [(u64, u64); 3] = [(BLOCK, 0), (2 * BLOCK, 1), (5 * BLOCK, 0)];
@@ -212,7 +212,7 @@ fn closing_waits_for_no_dirty_extents_and_ends_those_who_do() {
 #[test]
 fn what_the_client_changes_is_dirty_too() {
     const PIECE: u64 = 4096;
-    let server = sparse().dirty(vec![BLOCK..2 * BLOCK]).start().unwrap();
+    let server = sparse().dirty(vec![BLOCK..BLOCK + 512, BLOCK + 512..2 * BLOCK]).start().unwrap();
     let device = device(&server);
     write(&device, 0, b"before it is asked for, as the server says").unwrap();
     device.flush().unwrap();
