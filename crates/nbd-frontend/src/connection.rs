@@ -14,6 +14,7 @@ use crate::negotiate::{Failed, negotiate};
 use crate::registry::{Control, Registered};
 use crate::session::Session;
 use crate::stats::Counters;
+use crate::transport::Transport;
 use crate::{Config, panic_message};
 
 /// A peer that has vanished without a word is noticed after about this long, and half as long again.
@@ -47,14 +48,16 @@ impl<D: QueuedDevice> Service<'_, D> {
         let control = client.control();
         configure(&control.socket);
         let keep_place = || client.keep_place();
-        match negotiate(&control.socket, self.exports, self.config, keep_place) {
+        let mut transport = Transport::Plain;
+        match negotiate(&control.socket, &mut transport, self.exports, self.config, keep_place) {
             Ok(negotiated) => {
                 log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
-                Session::new(self, negotiated, control).run();
+                Session::new(self, negotiated, control, &transport).run();
             }
             Err(why @ Failed::TooSlow) => log::warn!("client {}: {why}", control.id),
             Err(why) => log::debug!("client {}: {why}", control.id),
         }
+        transport.close(&control.socket);
     }
 }
 

@@ -36,6 +36,8 @@ mod registry;
 mod server;
 mod session;
 mod stats;
+mod tls;
+mod transport;
 
 pub use bind::{Listener, bind_loopback, bind_tcp, bind_unix};
 pub use error::Error;
@@ -43,6 +45,7 @@ pub use export::{ExportInfo, MAX_PAYLOAD};
 pub use nbd_wire::InvalidExport;
 pub use server::{Config, Server, ShutdownHandle};
 pub use stats::Outcome;
+pub use tls::Tls;
 
 use std::any::Any;
 use std::sync::{Mutex, MutexGuard, PoisonError};
