@@ -104,8 +104,8 @@ fn receive<'b>(
 /// A socket on which all that is read and written is done before the deadline, or fails with `TimedOut`; however little
 /// comes at a time.
 pub(crate) struct Timed<'c> {
-    socket: &'c Socket,
-    deadline: Option<Instant>,
+    pub(crate) socket: &'c Socket,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Timed<'_> {
