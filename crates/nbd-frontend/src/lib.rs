@@ -12,6 +12,9 @@
 //! ([`Completion::fill_zeroes`](block_device::Completion::fill_zeroes)), why a request has failed, and, by BLOCK_STATUS,
 //! what the [contexts](block_device::QueuedDevice::contexts) of the device say of a range.
 //!
+//! With the feature `rustls`, [`Config::tls`] lets clients start TLS, or wants them to. All that is said here is true of
+//! them, too: a client that idles in TLS's handshake still negotiates, and gives way.
+//!
 //! ```no_run
 //! use std::sync::Arc;
 //! use block_device::{MemoryDevice, Threaded};
