@@ -167,8 +167,7 @@ fn garbage_in_place_of_a_handshake_ends_the_connection() {
     let pki = Pki::new();
     let server = with(pki.required());
     let mut other = pki.client(&server);
-    let hello = client_hello(&pki);
-    let mut broken = hello.clone();
+    let mut broken = client_hello(&pki);
     broken[9..60].fill(0xff);
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 70_000], &[22, 3, 1, 0xff, 0xff], &broken] {
         let mut client = start_tls(&server);
