@@ -8,6 +8,7 @@ pub mod image;
 pub mod instructions;
 pub mod loop_device;
 pub mod namespace;
+pub mod pki;
 pub mod process;
 pub mod qemu;
 pub mod report;

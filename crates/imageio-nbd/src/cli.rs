@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
 use imageio_config::{PARAMETERS, wrap};
 
 /// Serve an oVirt disk transfer as an NBD device.
@@ -60,6 +60,24 @@ pub(crate) struct Options {
     #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", default_value = "", hide_default_value = true, value_parser = export_name)]
     pub(crate) export_name: String,
 
+    /// Whether clients may use TLS (on), must (require) or can't (off) [default: on if there are certificates, else off]
+    #[arg(long, value_name = "MODE", ignore_case = true)]
+    pub(crate) tls: Option<TlsMode>,
+
+    /// The directory with ca-cert.pem, server-cert.pem, server-key.pem and, if there is one, ca-crl.pem [default:
+    /// /etc/pki/nbdkit for root, else ~/.pki/nbdkit or ~/.config/pki/nbdkit]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls_certificates: Option<PathBuf>,
+
+    /// Refuse TLS to clients that show no certificate of the CA in ca-cert.pem, or one that ca-crl.pem has. Takes
+    /// --tls=require to refuse those without TLS, too
+    #[arg(long)]
+    pub(crate) tls_verify_peer: bool,
+
+    /// Use TLS with pre-shared keys; not supported, and refused
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) tls_psk: Option<PathBuf>,
+
     /// Run this shell command once clients can connect, and exit when it ends. $uri, $unixsocket, $port and
     /// $exportname tell where
     #[arg(long, value_name = "COMMAND")]
@@ -109,6 +127,17 @@ impl Options {
             Some(Command::VirtV2v { .. }) | None => self.verbose,
         }
     }
+}
+
+/// Values of `--tls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TlsMode {
+    #[value(aliases = ["false", "no", "0"])]
+    Off,
+    #[value(aliases = ["true", "yes", "1"])]
+    On,
+    #[value(aliases = ["required", "force"])]
+    Require,
 }
 
 /// What else this program does.
@@ -226,6 +255,14 @@ mod tests {
         let Some(Command::Info { json, parameters, .. }) = options.command else { panic!("another command") };
         assert!(json);
         assert_eq!(parameters, ["url=+t", "cafile=ca.pem"]);
+    }
+
+    #[test]
+    fn tls_takes_the_words_of_nbdkit() {
+        for (word, mode) in [("off", TlsMode::Off), ("1", TlsMode::On), ("REQUIRED", TlsMode::Require)] {
+            assert_eq!(options(&format!("imageio-nbd --tls={word} u")).tls, Some(mode));
+        }
+        assert_eq!(options("imageio-nbd u").tls, None);
     }
 
     #[test]

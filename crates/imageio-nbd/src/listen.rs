@@ -8,7 +8,7 @@ use nbd_frontend::{Listener, bind_loopback, bind_tcp, bind_unix};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 
-use crate::cli::Options;
+use crate::cli::{Options, TlsMode};
 
 /// NBD's registered port.
 const NBD_PORT: u16 = 10809;
@@ -23,7 +23,14 @@ pub(crate) struct Listening {
 
 /// How clients find the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Address {
+pub(crate) struct Address {
+    pub(crate) place: Place,
+    /// Clients have to use TLS.
+    needs_tls: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
     Unix(PathBuf),
     Tcp { host: String, port: u16 },
 }
@@ -31,12 +38,14 @@ pub(crate) enum Address {
 impl Listening {
     /// What the options ask for: a unix socket, a TCP port, or for `--run` alone a private unix socket.
     pub(crate) fn bind(options: &Options) -> Result<Self> {
-        match (&options.unix, &options.ipaddr, options.port) {
+        let mut listening = match (&options.unix, &options.ipaddr, options.port) {
             (Some(path), ..) if path == Path::new("-") => Self::private(),
             (Some(path), ..) => Self::unix(path, None),
             (None, None, None) => Self::private(),
             (None, host, port) => Self::tcp(host.as_deref(), port.unwrap_or(NBD_PORT)),
-        }
+        }?;
+        listening.address.needs_tls = options.tls == Some(TlsMode::Require);
+        Ok(listening)
     }
 
     fn private() -> Result<Self> {
@@ -52,7 +61,7 @@ impl Listening {
         // Absolute: a daemon changes its directory, and the file is to be removed at the end.
         let path = std::path::absolute(path).context("-U: the name of a socket is expected")?;
         let listeners = vec![bind_unix(&path)?];
-        Ok(Self { listeners, address: Address::Unix(path), _private: private })
+        Ok(Self { listeners, address: Address::from(Place::Unix(path)), _private: private })
     }
 
     /// Without a host, on this host alone.
@@ -64,24 +73,32 @@ impl Listening {
         }?;
         let chosen = listeners.first().and_then(Listener::tcp_addr).map_or(port, |address| address.port());
         let host = host.filter(|host| *host != "any").unwrap_or("localhost").to_owned();
-        Ok(Self { listeners, address: Address::Tcp { host, port: chosen }, _private: None })
+        let address = Address::from(Place::Tcp { host, port: chosen });
+        Ok(Self { listeners, address, _private: None })
+    }
+}
+
+impl From<Place> for Address {
+    fn from(place: Place) -> Self {
+        Self { place, needs_tls: false }
     }
 }
 
 impl Address {
-    /// The NBD URI (`doc/uri.md` of the NBD project).
+    /// The NBD URI (`doc/uri.md` of the NBD project). As nbdkit's, it does not tell where a client has its certificates.
     pub(crate) fn uri(&self, export_name: &str) -> String {
         /// What RFC 3986 leaves alone in a path or query.
         const ESCAPED: &AsciiSet =
             &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
         let name = utf8_percent_encode(export_name, ESCAPED);
-        match self {
-            Self::Unix(path) => {
+        let scheme = if self.needs_tls { "nbds" } else { "nbd" };
+        match &self.place {
+            Place::Unix(path) => {
                 let path = path.to_string_lossy();
-                format!("nbd+unix:///{name}?socket={}", utf8_percent_encode(&path, ESCAPED))
+                format!("{scheme}+unix:///{name}?socket={}", utf8_percent_encode(&path, ESCAPED))
             }
-            Self::Tcp { host, port } if host.contains(':') => format!("nbd://[{host}]:{port}/{name}"),
-            Self::Tcp { host, port } => format!("nbd://{host}:{port}/{name}"),
+            Place::Tcp { host, port } if host.contains(':') => format!("{scheme}://[{host}]:{port}/{name}"),
+            Place::Tcp { host, port } => format!("{scheme}://{host}:{port}/{name}"),
         }
     }
 }
@@ -92,10 +109,18 @@ mod tests {
 
     #[test]
     fn uris() {
-        let unix = Address::Unix("/tmp/a b/s&t".into());
+        let unix = Address::from(Place::Unix("/tmp/a b/s&t".into()));
         assert_eq!(unix.uri(""), "nbd+unix:///?socket=/tmp/a%20b/s%26t");
         assert_eq!(unix.uri("é"), "nbd+unix:///%C3%A9?socket=/tmp/a%20b/s%26t");
-        assert_eq!(Address::Tcp { host: "::1".into(), port: 1 }.uri("x"), "nbd://[::1]:1/x");
-        assert_eq!(Address::Tcp { host: "localhost".into(), port: 1 }.uri(""), "nbd://localhost:1/");
+        let tcp = |host: &str| Address::from(Place::Tcp { host: host.into(), port: 1 });
+        assert_eq!(tcp("::1").uri("x"), "nbd://[::1]:1/x");
+        assert_eq!(tcp("localhost").uri(""), "nbd://localhost:1/");
+        for (address, uri) in [
+            (unix, "nbds+unix:///?socket=/tmp/a%20b/s%26t"),
+            (tcp("::1"), "nbds://[::1]:1/"),
+            (tcp("localhost"), "nbds://localhost:1/"),
+        ] {
+            assert_eq!(Address { needs_tls: true, ..address }.uri(""), uri);
+        }
     }
 }

@@ -11,6 +11,7 @@ mod listen;
 mod logging;
 mod process;
 mod secrets;
+mod tls;
 mod virt_v2v;
 
 use std::process::{Child, ExitCode};
@@ -21,7 +22,7 @@ use anyhow::{Context, Result};
 use clap::FromArgMatches;
 use imageio_config::Parser;
 use imageio_device::{Device, Queue, Settings, Transfer};
-use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
+use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Tls};
 
 use crate::cli::{Command, Options};
 use crate::listen::Listening;
@@ -78,6 +79,7 @@ fn run(options: &Options) -> Result<u8> {
         process::exit_with_parent()?;
     }
     let pidfile = options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
+    let tls = tls::configure(options)?;
     let transfer = open(options)?;
     // Before anybody can know that there is something to stop.
     let signals = Caught::new()?;
@@ -89,7 +91,7 @@ fn run(options: &Options) -> Result<u8> {
     if let Some(pidfile) = pidfile {
         pidfile.write()?;
     }
-    serve(options, listening, signals, &device)
+    serve(options, listening, tls, signals, &device)
 }
 
 /// What the parameters of a transfer say.
@@ -109,13 +111,20 @@ fn open(options: &Options) -> Result<Transfer> {
 }
 
 /// Serves until a signal comes or the command of `--run` ends, whose exit status it returns, and closes the disk.
-fn serve(options: &Options, listening: Listening, signals: Caught, device: &Arc<Device>) -> Result<u8> {
+fn serve(
+    options: &Options,
+    listening: Listening,
+    tls: Tls,
+    signals: Caught,
+    device: &Arc<Device>,
+) -> Result<u8> {
     let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
     let clients = usize::from(options.max_clients);
     let config = Config {
         requests: usize::from(options.threads),
         sessions: clients,
         sessions_per_address: clients.div_ceil(2),
+        tls,
         ..Config::default()
     };
     let queue = Arc::new(Queue::start(Arc::clone(device))?);

@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use tempfile::NamedTempFile;
 
-use crate::listen::Address;
+use crate::listen::{Address, Place};
 
 /// A signal that comes sooner after the first belongs to it: the end of a session sends several.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -188,9 +188,9 @@ impl Recipient {
 
 /// Starts the `--run` command in a shell, which finds the server by variables of nbdkit's names.
 pub(crate) fn run_command(command: &str, address: &Address, export_name: &str) -> Result<Child> {
-    let (unix_socket, port) = match address {
-        Address::Unix(path) => (path.display().to_string(), String::new()),
-        Address::Tcp { port, .. } => (String::new(), port.to_string()),
+    let (unix_socket, port) = match &address.place {
+        Place::Unix(path) => (path.display().to_string(), String::new()),
+        Place::Tcp { port, .. } => (String::new(), port.to_string()),
     };
     Command::new("sh")
         .args(["-c", command])

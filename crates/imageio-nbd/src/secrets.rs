@@ -28,8 +28,12 @@ pub(crate) fn print(error: &clap::Error) -> ExitCode {
 /// Options whose value is shown in errors have none that may hold a ticket.
 pub(crate) fn check(options: &Options) -> Result<()> {
     let path = |path: &Option<_>| path.as_deref().map(|path: &Path| path.to_string_lossy().into_owned());
-    let values =
-        [("-U", path(&options.unix)), ("-P", path(&options.pidfile)), ("-i", options.ipaddr.clone())];
+    let values = [
+        ("-U", path(&options.unix)),
+        ("-P", path(&options.pidfile)),
+        ("-i", options.ipaddr.clone()),
+        ("--tls-certificates", path(&options.tls_certificates)),
+    ];
     for (option, value) in values {
         ensure!(
             !value.is_some_and(|value| is_url(&value)),

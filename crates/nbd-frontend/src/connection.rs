@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection from start to end.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block_device::QueuedDevice;
 use nbd_wire::Export;
 use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, TcpKeepalive};
 
-use crate::negotiate::{Failed, negotiate};
+use crate::negotiate::{Failed, Timed, negotiate};
 use crate::registry::{Control, Registered};
 use crate::session::Session;
 use crate::stats::Counters;
+use crate::transport::Transport;
 use crate::{Config, panic_message};
 
 /// A peer that has vanished without a word is noticed after about this long, and half as long again.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long a client with which TLS has failed may take to leave.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What a client's socket should take at once, in bytes.
 const SEND_BUFFER: usize = 4 << 20;
@@ -47,15 +52,31 @@ impl<D: QueuedDevice> Service<'_, D> {
         let control = client.control();
         configure(&control.socket);
         let keep_place = || client.keep_place();
-        match negotiate(&control.socket, self.exports, self.device, self.config, keep_place) {
+        let mut transport = Transport::Plain;
+        match negotiate(&control.socket, &mut transport, self.exports, self.device, self.config, keep_place) {
             Ok(negotiated) => {
                 log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
-                Session::new(self, negotiated, control).run();
+                Session::new(self, negotiated, control, &transport).run();
             }
             Err(why @ Failed::TooSlow) => log::warn!("client {}: {why}", control.id),
-            Err(why) => log::debug!("client {}: {why}", control.id),
+            Err(why) => {
+                log::debug!("client {}: {why}", control.id);
+                if matches!(why, Failed::Tls(_)) {
+                    linger(control);
+                }
+            }
         }
+        transport.close(&control.socket);
     }
+}
+
+/// Gives the client time to read why TLS has failed. It has not waited for that, and is about to send an option: if the
+/// socket were closed, it would learn that it can't, and nothing else. It may still give way to another client.
+fn linger(control: &Control) {
+    control.finish_sending();
+    let mut stream = Timed { socket: &control.socket, deadline: Instant::now().checked_add(LINGER) };
+    // However that ends, it is the end.
+    let _ = io::copy(&mut stream, &mut io::sink());
 }
 
 /// TCP: replies leave at once, and dead peers are found out. Unix: the buffer takes more than one read's reply, as far

@@ -12,6 +12,9 @@
 //! ([`Completion::fill_zeroes`](block_device::Completion::fill_zeroes)), why a request has failed, and, by BLOCK_STATUS,
 //! what the [contexts](block_device::QueuedDevice::contexts) of the device say of a range.
 //!
+//! With the feature `rustls`, [`Config::tls`] lets clients start TLS, or wants them to. All that is said here is true of
+//! them, too: a client that idles in TLS's handshake still negotiates, and gives way.
+//!
 //! ```no_run
 //! use std::sync::Arc;
 //! use block_device::{MemoryDevice, Threaded};
@@ -36,6 +39,8 @@ mod registry;
 mod server;
 mod session;
 mod stats;
+mod tls;
+mod transport;
 
 pub use bind::{Listener, bind_loopback, bind_tcp, bind_unix};
 pub use error::Error;
@@ -43,6 +48,7 @@ pub use export::{ExportInfo, MAX_PAYLOAD};
 pub use nbd_wire::InvalidExport;
 pub use server::{Config, Server, ShutdownHandle};
 pub use stats::Outcome;
+pub use tls::Tls;
 
 use std::any::Any;
 use std::sync::{Mutex, MutexGuard, PoisonError};

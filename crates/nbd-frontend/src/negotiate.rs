@@ -9,6 +9,7 @@ use nbd_wire::{Close, Contexts, Export, Features, Handshake, Negotiated, Progres
 use socket2::Socket;
 
 use crate::Config;
+use crate::transport::Transport;
 
 /// Why a client did not come to the transmission phase.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,8 @@ pub(crate) enum Failed {
     Left,
     #[error("the client gave way to another during the negotiation")]
     GaveWay,
+    #[error("TLS failed during the negotiation: {0}")]
+    Tls(io::Error),
     #[error("the connection broke during the negotiation: {0}")]
     Broken(io::Error),
 }
@@ -28,51 +31,59 @@ pub(crate) enum Failed {
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // The former is what a socket's timeout looks like.
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::TooSlow,
+            ErrorKind::TimedOut => Self::TooSlow,
+            ErrorKind::UnexpectedEof => Self::Left,
+            // Sockets take all data for valid.
+            ErrorKind::InvalidData => Self::Tls(error),
             _ => Self::Broken(error),
         }
     }
 }
 
-/// Negotiates until the client has chosen one of `exports` or the time for that is over. Before the client is told that it has
-/// got the export, and before the device is asked for something that takes time, `keep_place` tells whether it may stay.
+/// Negotiates until the client has chosen one of `exports` or the time for that is over. The transport becomes TLS if the
+/// client starts that. Before the client is told that it has got the export, and before the device is asked for something
+/// that takes time, `keep_place` tells whether it may stay.
 pub(crate) fn negotiate<'e>(
     socket: &Socket,
+    transport: &mut Transport,
     exports: &'e [Export],
     device: &impl QueuedDevice,
     config: &Config,
     keep_place: impl Fn() -> bool,
 ) -> Result<Negotiated<'e>, Failed> {
-    let mut deadline = Instant::now().checked_add(config.negotiation_timeout);
+    let mut stream = Timed { socket, deadline: Instant::now().checked_add(config.negotiation_timeout) };
     let mut features = Features::STRUCTURED_REPLY;
     features.set(Features::EXTENDED_HEADERS, config.extended_headers);
-    let mut handshake = Handshake::new(exports).with_features(features);
+    let mut handshake = Handshake::new(exports).with_features(features).with_tls(config.tls.mode());
     let mut output = Handshake::greeting().to_vec();
     let mut chunk = [0; 4096];
     loop {
-        send(socket, deadline, &mut output)?;
-        // Never more than is wanted: the bytes behind it are requests.
+        send(transport, &mut stream, &mut output)?;
+        // Never more than is wanted: the bytes behind it are requests, or belong to TLS.
         let wanted = handshake.wanted().min(chunk.len());
-        let mut input = receive(socket, deadline, &mut chunk[..wanted])?;
+        let mut input = receive(transport, &mut stream, &mut chunk[..wanted])?;
         let mut progress = handshake.feed(&mut input, &mut output);
         if let Progress::LookUp { contexts, .. } = progress {
             // Whoever comes this far means it, and can't be told to leave while the device is asked.
             if !keep_place() {
                 return Err(Failed::GaveWay);
             }
-            let present = look_up(device, contexts, &mut deadline);
+            let present = look_up(device, contexts, &mut stream.deadline);
             progress = handshake.looked_up(present, &mut output);
         }
         if matches!(progress, Progress::Transmission(_)) && !keep_place() {
             return Err(Failed::GaveWay);
         }
         if progress != Progress::Continue {
-            send(socket, deadline, &mut output)?;
+            send(transport, &mut stream, &mut output)?;
         }
         match progress {
-            // TLS is not offered, so it never starts, and what was to be looked up was.
-            Progress::Continue | Progress::StartTls | Progress::LookUp { .. } => {}
+            // What was to be looked up was.
+            Progress::Continue | Progress::LookUp { .. } => {}
+            Progress::StartTls => {
+                *transport = config.tls.start(&mut stream)?;
+                handshake.tls_started();
+            }
             Progress::Close(reason) => return Err(reason.into()),
             Progress::Transmission(negotiated) => {
                 socket.set_read_timeout(None)?;
@@ -91,35 +102,67 @@ fn look_up(device: &impl QueuedDevice, contexts: Contexts, deadline: &mut Option
     present
 }
 
-fn send(mut socket: &Socket, deadline: Option<Instant>, output: &mut Vec<u8>) -> Result<(), Failed> {
+fn send(transport: &Transport, stream: &mut Timed<'_>, output: &mut Vec<u8>) -> Result<(), Failed> {
     if !output.is_empty() {
-        socket.set_write_timeout(remaining(deadline)?)?;
-        socket.write_all(output)?;
+        transport.negotiation_write(stream, output)?;
         output.clear();
     }
     Ok(())
 }
 
 fn receive<'b>(
-    mut socket: &Socket,
-    deadline: Option<Instant>,
+    transport: &Transport,
+    stream: &mut Timed<'_>,
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], Failed> {
-    loop {
-        socket.set_read_timeout(remaining(deadline)?)?;
-        match socket.read(buffer) {
-            Ok(0) => return Err(Failed::Left),
-            Ok(length) => return Ok(&buffer[..length]),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e.into()),
+    match transport.negotiation_read(stream, buffer)? {
+        0 => Err(Failed::Left),
+        length => Ok(&buffer[..length]),
+    }
+}
+
+/// A socket on which all that is read and written is done before the deadline, or fails with `TimedOut`; however little
+/// comes at a time.
+pub(crate) struct Timed<'c> {
+    pub(crate) socket: &'c Socket,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Timed<'_> {
+    fn remaining(&self) -> io::Result<Option<Duration>> {
+        let Some(deadline) = self.deadline else { return Ok(None) };
+        match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+            remaining => Ok(Some(remaining)),
         }
     }
 }
 
-fn remaining(deadline: Option<Instant>) -> Result<Option<Duration>, Failed> {
-    let Some(deadline) = deadline else { return Ok(None) };
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(Failed::TooSlow),
-        remaining => Ok(Some(remaining)),
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(self.remaining()?)?;
+        uninterrupted(|| self.socket.read(buffer))
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(self.remaining()?)?;
+        uninterrupted(|| self.socket.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tries again after a signal. A socket's timeout looks like a socket that does not wait.
+fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            result => return result,
+        }
     }
 }

@@ -14,10 +14,10 @@ use crate::accept::Accept;
 use crate::connection::Service;
 use crate::registry::Registry;
 use crate::stats::Counters;
-use crate::{Error, ExportInfo, Listener, Outcome};
+use crate::{Error, ExportInfo, Listener, Outcome, Tls};
 
-/// The limits of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The limits of a server, and what it offers.
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Requests in flight per session; further ones wait in the client's socket. At least 1.
     pub requests: usize,
@@ -37,14 +37,16 @@ pub struct Config {
     /// Whether extended headers are offered. Their lengths have 64 bits, so that a single WRITE_ZEROES may be about the whole
     /// disk. Where that takes long, the device has to see to it that such a request keeps no other waiting.
     pub extended_headers: bool,
-    /// How long a client may take to choose an export.
+    /// Whether clients may or must use TLS, and with which certificates.
+    pub tls: Tls,
+    /// How long a client may take to choose an export, with TLS's handshake.
     pub negotiation_timeout: Duration,
     /// How long requests in flight may take to be answered once the server is shut down.
     pub grace: Duration,
 }
 
 impl Default for Config {
-    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, extended headers, a minute to
+    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, extended headers, no TLS, a minute to
     /// negotiate, ten seconds of grace.
     fn default() -> Self {
         Self {
@@ -53,6 +55,7 @@ impl Default for Config {
             sessions: 64,
             sessions_per_address: 32,
             extended_headers: true,
+            tls: Tls::default(),
             negotiation_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }

@@ -26,11 +26,10 @@ use std::thread;
 use block_device::QueuedDevice;
 use buffer_pool::Pool;
 use nbd_wire::{Command, CommandFlags, Negotiated};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::Socket;
 
 use crate::connection::Service;
 use crate::registry::Control;
+use crate::transport::{Incoming, Transport};
 use job::Job;
 use queue_depth::QueueDepth;
 use replies::Replies;
@@ -48,6 +47,7 @@ pub(crate) struct Session<'a, D> {
     service: &'a Service<'a, D>,
     negotiated: Negotiated<'a>,
     control: &'a Control,
+    transport: &'a Transport,
     buffers: Arc<Pool>,
     replies: Arc<Replies>,
     /// As the device wants it, but at least a byte.
@@ -59,13 +59,16 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         service: &'a Service<'a, D>,
         negotiated: Negotiated<'a>,
         control: &'a Arc<Control>,
+        transport: &'a Transport,
     ) -> Self {
+        let replies = Replies::new(control, transport, service.counters, service.config.requests);
         Self {
             service,
             negotiated,
             control,
+            transport,
             buffers: Pool::new(service.config.memory),
-            replies: Replies::new(control, service.counters, service.config.requests),
+            replies,
             longest_write: service.device.longest_write().max(1),
         }
     }
@@ -80,11 +83,12 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             }
             // Also in a panic: the other thread waits for it.
             let _end = self.replies.end_on_drop();
-            self.read_requests(&mut BufReader::with_capacity(READ_AHEAD, &self.control.socket));
+            let incoming = self.transport.incoming(&self.control.socket);
+            self.read_requests(&mut BufReader::with_capacity(READ_AHEAD, incoming));
         });
     }
 
-    fn read_requests(&self, input: &mut BufReader<&Socket>) {
+    fn read_requests(&self, input: &mut BufReader<Incoming<'_>>) {
         let mut depth = QueueDepth::default();
         loop {
             if let Err(end) = self.receive(input, &mut depth) {
@@ -94,7 +98,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     }
 
     /// Hands a request to the device, or answers it.
-    fn start(&self, mut job: Job, input: &BufReader<&Socket>, depth: &mut QueueDepth) {
+    fn start(&self, mut job: Job, input: &BufReader<Incoming<'_>>, depth: &mut QueueDepth) {
         let Ok(command) = job.command else { return job.refuse() };
         let device = self.service.device;
         let request = match command {
@@ -123,7 +127,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         }
         device.carry_out(request, Box::new(job));
         // It was answered a moment ago, so this was sent before the client could know the answer.
-        if has_more(input) {
+        if !input.buffer().is_empty() || input.get_ref().has_more() {
             depth.was_more();
         }
     }
@@ -132,12 +136,6 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
 /// What is soon done, should the client have more to do after all.
 fn is_short(command: Command) -> bool {
     matches!(command, Command::Read { length, .. } | Command::Write { length, .. } if length <= SHORT)
-}
-
-/// Whether there is something to be read at once.
-fn has_more(input: &BufReader<&Socket>) -> bool {
-    let mut fds = [PollFd::new(*input.get_ref(), PollFlags::IN)];
-    !input.buffer().is_empty() || poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
 
 fn zero_flags(flags: CommandFlags) -> block_device::ZeroFlags {

@@ -10,13 +10,12 @@ use nbd_wire::{
     BadMagic, Command, EXTENDED_REQUEST_HEADER_LEN, ErrorValue, MAX_STATUS_PAYLOAD, PayloadTooLong,
     REQUEST_HEADER_LEN, ReplyStyle, RequestHeader,
 };
-use rustix::net::RecvFlags;
-use socket2::Socket;
 
 use super::pieces::Whole;
 use super::queue_depth::QueueDepth;
 use super::{Job, Session};
 use crate::export::MAX_PAYLOAD;
+use crate::transport::Incoming;
 
 /// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its end. A payload that
 /// is not far too long is an honest mistake, which gets an answer.
@@ -40,7 +39,11 @@ pub(super) enum End {
 impl<D: QueuedDevice> Session<'_, D> {
     /// Reads one request and its payload, and hands it to the device. Waits for room before the payload is read, and
     /// before a READ is handed out.
-    pub(super) fn receive(&self, input: &mut BufReader<&Socket>, depth: &mut QueueDepth) -> Result<(), End> {
+    pub(super) fn receive(
+        &self,
+        input: &mut BufReader<Incoming<'_>>,
+        depth: &mut QueueDepth,
+    ) -> Result<(), End> {
         self.replies.wait_for_room();
         if self.control.is_stopping() {
             return Err(End::Stopping);
@@ -73,7 +76,7 @@ impl<D: QueuedDevice> Session<'_, D> {
         Ok(())
     }
 
-    fn read_header(&self, input: &mut BufReader<&Socket>) -> Result<RequestHeader, End> {
+    fn read_header(&self, input: &mut BufReader<Incoming<'_>>) -> Result<RequestHeader, End> {
         Ok(match self.negotiated.style {
             ReplyStyle::Simple | ReplyStyle::Structured => {
                 let mut header = [0; REQUEST_HEADER_LEN];
@@ -100,7 +103,7 @@ impl<D: QueuedDevice> Session<'_, D> {
     /// Reads a long payload piece by piece, and hands each piece to the device as soon as it is there.
     fn receive_pieces(
         &self,
-        input: &mut BufReader<&Socket>,
+        input: &mut BufReader<Incoming<'_>>,
         whole: Arc<Whole>,
         offset: u64,
     ) -> Result<(), End> {
@@ -114,7 +117,7 @@ impl<D: QueuedDevice> Session<'_, D> {
 
     fn hand_out_pieces(
         &self,
-        input: &mut BufReader<&Socket>,
+        input: &mut BufReader<Incoming<'_>>,
         whole: &Arc<Whole>,
         mut offset: u64,
     ) -> io::Result<()> {
@@ -133,25 +136,17 @@ impl<D: QueuedDevice> Session<'_, D> {
     }
 }
 
-/// What has been read ahead, and the rest straight from the socket, with few system calls.
-fn read_payload(input: &mut BufReader<&Socket>, payload: &mut [u8]) -> io::Result<()> {
+/// What has been read ahead, and the rest past the buffer.
+fn read_payload(input: &mut BufReader<Incoming<'_>>, payload: &mut [u8]) -> io::Result<()> {
     let ahead = input.buffer().len().min(payload.len());
-    let (first, mut rest) = payload.split_at_mut(ahead);
+    let (first, rest) = payload.split_at_mut(ahead);
     first.copy_from_slice(&input.buffer()[..ahead]);
     input.consume(ahead);
-    while !rest.is_empty() {
-        match rustix::net::recv(*input.get_ref(), &mut *rest, RecvFlags::WAITALL) {
-            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok((n, _)) => rest = &mut rest[n..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
+    input.get_mut().read_whole(rest)
 }
 
 /// Skips the payload of a refused request, so that the next header is found.
-fn drain(input: &mut BufReader<&Socket>, length: u64) -> Result<(), End> {
+fn drain(input: &mut BufReader<Incoming<'_>>, length: u64) -> Result<(), End> {
     if length > MAX_DRAIN {
         return Err(PayloadTooLong(length).into());
     }

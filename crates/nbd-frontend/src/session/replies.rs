@@ -2,17 +2,19 @@
 //! The write side of a session.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use block_device::BatchEnd;
 use nbd_wire::Command;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::SendFlags;
+use socket2::Socket;
 
 use super::reply::Reply;
 use crate::lock;
 use crate::registry::Control;
 use crate::stats::{Counters, count};
+use crate::transport::Transport;
 
 /// How many replies go out with one system call: with a payload each, half as many parts as the system takes.
 const BATCH: usize = 512;
@@ -22,6 +24,7 @@ pub(crate) struct Replies {
     client: u64,
     // Weak, as a device may keep this for a moment longer than the session lives, but not the socket.
     control: Weak<Control>,
+    transport: Transport,
     counters: Arc<Counters>,
     /// How many requests may be in flight.
     limit: usize,
@@ -54,10 +57,16 @@ enum Sending {
 }
 
 impl Replies {
-    pub(super) fn new(control: &Arc<Control>, counters: &Arc<Counters>, limit: usize) -> Arc<Self> {
+    pub(super) fn new(
+        control: &Arc<Control>,
+        transport: &Transport,
+        counters: &Arc<Counters>,
+        limit: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             client: control.id,
             control: Arc::downgrade(control),
+            transport: transport.clone(),
             counters: Arc::clone(counters),
             limit: limit.max(1),
             state: Mutex::default(),
@@ -155,7 +164,7 @@ impl Replies {
     /// The socket is let go of before the replies count as sent, after which the session may end.
     fn send_or_give_up(&self, line: &mut VecDeque<Reply>, flags: SendFlags) {
         let Some(control) = self.control.upgrade() else { return line.clear() };
-        if let Err(e) = send_all(&control, line, flags) {
+        if let Err(e) = send_all(&self.transport, &control.socket, line, flags) {
             // A reply may have gone out in part, so no other may follow.
             log::debug!("client {}: cannot send a reply: {e}", self.client);
             control.cut_off();
@@ -198,15 +207,19 @@ fn answers(line: &VecDeque<Reply>) -> usize {
 }
 
 /// Sends replies, and takes what was sent out of the line. What is left would block.
-fn send_all(control: &Control, line: &mut VecDeque<Reply>, flags: SendFlags) -> io::Result<()> {
+fn send_all(
+    transport: &Transport,
+    socket: &Socket,
+    line: &mut VecDeque<Reply>,
+    flags: SendFlags,
+) -> io::Result<()> {
     while !line.is_empty() {
         let parts: Vec<_> = line.iter().take(BATCH).flat_map(Reply::parts).map(IoSlice::new).collect();
-        let flags = flags | SendFlags::NOSIGNAL;
-        match sendmsg(&control.socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
+        match transport.send(socket, &parts, flags) {
             Ok(n) => advance(line, n),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => break,
-            Err(e) => return Err(e.into()),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Err(e) => return Err(e),
         }
     }
     Ok(())

@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
 
+#[cfg(feature = "rustls")]
+pub mod tls;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -98,7 +101,7 @@ impl Running {
 }
 
 /// A client that sends what it is told.
-pub struct Client(pub Socket);
+pub struct Client<S = Socket>(pub S);
 
 impl Client {
     pub fn new(stream: impl Into<Socket>) -> Self {
@@ -108,6 +111,12 @@ impl Client {
         Self(stream)
     }
 
+    pub fn half_close(&mut self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl<S: Read + Write> Client<S> {
     pub fn send(&mut self, parts: &[&[u8]]) {
         self.0.write_all(&parts.concat()).unwrap();
     }
@@ -191,10 +200,6 @@ impl Client {
     pub fn disconnect(mut self) {
         self.request(DISC, 0, 0, 0, 0);
         self.assert_closed();
-    }
-
-    pub fn half_close(&mut self) {
-        self.0.shutdown(Shutdown::Write).unwrap();
     }
 }
 
