@@ -274,7 +274,7 @@ fn dirty_extents_and_checksums_are_as_told() {
     let mut client = Client::new(&server);
     client.send("GET", "/extents?context=dirty", "", b"");
     let body = String::from_utf8(client.answer().unwrap().body).unwrap();
-    assert!(body.contains(r#"{"start":10,"length":10,"dirty":true,"zero":false}"#), "{body}");
+    assert!(body.contains(r#"{"start":10,"length":10,"dirty":true,"zero":true}"#), "{body}");
     client.send("GET", "/checksum?algorithm=sha256", "", b"");
     let body = String::from_utf8(client.answer().unwrap().body).unwrap();
     assert!(body.contains(r#""algorithm":"sha256""#) && body.contains("c0ffee"), "{body}");
