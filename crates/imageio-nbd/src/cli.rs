@@ -64,6 +64,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COMMAND")]
     pub(crate) run: Option<String>,
 
+    /// Serve one client on standard input and output, and exit when it has gone
+    #[arg(short, long, conflicts_with_all = ["unix", "port", "ipaddr", "run"])]
+    pub(crate) single: bool,
+
     /// Exit when the parent process does
     #[arg(long)]
     pub(crate) exit_with_parent: bool,
@@ -93,12 +97,28 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// That they tell where to listen. TCP has to be asked for: whoever is on this host could connect.
-    pub(crate) fn check(&self) -> Result<()> {
-        let is_told =
-            self.unix.is_some() || self.port.is_some() || self.ipaddr.is_some() || self.run.is_some();
-        ensure!(is_told, "where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND");
+    /// That they tell where clients are, and nothing else does. TCP has to be asked for: whoever is on this host could
+    /// connect.
+    pub(crate) fn check(&self, is_activated: bool) -> Result<()> {
+        let tells = self.unix.is_some()
+            || self.port.is_some()
+            || self.ipaddr.is_some()
+            || self.run.is_some()
+            || self.single;
+        ensure!(
+            tells || is_activated,
+            "where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND, or -s"
+        );
+        ensure!(
+            !(tells && is_activated),
+            "LISTEN_FDS: sockets to listen on were passed to this process: leave out -U, -p, -i, -s and --run"
+        );
         Ok(())
+    }
+
+    /// Whether the process goes into the background once clients can connect.
+    pub(crate) fn becomes_daemon(&self, is_activated: bool) -> bool {
+        !(self.foreground || self.run.is_some() || self.exit_with_parent || self.single || is_activated)
     }
 }
 
