@@ -328,8 +328,7 @@ fn a_port_in_use() {
 fn nowhere_to_listen() {
     let server = FakeServer::builder().start().unwrap();
     let ended = imageio_nbd(dir().path(), &[format!("url={}", server.url())]).unwrap();
-    let expected =
-        "imageio-nbd: error: where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND, or -s\n";
+    let expected = "imageio-nbd: error: where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND, or -s\n";
     assert_eq!((ended.code, &*ended.err), (1, expected));
 }
 

@@ -58,8 +58,12 @@ fn zeroes_are_zeroes_however_they_are_stored() {
     image[20 * BLOCK as usize..21 * BLOCK as usize + 5].fill(7);
     let sparse = tempfile::tempfile().unwrap();
     sparse.set_len(image.len() as u64).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&sparse, &image[20 * BLOCK as usize..22 * BLOCK as usize], 20 * BLOCK)
-        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(
+        &sparse,
+        &image[20 * BLOCK as usize..22 * BLOCK as usize],
+        20 * BLOCK,
+    )
+    .unwrap();
     let expected = expected(Algorithm::default(), &image);
     for file in [file_with(&image), sparse] {
         assert_eq!(blkhash().of_file(&file, &|_| {}).unwrap(), expected);

@@ -23,6 +23,7 @@
 mod answer;
 mod backend;
 mod block;
+mod checksum;
 mod config;
 mod connection;
 mod extents;

@@ -21,6 +21,7 @@
 //! A server that can't flush gets each write with `flush=y`, its own default, so that nothing is ever unflushed.
 
 mod change;
+mod checksum;
 mod connection;
 mod device;
 mod error;
@@ -37,6 +38,7 @@ mod transfer;
 
 pub use device::Device;
 pub use error::OpenError;
+pub use imageio_client::{Error as ClientError, StatusCode};
 pub use queue::Queue;
 pub use settings::{Settings, UrlSource};
 pub use transfer::Transfer;

@@ -19,7 +19,7 @@ pub(crate) fn listeners() -> Result<Vec<Listener>> {
     let Some(told) = env::var_os("LISTEN_FDS").filter(|_| is_for_us) else { return Ok(Vec::new()) };
     let count = told.to_str().and_then(|count| count.parse().ok());
     ensure!(
-        count.is_some_and(|count| is_possible(count)),
+        count.is_some_and(is_possible),
         "LISTEN_FDS: the number of sockets that were passed to this process is expected"
     );
     let mut passed = ListenFd::from_env();

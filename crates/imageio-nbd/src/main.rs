@@ -5,6 +5,7 @@
 //! daemon; only then threads start.
 
 mod activation;
+mod checksum;
 mod cli;
 mod entrance;
 mod generate;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use clap::FromArgMatches;
 use imageio_config::Parser;
-use imageio_device::{Transfer, UrlSource};
+use imageio_device::{Settings, Transfer, UrlSource};
 use nbd_frontend::Listener;
 
 use crate::cli::{Command, Options};
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         let options = matches.and_then(|matches| Options::from_arg_matches(&matches));
         match options {
             Ok(options) => {
-                logging::init(options.verbose);
+                logging::init(options.verbosity());
                 run(&options)
             }
             Err(error) => return secrets::print(&error),
@@ -69,9 +70,11 @@ fn run(options: &Options) -> Result<u8> {
     if let Some(dir) = &options.generate {
         return generate::generate(dir).map(|()| 0);
     }
-    if let Some(Command::VirtV2v { .. }) = &options.command {
+    match &options.command {
         // As they are: a parser has its own idea of `--`.
-        return virt_v2v::run(std::env::args_os().skip(2));
+        Some(Command::VirtV2v { .. }) => return virt_v2v::run(std::env::args_os().skip(2)),
+        Some(Command::Checksum(options)) => return checksum::run(options),
+        None => {}
     }
     secrets::check(options)?;
     let mut passed = activation::listeners()?;
@@ -102,12 +105,16 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     serve::serve(options, entrance, signals, &device)
 }
 
-fn open(options: &Options, is_activated: bool) -> Result<Transfer> {
+fn settings(parameters: &[String]) -> Result<Settings> {
     let mut parser = Parser::new();
-    for argument in &options.parameters {
+    for argument in parameters {
         parser.set_argument(argument)?;
     }
-    let mut settings = parser.finish()?;
+    Ok(parser.finish()?)
+}
+
+fn open(options: &Options, is_activated: bool) -> Result<Transfer> {
+    let mut settings = settings(&options.parameters)?;
     settings.read_only |= options.readonly;
     options.check(is_activated)?;
     ensure!(
