@@ -69,7 +69,7 @@ fn an_unknown_parameter() {
         dir().path(),
         &["colour=red", "url=http://h/images/t"],
         "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, unix-socket-user, \
-         dirty-bitmap, connections, max-request, preferred-block-size, keep-alive, replay-buffer, reconnect-timeout, connect-timeout, \
+         dirty-bitmap, connections, max-request, preferred-block-size, keep-alive, no-hole, replay-buffer, reconnect-timeout, connect-timeout, \
          timeout, operation-timeout",
     );
 }
@@ -328,8 +328,7 @@ fn a_port_in_use() {
 fn nowhere_to_listen() {
     let server = FakeServer::builder().start().unwrap();
     let ended = imageio_nbd(dir().path(), &[format!("url={}", server.url())]).unwrap();
-    let expected =
-        "imageio-nbd: error: where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND\n";
+    let expected = "imageio-nbd: error: where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND, or -s\n";
     assert_eq!((ended.code, &*ended.err), (1, expected));
 }
 

@@ -44,9 +44,13 @@ fn archive(archive: &Path) {
     let [root] = &unpacked[..] else { panic!("{unpacked:?}") };
     let plugin = root.join("nbdkit/nbdkit-imageio-plugin.so");
     uploads_in_each_way(&root.join("bin/imageio-nbd"), plugin.to_str().unwrap());
-    for file in
-        ["doc/LICENSE-MIT", "doc/LICENSE-APACHE", "doc/THIRD-PARTY-LICENCES", "man/man1/imageio-nbd.1"]
-    {
+    for file in [
+        "doc/LICENSE-MIT",
+        "doc/LICENSE-APACHE",
+        "doc/THIRD-PARTY-LICENCES",
+        "man/man1/imageio-nbd.1",
+        "systemd/imageio-nbd@.service",
+    ] {
         assert!(root.join(file).is_file(), "{file}");
     }
 }
@@ -82,6 +86,8 @@ fn deb(deb: &Path) {
         "/usr/bin/imageio-nbd",
         "/nbdkit/plugins/nbdkit-imageio-plugin.so",
         "/usr/libexec/imageio-nbd/nbdkit -> ../../bin/imageio-nbd",
+        "/usr/lib/systemd/system/imageio-nbd@.socket",
+        "/usr/lib/systemd/system/imageio-nbd@.service",
         "/usr/share/man/man1/imageio-nbd.1.gz",
         "/usr/share/man/man1/nbdkit-imageio-plugin.1.gz",
         "/usr/share/doc/imageio-nbd/copyright",

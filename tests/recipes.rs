@@ -102,7 +102,8 @@ impl Kitchen {
         let dir = tempfile::Builder::new().prefix("imageio-nbd-recipes-").tempdir()?;
         let path = |name: &str| dir.path().join(name);
         fs::write(path("disk.img"), guest_disk(7))?;
-        let convert = |options: &[&str]| qemu_img(dir.path(), &[&["convert", "-O", "qcow2"], options].concat());
+        let convert =
+            |options: &[&str]| qemu_img(dir.path(), &[&["convert", "-O", "qcow2"], options].concat());
         convert(&["-f", "raw", "disk.img", "disk.qcow2"])?;
         convert(&["-f", "raw", "disk.img", "full.qcow2"])?;
         convert(&["-f", "qcow2", "-B", "full.qcow2", "-F", "qcow2", "disk.qcow2", "increment.qcow2"])?;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The release build, laid out for packaging.
 
+use std::path::Path;
+
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
@@ -41,6 +43,10 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
         sh.copy_file(generated.join(file), dist.join(dir))?;
     }
     sh.remove_path(&generated)?;
+    let units = sh.create_dir(dist.join("systemd"))?;
+    for unit in ["imageio-nbd@.socket", "imageio-nbd@.service"] {
+        sh.copy_file(Path::new("crates/imageio-nbd/systemd").join(unit), &units)?;
+    }
     sh.create_dir(&doc)?;
     for text in
         ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/virt-v2v.md", "docs/backup.md"]

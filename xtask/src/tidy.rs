@@ -10,6 +10,7 @@ mod tests {
 
     /// Which of our crates a crate may use, directly or not. `ARCHITECTURE.md` has the picture.
     const MAY_USE: &[(&str, &[&str])] = &[
+        ("blkhash", &[]),
         ("block-device", &[]),
         ("buffer-pool", &[]),
         ("conn-pool", &[]),
@@ -34,6 +35,7 @@ mod tests {
         (
             "imageio-nbd",
             &[
+                "blkhash",
                 "block-device",
                 "buffer-pool",
                 "conn-pool",

@@ -71,6 +71,10 @@ pub const TC: Tool = in_path("tc", "apt-get install iproute2");
 pub const LOSETUP: Tool = in_path("losetup", "apt-get install mount");
 /// Tells programs another time of day.
 pub const FAKETIME: Tool = in_path("faketime", "apt-get install faketime");
+/// Starts a program with sockets that listen, as systemd does.
+pub const SYSTEMD_SOCKET_ACTIVATE: Tool = in_path("systemd-socket-activate", "apt-get install systemd");
+/// Checks units.
+pub const SYSTEMD_ANALYZE: Tool = in_path("systemd-analyze", "apt-get install systemd");
 /// Runs fuzzers.
 pub const CARGO_FUZZ: Tool = in_path("cargo-fuzz", "cargo install --locked cargo-fuzz");
 /// Checks what we depend on.
@@ -95,6 +99,8 @@ pub const TOOLS: &[Tool] = &[
     TC,
     LOSETUP,
     FAKETIME,
+    SYSTEMD_SOCKET_ACTIVATE,
+    SYSTEMD_ANALYZE,
     CARGO_FUZZ,
     CARGO_DENY,
 ];

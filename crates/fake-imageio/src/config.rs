@@ -46,6 +46,7 @@ pub(crate) struct Features {
     pub(crate) zero: bool,
     pub(crate) flush: bool,
     pub(crate) extents: bool,
+    pub(crate) checksum: bool,
 }
 
 /// When connections are closed.
@@ -68,7 +69,6 @@ pub(crate) struct Config {
     pub(crate) contents: Vec<u8>,
     pub(crate) read_only: bool,
     pub(crate) features: Features,
-    pub(crate) checksum: Option<String>,
     pub(crate) dirty: Option<Vec<Range<u64>>>,
     pub(crate) records_dirty: bool,
     pub(crate) max_readers: Option<u32>,
@@ -115,8 +115,7 @@ impl Default for Builder {
             backend: Backend::Memory,
             contents: Vec::new(),
             read_only: false,
-            features: Features { zero: true, flush: true, extents: true },
-            checksum: None,
+            features: Features { zero: true, flush: true, extents: true, checksum: true },
             dirty: None,
             records_dirty: false,
             max_readers: Some(8),
@@ -198,9 +197,9 @@ impl Builder {
         self
     }
 
-    /// Offer checksums, and answer each request for one with this digest; default off. Nothing is computed.
-    pub fn checksum(mut self, digest: impl Into<String>) -> Self {
-        self.0.checksum = Some(digest.into());
+    /// Offer checksums; default on. Without, `…/checksum` is a 404.
+    pub fn checksum(mut self, on: bool) -> Self {
+        self.0.features.checksum = on;
         self
     }
 

@@ -24,6 +24,7 @@ mod answer;
 mod backend;
 mod bitmap;
 mod block;
+mod checksum;
 mod config;
 mod connection;
 mod extents;

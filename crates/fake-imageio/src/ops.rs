@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The operations: first what a request asks for and whether it may have it, then doing it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use serde_json::json;
 use crate::answer::{Answer, Content, Refusal};
 use crate::bitmap::Bitmap;
 use crate::block::Body;
+use crate::checksum::{self, Asked};
 use crate::config::OptionsMode;
 use crate::extents;
 use crate::fault::Op;
@@ -115,11 +117,14 @@ pub(crate) fn understand_query(shared: &Shared, resource: &Resource, ticket: &st
         _ => Op::Checksum,
     };
     let understand = || {
+        if op == Op::Checksum && !shared.config.features.checksum {
+            return Err(Refusal::new(404, format!("No handler for '{}'", head.uri.path())));
+        }
+        if *resource == Resource::Checksum {
+            Asked::parse(head.uri.query())?;
+        }
         if *resource != Resource::Algorithms {
             shared.authorize(ticket, false)?;
-        }
-        if op == Op::Checksum && shared.config.checksum.is_none() {
-            return Err(Refusal::new(404, format!("No handler for '{}'", head.uri.path())));
         }
         if op == Op::Extents {
             context(head)?;
@@ -153,7 +158,7 @@ pub(crate) async fn run(exchange: &mut Exchange<'_>, call: &Call) -> Result<Answ
             let dirty = shared.bitmap.as_ref().map(Bitmap::dirty).unwrap_or_default();
             Ok(Answer::json(extents::dirty(&shared.disk, &dirty)?))
         }
-        Op::Checksum => Ok(checksum(shared, exchange.head)),
+        Op::Checksum => Ok(Answer::json(checksum(shared, exchange.head).await?)),
         // Neither is ever understood as a call without a refusal.
         Op::Accept | Op::Other => Err(Refusal::new(500, "Server failed to perform the request, check logs")),
     }
@@ -199,7 +204,7 @@ fn options(shared: &Shared) -> Answer {
     }
     let writable = !config.read_only;
     let offered = [
-        ("checksum", config.checksum.is_some()),
+        ("checksum", config.features.checksum),
         ("extents", config.features.extents),
         ("flush", config.features.flush && writable),
         ("zero", config.features.zero && writable),
@@ -220,16 +225,15 @@ fn options(shared: &Shared) -> Answer {
     Answer::json(body.to_string()).header("allow", allow)
 }
 
-fn checksum(shared: &Shared, head: &Parts) -> Answer {
+/// On a thread of its own, as all other connections go on meanwhile in the real server.
+async fn checksum(shared: &Shared, head: &Parts) -> Result<String> {
     if head.uri.path().ends_with("/algorithms") {
-        return Answer::json(json!({ "algorithms": ["blake2b"] }).to_string());
+        return Ok(checksum::algorithms());
     }
-    let asked = |key| request::query(head.uri.query(), key);
-    let block_size = asked("block_size").and_then(|size| size.parse::<u64>().ok()).unwrap_or(4 << 20);
-    let algorithm = asked("algorithm").unwrap_or("blake2b");
-    let answer =
-        json!({ "algorithm": algorithm, "block_size": block_size, "checksum": shared.config.checksum });
-    Answer::json(answer.to_string())
+    let (disk, query) = (Arc::clone(&shared.disk), head.uri.query().map(str::to_owned));
+    let computing = move || Ok(Asked::parse(query.as_deref())?.compute(&disk)?);
+    let computed = tokio::task::spawn_blocking(computing).await;
+    computed.unwrap_or_else(|error| Err(io::Error::other(error).into()))
 }
 
 /// What to do with the body of a request.

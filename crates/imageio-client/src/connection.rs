@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection to one transfer.
 
+mod checksum;
 mod extents;
 
 use std::fmt;
@@ -257,7 +258,8 @@ impl Connection {
             Operation::Write { flush: Flush::Yes, .. }
             | Operation::Zero { .. }
             | Operation::Flush { is_prompt: false }
-            | Operation::Extents(_) => self.timeouts.operation,
+            | Operation::Extents(_)
+            | Operation::Checksum { .. } => self.timeouts.operation,
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RANGE};
 use hyper::{Method, Request, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::body::RequestBody;
 use crate::connection::Flush;
@@ -22,6 +23,7 @@ pub(crate) enum Operation {
     Zero { offset: u64, len: u64, flush: Flush },
     Flush { is_prompt: bool },
     Extents(ExtentsContext),
+    Checksum { algorithm: &'static str, block_size: u64 },
 }
 
 /// What the heads of all requests of a transfer have in common, made once.
@@ -60,7 +62,7 @@ impl Operation {
     fn method(self) -> Method {
         match self {
             Self::Options => Method::OPTIONS,
-            Self::Size | Self::Read { .. } | Self::Extents(_) => Method::GET,
+            Self::Size | Self::Read { .. } | Self::Extents(_) | Self::Checksum { .. } => Method::GET,
             Self::Write { .. } => Method::PUT,
             Self::Zero { .. } | Self::Flush { .. } => Method::PATCH,
         }
@@ -90,6 +92,7 @@ impl fmt::Display for Operation {
             Self::Zero { offset, len, .. } => write!(f, "zero {len} bytes at {offset}"),
             Self::Flush { .. } => f.write_str("flush"),
             Self::Extents(context) => write!(f, "{} extents", context.name()),
+            Self::Checksum { .. } => f.write_str("checksum"),
         }
     }
 }
@@ -113,6 +116,16 @@ impl Heads {
         })
     }
 
+    /// Asked for once, so made then.
+    fn checksum(&self, algorithm: &str, block_size: u64) -> Uri {
+        /// What RFC 3986, section 2.3, leaves alone.
+        const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+        let algorithm = utf8_percent_encode(algorithm, ESCAPED);
+        let query = format!("checksum?algorithm={algorithm}&block_size={block_size}");
+        Uri::try_from(format!("{}/{query}", self.transfer.path()))
+            .expect("a short query fits behind the path")
+    }
+
     pub(crate) fn request(&self, operation: Operation, body: RequestBody) -> Request<RequestBody> {
         let length = body.len();
         let mut request = Request::new(body);
@@ -122,6 +135,7 @@ impl Heads {
             Operation::Write { .. } => self.write_and_flush.clone(),
             Operation::Extents(ExtentsContext::Zero) => self.zero_extents.clone(),
             Operation::Extents(ExtentsContext::Dirty) => self.dirty_extents.clone(),
+            Operation::Checksum { algorithm, block_size } => self.checksum(algorithm, block_size),
             _ => self.transfer.clone(),
         };
         let headers = request.headers_mut();

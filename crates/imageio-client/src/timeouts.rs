@@ -10,7 +10,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the next byte of a read or write or of an answer, and for an answer's head.
     pub data: Duration,
-    /// For the answer to what may take a server minutes: zero, flush, extents.
+    /// For the answer to what may take a server minutes: zero, flush, extents, checksum.
     pub operation: Duration,
 }
 

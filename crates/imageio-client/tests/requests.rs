@@ -18,7 +18,7 @@ fn server() -> FakeServer {
 #[test]
 fn options_tell_what_the_server_offers() {
     let name = abstract_socket("options");
-    let server = FakeServer::builder().max_writers(Some(3)).checksum("00").unix_socket(&name);
+    let server = FakeServer::builder().max_writers(Some(3)).unix_socket(&name);
     let server = server.start().unwrap();
     let expected = Capabilities {
         can_write: true,
@@ -251,4 +251,49 @@ fn a_ticket_may_be_percent_encoded() {
     let url = server.url().replace("a b/c", "a%20b%2Fc");
     let mut connection = connector_to(&url, None, TIMEOUTS).connect().unwrap();
     assert_eq!(connection.size().unwrap(), Some(1 << 20));
+}
+
+#[test]
+fn checksums_are_asked_for_by_algorithm_and_block_size() {
+    let server = FakeServer::builder().contents(pattern(3 * MIB + 5)).start().unwrap();
+    let mut connection = connect(&server);
+    let mut sums: Vec<_> =
+        [("blake2b", 1 << 20), ("blake2b", 4 << 20), ("sha1", 1 << 20), ("sha3_256", 1 << 20)]
+            .map(|(algorithm, block_size)| connection.checksum(algorithm, block_size).unwrap())
+            .into();
+    assert_eq!(sums.iter().map(String::len).collect::<Vec<_>>(), [64, 64, 40, 64]);
+    sums.sort();
+    sums.dedup();
+    assert_eq!(sums.len(), 4);
+    for (algorithm, block_size) in [("crc32", 1 << 20), ("a&block_size=4096", 1 << 20), ("blake2b", 4096)] {
+        let error = connection.checksum(algorithm, block_size).unwrap_err();
+        assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST), "{error}");
+        assert!(error.to_string().starts_with("checksum: 400 Bad Request: "), "{error}");
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[test]
+fn a_server_without_checksums_says_so() {
+    let server = FakeServer::builder().checksum(false).start().unwrap();
+    let error = connect(&server).checksum("blake2b", 4 << 20).unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::NOT_FOUND), "{error}");
+}
+
+#[test]
+fn a_checksum_of_something_else_is_nonsense() {
+    let right = r#"{"algorithm": "blake2b", "block_size": 4194304, "checksum": "AB"}"#;
+    let answer = |text: &str| {
+        let server = FakeServer::builder().start().unwrap();
+        let text = text.to_owned();
+        server.fault(Fault::on(Op::Checksum).then(What::Status { status: 200, text }));
+        connect(&server).checksum("blake2b", 4 << 20)
+    };
+    assert_eq!(answer(right).unwrap(), "ab");
+    for (from, to) in
+        [("blake2b", "sha1"), ("4194304", "1"), ("AB", "xy"), ("AB", ""), ("\"AB\"", "3"), ("{", "[")]
+    {
+        let error = answer(&right.replace(from, to)).unwrap_err();
+        assert!(matches!(error, Error::Protocol { .. }), "{from} {to}: {error}");
+    }
 }

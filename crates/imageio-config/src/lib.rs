@@ -9,6 +9,7 @@ mod table;
 
 use imageio_device::{Settings, UrlSource};
 
+pub use parse::size;
 use secret::shown;
 pub use secret::{is_url, may_be_shown};
 pub use table::{PARAMETERS, Parameter, wrap};

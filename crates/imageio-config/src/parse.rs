@@ -30,7 +30,10 @@ pub(crate) fn no_hole(text: &str) -> Result<NoHole> {
 }
 
 /// Bytes, or with K, M, G, T, P, E: powers of 1024. No fractions and no other units, which mean something else to others.
-pub(crate) fn size(text: &str) -> Result<u64> {
+///
+/// # Errors
+/// What is wrong with it, and what is expected.
+pub fn size(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| "kmgtpe".contains(c.to_ascii_lowercase()));
     let is_size = !digits.is_empty()
         && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -165,7 +165,7 @@ pub const PARAMETERS: &[Parameter] = &[
         name: "operation-timeout",
         value: "SECONDS",
         default: "900",
-        help: "Give up what may be slow on some storage (zero, flush, extents) when no answer came for so long.",
+        help: "Give up what may be slow on some storage (zero, flush, extents, checksum) when no answer came for so long.",
         set: |parser, value| parse::seconds(value).map(|value| parser.settings.timeouts.operation = value),
     },
 ];

@@ -30,7 +30,7 @@ use crate::zero::Zeroing;
 /// unflushed then is lost.
 pub struct Device {
     pub(crate) pool: Pool<ReplayingConnection>,
-    common: Arc<Common>,
+    pub(crate) common: Arc<Common>,
     keeper: Mutex<Option<Keeper<ReplayingConnection>>>,
     extents: Extents,
     size: u64,

@@ -21,6 +21,7 @@
 //! A server that can't flush gets each write with `flush=y`, its own default, so that nothing is ever unflushed.
 
 mod change;
+mod checksum;
 mod connection;
 mod device;
 mod error;
@@ -40,6 +41,7 @@ mod zero;
 
 pub use device::Device;
 pub use error::OpenError;
+pub use imageio_client::{Error as ClientError, StatusCode};
 pub use queue::Queue;
 pub use settings::{NoHole, Settings, UrlSource};
 pub use summary::{DirtySummary, ExtentsSummary};

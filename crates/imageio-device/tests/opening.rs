@@ -101,7 +101,7 @@ fn a_unix_socket_where_something_else_is_offered_is_passed_over() {
         here().read_only(true),
         here().max_writers(Some(3)),
         here().max_readers(Some(3)),
-        here().checksum("00"),
+        here().checksum(false),
     ];
     for other in different {
         let other = other.start().unwrap();

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use blkhash::Algorithm;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
 use imageio_config::{PARAMETERS, wrap};
 
@@ -15,6 +17,7 @@ use imageio_config::{PARAMETERS, wrap};
     version,
     disable_version_flag = true,
     override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE|- [size=BYTES] [NAME=VALUE]...\n       \
+                      imageio-nbd checksum [--compare FILE|NBD-URI] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd virt-v2v [ARGUMENTS]...",
     disable_help_subcommand = true,
@@ -83,6 +86,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COMMAND")]
     pub(crate) run: Option<String>,
 
+    /// Serve one client on standard input and output, and exit when it has gone
+    #[arg(short, long, conflicts_with_all = ["unix", "port", "ipaddr", "run"])]
+    pub(crate) single: bool,
+
     /// Exit when the parent process does
     #[arg(long)]
     pub(crate) exit_with_parent: bool,
@@ -112,20 +119,37 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// That they tell where to listen. TCP has to be asked for: whoever is on this host could connect.
-    pub(crate) fn check(&self) -> Result<()> {
-        let is_told =
-            self.unix.is_some() || self.port.is_some() || self.ipaddr.is_some() || self.run.is_some();
-        ensure!(is_told, "where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND");
+    /// That they tell where clients are, and nothing else does. TCP has to be asked for: whoever is on this host could
+    /// connect.
+    pub(crate) fn check(&self, is_activated: bool) -> Result<()> {
+        let tells = self.unix.is_some()
+            || self.port.is_some()
+            || self.ipaddr.is_some()
+            || self.run.is_some()
+            || self.single;
+        ensure!(
+            tells || is_activated,
+            "where shall it listen? Add -U SOCKET, or -p PORT for TCP, or --run COMMAND, or -s"
+        );
+        ensure!(
+            !(tells && is_activated),
+            "LISTEN_FDS: sockets to listen on were passed to this process: leave out -U, -p, -i, -s and --run"
+        );
         Ok(())
     }
 
     /// How much is to be logged.
     pub(crate) fn verbosity(&self) -> u8 {
-        match self.command {
-            Some(Command::Info { verbose, .. }) => verbose,
+        match &self.command {
+            Some(Command::Info { verbose, .. }) => *verbose,
+            Some(Command::Checksum(options)) => options.verbose,
             Some(Command::VirtV2v { .. }) | None => self.verbose,
         }
+    }
+
+    /// Whether the process goes into the background once clients can connect.
+    pub(crate) fn becomes_daemon(&self, is_activated: bool) -> bool {
+        !(self.foreground || self.run.is_some() || self.exit_with_parent || self.single || is_activated)
     }
 }
 
@@ -169,6 +193,51 @@ pub(crate) enum Command {
         #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+
+    /// Tell the server's checksum of the disk, and compare it with that of a local image
+    #[command(
+        override_usage = "imageio-nbd checksum [OPTIONS] url=URL|+FILE|- [NAME=VALUE]...",
+        after_help = "The parameters are those of imageio-nbd: see `imageio-nbd --help`."
+    )]
+    Checksum(ChecksumOptions),
+}
+
+/// Options of `imageio-nbd checksum`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChecksumOptions {
+    /// Compare with this image, which is a raw file or block device, or what an NBD URI names. If they differ, the exit
+    /// status is 1
+    #[arg(short, long, value_name = "FILE|NBD-URI")]
+    pub(crate) compare: Option<OsString>,
+
+    /// The hash function
+    #[arg(long, value_name = "NAME", default_value = Algorithm::default().name(), value_parser = algorithms())]
+    pub(crate) algorithm: Algorithm,
+
+    /// Hash blocks of this size: a multiple of 4096 from 1M to 16M
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = block_size)]
+    pub(crate) block_size: u64,
+
+    /// Say what happens; twice: every detail. RUST_LOG overrides it
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Parameters of the transfer
+    #[arg(value_name = "NAME=VALUE", hide = true)]
+    pub(crate) parameters: Vec<String>,
+}
+
+fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
+    let names = PossibleValuesParser::new(Algorithm::all().map(Algorithm::name));
+    names.map(|name| Algorithm::named(&name).expect("it is one of these names"))
+}
+
+/// What imageio takes.
+fn block_size(text: &str) -> std::result::Result<u64, String> {
+    match imageio_config::size(text)? {
+        size if (1 << 20..=16 << 20).contains(&size) && size % 4096 == 0 => Ok(size),
+        _ => Err("a multiple of 4096 from 1M to 16M is expected".to_owned()),
+    }
 }
 
 /// The parser, with the parameters' help under that of the options.
@@ -207,6 +276,9 @@ Exit status:
 Examples:
   imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
   imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G
+  imageio-nbd -s url=+url.txt
+  nbdcopy --flush -- disk.img [ imageio-nbd --exit-with-parent url=+url.txt cafile=ca.pem ]
+  imageio-nbd checksum url=+url.txt cafile=ca.pem --compare disk.img
   imageio-nbd info --json url=+url.txt cafile=ca.pem
   imageio-nbd virt-v2v -i disk guest.img -o rhv-upload …";
 
@@ -263,6 +335,32 @@ mod tests {
             assert_eq!(options(&format!("imageio-nbd --tls={word} u")).tls, Some(mode));
         }
         assert_eq!(options("imageio-nbd u").tls, None);
+    }
+
+    #[test]
+    fn sockets_that_were_passed_take_the_place_of_options() {
+        let (told, untold) = (options("imageio-nbd -s u"), options("imageio-nbd u"));
+        assert!(told.check(false).is_ok() && untold.check(true).is_ok());
+        assert!(told.check(true).is_err() && untold.check(false).is_err());
+        assert!(!told.becomes_daemon(false) && !untold.becomes_daemon(true));
+        assert!(options("imageio-nbd -U s u").becomes_daemon(false));
+    }
+
+    #[test]
+    fn a_checksum_has_options_of_its_own() {
+        let Some(Command::Checksum(options)) =
+            options("imageio-nbd checksum url=u --compare disk.img --block-size 1M timeout=5 -v").command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(options.parameters, ["url=u", "timeout=5"]);
+        assert_eq!((options.block_size, options.algorithm.name(), options.verbose), (1 << 20, "blake2b", 1));
+        for wrong in ["--block-size=1048577", "--block-size=32M", "--block-size=4096", "--algorithm=crc32"] {
+            assert!(
+                command().try_get_matches_from(["imageio-nbd", "checksum", "url=u", wrong]).is_err(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

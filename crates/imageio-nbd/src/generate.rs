@@ -23,6 +23,7 @@ const PAGES: [(&str, &str); 2] = [
 /// Lines that stand for what comes from definitions.
 const OPTIONS_HERE: &str = ".\\\" OPTIONS\n";
 const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
+const CHECKSUM_OPTIONS_HERE: &str = ".\\\" CHECKSUM OPTIONS\n";
 
 pub(crate) fn generate(dir: &Path) -> Result<()> {
     let write = || {
@@ -41,13 +42,20 @@ pub(crate) fn generate(dir: &Path) -> Result<()> {
 fn page(name: &str, text: &str) -> std::io::Result<String> {
     let version = env!("CARGO_PKG_VERSION");
     let title = format!(".TH {name} 1 \"\" \"imageio\\-nbd {version}\" \"User Commands\"\n");
-    Ok(title + &text.replace(OPTIONS_HERE, &options()?).replace(PARAMETERS_HERE, &parameters()))
+    let options_of_all = options(cli::command())?;
+    let mut all = cli::command();
+    let of_checksum = all.find_subcommand_mut("checksum").map(std::mem::take).unwrap_or_default();
+    let page = text
+        .replace(CHECKSUM_OPTIONS_HERE, &options(of_checksum)?)
+        .replace(OPTIONS_HERE, &options_of_all)
+        .replace(PARAMETERS_HERE, &parameters());
+    Ok(title + &page)
 }
 
 /// The body of the section.
-fn options() -> std::io::Result<String> {
+fn options(command: clap::Command) -> std::io::Result<String> {
     let mut section = Vec::new();
-    Man::new(cli::command()).render_options_section(&mut section)?;
+    Man::new(command).render_options_section(&mut section)?;
     let section = String::from_utf8_lossy(&section);
     Ok(section.split_once(".SH OPTIONS\n").map_or(&*section, |(_, body)| body).to_owned())
 }
@@ -94,7 +102,9 @@ mod tests {
     #[test]
     fn every_option_is_there() {
         let page = page(PAGES[0].0, PAGES[0].1).unwrap();
-        for argument in cli::command().get_arguments().filter(|argument| !argument.is_hide_set()) {
+        let command = cli::command();
+        let checksum = command.find_subcommand("checksum").unwrap().get_arguments();
+        for argument in command.get_arguments().chain(checksum).filter(|argument| !argument.is_hide_set()) {
             let Some(option) = argument.get_long() else { continue };
             assert!(page.contains(&format!("\\-\\-{}", option.replace('-', "\\-"))), "{option}");
         }

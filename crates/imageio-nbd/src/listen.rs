@@ -17,8 +17,8 @@ const NBD_PORT: u16 = 10809;
 pub(crate) struct Listening {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) address: Address,
-    /// Holds a private socket; goes after the listeners.
-    _private: Option<TempDir>,
+    /// Of a private socket; goes after the listeners.
+    pub(crate) private: Option<TempDir>,
 }
 
 /// How clients find the server.
@@ -36,7 +36,7 @@ pub(crate) enum Place {
 }
 
 impl Listening {
-    /// What the options ask for: a unix socket, a TCP port, or for `--run` alone a private unix socket.
+    /// A unix socket, a TCP port, or for `--run` alone a private unix socket.
     pub(crate) fn bind(options: &Options) -> Result<Self> {
         let mut listening = match (&options.unix, &options.ipaddr, options.port) {
             (Some(path), ..) if path == Path::new("-") => Self::private(),
@@ -61,7 +61,7 @@ impl Listening {
         // Absolute: a daemon changes its directory, and the file is to be removed at the end.
         let path = std::path::absolute(path).context("-U: the name of a socket is expected")?;
         let listeners = vec![bind_unix(&path)?];
-        Ok(Self { listeners, address: Address::from(Place::Unix(path)), _private: private })
+        Ok(Self { listeners, address: Address::from(Place::Unix(path)), private })
     }
 
     /// Without a host, on this host alone.
@@ -74,7 +74,7 @@ impl Listening {
         let chosen = listeners.first().and_then(Listener::tcp_addr).map_or(port, |address| address.port());
         let host = host.filter(|host| *host != "any").unwrap_or("localhost").to_owned();
         let address = Address::from(Place::Tcp { host, port: chosen });
-        Ok(Self { listeners, address, _private: None })
+        Ok(Self { listeners, address, private: None })
     }
 }
 

@@ -109,29 +109,26 @@ impl Caught {
 
     /// The first signal, also one that came before, stops the server and is passed on to the `--run` command. One that
     /// comes much later ends the process.
-    pub(crate) fn listen(
-        mut self,
-        server: ShutdownHandle,
-        command: Option<Recipient>,
-    ) -> Result<SignalThread> {
-        let handle = self.0.handle();
-        let wait = move || {
-            let mut first = None;
-            for signal in self.0.forever() {
-                match first {
-                    None => {
-                        log::info!("signal {signal}: finishing the requests in flight");
-                        if let Some(command) = &command {
-                            command.send(signal);
-                        }
-                        server.shutdown();
-                        first = Some(Instant::now());
-                    }
-                    Some(first) if first.elapsed() >= AGAIN => give_up(signal),
-                    Some(_) => {}
+    pub(crate) fn listen(self, server: ShutdownHandle, command: Option<Recipient>) -> Result<SignalThread> {
+        let mut first = None;
+        self.forward(move |signal| match first {
+            None => {
+                log::info!("signal {signal}: finishing the requests in flight");
+                if let Some(command) = &command {
+                    command.send(signal);
                 }
+                server.shutdown();
+                first = Some(Instant::now());
             }
-        };
+            Some(first) if first.elapsed() >= AGAIN => give_up(signal),
+            Some(_) => {}
+        })
+    }
+
+    /// Each signal is given to `take`, by a thread.
+    pub(crate) fn forward(mut self, mut take: impl FnMut(i32) + Send + 'static) -> Result<SignalThread> {
+        let handle = self.0.handle();
+        let wait = move || self.0.forever().for_each(&mut take);
         let thread = thread::Builder::new().name("signals".into()).spawn(wait)?;
         Ok(SignalThread { handle, thread: Some(thread) })
     }
@@ -174,14 +171,14 @@ impl Recipient {
         pidfd_open(pid, PidfdFlags::empty()).map_or(Self::Number(pid), Self::Process)
     }
 
-    fn send(&self, signal: i32) {
+    pub(crate) fn send(&self, signal: i32) {
         let Some(signal) = Signal::from_named_raw(signal) else { return };
         let sent = match self {
             Self::Process(pidfd) => pidfd_send_signal(pidfd, signal),
             Self::Number(pid) => kill_process(*pid, signal),
         };
         if let Err(error) = sent {
-            log::debug!("the command of --run has no use for the signal: {error}");
+            log::debug!("the child process has no use for the signal: {error}");
         }
     }
 }

@@ -7,11 +7,11 @@ use super::{assert_closed, assert_done, assert_open, assert_options, assert_refu
 use crate::setup::{CaseResult, SIZE, Setup};
 
 pub(super) fn options_of_a_writable_ticket(setup: &mut Setup<'_>) -> CaseResult {
-    assert_options(setup, "OPTIONS,GET,PUT,PATCH", &["extents", "flush", "zero"])
+    assert_options(setup, "OPTIONS,GET,PUT,PATCH", &["checksum", "extents", "flush", "zero"])
 }
 
 pub(super) fn options_of_a_read_only_ticket(setup: &mut Setup<'_>) -> CaseResult {
-    assert_options(setup, "OPTIONS,GET", &["extents"])
+    assert_options(setup, "OPTIONS,GET", &["checksum", "extents"])
 }
 
 pub(super) fn unknown_ticket(setup: &mut Setup<'_>) -> CaseResult {

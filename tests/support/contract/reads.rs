@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading content and extents.
 
+use blkhash::{Algorithm, Blkhash};
+use serde_json::json as to_json;
+
 use super::{assert_done, assert_open, assert_refused, data, json};
 use crate::setup::{CaseResult, SIZE, Setup};
 
@@ -135,5 +138,44 @@ pub(super) fn dirty_extents_are_those_of_the_bitmap(setup: &mut Setup<'_>) -> Ca
     ];
     assert_eq!(json(&answer), serde_json::json!(expected));
     assert_open(&mut connection, &answer);
+    Ok(())
+}
+
+pub(super) fn checksum_of_each_algorithm(setup: &mut Setup<'_>) -> CaseResult {
+    let mut connection = setup.connect()?;
+    assert_done(&connection.put("", 1 << 20, &data(100_000))?);
+    let mut disk = vec![0; SIZE as usize];
+    disk[1 << 20..(1 << 20) + 100_000].copy_from_slice(&data(100_000));
+    let listed = json(&connection.get("/checksum/algorithms", None)?);
+    for algorithm in Algorithm::all() {
+        let name = algorithm.name();
+        assert!(listed["algorithms"].as_array().expect("an array").contains(&name.into()), "{name}");
+        for block_size in [1 << 20, (1 << 20) + 4096, 16 << 20] {
+            let query = format!("/checksum?algorithm={name}&block_size={block_size}");
+            let answer = connection.get(&query, None)?;
+            let checksum = Blkhash::new(algorithm, block_size).of_stream(&disk[..], SIZE, &|_| {})?;
+            let expected = to_json!({ "algorithm": name, "block_size": block_size, "checksum": checksum });
+            assert_eq!(json(&answer), expected);
+            assert_open(&mut connection, &answer);
+        }
+    }
+    let defaults = json(&connection.get("/checksum", None)?);
+    assert_eq!((&defaults["algorithm"], &defaults["block_size"]), (&"blake2b".into(), &(4 << 20).into()));
+    Ok(())
+}
+
+pub(super) fn checksums_that_cannot_be(setup: &mut Setup<'_>) -> CaseResult {
+    let mut connection = setup.connect()?;
+    for (query, says) in [
+        ("algorithm=crc32", "Unsupported value 'crc32' for 'algorithm'"),
+        ("block_size=big", "Invalid block size: 'big'"),
+        ("block_size=4096", "Block size out of allowed range: 1048576-16777216"),
+        ("block_size=16781312", "Block size out of allowed range: 1048576-16777216"),
+        ("block_size=1048577", "Block size is not aligned to 4096"),
+    ] {
+        let answer = connection.get(&format!("/checksum?{query}"), None)?;
+        assert_refused(&answer, 400, says);
+        assert_open(&mut connection, &answer);
+    }
     Ok(())
 }

@@ -69,6 +69,8 @@ fn lay_out(sh: &Shell, built: &Path, root: &Path) -> Result<[PathBuf; 2]> {
         ("completions/bash/imageio-nbd.bash", "usr/share/bash-completion/completions/imageio-nbd"),
         ("completions/fish/imageio-nbd.fish", "usr/share/fish/vendor_completions.d/imageio-nbd.fish"),
         ("completions/zsh/_imageio-nbd", "usr/share/zsh/vendor-completions/_imageio-nbd"),
+        ("systemd/imageio-nbd@.socket", "usr/lib/systemd/system/imageio-nbd@.socket"),
+        ("systemd/imageio-nbd@.service", "usr/lib/systemd/system/imageio-nbd@.service"),
         ("doc/README.md", "usr/share/doc/imageio-nbd/README.md"),
         ("doc/virt-v2v.md", "usr/share/doc/imageio-nbd/virt-v2v.md"),
         ("doc/CHANGELOG.md", "usr/share/doc/imageio-nbd/changelog"),

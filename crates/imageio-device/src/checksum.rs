@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The server's checksum of the disk.
+
+use crate::Device;
+
+impl Device {
+    /// The server's checksum of the whole disk, in hexadecimal digits, on a connection of its own: it may take minutes, and
+    /// the ticket is kept alive meanwhile. What was not flushed need not be in it. See
+    /// [`Connection::checksum`](imageio_client::Connection::checksum).
+    ///
+    /// # Errors
+    /// [`imageio_client::Error`].
+    pub fn checksum(&self, algorithm: &'static str, block_size: u64) -> imageio_client::Result<String> {
+        self.common.connector.connect()?.checksum(algorithm, block_size)
+    }
+}

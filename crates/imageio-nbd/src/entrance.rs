@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The ways in which clients come to the server.
+
+use std::process::Child;
+
+use anyhow::{Context, Result};
+use imageio_device::Queue;
+use nbd_frontend::{Listener, Server};
+use tempfile::TempDir;
+
+use crate::cli::Options;
+use crate::listen::Listening;
+use crate::process;
+use crate::single::{Relay, Single};
+
+/// Where clients come from.
+pub(crate) enum Entrance {
+    /// They connect.
+    Listening(Listening),
+    /// Whoever has passed these sockets to this process knows how clients connect.
+    Activated(Vec<Listener>),
+    /// There is one, and it is connected.
+    Single(Single),
+}
+
+/// What goes on beside the server, and is needed until it has ended.
+#[derive(Default)]
+pub(crate) struct Beside {
+    /// That of `--run`.
+    pub(crate) command: Option<Child>,
+    /// Between the server and the pipes of its only client.
+    pub(crate) relay: Option<Relay>,
+    /// The directory of a private socket, which is removed on drop.
+    pub(crate) private: Option<TempDir>,
+}
+
+impl Entrance {
+    /// What the options ask for, where no sockets were `passed` to this process.
+    pub(crate) fn open(options: &Options, passed: Vec<Listener>) -> Result<Self> {
+        if !passed.is_empty() {
+            return Ok(Self::Activated(passed));
+        }
+        if options.single {
+            return Single::take().map(Self::Single);
+        }
+        Listening::bind(options).map(Self::Listening)
+    }
+
+    /// Leads clients to `server`, and starts the command of `--run`.
+    pub(crate) fn lead_to(self, server: &mut Server<Queue>, options: &Options) -> Result<Beside> {
+        match self {
+            Self::Listening(listening) => listen(listening, server, options),
+            Self::Activated(listeners) => {
+                log::info!("listening: on {} sockets that were passed to this process", listeners.len());
+                listeners.into_iter().for_each(|listener| server.listen(listener));
+                Ok(Beside::default())
+            }
+            Self::Single(client) => {
+                let (socket, relay) = client.connect().context("-s")?;
+                server.adopt(socket);
+                Ok(Beside { relay, ..Beside::default() })
+            }
+        }
+    }
+}
+
+fn listen(listening: Listening, server: &mut Server<Queue>, options: &Options) -> Result<Beside> {
+    let Listening { listeners, address, private } = listening;
+    log::info!("listening: {}", address.uri(&options.export_name));
+    listeners.into_iter().for_each(|listener| server.listen(listener));
+    let run = options.run.as_deref().map(|run| process::run_command(run, &address, &options.export_name));
+    Ok(Beside { command: run.transpose()?, private, ..Beside::default() })
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Serving the disk, from the first client to the last flush.
+
+use std::process::Child;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result};
+use imageio_device::{Device, Queue};
+use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Tls};
+
+use crate::cli::Options;
+use crate::entrance::{Beside, Entrance};
+use crate::process::{self, Caught, Recipient};
+use crate::single::Relay;
+
+/// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
+/// gone; and closes the disk.
+pub(crate) fn serve(
+    options: &Options,
+    entrance: Entrance,
+    tls: Tls,
+    signals: Caught,
+    device: &Arc<Device>,
+) -> Result<u8> {
+    let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
+    let queue = Arc::new(Queue::start(Arc::clone(device))?);
+    let mut server = Server::new(queue, &info, config(options, tls))?;
+    let handle = server.handle();
+    let Beside { command, relay, private } = entrance.lead_to(&mut server, options)?;
+    // To the end: somebody may lose patience with the last flush.
+    let _signals = signals.listen(handle.clone(), command.as_ref().map(Recipient::of))?;
+    let served = run_server(server, &handle, command);
+    drop(private);
+    // Whatever happened, what was acknowledged is to be made safe.
+    let closed = device.close();
+    relay.iter().for_each(Relay::finish);
+    let code = served?;
+    closed.context("the disk may be incomplete")?;
+    Ok(code)
+}
+
+fn config(options: &Options, tls: Tls) -> Config {
+    let clients = usize::from(options.max_clients);
+    Config {
+        requests: usize::from(options.threads),
+        sessions: clients,
+        sessions_per_address: clients.div_ceil(2),
+        tls,
+        ..Config::default()
+    }
+}
+
+fn run_server(server: Server<Queue>, handle: &ShutdownHandle, command: Option<Child>) -> Result<u8> {
+    thread::scope(|scope| {
+        let waiter = command.map(|command| {
+            thread::Builder::new().name("run".into()).spawn_scoped(scope, move || wait_for(command, handle))
+        });
+        let waiter = waiter.transpose()?;
+        let outcome = server.run()?;
+        log::info!("{outcome:?}");
+        waiter.map_or(Ok(0), |waiter| waiter.join().unwrap_or(Ok(1)))
+    })
+}
+
+fn wait_for(mut command: Child, server: &ShutdownHandle) -> Result<u8> {
+    let status = command.wait();
+    server.shutdown();
+    status.map(process::exit_code).context("waiting for the command of --run")
+}
