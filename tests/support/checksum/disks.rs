@@ -152,7 +152,8 @@ fn size_is_right(dir: &Path, url: &str, disk: &str, size: usize) -> TestResult {
 fn add_ticket(daemons: &Daemons, disk: &str, size: u64) -> TestResult<String> {
     let uuid = daemons.new_uuid();
     let url = format!("file://{disk}");
-    let ticket = Ticket { uuid: uuid.clone(), size, url, writable: false, inactivity_timeout: None };
+    let ticket =
+        Ticket { uuid: uuid.clone(), size, url, writable: false, dirty: false, inactivity_timeout: None };
     let url = daemons.with_daemon(false, |daemon| {
         daemon.add_ticket(&ticket)?;
         Ok(daemon.url(&uuid))

@@ -20,7 +20,10 @@ use tempfile::TempDir;
 
 use crate::{checksum, sums};
 
-pub(crate) const TESTS: &[(&str, &[Tool], fn())] = &[
+/// Its name, what it takes, and what it does.
+type Test = (&'static str, &'static [Tool], fn());
+
+pub(crate) const TESTS: &[Test] = &[
     ("servers_without_checksums_are_told_in_one_line", &[], not_offered),
     ("a_ticket_that_is_not_valid_is_told_in_one_line", &[], canceled),
     ("images_that_cannot_be_read_are_told_in_one_line", &[NBDINFO], unreadable),
