@@ -54,7 +54,7 @@ fn people_are_told_in_lines() {
         "url           http://{}/images/TICKET\n\
          size          1.0 MiB (1048576 bytes)\n\
          access        read\n\
-         features      extents\n\
+         features      extents, checksum\n\
          connections   up to 8 read, up to 8 write\n\
          unix socket   no\n\
          extents       3\n  \
@@ -77,7 +77,7 @@ fn programs_are_told_in_json() {
         "url": format!("https://{}/images/TICKET", server.addr()),
         "size": SIZE,
         "read_only": true,
-        "features": {"zero": false, "flush": false, "extents": true, "checksum": false},
+        "features": {"zero": false, "flush": false, "extents": true, "checksum": true},
         "max_readers": 8,
         "max_writers": 8,
         "unix_socket": true,
