@@ -36,6 +36,7 @@ pub(crate) struct FileBlocks<'f> {
     size: u64,
     block_size: usize,
     at: u64,
+    has_ended: bool,
     /// The first data that ends behind `at`; at the end of the file, if there is none.
     data: Range<u64>,
 }
@@ -44,19 +45,35 @@ impl<'f> FileBlocks<'f> {
     pub(crate) fn new(file: &'f File, block_size: usize) -> io::Result<Self> {
         // Also that of a block device.
         let size = seek(file, SeekFrom::End(0))?;
-        Ok(Self { file, size, block_size, at: 0, data: 0..0 })
+        Ok(Self { file, size, block_size, at: 0, has_ended: false, data: 0..0 })
     }
 
     /// Looks for the next data.
     fn find_data(&self) -> io::Result<Range<u64>> {
         let start = match seek(self.file, SeekFrom::Data(self.at)) {
-            // Nothing but a hole.
+            // Nothing but a hole, unless the file ends before.
+            Err(Errno::NXIO) if seek(self.file, SeekFrom::End(0))? < self.size => {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
             Err(Errno::NXIO) => return Ok(self.size..u64::MAX),
             // A block device or a file system that knows nothing of holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(0..u64::MAX),
             start => start?,
         };
         Ok(start..seek(self.file, SeekFrom::Hole(start))?)
+    }
+
+    /// Whether the file is as long as it was, once all of it is done.
+    fn check_end(&mut self) -> Option<Error> {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return None;
+        }
+        match seek(self.file, SeekFrom::End(0)) {
+            Ok(end) if end < self.size => Some(Error::Shorter(self.size)),
+            Ok(end) if end > self.size => Some(Error::Longer(self.size)),
+            Ok(_) => None,
+            Err(error) => Some(io::Error::from(error).into()),
+        }
     }
 }
 
@@ -68,12 +85,12 @@ impl Iterator for FileBlocks<'_> {
         // The minimum with a length in memory is one.
         let len = (self.size - offset).min(self.block_size as u64) as usize;
         if len == 0 {
-            return None;
+            return self.check_end().map(Err);
         }
         if self.data.end <= offset {
             match self.find_data() {
                 Ok(data) => self.data = data,
-                Err(error) => return Some(Err(error.into())),
+                Err(error) => return Some(Err(shorter(error, self.size))),
             }
         }
         self.at += len as u64;

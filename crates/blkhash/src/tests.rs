@@ -117,3 +117,23 @@ fn what_cannot_be_read_is_an_error_and_ends_all_threads() {
     let error = blkhash().of_stream(Broken(0), 1 << 40, &|_| {}).unwrap_err();
     assert_eq!(error.to_string(), "cannot read the image: worn out");
 }
+
+#[test]
+fn a_file_that_has_another_length_in_the_end_is_an_error() {
+    let of_blocks = |before: &[u8], after: u64| {
+        let file = file_with(before);
+        file.set_len(8 * BLOCK).unwrap();
+        let mut blocks = image::FileBlocks::new(&file, BLOCK as usize).unwrap();
+        assert!(blocks.next().unwrap().is_ok());
+        file.set_len(after).unwrap();
+        let last = blocks.find_map(Result::err);
+        assert!(blocks.next().is_none() || after < 8 * BLOCK);
+        last
+    };
+    let data = noise(2 * BLOCK as usize);
+    for image in [&data[..0], &data[..]] {
+        assert!(matches!(of_blocks(image, 4 * BLOCK), Some(Error::Shorter(_))), "zeroes behind its end");
+        assert!(matches!(of_blocks(image, 9 * BLOCK), Some(Error::Longer(_))));
+        assert!(of_blocks(image, 8 * BLOCK).is_none());
+    }
+}

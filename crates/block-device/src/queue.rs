@@ -140,6 +140,12 @@ pub trait Completion: Send {
         drop(extents);
     }
 
+    /// Whether anybody still waits for the end. Where nobody does, what has not begun yet of a long request is better left: it
+    /// would come over what others have written since.
+    fn is_wanted(&self) -> bool {
+        true
+    }
+
     /// The request has ended. It should not block: the thread that calls it has other requests to attend to. What can
     /// be done for several completions at once is left to the end of the batch.
     fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch);

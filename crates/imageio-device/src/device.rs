@@ -61,7 +61,7 @@ impl Device {
                 fua: transfer.can_flush(),
                 trim: false,
                 // The server doesn't tell whether it zeroes or writes; but it may tell that a range is zero already.
-                fast_zero: !transfer.is_read_only() && transfer.capabilities().extents,
+                fast_zero: transfer.can_zero() && transfer.capabilities().extents,
                 multi_conn: true,
                 block_size: BlockSize {
                     preferred: transfer.settings.preferred_block_size,
@@ -167,8 +167,8 @@ impl Device {
         self.pool.waiting()
     }
 
-    pub(crate) fn tracker(&self) -> Arc<Tracker> {
-        Arc::clone(&self.common.tracker)
+    pub(crate) fn tracker(&self) -> &Tracker {
+        &self.common.tracker
     }
 
     /// A zero that was found to be possible.
@@ -272,13 +272,14 @@ impl BlockDevice for Device {
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_zero(offset, len, flags)?;
         let mut zeroing = self.zeroing(offset, len, flags);
+        let mut piece = zeroing.take_piece();
+        zeroing.note_rest(self.tracker());
         loop {
-            let piece = zeroing.take_piece();
-            self.run(piece.request(None))
-                .inspect_err(|error| zeroing.give_up(&self.common.tracker, error))?;
+            self.run(piece.request(None))?;
             if zeroing.is_done() {
                 return Ok(());
             }
+            piece = zeroing.take_piece();
         }
     }
 

@@ -60,10 +60,10 @@ impl Queue {
             Request::Zero { offset, len, flags } => {
                 let mut zeroing = device.zeroing(offset, len, flags);
                 let piece = zeroing.take_piece();
+                zeroing.note_rest(device.tracker());
                 if !zeroing.is_done() {
                     completion = Box::new(InPieces {
                         zeroing,
-                        tracker: device.tracker(),
                         submitter: self.submitter.clone(),
                         is_stopping: Arc::clone(&self.is_stopping),
                         whole: completion,

@@ -279,6 +279,8 @@ impl Records {
     fn changing(&mut self, blocks: &Range<u64>) {
         self.zero.changing(blocks);
         self.dirty.changing(blocks);
+        // What was changed before the server is asked is dirty, too, also if its bitmap doesn't record any more.
+        self.dirty.unkept(blocks);
     }
 }
 

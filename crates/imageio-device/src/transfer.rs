@@ -85,6 +85,11 @@ impl Transfer {
         self.capabilities.flush && !self.is_read_only()
     }
 
+    /// Whether the server zeroes, and doesn't have to be sent zeroes.
+    pub(crate) fn can_zero(&self) -> bool {
+        self.capabilities.zero && !self.is_read_only()
+    }
+
     /// How many connections the device will use at most: no more than the server wants.
     #[must_use]
     pub fn connections(&self) -> u32 {

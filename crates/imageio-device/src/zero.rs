@@ -62,10 +62,10 @@ impl Zeroing {
         self.rest.is_empty()
     }
 
-    /// Takes note that the rest won't be zeroed.
-    pub(crate) fn give_up(&self, tracker: &Tracker, error: &Error) {
+    /// Takes note that the rest is not zeroed: until that is done, or something else is written there, it is missing.
+    pub(crate) fn note_rest(&self, tracker: &Tracker) {
         if !self.is_done() {
-            tracker.failed(&self.rest, error);
+            tracker.failed(&self.rest, &"a zero of several pieces did not come so far");
         }
     }
 }
@@ -83,7 +83,6 @@ impl Piece {
 /// A zero of several pieces, which hands in the next piece when one is done.
 pub(crate) struct InPieces {
     pub(crate) zeroing: Zeroing,
-    pub(crate) tracker: Arc<Tracker>,
     pub(crate) submitter: Submitter<ReplayingConnection>,
     /// Nobody is to wait for the pieces that are left.
     pub(crate) is_stopping: Arc<AtomicBool>,
@@ -100,6 +99,10 @@ impl InPieces {
 }
 
 impl Completion for InPieces {
+    fn is_wanted(&self) -> bool {
+        self.whole.is_wanted()
+    }
+
     /// An end without success is told within the call that submits a piece, but then no other is submitted: so calls don't
     /// pile up.
     fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch) {
@@ -108,12 +111,13 @@ impl Completion for InPieces {
             Ok(()) if self.is_stopping.load(Relaxed) => {
                 Err(Error::new(Errno::Shutdown, "the server stops, and a part of the range is not zeroed"))
             }
+            // Others may have written there since the client has gone.
+            Ok(()) if !self.whole.is_wanted() => {
+                Err(Error::new(Errno::Io, "the client is gone, and a part of the range is not zeroed"))
+            }
             Ok(()) => return self.next_piece(),
             Err(error) => Err(error),
         };
-        if let Err(error) = &result {
-            self.zeroing.give_up(&self.tracker, error);
-        }
         self.whole.complete(result, batch);
     }
 }

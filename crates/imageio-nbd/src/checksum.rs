@@ -8,11 +8,12 @@ mod image;
 mod progress;
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use blkhash::Blkhash;
 use imageio_device::{Device, Settings, StatusCode, Transfer};
 
@@ -82,10 +83,16 @@ fn compute(options: &ChecksumOptions, transfer: Transfer, image: Option<Image>) 
 fn ask_server(options: &ChecksumOptions, device: Arc<Device>, events: Sender<Event>) -> Result<()> {
     let (algorithm, block_size) = (options.algorithm.name(), options.block_size);
     thread::Builder::new().name("checksum".into()).spawn(move || {
-        let sum = device.checksum(algorithm, block_size).map_err(explained);
+        let sum = caught(|| device.checksum(algorithm, block_size).map_err(explained));
         send(&events, Event::Server(sum));
     })?;
     Ok(())
+}
+
+/// A thread that panics tells that, too, or it would be waited for without an end.
+fn caught(compute: impl FnOnce() -> Result<String>) -> Result<String> {
+    catch_unwind(AssertUnwindSafe(compute))
+        .unwrap_or_else(|_| Err(anyhow!("bug: computing a checksum panicked")))
 }
 
 fn wait(happens: &Receiver<Event>, has_image: bool, progress: &Progress) -> Result<Outcome> {

@@ -79,6 +79,9 @@ fn run(options: &Options) -> Result<u8> {
         Some(Command::Checksum(options)) => return checksum::run(options),
         None => {}
     }
+    if options.single {
+        single::keep_messages_out()?;
+    }
     secrets::check(options)?;
     let mut passed = activation::listeners()?;
     let result = open_and_serve(options, &mut passed);

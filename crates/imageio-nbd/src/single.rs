@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,8 +15,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::getpeername;
-use rustix::stdio::{dup2_stdin, dup2_stdout};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::logging;
 
 /// How long the last replies may take to be read by a client.
 const GRACE: Duration = Duration::from_secs(10);
@@ -41,6 +44,21 @@ pub(crate) struct Relay {
     sent: Receiver<()>,
 }
 
+/// Programs such as inetd give the client's socket as standard error, too. Messages go to syslog then, and never among the
+/// replies.
+pub(crate) fn keep_messages_out() -> Result<()> {
+    let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+    // One that is closed is nobody's socket.
+    let Ok(messages) = copy(io::stderr().as_fd()) else { return Ok(()) };
+    for client in [copy(io::stdin().as_fd()), copy(io::stdout().as_fd())] {
+        if is_one_socket(&messages, &client.context("-s")?).context("-s")? {
+            logging::to_syslog();
+            return dup2_stderr(File::options().write(true).open("/dev/null")?).context("-s");
+        }
+    }
+    Ok(())
+}
+
 impl Single {
     /// Takes standard input and output, and leaves `/dev/null` there: nothing that is printed gets among the replies.
     pub(crate) fn take() -> Result<Self> {
@@ -61,6 +79,9 @@ impl Single {
             // It fails where nobody is at the other end, as with a socket that listens.
             getpeername(&input)?;
             return Ok(Self { socket: input.into(), pipes: None });
+        }
+        for pipe in [&input, &output] {
+            fcntl_setfl(pipe, fcntl_getfl(pipe)? - OFlags::NONBLOCK)?;
         }
         let (ours, socket) = UnixStream::pair()?;
         Ok(Self { socket: ours.into(), pipes: Some(Pipes { input, output, socket }) })

@@ -2,6 +2,7 @@
 //! TLS for NBD clients: certificates in files of nbdkit's names.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,7 +125,7 @@ fn client_verifier(dir: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
     }
     let path = dir.join(REVOKED);
     let revoked: Vec<CertificateRevocationListDer<'static>> =
-        if path.exists() { read(&path, "revocation list")? } else { Vec::new() };
+        if is_there(&path) { read(&path, "revocation list")? } else { Vec::new() };
     // As nbdkit has it: what no list is about is not revoked, and an outdated list is not believed.
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .with_crls(revoked)
@@ -132,6 +133,11 @@ fn client_verifier(dir: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
         .enforce_revocation_expiration()
         .build()
         .map_err(|e| anyhow!("{}: not usable: {e}", path.display()))
+}
+
+/// A link that leads nowhere is there, too: who wants a list must not be served without.
+fn is_there(path: &Path) -> bool {
+    !fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Without the ciphers that end a connection of TLS 1.2, which can't renew its keys, after 256 GiB: a disk may be larger.

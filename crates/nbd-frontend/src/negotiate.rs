@@ -133,7 +133,8 @@ impl Timed<'_> {
         let Some(deadline) = self.deadline else { return Ok(None) };
         match deadline.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(ErrorKind::TimedOut.into()),
-            remaining => Ok(Some(remaining)),
+            // Sockets count in microseconds, and 0 means that they wait without an end.
+            remaining => Ok(Some(remaining.max(Duration::from_micros(1)))),
         }
     }
 }

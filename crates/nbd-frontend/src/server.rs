@@ -108,7 +108,10 @@ impl<D: QueuedDevice> Server<D> {
 
     /// Serves the client at the other end of `socket`, a connected stream socket, as soon as the server runs.
     pub fn adopt(&mut self, socket: impl Into<OwnedFd>) {
-        self.connected.push(socket.into().into());
+        let socket = Socket::from(socket.into());
+        // Whoever made it may have had other plans. If this fails, so will its first use.
+        let _ = socket.set_nonblocking(false);
+        self.connected.push(socket);
     }
 
     /// What stops the server while it runs.

@@ -92,6 +92,9 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         let mut depth = QueueDepth::default();
         loop {
             if let Err(end) = self.receive(input, &mut depth) {
+                if end.leaves_replies() {
+                    self.replies.desert();
+                }
                 return log::debug!("client {}: {end}", self.control.id);
             }
         }

@@ -7,6 +7,7 @@ mod common;
 use std::mem;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use block_device::{
     Batch, BlockDevice, Capabilities, Completion, MemoryDevice, QueuedDevice, Request, Threaded,
@@ -163,6 +164,25 @@ fn a_panic_in_submit_ends_one_session_whose_request_is_answered() {
     assert_eq!(other.read(0, 512).len(), 512);
     other.disconnect();
     assert_eq!(server.stop().errors, 1);
+}
+
+#[test]
+fn a_request_is_wanted_until_its_client_is_gone_without_a_word() {
+    let (submitted, waiting) = std::sync::mpsc::channel::<Box<dyn Completion>>();
+    let submitted = Mutex::new(submitted);
+    let server = start(move |_, completion| submitted.lock().unwrap().send(completion).unwrap());
+    let mut client = server.client();
+    client.request(ZERO, 0, 1, 0, 512);
+    let completion = waiting.recv().unwrap();
+    assert!(completion.is_wanted());
+    drop(client);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while completion.is_wanted() {
+        assert!(Instant::now() < deadline, "nobody notices that the client is gone");
+        thread::yield_now();
+    }
+    completion.complete(Ok(()), &mut Batch::default());
+    server.stop();
 }
 
 #[test]

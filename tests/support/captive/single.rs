@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_client_that_reads_no_more_ends_the_server", &[], reads_no_more),
     ("what_could_not_be_flushed_is_an_exit_status_of_1", &[], failed_flush),
     ("sigterm_ends_a_single_session_in_good_order", &[], sigterm),
+    ("messages_do_not_get_among_the_replies_of_a_socket_that_is_standard_error_too", &[], inetd),
     ("nothing_but_replies_is_on_standard_output", &[], silent_output),
     ("what_does_not_go_with_a_single_client_is_refused", &[], refusals),
 ];
@@ -115,6 +116,28 @@ fn one_socket() {
     let (single, socket) = Single::on_a_socket();
     drop(write(socket));
     assert!(is_written(&single.end_well()));
+}
+
+/// Some of what inetd starts has the socket three times. A socket that doesn't block makes no difference.
+fn inetd() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let stdio = || Stdio::from(OwnedFd::from(theirs.try_clone().unwrap()));
+    let imageio = FakeServer::builder().start().unwrap();
+    // It is told with each level of messages.
+    imageio.fault(Fault::on(Op::Put).then(What::Status { status: 400, text: "for a reason".into() }));
+    let mut command = Command::new(built("imageio-nbd"));
+    command.args(["-s", "-v", &format!("url={}", imageio.url())]);
+    let process = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
+    drop((command, theirs));
+    let single = Single { process, imageio };
+    let mut stream = ours;
+    let export = handshake(&mut stream, b"").unwrap();
+    let mut client = NbdClient::new(stream, &export);
+    client.write_all(&[3; 100_000]).unwrap_err();
+    client.write_all(&[3; 100_000]).unwrap();
+    drop(client);
+    single.end();
 }
 
 fn two_pipes() {

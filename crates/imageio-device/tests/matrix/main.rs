@@ -132,6 +132,10 @@ fn expected(operation: Operation, step: Step, fault: Fault, tls: bool) -> Expect
         (Fault::Kill | Fault::Reset | Fault::HalfClose(_), _) if operation == Operation::Open && !tls => {
             Expected::Survived
         }
+        // The reset comes before the handshake begins, and is tried again, or while it goes on.
+        (Fault::Kill | Fault::Reset, Step::Connect) if operation == Operation::Open => {
+            Expected::ToldOrSurvived
+        }
         _ if matches!(operation, Operation::Open | Operation::Extents) => Expected::Told,
         _ => Expected::Survived,
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Zeroes that are longer than one request of the pool.
 
-use block_device::{Errno, QueuedDevice, Request, Result, ZeroFlags};
+use block_device::{Batch, Completion, Errno, QueuedDevice, Request, Result, ZeroFlags};
 use fake_imageio::{Fault, Gate, Op, What};
 use imageio_device::{NoHole, Settings};
 
@@ -70,7 +70,39 @@ fn a_server_that_stops_does_not_wait_for_the_pieces_that_are_left() {
     assert_eq!(error(setup.next().result).errno(), Errno::Shutdown);
     assert_eq!(setup.server.log().of(Op::Zero).count() as u64, GIB / STEP);
     let missing = error(close(&setup)).to_string();
-    assert!(missing.contains(&GIB.to_string()) && missing.contains("not zeroed"), "{missing}");
+    assert!(missing.contains(&(2 * GIB).to_string()) && missing.contains("did not come so far"), "{missing}");
+}
+
+/// Whose client is gone.
+struct Unwanted(Box<dyn Completion>);
+
+impl Completion for Unwanted {
+    fn is_wanted(&self) -> bool {
+        false
+    }
+
+    fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch) {
+        self.0.complete(result, batch);
+    }
+}
+
+#[test]
+fn a_zero_of_a_client_that_is_gone_does_not_come_over_what_others_write() {
+    let setup = setup();
+    let gate = Gate::new();
+    setup.server.fault(Fault::on(Op::Zero).then(What::Block(gate.clone())));
+    setup.queue.submit(zero(3 * GIB, NO_FUA), Box::new(Unwanted(setup.completion(1, 0))));
+    assert!(gate.wait_reached(1, PATIENCE));
+    let later = Request::Write { offset: 2 * GIB, data: vec![7; BLOCK as usize].into(), fua: false };
+    setup.submit(2, later, 0);
+    gate.open();
+    let told = setup.all([1, 2]);
+    assert_eq!(told[0].result.as_ref().unwrap_err().errno(), Errno::Io);
+    assert_eq!(told[1].result, Ok(()));
+    assert_eq!(setup.server.log().of(Op::Zero).count() as u64, GIB / STEP);
+    assert_eq!(setup.ask(Request::Read { offset: 2 * GIB }, 2), Ok(vec![7, 7]));
+    let missing = error(close(&setup)).to_string();
+    assert!(missing.contains("did not come so far"), "{missing}");
 }
 
 #[test]

@@ -8,12 +8,14 @@ use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use blkhash::Blkhash;
 use imageio_config::is_url;
 
+use super::caught;
 use crate::process::Recipient;
 
 /// How images of other formats begin, which are the same to imageio as any bytes.
@@ -39,7 +41,14 @@ enum Source {
 
 /// Ends whoever reads an image when it is dropped.
 pub(crate) struct Reading {
-    nbdcopy: Option<Recipient>,
+    nbdcopy: Arc<Unfinished>,
+}
+
+/// That of nbdcopy, until it is waited for: then its number may be another's.
+type Unfinished = Mutex<Option<Recipient>>;
+
+fn take(nbdcopy: &Unfinished) -> Option<Recipient> {
+    nbdcopy.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Image {
@@ -111,14 +120,16 @@ impl Image {
         match self.source {
             Source::File(file) => {
                 let failed = format!("--compare: {}", self.name.display());
-                thread.spawn(move || done(blkhash.of_file(&file, &progress).context(failed)))?;
-                Ok(Reading { nbdcopy: None })
+                thread.spawn(move || done(caught(|| blkhash.of_file(&file, &progress).context(failed))))?;
+                Ok(Reading { nbdcopy: Arc::default() })
             }
             Source::Nbd => {
                 let nbdcopy = start_nbdcopy(&self.name)?;
-                let reading = Reading { nbdcopy: Some(Recipient::of(&nbdcopy)) };
-                let size = self.size;
-                thread.spawn(move || done(of_nbdcopy(nbdcopy, size, blkhash, &progress)))?;
+                let unfinished = Arc::new(Mutex::new(Some(Recipient::of(&nbdcopy))));
+                let (size, reading) = (self.size, Reading { nbdcopy: Arc::clone(&unfinished) });
+                thread.spawn(move || {
+                    done(caught(|| of_nbdcopy(nbdcopy, &unfinished, size, blkhash, &progress)));
+                })?;
                 Ok(reading)
             }
         }
@@ -127,7 +138,7 @@ impl Image {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        if let Some(nbdcopy) = &self.nbdcopy {
+        if let Some(nbdcopy) = take(&self.nbdcopy) {
             nbdcopy.send(signal_hook::consts::SIGTERM);
         }
     }
@@ -157,9 +168,16 @@ fn start_nbdcopy(uri: &OsStr) -> Result<Child> {
 }
 
 /// The checksum of all that nbdcopy gives, which is its word that it is all.
-fn of_nbdcopy(mut nbdcopy: Child, size: u64, blkhash: Blkhash, progress: &dyn Fn(u64)) -> Result<String> {
+fn of_nbdcopy(
+    mut nbdcopy: Child,
+    unfinished: &Unfinished,
+    size: u64,
+    blkhash: Blkhash,
+    progress: &dyn Fn(u64),
+) -> Result<String> {
     let output = nbdcopy.stdout.take().context("its output is a pipe")?;
     let sum = blkhash.of_stream(output, size, progress);
+    take(unfinished);
     let status = nbdcopy.wait().context("waiting for nbdcopy")?;
     match sum {
         // Its end is by this process, which has had enough.

@@ -174,6 +174,10 @@ impl Completion for Job {
         }
     }
 
+    fn is_wanted(&self) -> bool {
+        self.replies.is_wanted()
+    }
+
     fn complete(mut self: Box<Self>, result: block_device::Result<()>, batch: &mut Batch) {
         batch.at_end(&self.replies);
         match (result, self.command) {

@@ -36,6 +36,17 @@ pub(super) enum End {
     TooLong(#[from] PayloadTooLong),
 }
 
+impl End {
+    /// Whether nobody is there any more for the replies. Who says goodbye, and who has only closed their own half of the
+    /// connection in good order, is told of what is in flight; of these two, the second can't be told from one who died.
+    pub(super) fn leaves_replies(&self) -> bool {
+        match self {
+            Self::Disconnect | Self::Stopping => false,
+            Self::Lost(_) | Self::BadMagic(_) | Self::TooLong(_) => true,
+        }
+    }
+}
+
 impl<D: QueuedDevice> Session<'_, D> {
     /// Reads one request and its payload, and hands it to the device. Waits for room before the payload is read, and
     /// before a READ is handed out.

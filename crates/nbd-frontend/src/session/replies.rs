@@ -43,6 +43,8 @@ struct State {
     in_flight: usize,
     /// The reading thread waits. A notification is a system call, also where nobody listens.
     is_awaited: bool,
+    /// The client is gone without a word, or can't be told any more.
+    is_deserted: bool,
     has_ended: bool,
 }
 
@@ -95,6 +97,16 @@ impl Replies {
     /// How many requests were read and not answered.
     pub(super) fn in_flight(&self) -> usize {
         lock(&self.state).in_flight
+    }
+
+    /// Whether the client may still get replies, as far as is known.
+    pub(super) fn is_wanted(&self) -> bool {
+        !lock(&self.state).is_deserted
+    }
+
+    /// Nobody gets the replies any more.
+    pub(super) fn desert(&self) {
+        lock(&self.state).is_deserted = true;
     }
 
     pub(super) fn started(&self) {
@@ -168,6 +180,7 @@ impl Replies {
             // A reply may have gone out in part, so no other may follow.
             log::debug!("client {}: cannot send a reply: {e}", self.client);
             control.cut_off();
+            self.desert();
             line.clear();
         }
     }
