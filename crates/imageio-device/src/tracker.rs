@@ -280,7 +280,7 @@ impl Records {
         self.zero.changing(blocks);
         self.dirty.changing(blocks);
         // What was changed before the server is asked is dirty, too, also if its bitmap doesn't record any more.
-        self.dirty.unkept(blocks);
+        self.dirty.distrust(blocks);
     }
 }
 
@@ -294,8 +294,8 @@ impl UnderWay {
     pub(crate) fn is_done(&self) {
         let mut records = self.tracker.lock();
         records.missing.remove(&self.range);
-        records.zero.unkept(&self.range);
-        records.dirty.unkept(&self.range);
+        // What is not kept may be lost without a trace.
+        records.zero.distrust(&self.range);
     }
 
     /// The server has acknowledged it and flushed it: whatever was there before need not be kept any more.

@@ -17,6 +17,9 @@ use rangemap::RangeSet;
 
 use super::extent_map::{self, Context, ExtentMap, MOST_RANGES};
 
+/// How many ranges are kept before anybody has asked, which most clients never do: about a megabyte.
+const MOST_BEFORE: usize = 16 << 10;
+
 /// What is known of the ranges of a disk from one answer of the server.
 #[derive(Debug)]
 pub(crate) struct Extents(State);
@@ -25,8 +28,8 @@ pub(crate) struct Extents(State);
 enum State {
     /// Nobody has asked the server yet.
     NotAsked {
-        /// What was acknowledged, and may be lost without a trace.
-        unkept: RangeSet<u64>,
+        /// What counts as changed whatever it will say.
+        changed: RangeSet<u64>,
     },
     /// The server is asked.
     Asking {
@@ -40,16 +43,16 @@ enum State {
 
 impl Default for Extents {
     fn default() -> Self {
-        Self(State::NotAsked { unkept: RangeSet::new() })
+        Self(State::NotAsked { changed: RangeSet::new() })
     }
 }
 
 impl Extents {
     /// The server is going to be asked. `doubtful` is what is under way, unflushed or in doubt.
     pub(crate) fn ask(&mut self, doubtful: impl IntoIterator<Item = Range<u64>>) {
-        if let State::NotAsked { unkept } = &mut self.0 {
-            let mut changed = mem::take(unkept);
-            doubtful.into_iter().for_each(|range| note(&mut changed, range));
+        if let State::NotAsked { changed } = &mut self.0 {
+            let mut changed = mem::take(changed);
+            doubtful.into_iter().for_each(|range| note(&mut changed, range, MOST_RANGES));
             self.0 = State::Asking { changed };
         }
     }
@@ -79,7 +82,7 @@ impl Extents {
     pub(crate) fn changing(&mut self, blocks: &Range<u64>) {
         match &mut self.0 {
             State::NotAsked { .. } | State::Unknown => {}
-            State::Asking { changed } => note(changed, blocks.clone()),
+            State::Asking { changed } => note(changed, blocks.clone(), MOST_RANGES),
             State::Known(map) => {
                 map.change(blocks);
                 if map.ranges() > MOST_RANGES {
@@ -89,10 +92,10 @@ impl Extents {
         }
     }
 
-    /// A change that nobody keeps was acknowledged, and not flushed.
-    pub(crate) fn unkept(&mut self, range: &Range<u64>) {
-        if let State::NotAsked { unkept } = &mut self.0 {
-            note(unkept, range.clone());
+    /// If nobody has asked the server yet, the range counts as changed whatever it will say.
+    pub(crate) fn distrust(&mut self, range: &Range<u64>) {
+        if let State::NotAsked { changed } = &mut self.0 {
+            note(changed, range.clone(), MOST_BEFORE);
         }
     }
 
@@ -134,12 +137,12 @@ impl Extents {
     }
 }
 
-/// Adds a range to those that count as changed. If they are too many, that is all.
-fn note(ranges: &mut RangeSet<u64>, range: Range<u64>) {
+/// Adds a range to those that count as changed. If they are more than `most`, that is all.
+fn note(ranges: &mut RangeSet<u64>, range: Range<u64>, most: usize) {
     if !range.is_empty() {
         ranges.insert(range);
     }
-    if ranges.len() > MOST_RANGES {
+    if ranges.len() > most {
         ranges.insert(0..u64::MAX);
     }
 }

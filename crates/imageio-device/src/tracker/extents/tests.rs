@@ -157,10 +157,10 @@ fn what_changes_while_the_server_is_asked_is_data_whatever_it_says() {
 #[test]
 fn what_may_be_lost_without_a_trace_is_data_from_the_start() {
     let mut extents = Extents::default();
-    extents.unkept(&(15..16));
+    extents.distrust(&(15..16));
     extents.ask([]);
     extents.answered(Some(map()));
-    extents.unkept(&(17..18));
+    extents.distrust(&(17..18));
     assert_eq!(zeroes(&extents), [(10, 0), (5, ZERO), (1, 0), (34, ZERO), (50, 0)]);
 }
 
@@ -215,10 +215,21 @@ fn a_change_is_dirty_before_it_is_sent_and_stays_so() {
 fn what_changes_while_the_server_is_asked_is_dirty_whatever_it_says() {
     let mut extents = Extents::default();
     extents.changing(&(90..92));
-    extents.unkept(&(94..96));
+    extents.distrust(&(94..96));
     extents.ask([0..1, 1..2]);
     extents.changing(&(4..6));
     assert!(extents.answered(Some(dirty_map())));
     let expected = [(2, DIRTY), (2, 0), (2, DIRTY), (4, 0), (40, DIRTY), (44, 0), (2, DIRTY), (4, 0)];
     assert_eq!(dirty(&extents), expected, "what was durable before is as the server says");
+}
+
+#[test]
+fn little_is_kept_before_anybody_asks_and_too_much_is_all() {
+    let mut extents = Extents::default();
+    for at in 0..=MOST_BEFORE as u64 {
+        extents.distrust(&(200 + 2 * at..201 + 2 * at));
+    }
+    extents.ask([]);
+    assert!(extents.answered(Some(dirty_map())));
+    assert_eq!(dirty(&extents), [(100, DIRTY)]);
 }
