@@ -99,8 +99,8 @@ impl BlockDevice for MemoryDevice {
         self.modify(offset, len, |range| range.fill(0))
     }
 
-    fn trim(&self, offset: u64, len: u64, _fua: bool) -> Result<()> {
-        self.modify(offset, len, |range| range.fill(0))
+    fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<()> {
+        self.zero(offset, len, ZeroFlags { fua, ..ZeroFlags::default() })
     }
 
     fn contexts(&self) -> &[String] {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use block_device::{
     Batch, BlockDevice, Capabilities, Completion, Errno, Error, QueuedDevice, Request, Result,
 };
-use conn_pool::{Submitter, Workers};
+use conn_pool::Workers;
 
 use crate::connection::ReplayingConnection;
 use crate::device::Device;
@@ -21,7 +21,6 @@ use crate::zero::InPieces;
 pub struct Queue {
     device: Arc<Device>,
     workers: Workers<ReplayingConnection>,
-    submitter: Submitter<ReplayingConnection>,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -32,8 +31,7 @@ impl Queue {
     /// No threads can be had.
     pub fn start(device: Arc<Device>) -> io::Result<Self> {
         let workers = Workers::start(device.pool.clone())?;
-        let submitter = workers.submitter();
-        Ok(Self { device, workers, submitter, is_stopping: Arc::default() })
+        Ok(Self { device, workers, is_stopping: Arc::default() })
     }
 
     /// What is to be done on a connection, if the request is possible and needs one.
@@ -64,7 +62,7 @@ impl Queue {
                 if !zeroing.is_done() {
                     completion = Box::new(InPieces {
                         zeroing,
-                        submitter: self.submitter.clone(),
+                        submitter: self.workers.submitter(),
                         is_stopping: Arc::clone(&self.is_stopping),
                         whole: completion,
                     });

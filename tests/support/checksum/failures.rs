@@ -184,14 +184,20 @@ impl Mute {
     }
 }
 
-fn interrupted_with_nbdcopy() {
-    let (_server, dir, parameters) = disk();
-    let source = Mute::new(dir.path());
-    let running = start(dir.path(), &[&parameters[0], "--compare", &source.uri]);
+/// A comparison with an image whose server never answers the first request, which it has got.
+fn start_reading(dir: &Path, url: &str) -> (Child, UnixStream) {
+    let source = Mute::new(dir);
+    let running = start(dir, &[url, "--compare", &source.uri]);
+    // nbdinfo comes first.
     source.greet(3 << 20).read_to_end(&mut Vec::new()).unwrap();
     let mut nbdcopy = source.greet(3 << 20);
-    // Its first request, which is never answered.
     nbdcopy.read_exact(&mut [0; 28]).unwrap();
+    (running, nbdcopy)
+}
+
+fn interrupted_with_nbdcopy() {
+    let (_server, dir, parameters) = disk();
+    let (running, mut nbdcopy) = start_reading(dir.path(), &parameters[0]);
     kill(Pid::from_raw(running.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
     let ended = Ended::from(running.wait_with_output().unwrap());
     assert_eq!((ended.code, &*ended.out), (143, ""), "{ended:?}");
@@ -201,11 +207,7 @@ fn interrupted_with_nbdcopy() {
 
 fn broken_source() {
     let (_server, dir, parameters) = disk();
-    let source = Mute::new(dir.path());
-    let running = start(dir.path(), &[&parameters[0], "--compare", &source.uri]);
-    source.greet(3 << 20).read_to_end(&mut Vec::new()).unwrap();
-    let mut nbdcopy = source.greet(3 << 20);
-    nbdcopy.read_exact(&mut [0; 28]).unwrap();
+    let (running, nbdcopy) = start_reading(dir.path(), &parameters[0]);
     drop(nbdcopy);
     let ended = Ended::from(running.wait_with_output().unwrap());
     assert_eq!((ended.code, &*ended.out), (1, ""), "{ended:?}");
