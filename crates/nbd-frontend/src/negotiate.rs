@@ -52,9 +52,7 @@ pub(crate) fn negotiate<'e>(
     keep_place: impl Fn() -> bool,
 ) -> Result<Negotiated<'e>, Failed> {
     let mut stream = Timed { socket, deadline: Instant::now().checked_add(config.negotiation_timeout) };
-    let mut features = Features::STRUCTURED_REPLY;
-    features.set(Features::EXTENDED_HEADERS, config.extended_headers);
-    let mut handshake = Handshake::new(exports).with_features(features).with_tls(config.tls.mode());
+    let mut handshake = Handshake::new(exports).with_features(features(config)).with_tls(config.tls.mode());
     let mut output = Handshake::greeting().to_vec();
     let mut chunk = [0; 4096];
     loop {
@@ -92,6 +90,14 @@ pub(crate) fn negotiate<'e>(
             }
         }
     }
+}
+
+fn features(config: &Config) -> Features {
+    let mut features = Features::empty();
+    features.set(Features::STRUCTURED_REPLY, config.structured_replies);
+    features.set(Features::EXTENDED_HEADERS, config.structured_replies && config.extended_headers);
+    features.set(Features::META_CONTEXT, config.structured_replies && config.meta_contexts);
+    features
 }
 
 /// Those of `contexts` that the device has. The client is given the time that it takes to find out.

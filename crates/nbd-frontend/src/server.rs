@@ -34,6 +34,10 @@ pub struct Config {
     /// negotiates, or is refused: its connection is closed. Clients of unix sockets are bounded by `sessions` alone. At
     /// least 1.
     pub sessions_per_address: usize,
+    /// Whether structured replies are offered. Without them, there are neither extended headers nor metadata contexts.
+    pub structured_replies: bool,
+    /// Whether the device's metadata contexts are offered.
+    pub meta_contexts: bool,
     /// Whether extended headers are offered. Their lengths have 64 bits, so that a single WRITE_ZEROES may be about the whole
     /// disk. Where that takes long, the device has to see to it that such a request keeps no other waiting.
     pub extended_headers: bool,
@@ -46,14 +50,16 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, extended headers, no TLS, a minute to
-    /// negotiate, ten seconds of grace.
+    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, all that replies may be,
+    /// no TLS, a minute to negotiate, ten seconds of grace.
     fn default() -> Self {
         Self {
             requests: 64,
             memory: 10 << 20,
             sessions: 64,
             sessions_per_address: 32,
+            structured_replies: true,
+            meta_contexts: true,
             extended_headers: true,
             tls: Tls::default(),
             negotiation_timeout: Duration::from_secs(60),

@@ -10,15 +10,15 @@ use crate::{EXTENDED_REQUEST_HEADER_LEN, Export, REQUEST_HEADER_LEN, Transmissio
 pub const MAX_DESCRIPTORS: usize = 1 << 20;
 
 bitflags! {
-    /// What a client may negotiate with STRUCTURED_REPLY and EXTENDED_HEADERS ('Option types').
-    ///
-    /// A client that may negotiate one of them may select metadata contexts as well, as far as an export has any.
+    /// What a client may negotiate ('Option types').
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Features: u8 {
         /// Structured replies.
         const STRUCTURED_REPLY = 1 << 0;
         /// Extended headers.
         const EXTENDED_HEADERS = 1 << 1;
+        /// Metadata contexts, as far as an export has any. To select one takes one of the other features.
+        const META_CONTEXT = 1 << 2;
     }
 }
 

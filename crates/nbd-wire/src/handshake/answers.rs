@@ -38,7 +38,9 @@ impl<'e> Handshake<'e> {
             Opt::Info => {
                 self.info(data, replies);
             }
-            Opt::ListMetaContext | Opt::SetMetaContext if self.features.is_empty() => replies.unsupported(),
+            Opt::ListMetaContext | Opt::SetMetaContext if !self.features.contains(Features::META_CONTEXT) => {
+                replies.unsupported();
+            }
             Opt::ListMetaContext => return self.list_meta_context(data, replies),
             Opt::SetMetaContext => return self.set_meta_context(data, replies),
             _ if !data.is_empty() => replies.error(NBD_REP_ERR_INVALID, "this option takes no data"),

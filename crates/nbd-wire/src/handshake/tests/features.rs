@@ -41,6 +41,19 @@ fn each_feature_is_offered_for_itself() {
 }
 
 #[test]
+fn metadata_contexts_are_offered_for_themselves() {
+    let exports = capable();
+    let options = [option(8, b""), query(9, "one", &[""; 0]), query(10, "one", &["base:allocation"])];
+    for (features, expected) in [
+        (Features::all(), [ACK, ACK, ACK]),
+        (Features::all() - Features::META_CONTEXT, [ACK, UNSUP, UNSUP]),
+        (Features::META_CONTEXT, [UNSUP, ACK, INVALID]),
+    ] {
+        assert_eq!(ends(features, &exports, &options).0, expected, "{features:?}");
+    }
+}
+
+#[test]
 fn they_take_no_data_and_may_be_repeated() {
     let exports = exports();
     for number in [8, 11] {
