@@ -8,7 +8,8 @@ use xshell::{Shell, cmd};
 
 /// Builds all programs, and the plugin, into `target/release`.
 pub(crate) fn programs(sh: &Shell) -> Result<()> {
-    cmd!(sh, "cargo build --release --package imageio-nbd --package fake-imageio").run()?;
+    cmd!(sh, "cargo build --release --package imageio-nbd --package fake-imageio --package exec-redirect")
+        .run()?;
     // Without the rlib that the crate's tests need, so that it is optimized as a whole.
     cmd!(sh, "cargo rustc --release --package nbdkit-imageio-plugin --lib --crate-type cdylib").run()?;
     Ok(())
@@ -27,8 +28,9 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     }
     sh.create_dir(dist.join("nbdkit"))?;
     sh.copy_file(release.join("libnbdkit_imageio_plugin.so"), dist.join("nbdkit/nbdkit-imageio-plugin.so"))?;
-    // What `imageio-nbd virt-v2v` puts into PATH: the program by another name.
+    // What `imageio-nbd virt-v2v` puts into PATH, the program by another name; and what it preloads.
     let shims = sh.create_dir(dist.join("libexec/imageio-nbd"))?;
+    sh.copy_file(release.join("libexec_redirect.so"), shims.join("exec-redirect.so"))?;
     std::os::unix::fs::symlink("../../bin/imageio-nbd", shims.join("nbdkit"))?;
     let (program, generated) = (bin.join("imageio-nbd"), dist.join("generated"));
     cmd!(sh, "{program} --generate {generated}").quiet().run()?;

@@ -20,6 +20,9 @@ const COMPRESSED: [&str; 5] = [
     "usr/share/doc/imageio-nbd/THIRD-PARTY-LICENCES",
 ];
 
+/// What `imageio-nbd virt-v2v` preloads.
+const REDIRECT: &str = "usr/libexec/imageio-nbd/exec-redirect.so";
+
 /// Which of Debian's tools isn't there.
 pub(crate) fn missing_tool() -> Option<&'static str> {
     ["dpkg-deb", "dpkg-shlibdeps", "dpkg-architecture", "strip"]
@@ -58,12 +61,13 @@ pub(crate) fn make(sh: &Shell, built: &Path, packages: &Path, date: &str) -> Res
 }
 
 /// Copies what was built to where Debian has it. Returns the programs.
-fn lay_out(sh: &Shell, built: &Path, root: &Path) -> Result<[PathBuf; 2]> {
+fn lay_out(sh: &Shell, built: &Path, root: &Path) -> Result<[PathBuf; 3]> {
     let libraries = cmd!(sh, "dpkg-architecture -qDEB_HOST_MULTIARCH").quiet().read()?;
     let plugin = format!("usr/lib/{libraries}/nbdkit/plugins/nbdkit-imageio-plugin.so");
     for (from, to) in [
         ("bin/imageio-nbd", "usr/bin/imageio-nbd"),
         ("nbdkit/nbdkit-imageio-plugin.so", &plugin),
+        ("libexec/imageio-nbd/exec-redirect.so", REDIRECT),
         ("man/man1/imageio-nbd.1", "usr/share/man/man1/imageio-nbd.1"),
         ("man/man1/nbdkit-imageio-plugin.1", "usr/share/man/man1/nbdkit-imageio-plugin.1"),
         ("completions/bash/imageio-nbd.bash", "usr/share/bash-completion/completions/imageio-nbd"),
@@ -82,7 +86,7 @@ fn lay_out(sh: &Shell, built: &Path, root: &Path) -> Result<[PathBuf; 2]> {
     }
     let shims = sh.create_dir(root.join("usr/libexec/imageio-nbd"))?;
     symlink("../../bin/imageio-nbd", shims.join("nbdkit"))?;
-    Ok([root.join("usr/bin/imageio-nbd"), root.join(plugin)])
+    Ok([root.join("usr/bin/imageio-nbd"), root.join(plugin), root.join(REDIRECT)])
 }
 
 fn write_texts(sh: &Shell, root: &Path, version: &str, date: &str) -> Result<()> {
