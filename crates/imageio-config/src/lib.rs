@@ -9,7 +9,7 @@ mod table;
 
 use imageio_device::{Settings, UrlSource};
 
-pub use parse::size;
+pub use parse::{seconds, size};
 use secret::shown;
 pub use secret::{is_url, may_be_shown};
 pub use table::{PARAMETERS, Parameter, wrap};
@@ -40,6 +40,21 @@ pub enum ConfigError {
     /// The transfer isn't named.
     #[error("url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line")]
     MissingUrl,
+}
+
+/// What the device can do where the server can.
+const FEATURES: &str =
+    "http https unix-socket flush fua-native zero extents multi-conn keep-alive block-size";
+
+/// What both doors tell of themselves by `--dump-plugin`: one `key=value` a line.
+#[must_use]
+pub fn facts(version: &str) -> Vec<String> {
+    let names: Vec<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
+    vec![
+        format!("imageio_version={version}"),
+        format!("imageio_features={FEATURES}"),
+        format!("imageio_parameters={}", names.join(" ")),
+    ]
 }
 
 fn known() -> String {

@@ -73,7 +73,10 @@ pub(crate) fn count(text: &str, most: u32) -> Result<u32> {
 }
 
 /// Seconds, more than none: nothing waits for ever.
-pub(crate) fn seconds(text: &str) -> Result<Duration> {
+///
+/// # Errors
+/// What is wrong with it, and what is expected.
+pub fn seconds(text: &str) -> std::result::Result<Duration, String> {
     match seconds_or_none(text) {
         Ok(Some(time)) => Ok(time),
         _ => Err(format!("{} is not a number of seconds above 0", shown(text))),

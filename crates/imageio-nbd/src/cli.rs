@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use blkhash::Algorithm;
@@ -19,7 +20,7 @@ use imageio_config::{PARAMETERS, wrap};
     override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE|- [size=BYTES] [NAME=VALUE]...\n       \
                       imageio-nbd checksum [--compare FILE|NBD-URI] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
-                      imageio-nbd virt-v2v [ARGUMENTS]...",
+                      imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...",
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
     max_term_width = 100
@@ -35,16 +36,40 @@ pub(crate) struct Options {
 
     /// Listen on this address; "any" is every address of this host, for every host that reaches it [default: 127.0.0.1
     /// and ::1, with --port]
-    #[arg(short, long, value_name = "ADDRESS")]
+    #[arg(short, long, visible_alias = "ip-addr", value_name = "ADDRESS")]
     pub(crate) ipaddr: Option<String>,
 
+    /// Listen on IPv4 addresses only, with -p
+    #[arg(short = '4', long, conflicts_with = "ipv6_only")]
+    pub(crate) ipv4_only: bool,
+
+    /// Listen on IPv6 addresses only, with -p
+    #[arg(short = '6', long)]
+    pub(crate) ipv6_only: bool,
+
     /// Write the process id here once clients can connect
-    #[arg(short = 'P', long, value_name = "FILE")]
+    #[arg(short = 'P', long, visible_alias = "pid-file", value_name = "FILE")]
     pub(crate) pidfile: Option<PathBuf>,
 
     /// Stay in the foreground instead of becoming a daemon
     #[arg(short, long, visible_alias = "no-fork")]
     pub(crate) foreground: bool,
+
+    /// Become this user, a name or a number, once the sockets are made
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+
+    /// Become a member of this group alone, a name or a number
+    #[arg(short, long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+
+    /// Give the socket this label of SELinux
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) selinux_label: Option<String>,
+
+    /// Keep all memory of the process from being swapped out, for a disk that this host swaps to
+    #[arg(long)]
+    pub(crate) swap: bool,
 
     /// Refuse writes
     #[arg(short, long, visible_alias = "read-only")]
@@ -58,6 +83,18 @@ pub(crate) struct Options {
     /// place of one that has connected and said nothing. Else it waits, or is refused where its address has its half
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) max_clients: u16,
+
+    /// How long a client may take to choose an export, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = imageio_config::seconds)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Offer no structured replies, nor what builds on them
+    #[arg(long, visible_alias = "no-structured-replies")]
+    pub(crate) no_sr: bool,
+
+    /// Offer no metadata contexts: clients learn of no extents
+    #[arg(long, visible_alias = "no-meta-contexts")]
+    pub(crate) no_mc: bool,
 
     /// Name the export; clients may also ask for the empty name
     #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", default_value = "", hide_default_value = true, value_parser = export_name)]
@@ -77,17 +114,17 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) tls_verify_peer: bool,
 
-    /// Use TLS with pre-shared keys; not supported, and refused
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub(crate) tls_psk: Option<PathBuf>,
-
     /// Run this shell command once clients can connect, and exit when it ends. $uri, $unixsocket, $port and
     /// $exportname tell where
     #[arg(long, value_name = "COMMAND")]
     pub(crate) run: Option<String>,
 
+    /// Print the NBD URI once clients can connect
+    #[arg(long)]
+    pub(crate) print_uri: bool,
+
     /// Serve one client on standard input and output, and exit when it has gone
-    #[arg(short, long, conflicts_with_all = ["unix", "port", "ipaddr", "run"])]
+    #[arg(short, long, visible_alias = "stdin", conflicts_with_all = ["unix", "port", "ipaddr", "run"])]
     pub(crate) single: bool,
 
     /// Exit when the parent process does
@@ -98,9 +135,28 @@ pub(crate) struct Options {
     #[arg(short, long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
-    /// Set a debug flag of nbdkit; accepted for its command lines, and of no effect
-    #[arg(short = 'D', long = "debug", value_name = "FLAG=N", hide = true)]
-    pub(crate) debug_flags: Vec<String>,
+    /// Where messages go: stderr, syslog or null [default: stderr, and syslog for a daemon]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) log: Option<LogTo>,
+
+    /// Print what this program is able to do, and exit
+    #[arg(long)]
+    pub(crate) dump_config: bool,
+
+    /// Print what nbdkit prints of a plugin, and exit
+    #[arg(long)]
+    pub(crate) dump_plugin: bool,
+
+    /// Print all long options, and exit
+    #[arg(long, hide = true)]
+    pub(crate) long_options: bool,
+
+    /// Print all short options, and exit
+    #[arg(long, hide = true)]
+    pub(crate) short_options: bool,
+
+    #[command(flatten)]
+    pub(crate) unused: Unused,
 
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version)]
@@ -153,6 +209,54 @@ impl Options {
     }
 }
 
+/// Options of nbdkit that have no effect here, or are refused: see `nbdkit.rs`.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Unused {
+    /// Set a debug flag; of no effect
+    #[arg(short = 'D', long = "debug", value_name = "FLAG=N", hide = true)]
+    pub(crate) debug_flags: Vec<String>,
+
+    /// Use nbdkit's filter; refused
+    #[arg(long, value_name = "FILTER", hide = true)]
+    pub(crate) filter: Vec<String>,
+
+    /// Watch over the clients' connections; of no effect, as it is done anyway
+    #[arg(long, hide = true)]
+    pub(crate) keepalive: bool,
+
+    /// Take flags out of the handshake; refused
+    #[arg(long, value_name = "MASK", hide = true)]
+    pub(crate) mask_handshake: Option<String>,
+
+    /// Show a name in the list of processes; of no effect
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) name: Option<String>,
+
+    /// Speak the newstyle protocol; of no effect, as there is no other
+    #[arg(short = 'n', long, visible_alias = "new-style", hide = true)]
+    pub(crate) newstyle: bool,
+
+    /// Speak the oldstyle protocol; refused
+    #[arg(short = 'o', long, visible_alias = "old-style", hide = true)]
+    pub(crate) oldstyle: bool,
+
+    /// Use TLS with pre-shared keys; refused
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) tls_psk: Option<PathBuf>,
+
+    /// Listen on AF_VSOCK; refused
+    #[arg(long, hide = true)]
+    pub(crate) vsock: bool,
+}
+
+/// Values of `--log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogTo {
+    Stderr,
+    Syslog,
+    Null,
+}
+
 /// Values of `--tls`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TlsMode {
@@ -186,7 +290,8 @@ pub(crate) enum Command {
         parameters: Vec<String>,
     },
 
-    /// Run the installed virt-v2v with nbdkit-imageio-plugin instead of its Python plugin for oVirt
+    /// Run the installed virt-v2v, and serve its disks instead of nbdkit with the Python plugin for oVirt; with
+    /// --door=nbdkit as the first argument, by nbdkit with the plugin imageio
     #[command(name = "virt-v2v", disable_help_flag = true)]
     VirtV2v {
         /// virt-v2v's own
@@ -283,90 +388,4 @@ Examples:
   imageio-nbd virt-v2v -i disk guest.img -o rhv-upload …";
 
 #[cfg(test)]
-mod tests {
-    use clap::FromArgMatches;
-
-    use super::*;
-
-    fn options(arguments: &str) -> Options {
-        let matches = command().get_matches_from(arguments.split_whitespace());
-        Options::from_arg_matches(&matches).unwrap()
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn what_virt_v2v_gives_nbdkit() {
-        let options = options(
-            "imageio-nbd --exit-with-parent --foreground --pidfile /p --unix /s --threads 8 \
-             -D nbdkit.backend.datapath=0 --verbose size=1 url=https://h/images/t",
-        );
-        assert!(options.exit_with_parent && options.foreground);
-        assert_eq!(options.unix, Some("/s".into()));
-        assert_eq!(options.parameters, ["size=1", "url=https://h/images/t"]);
-    }
-
-    #[test]
-    fn the_arguments_of_virt_v2v_are_its_own() {
-        let Some(Command::VirtV2v { arguments }) =
-            options("imageio-nbd virt-v2v --help -o rhv-upload -U x -- -V").command
-        else {
-            panic!("another command");
-        };
-        assert_eq!(arguments, ["--help", "-o", "rhv-upload", "-U", "x", "--", "-V"]);
-        assert!(options("imageio-nbd -U - virt-v2v-is-not-a-url=x").command.is_none());
-    }
-
-    #[test]
-    fn info_takes_parameters_and_options_in_any_order() {
-        let options = options("imageio-nbd info url=+t --json -v cafile=ca.pem");
-        assert_eq!(options.verbosity(), 1);
-        let Some(Command::Info { json, parameters, .. }) = options.command else { panic!("another command") };
-        assert!(json);
-        assert_eq!(parameters, ["url=+t", "cafile=ca.pem"]);
-    }
-
-    #[test]
-    fn tls_takes_the_words_of_nbdkit() {
-        for (word, mode) in [("off", TlsMode::Off), ("1", TlsMode::On), ("REQUIRED", TlsMode::Require)] {
-            assert_eq!(options(&format!("imageio-nbd --tls={word} u")).tls, Some(mode));
-        }
-        assert_eq!(options("imageio-nbd u").tls, None);
-    }
-
-    #[test]
-    fn sockets_that_were_passed_take_the_place_of_options() {
-        let (told, untold) = (options("imageio-nbd -s u"), options("imageio-nbd u"));
-        assert!(told.check(false).is_ok() && untold.check(true).is_ok());
-        assert!(told.check(true).is_err() && untold.check(false).is_err());
-        assert!(!told.becomes_daemon(false) && !untold.becomes_daemon(true));
-        assert!(options("imageio-nbd -U s u").becomes_daemon(false));
-    }
-
-    #[test]
-    fn a_checksum_has_options_of_its_own() {
-        let Some(Command::Checksum(options)) =
-            options("imageio-nbd checksum url=u --compare disk.img --block-size 1M timeout=5 -v").command
-        else {
-            panic!("another command");
-        };
-        assert_eq!(options.parameters, ["url=u", "timeout=5"]);
-        assert_eq!((options.block_size, options.algorithm.name(), options.verbose), (1 << 20, "blake2b", 1));
-        for wrong in ["--block-size=1048577", "--block-size=32M", "--block-size=4096", "--algorithm=crc32"] {
-            assert!(
-                command().try_get_matches_from(["imageio-nbd", "checksum", "url=u", wrong]).is_err(),
-                "{wrong}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_dash_is_a_value_and_short_options_combine() {
-        let options = options("imageio-nbd -frvv -U - u");
-        assert!(options.foreground && options.readonly);
-        assert_eq!((options.verbose, options.unix), (2, Some("-".into())));
-    }
-}
+pub(crate) mod tests;

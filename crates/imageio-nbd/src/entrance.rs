@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ways in which clients come to the server.
 
+use std::io::{self, Write};
 use std::process::Child;
 
 use anyhow::{Context, Result};
@@ -66,7 +67,11 @@ impl Entrance {
 
 fn listen(listening: Listening, server: &mut Server<Queue>, options: &Options) -> Result<Beside> {
     let Listening { listeners, address, private } = listening;
-    log::info!("listening: {}", address.uri(&options.export_name));
+    let uri = address.uri(&options.export_name);
+    log::info!("listening: {uri}");
+    if options.print_uri {
+        writeln!(io::stdout(), "{uri}").context("--print-uri")?;
+    }
     listeners.into_iter().for_each(|listener| server.listen(listener));
     let run = options.run.as_deref().map(|run| process::run_command(run, &address, &options.export_name));
     Ok(Beside { command: run.transpose()?, private, ..Beside::default() })

@@ -13,6 +13,7 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 use imageio_config::{PARAMETERS, Parameter};
 
 use crate::cli;
+use crate::nbdkit::{OPTIONS, Treatment};
 
 /// Name and text of each page.
 const PAGES: [(&str, &str); 2] = [
@@ -23,6 +24,7 @@ const PAGES: [(&str, &str); 2] = [
 /// Lines that stand for what comes from definitions.
 const OPTIONS_HERE: &str = ".\\\" OPTIONS\n";
 const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
+const NBDKIT_HERE: &str = ".\\\" NBDKIT\n";
 const CHECKSUM_OPTIONS_HERE: &str = ".\\\" CHECKSUM OPTIONS\n";
 
 pub(crate) fn generate(dir: &Path) -> Result<()> {
@@ -48,6 +50,7 @@ fn page(name: &str, text: &str) -> std::io::Result<String> {
     let page = text
         .replace(CHECKSUM_OPTIONS_HERE, &options(of_checksum)?)
         .replace(OPTIONS_HERE, &options_of_all)
+        .replace(NBDKIT_HERE, &options_of_nbdkit())
         .replace(PARAMETERS_HERE, &parameters());
     Ok(title + &page)
 }
@@ -68,6 +71,32 @@ fn parameters() -> String {
         list.text([bold(format!("{}=", parameter.name)), italic(parameter.value)]);
         list.text([roman(parameter.help)]);
         list.text([roman(default(parameter))]);
+    }
+    list.render()
+}
+
+/// What becomes of each: first those that do what they do there, then the others one by one.
+fn options_of_nbdkit() -> String {
+    let name = |letter: &Option<char>, name: &str| match letter {
+        Some(letter) => format!("-{letter}, --{name}"),
+        None => format!("--{name}"),
+    };
+    let mut list = Roff::new();
+    let same = OPTIONS.iter().filter(|(.., treatment)| matches!(treatment, Treatment::Works));
+    let same: Vec<_> = same.map(|(letter, long, _)| name(letter, long)).collect();
+    list.control("TP", []);
+    list.text([bold("The same")]);
+    list.text([roman(same.join("; "))]);
+    for (letter, long, treatment) in OPTIONS {
+        let (what, reason) = match treatment {
+            Treatment::Works => continue,
+            Treatment::Differs(how) => ("Works, with a difference: ", how),
+            Treatment::Ignored(reason) => ("Accepted, without effect: ", reason),
+            Treatment::Refused(_, reason) => ("Refused: ", reason),
+        };
+        list.control("TP", []);
+        list.text([bold(name(letter, long))]);
+        list.text([roman(what), roman(*reason), roman(".")]);
     }
     list.render()
 }
@@ -107,6 +136,16 @@ mod tests {
         for argument in command.get_arguments().chain(checksum).filter(|argument| !argument.is_hide_set()) {
             let Some(option) = argument.get_long() else { continue };
             assert!(page.contains(&format!("\\-\\-{}", option.replace('-', "\\-"))), "{option}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_each_option_of_nbdkit_is_told() {
+        let page = page(PAGES[0].0, PAGES[0].1).unwrap();
+        let section = page.split_once(".SH OPTIONS OF NBDKIT\n").unwrap().1;
+        let section = section.split(".SH ").next().unwrap();
+        for (_, name, _) in OPTIONS {
+            assert!(section.contains(&format!("\\-\\-{}", name.replace('-', "\\-"))), "{name}");
         }
     }
 

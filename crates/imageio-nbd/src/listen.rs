@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where clients connect.
 
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 
 use crate::cli::{Options, TlsMode};
+use crate::selinux;
 
 /// NBD's registered port.
 const NBD_PORT: u16 = 10809;
@@ -38,14 +40,19 @@ pub(crate) enum Place {
 impl Listening {
     /// A unix socket, a TCP port, or for `--run` alone a private unix socket.
     pub(crate) fn bind(options: &Options) -> Result<Self> {
-        let mut listening = match (&options.unix, &options.ipaddr, options.port) {
+        let mut listening =
+            selinux::with_label(options.selinux_label.as_deref(), || Self::bind_as_told(options))?;
+        listening.address.needs_tls = options.tls == Some(TlsMode::Require);
+        Ok(listening)
+    }
+
+    fn bind_as_told(options: &Options) -> Result<Self> {
+        match (&options.unix, &options.ipaddr, options.port) {
             (Some(path), ..) if path == Path::new("-") => Self::private(),
             (Some(path), ..) => Self::unix(path, None),
             (None, None, None) => Self::private(),
-            (None, host, port) => Self::tcp(host.as_deref(), port.unwrap_or(NBD_PORT)),
-        }?;
-        listening.address.needs_tls = options.tls == Some(TlsMode::Require);
-        Ok(listening)
+            (None, host, port) => Self::tcp(host.as_deref(), port.unwrap_or(NBD_PORT), Family::of(options)),
+        }
     }
 
     fn private() -> Result<Self> {
@@ -65,16 +72,58 @@ impl Listening {
     }
 
     /// Without a host, on this host alone.
-    fn tcp(host: Option<&str>, port: u16) -> Result<Self> {
-        let listeners = match host {
-            None => bind_loopback(port),
-            Some("any") => bind_tcp("", port),
-            Some(host) => bind_tcp(host, port),
+    fn tcp(host: Option<&str>, port: u16, family: Family) -> Result<Self> {
+        let listeners = match (host, family) {
+            (None, Family::Any) => bind_loopback(port),
+            (Some("any"), Family::Any) => bind_tcp("", port),
+            (Some(host), Family::Any) => bind_tcp(host, port),
+            (None, Family::V4) => bind_tcp("127.0.0.1", port),
+            (None, Family::V6) => bind_tcp("::1", port),
+            (Some("any"), Family::V4) => bind_tcp("0.0.0.0", port),
+            (Some("any"), Family::V6) => bind_tcp("::", port),
+            (Some(host), family) => bind_tcp(&family.address_of(host)?.to_string(), port),
         }?;
         let chosen = listeners.first().and_then(Listener::tcp_addr).map_or(port, |address| address.port());
         let host = host.filter(|host| *host != "any").unwrap_or("localhost").to_owned();
         let address = Address::from(Place::Tcp { host, port: chosen });
         Ok(Self { listeners, address, private: None })
+    }
+}
+
+/// Which addresses are listened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(options: &Options) -> Self {
+        match (options.ipv4_only, options.ipv6_only) {
+            (true, _) => Self::V4,
+            (_, true) => Self::V6,
+            _ => Self::Any,
+        }
+    }
+
+    fn has(self, address: IpAddr) -> bool {
+        self == Self::Any || (self == Self::V4) == address.is_ipv4()
+    }
+
+    /// The first one that a host has of this family.
+    fn address_of(self, host: &str) -> Result<IpAddr> {
+        let addresses = (host, 0).to_socket_addrs().with_context(|| format!("-i {host}"))?;
+        let mut addresses = addresses.map(|address| address.ip()).filter(|address| self.has(*address));
+        addresses.next().with_context(|| format!("-i {host}: it has no address for {}", self.option()))
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Any => "-p",
+            Self::V4 => "--ipv4-only",
+            Self::V6 => "--ipv6-only",
+        }
     }
 }
 
@@ -106,6 +155,21 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_family_has_the_addresses_of_its_kind() {
+        for (family, host, found) in [
+            (Family::V4, "127.0.0.1", true),
+            (Family::V6, "127.0.0.1", false),
+            (Family::V6, "::1", true),
+            (Family::V4, "::1", false),
+            (Family::Any, "::1", true),
+        ] {
+            assert_eq!(family.address_of(host).is_ok(), found, "{family:?} {host}");
+        }
+        let error = Family::V4.address_of("::1").unwrap_err().to_string();
+        assert_eq!(error, "-i ::1: it has no address for --ipv4-only");
+    }
 
     #[test]
     fn uris() {

@@ -9,11 +9,15 @@ mod checksum;
 mod cli;
 mod entrance;
 mod generate;
+mod identity;
 mod info;
 mod listen;
 mod logging;
+mod nbdkit;
+mod probing;
 mod process;
 mod secrets;
+mod selinux;
 mod serve;
 mod single;
 mod tls;
@@ -30,11 +34,11 @@ use nbd_frontend::Listener;
 
 use crate::cli::{Command, Options};
 use crate::entrance::Entrance;
+use crate::identity::Identity;
 use crate::process::{Caught, PidFile};
 
 fn main() -> ExitCode {
     let result = if virt_v2v::shim::is_called() {
-        logging::init(1);
         virt_v2v::shim::run()
     } else {
         let matches = cli::command().try_get_matches();
@@ -72,12 +76,19 @@ fn run(options: &Options) -> Result<u8> {
     if let Some(dir) = &options.generate {
         return generate::generate(dir).map(|()| 0);
     }
+    if let Some(text) = probing::asked(options) {
+        return probing::print(&text);
+    }
     match &options.command {
         // As they are: a parser has its own idea of `--`.
         Some(Command::VirtV2v { .. }) => return virt_v2v::run(std::env::args_os().skip(2)),
         Some(Command::Info { json, parameters, .. }) => return info::run(settings(parameters)?, *json),
         Some(Command::Checksum(options)) => return checksum::run(options),
         None => {}
+    }
+    nbdkit::check(options)?;
+    if let Some(place) = options.log {
+        logging::to(place);
     }
     if options.single {
         single::keep_messages_out()?;
@@ -96,14 +107,22 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     if options.exit_with_parent {
         process::exit_with_parent()?;
     }
+    let identity = Identity::find(options)?;
     let pidfile = options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
     let tls = tls::configure(options)?;
     let transfer = open(options, is_activated)?;
     // Before anybody can know that there is something to stop.
     let signals = Caught::new()?;
     let entrance = Entrance::open(options, std::mem::take(passed))?;
+    identity.assume()?;
     if options.becomes_daemon(is_activated) {
         process::become_daemon()?;
+        if options.log.is_none() {
+            logging::to_syslog();
+        }
+    }
+    if options.swap {
+        process::lock_memory()?;
     }
     let device = Arc::new(transfer.start()?);
     if let Some(pidfile) = pidfile {

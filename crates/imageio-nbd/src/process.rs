@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nbd_frontend::ShutdownHandle;
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -39,9 +40,14 @@ pub(crate) fn exit_with_parent() -> Result<()> {
 
 /// Goes into the background. The parent's exit tells that clients can connect.
 pub(crate) fn become_daemon() -> Result<()> {
-    nix::unistd::daemon(false, false).context("cannot become a daemon")?;
-    crate::logging::to_syslog();
-    Ok(())
+    nix::unistd::daemon(false, false).context("cannot become a daemon")
+}
+
+/// Keeps all memory of this process, also what it will have, from being swapped out (`--swap`). A fork would end that.
+pub(crate) fn lock_memory() -> Result<()> {
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context(
+        "--swap: the memory can't be kept from being swapped out: run as root, or raise the limit (ulimit -l)",
+    )
 }
 
 /// A pid file in the making: what can fail is tried while there is someone to tell.

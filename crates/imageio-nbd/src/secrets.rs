@@ -44,7 +44,7 @@ pub(crate) fn check(options: &Options) -> Result<()> {
 }
 
 /// An error of the parser with a mark in place of each word that could hold a ticket. Its own words are short.
-fn masked(text: &str) -> String {
+pub(crate) fn masked(text: &str) -> String {
     text.split_inclusive(char::is_whitespace).map(masked_word).collect()
 }
 

@@ -5,7 +5,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use imageio_device::{Device, Queue};
 use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Tls};
 
@@ -36,18 +36,22 @@ pub(crate) fn serve(
     let closed = device.close();
     relay.iter().for_each(Relay::finish);
     let code = served?;
-    closed.context("the disk may be incomplete")?;
+    closed.map_err(|error| anyhow!("the disk may be incomplete: {error}: begin the upload anew"))?;
     Ok(code)
 }
 
 fn config(options: &Options, tls: Tls) -> Config {
     let clients = usize::from(options.max_clients);
+    let defaults = Config::default();
     Config {
         requests: usize::from(options.threads),
         sessions: clients,
         sessions_per_address: clients.div_ceil(2),
+        structured_replies: !options.no_sr,
+        meta_contexts: !options.no_mc,
         tls,
-        ..Config::default()
+        negotiation_timeout: options.timeout.unwrap_or(defaults.negotiation_timeout),
+        ..defaults
     }
 }
 

@@ -24,19 +24,13 @@ const KEY: &str = "server-key.pem";
 const REVOKED: &str = "ca-crl.pem";
 
 /// Where nbdkit looks when root runs it.
-const ROOT_DIR: &str = "/etc/pki/nbdkit";
+pub(crate) const ROOT_DIR: &str = "/etc/pki/nbdkit";
 /// Where it looks otherwise, under `$HOME`.
 const HOME_DIRS: [&str; 2] = [".pki/nbdkit", ".config/pki/nbdkit"];
 
 /// What the options ask for, and the files tell. Without any of the options, TLS is offered where there are certificates in
 /// nbdkit's place for them. With one of them, what is missing is an error.
 pub(crate) fn configure(options: &Options) -> Result<Tls> {
-    if options.tls_psk.is_some() {
-        bail!(
-            "--tls-psk: TLS with pre-shared keys is not supported: use certificates (--tls-certificates DIR), and \
-             --tls-verify-peer to admit only clients that have one"
-        );
-    }
     let Some(dir) = find(options)? else {
         return Ok(if options.tls == Some(TlsMode::Off) { Tls::Off } else { Tls::Unsupported });
     };

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `imageio-nbd virt-v2v`: the installed virt-v2v, with nbdkit's Python plugin for oVirt replaced by ours.
+//! `imageio-nbd virt-v2v`: the installed virt-v2v, with nbdkit and its Python plugin for oVirt replaced.
 //!
 //! virt-v2v runs nbdkit by its name, so a directory first in `PATH` has a [`shim`] of that name. Since 2.10 it runs
-//! nbdkit by the full path that was found when it was built, so the shim is put there too, in a [`namespace`] that
-//! only this virt-v2v and its children see.
+//! nbdkit by the full path that was found when it was built, so a library is preloaded, by which virt-v2v and its children
+//! execute the shim where they would execute a file of that path (crate `exec-redirect`). Neither touches what others see,
+//! nor who owns what: in a namespace of users, root's files would seem to be nobody's, also to what makes libguestfs's
+//! appliance of them, which is kept.
 //!
 //! virt-v2v takes the place of this process: signals, terminal and exit status are its own.
 
-mod namespace;
+mod answers;
+pub(crate) mod door;
 pub(crate) mod shim;
 
 use std::ffi::{OsStr, OsString};
@@ -16,12 +19,24 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::{env, fs, io};
+use std::{env, fs};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use door::Door;
 
 /// The directory of the shim, seen from that of this program.
 const SHIM_DIR: &str = "../libexec/imageio-nbd";
+
+/// The library that is preloaded, in the shim's directory.
+const REDIRECT: &str = "exec-redirect.so";
+
+/// What the library redirects, with a colon between two paths; and to where.
+const REDIRECT_FROM: &str = "EXEC_REDIRECT_FROM";
+const REDIRECT_TO: &str = "EXEC_REDIRECT_TO";
+
+/// What the dynamic linker loads first (`ld.so(8)`).
+const PRELOAD: &str = "LD_PRELOAD";
 
 /// The plugin in a tree that isn't installed, seen from the directory of this program.
 const PLUGIN: &str = "../nbdkit/nbdkit-imageio-plugin.so";
@@ -29,44 +44,69 @@ const PLUGIN: &str = "../nbdkit/nbdkit-imageio-plugin.so";
 /// What nbdkit finds in its own directory of plugins.
 const INSTALLED_PLUGIN: &str = "imageio";
 
-/// Tells the shim of the real nbdkit.
-const REAL_NBDKIT: &str = "IMAGEIO_NBD_NBDKIT";
-
 /// Tells the shim of the plugin, and anyone may tell us.
 const PLUGIN_VARIABLE: &str = "IMAGEIO_NBD_PLUGIN";
 
 /// Becomes virt-v2v. Returns only if that fails.
 pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
+    let mut arguments = arguments.into_iter().collect();
+    let door = Door::choose(&mut arguments)?;
     let program = env::current_exe().context("cannot find this program's own file")?;
     let shims = shim_dir(&program)?;
     let virt_v2v = find("virt-v2v", &program).context("virt-v2v is not in PATH: install it")?;
-    let by_path = nbdkits_by_path(&virt_v2v, &program)?;
-    let by_name = find("nbdkit", &program);
-    if by_name.is_none() && by_path.is_empty() {
-        bail!("nbdkit is not in PATH: install it");
+    let nbdkits = nbdkits(&virt_v2v, &program)?;
+    let mut command = Command::new(&virt_v2v);
+    if door == Door::Nbdkit {
+        let plugin = plugin(&program)?;
+        check_all(&nbdkits, &plugin)?;
+        command.env(PLUGIN_VARIABLE, plugin);
     }
-    let plugin = plugin(&program)?;
-    for nbdkit in by_name.iter().chain(&by_path) {
-        check(nbdkit, &plugin)?;
-    }
-    namespace::replace(&by_path, &program, &shims, &plugin)?;
-    let error = Command::new(&virt_v2v)
+    let from = env::join_paths(&nbdkits).context("the path of an nbdkit has a colon")?;
+    command
         .args(arguments)
         .env("PATH", first_in_path(&shims)?)
-        .env(PLUGIN_VARIABLE, plugin)
-        .exec();
+        .env(PRELOAD, preload(&shims)?)
+        .env(REDIRECT_FROM, from)
+        .env(REDIRECT_TO, shims.join("nbdkit"))
+        .env(door::VARIABLE, door.name());
+    let error = command.exec();
     Err(anyhow!(error).context(format!("cannot run {}", virt_v2v.display())))
 }
 
+/// The directory, with all that has to be in it.
 fn shim_dir(program: &Path) -> Result<PathBuf> {
     let dir = program.parent().unwrap_or(Path::new("/")).join(SHIM_DIR);
-    if !dir.join("nbdkit").is_file() {
-        bail!(
-            "{} is missing: it is in the package, and in what `cargo xtask build` makes",
-            dir.join("nbdkit").display()
-        );
+    for name in ["nbdkit", REDIRECT] {
+        if !dir.join(name).is_file() {
+            bail!(
+                "{} is missing: it is in the package, and in what `cargo xtask build` makes",
+                dir.join(name).display()
+            );
+        }
     }
     Ok(dir.canonicalize()?)
+}
+
+/// The library before all that is preloaded anyway.
+fn preload(shims: &Path) -> Result<OsString> {
+    let library = shims.join(REDIRECT).into_os_string();
+    // The dynamic linker takes both for the end of a name.
+    ensure!(
+        !library.as_bytes().iter().any(|byte| b" :".contains(byte)),
+        "{}: a library whose path has a space or a colon can't be preloaded: move the program",
+        library.display()
+    );
+    let rest = preloaded_by_others();
+    Ok(if rest.is_empty() { library } else { [library, rest].join(OsStr::new(":")) })
+}
+
+/// What the environment has preloaded besides our library.
+fn preloaded_by_others() -> OsString {
+    let all = env::var_os(PRELOAD).unwrap_or_default();
+    let names = all.as_bytes().split(|byte| b" :".contains(byte)).map(OsStr::from_bytes);
+    let others =
+        names.filter(|name| !name.is_empty() && Path::new(name).file_name() != Some(REDIRECT.as_ref()));
+    others.collect::<Vec<_>>().join(OsStr::new(":"))
 }
 
 /// As nbdkit is to be told of it: a file's absolute name, as virt-v2v may change its directory, or a plugin's name.
@@ -111,13 +151,12 @@ fn first_in_path(dir: &Path) -> Result<OsString> {
     env::join_paths(dirs).context("the shim's directory can't be in PATH")
 }
 
-/// Every nbdkit that virt-v2v would run by its full path, whatever `PATH` says.
-fn nbdkits_by_path(virt_v2v: &Path, ours: &Path) -> Result<Vec<PathBuf>> {
+/// The full paths by which virt-v2v may run nbdkit: those that it has as constants, whether they are there or not, and what
+/// is in `PATH`.
+fn nbdkits(virt_v2v: &Path, ours: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read(virt_v2v).with_context(|| format!("cannot read {}", virt_v2v.display()))?;
-    let mut found: Vec<_> = paths_to_nbdkit(&text)
-        .filter(|file| is_program(file) && !is_shim(file, ours))
-        .filter_map(|file| file.canonicalize().ok())
-        .collect();
+    let all = paths_to_nbdkit(&text).chain(find("nbdkit", ours));
+    let mut found: Vec<_> = all.filter(|file| !is_shim(file, ours)).collect();
     found.sort();
     found.dedup();
     Ok(found)
@@ -140,6 +179,13 @@ fn is_in_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte)
 }
 
+/// Tries each nbdkit that is there.
+fn check_all(nbdkits: &[PathBuf], plugin: &OsStr) -> Result<()> {
+    let present: Vec<_> = nbdkits.iter().filter(|file| is_program(file)).collect();
+    ensure!(!present.is_empty(), "nbdkit is not in PATH: install it");
+    present.into_iter().try_for_each(|nbdkit| check(nbdkit, plugin))
+}
+
 /// Tries whether nbdkit takes the plugin, before a long conversion starts.
 fn check(nbdkit: &Path, plugin: &OsStr) -> Result<()> {
     let tried = Command::new(nbdkit).arg(plugin).arg("--dump-plugin").output();
@@ -153,11 +199,6 @@ fn check(nbdkit: &Path, plugin: &OsStr) -> Result<()> {
         nbdkit.display(),
         plugin.display()
     );
-}
-
-/// An error of the operating system, with what was tried.
-fn attempt<T>(what: impl FnOnce() -> String, result: nix::Result<T>) -> Result<T> {
-    result.map_err(io::Error::from).with_context(what)
 }
 
 #[cfg(test)]

@@ -6,26 +6,20 @@ use imageio_config::{PARAMETERS, wrap};
 /// Of the plugin.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What it can do where the server can, for `--dump-plugin`.
-const FEATURES: &str =
-    "http https unix-socket flush fua-native zero extents multi-conn keep-alive block-size";
-
 /// Columns of a terminal.
 const WIDTH: usize = 79;
 const INDENT: &str = "    ";
 
 /// One `key=value` a line.
 pub(crate) fn facts() -> Vec<String> {
-    let names: Vec<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
-    vec![
-        format!("imageio_version={VERSION}"),
-        format!("imageio_features={FEATURES}"),
-        format!("imageio_parameters={}", names.join(" ")),
+    let mut facts = imageio_config::facts(VERSION);
+    facts.extend([
         format!("imageio_debug_flags={}", "requests pool stats"),
         concat!("hyper_version=", env!("VERSION_OF_HYPER")).to_owned(),
         concat!("rustls_version=", env!("VERSION_OF_RUSTLS")).to_owned(),
         concat!("ring_version=", env!("VERSION_OF_RING")).to_owned(),
-    ]
+    ]);
+    facts
 }
 
 /// All parameters.

@@ -103,7 +103,8 @@ pub(crate) fn open(read_only: bool) -> Result<Client> {
                 && !mem::replace(&mut serving.told_read_only, true)
             {
                 log::warn!(
-                    "the ticket allows reading only, and so does this disk: with -r this is no surprise"
+                    "the ticket allows reading only, so no client can write: to upload, ask for a transfer that \
+                     allows it; to read, say so with -r"
                 );
             }
             Ok(Client::new(Arc::clone(&serving.device) as Arc<dyn BlockDevice>, read_only))
@@ -112,15 +113,19 @@ pub(crate) fn open(read_only: bool) -> Result<Client> {
     }
 }
 
+fn incomplete(error: &Error) -> String {
+    format!("the disk may be incomplete: {error}: begin the upload anew")
+}
+
 /// The clients are gone: waits for all that is under way, flushes, closes, and ends all threads. More calls change
 /// nothing.
 pub(crate) fn close() -> Result<()> {
     // Not under the lock: this may take long.
     let before = mem::replace(&mut *stage(), Stage::Closed);
     match before {
-        Stage::Serving(Serving { device, .. }) => device
-            .close()
-            .map_err(|error| Error::new(error.errno(), format!("the disk may be incomplete: {error}"))),
+        Stage::Serving(Serving { device, .. }) => {
+            device.close().map_err(|error| Error::new(error.errno(), incomplete(&error)))
+        }
         _ => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program as it is laid out on a disk, and a stand-in for virt-v2v to run it.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -37,6 +37,11 @@ pub(crate) const VERSION_2_10: Version = Version {
     nbdkit: Nbdkit::ByPath,
     options: "--threads 8 -D nbdkit.backend.datapath=0",
 };
+/// Where SELinux is enabled. nbdkit takes the label nowhere else.
+pub(crate) const VERSION_2_10_WITH_SELINUX: Version = Version {
+    options: "--threads 8 --selinux-label system_u:object_r:svirt_socket_t:s0 -D nbdkit.backend.datapath=0",
+    ..VERSION_2_10
+};
 
 /// Of which `path:` is the layout's own.
 pub(crate) const PATH: &str = "path:/usr/bin:/bin:/usr/sbin";
@@ -53,8 +58,9 @@ impl Layout {
         for name in ["bin", "libexec/imageio-nbd", "nbdkit", "nbdkit.d", "path", "v2v.x"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
-        fs::copy(built("imageio-nbd"), root.join("bin/imageio-nbd")).unwrap();
+        install(&built("imageio-nbd"), &root.join("bin/imageio-nbd"));
         symlink("../../bin/imageio-nbd", root.join("libexec/imageio-nbd/nbdkit")).unwrap();
+        symlink(built("libexec_redirect.so"), root.join("libexec/imageio-nbd/exec-redirect.so")).unwrap();
         symlink(built("libnbdkit_imageio_plugin.so"), root.join("nbdkit/nbdkit-imageio-plugin.so")).unwrap();
         Self { dir }
     }
@@ -63,15 +69,25 @@ impl Layout {
         self.dir.path()
     }
 
+    /// What was built may be where only root gets.
+    pub(crate) fn copy_what_is_linked(&self) {
+        for link in ["nbdkit/nbdkit-imageio-plugin.so", "libexec/imageio-nbd/exec-redirect.so"] {
+            let link = self.path().join(link);
+            let built = link.canonicalize().unwrap();
+            fs::remove_file(&link).unwrap();
+            install(&built, &link);
+        }
+    }
+
     /// A program in `PATH`.
     pub(crate) fn add_script(&self, name: &str, text: &str) {
         self.add_program(&format!("path/{name}"), text);
     }
 
     pub(crate) fn add_program(&self, name: &str, text: &str) {
-        let file = self.path().join(name);
-        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+        let written = self.path().join("script");
+        fs::write(&written, format!("#!/bin/sh\n{text}\n")).unwrap();
+        install(&written, &self.path().join(name));
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
@@ -87,9 +103,17 @@ impl Layout {
         command.args(["--foreground", "60"]).arg(program).current_dir(self.path());
         // Absolute, as a relative directory in PATH changes its meaning with the working directory.
         let path = path.replace("path:", &format!("{}/path:", self.path().display()));
-        command.env("PATH", path).env_remove("IMAGEIO_NBD_PLUGIN").env_remove("RUST_LOG");
+        command.env("PATH", path).env_remove("IMAGEIO_NBD_PLUGIN").env_remove("IMAGEIO_NBD_DOOR");
+        command.env_remove("RUST_LOG");
         command
     }
+}
+
+/// Makes an executable copy, by another process: a file that this one has open for writing can't be executed, and a child
+/// that another test starts meanwhile has it open, too, for a moment.
+pub(crate) fn install(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap();
+    assert!(status.success(), "{} is not installed", to.display());
 }
 
 /// What virt-v2v does with nbdkit (`lib/nbdkit.ml`, `output/output_rhv_upload.ml` there).

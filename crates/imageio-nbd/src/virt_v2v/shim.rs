@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This program called as `nbdkit`: runs the real one, with our plugin instead of the Python plugin for oVirt.
+//! This program called as `nbdkit`: serves what nbdkit would serve by its Python plugin for oVirt, or has the real nbdkit do
+//! so by our plugin. All else is the real nbdkit's.
 //!
 //! virt-v2v (`lib/nbdkit.ml`) calls `nbdkit OPTIONS python script=/tmp/…/rhv-upload-plugin.py size=N url=URL …`, and
 //! before that `nbdkit python /tmp/…/rhv-upload-plugin.py --dump-plugin`. Since 2.7 the script is `ovirt-upload-plugin.py`.
@@ -7,13 +8,21 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
+use clap::FromArgMatches;
 
-use super::{REAL_NBDKIT, find, plugin};
+use super::door::Door;
+use super::{
+    PRELOAD, REDIRECT_FROM, REDIRECT_TO, answers, find, is_program, is_shim, plugin, preloaded_by_others,
+};
+use crate::cli::{self, Options};
+use crate::process::PidFile;
+use crate::{logging, nbdkit, secrets};
 
 /// The Python plugin for oVirt, by the names that virt-v2v has given it.
 const SCRIPTS: [&str; 2] = ["rhv-upload-plugin.py", "ovirt-upload-plugin.py"];
@@ -26,33 +35,102 @@ pub(crate) fn is_called() -> bool {
 /// Tells this process, as long as it is one, that it has been the shim already.
 const WAS_SHIM: &str = "IMAGEIO_NBD_WAS_SHIM";
 
-/// Becomes the real nbdkit. Returns only if that fails.
+/// Does what nbdkit was called for. The exit status.
 pub(crate) fn run() -> Result<u8> {
-    let program = env::current_exe().context("cannot find this program's own file")?;
-    let real = real_nbdkit(&program)?;
-    let mut arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    if let Some(call) = Call::find(&arguments) {
-        let plugin = plugin(&program)?;
-        log::info!("nbdkit runs the plugin {} instead of {}", plugin.display(), call.script.display());
-        call.replace(&mut arguments, plugin);
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    let Some(call) = Call::find(&arguments) else {
+        logging::init(1);
+        return run_nbdkit(arguments);
+    };
+    match (Door::of_environment(), for_server(&call.without_plugin(&arguments))) {
+        (Ok(Door::Server), Ok(options)) => {
+            logging::init(options.verbosity());
+            log::info!("imageio-nbd serves in the place of nbdkit with {}", call.script.display());
+            serve(&options)
+        }
+        (door, options) => {
+            logging::init(1);
+            if let (Door::Server, Err(error)) = (door?, options) {
+                log::warn!("nbdkit serves, as imageio-nbd can't do what it was told: {error}");
+            }
+            run_plugin(&call, arguments)
+        }
     }
-    let error = Command::new(&real)
-        .arg0("nbdkit")
-        .args(arguments)
-        // What nbdkit runs may have another.
-        .env_remove(REAL_NBDKIT)
-        .env(WAS_SHIM, std::process::id().to_string())
-        .exec();
-    Err(anyhow!(error).context(format!("cannot run {}", real.display())))
 }
 
-fn real_nbdkit(program: &Path) -> Result<PathBuf> {
-    if let Some(real) = env::var_os(REAL_NBDKIT) {
-        return Ok(real.into());
+pub(super) fn parse(arguments: &[OsString]) -> std::result::Result<Options, clap::Error> {
+    let program = OsStr::new("imageio-nbd");
+    let matches = cli::command()
+        .try_get_matches_from(std::iter::once(program).chain(arguments.iter().map(AsRef::as_ref)))?;
+    Options::from_arg_matches(&matches)
+}
+
+/// The options of a call that this program can serve.
+fn for_server(arguments: &[OsString]) -> Result<Options> {
+    let options = parse(arguments).map_err(|error| anyhow!(one_line(&error)))?;
+    nbdkit::check(&options)?;
+    Ok(options)
+}
+
+/// What the parser says is wrong, without its advice.
+fn one_line(error: &clap::Error) -> String {
+    let text = secrets::masked(&error.render().to_string());
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// Serves the disk. virt-v2v waits half a minute for the pid file, and does not look whether its child still lives. If nothing
+/// can be served, it is shown one, and a socket where nobody listens: nbdcopy fails at once then, and what went wrong stands
+/// in the lines before that.
+fn serve(options: &Options) -> Result<u8> {
+    let result = crate::run(options);
+    if let (Err(_), Some(pidfile), Some(socket)) = (&result, &options.pidfile, &options.unix)
+        && !pidfile.exists()
+    {
+        // Whatever fails here, virt-v2v waits as long as it always did.
+        drop(UnixListener::bind(socket));
+        if let Err(error) = PidFile::prepare(pidfile).and_then(PidFile::write) {
+            log::debug!("virt-v2v waits for it: {error:#}");
+        }
     }
+    result
+}
+
+/// Has the real nbdkit run our plugin. Returns only if that fails.
+fn run_plugin(call: &Call, arguments: Vec<OsString>) -> Result<u8> {
+    let plugin = plugin(&this_program()?)?;
+    log::info!("nbdkit runs the plugin {} instead of {}", plugin.display(), call.script.display());
+    run_nbdkit(call.with_plugin(arguments, plugin))
+}
+
+/// Becomes the real nbdkit, or answers for it if there is none.
+fn run_nbdkit(arguments: Vec<OsString>) -> Result<u8> {
+    let real = match real_nbdkit(&this_program()?) {
+        Ok(real) => real,
+        Err(missing) => return answers::for_nbdkit(&arguments).unwrap_or(Err(missing)),
+    };
+    let mut command = Command::new(&real);
+    command
+        .arg0("nbdkit")
+        .args(arguments)
+        // Else this would be redirected to the shim again.
+        .env_remove(REDIRECT_FROM)
+        .env_remove(REDIRECT_TO)
+        .env(PRELOAD, preloaded_by_others())
+        .env(WAS_SHIM, std::process::id().to_string());
+    Err(anyhow!(command.exec()).context(format!("cannot run {}", real.display())))
+}
+
+fn this_program() -> Result<PathBuf> {
+    env::current_exe().context("cannot find this program's own file")
+}
+
+/// The file that was to be executed, if this was called by its full path; else the first in `PATH`.
+fn real_nbdkit(program: &Path) -> Result<PathBuf> {
+    let called = env::args_os().next().map(PathBuf::from);
+    let called = called.filter(|file| file.is_absolute() && is_program(file) && !is_shim(file, program));
     // What looked like the real one led back here: an unknown copy of the shim.
     let again = env::var(WAS_SHIM).is_ok_and(|pid| pid == std::process::id().to_string());
-    let real = if again { None } else { find("nbdkit", program) };
+    let real = if again { None } else { called.or_else(|| find("nbdkit", program)) };
     real.context("nbdkit is not in PATH behind its shim: install it")
 }
 
@@ -74,11 +152,24 @@ impl Call {
         })
     }
 
-    fn replace(&self, arguments: &mut Vec<OsString>, plugin: OsString) {
+    /// The arguments with another plugin.
+    fn with_plugin(&self, mut arguments: Vec<OsString>, plugin: OsString) -> Vec<OsString> {
         let rest = arguments.split_off(self.python + 1);
         arguments[self.python] = plugin;
-        // It may be given again.
-        arguments.extend(rest.into_iter().filter(|argument| script(argument) != Some(&self.script)));
+        arguments.extend(rest.into_iter().filter(|argument| !self.is_script(argument)));
+        arguments
+    }
+
+    /// The arguments for a server that needs no plugin.
+    fn without_plugin(&self, arguments: &[OsString]) -> Vec<OsString> {
+        let (options, rest) = (&arguments[..self.python], &arguments[self.python + 1..]);
+        let rest = rest.iter().filter(|argument| !self.is_script(argument));
+        options.iter().chain(rest).cloned().collect()
+    }
+
+    /// It may be given again.
+    fn is_script(&self, argument: &OsStr) -> bool {
+        script(argument) == Some(&self.script)
     }
 }
 
@@ -102,12 +193,32 @@ mod tests {
     use super::*;
 
     fn replaced(command: &str) -> String {
-        let mut arguments: Vec<_> = command.split(' ').map(OsString::from).collect();
-        if let Some(call) = Call::find(&arguments) {
-            call.replace(&mut arguments, "P.so".into());
+        let arguments: Vec<_> = command.split(' ').map(OsString::from).collect();
+        let arguments = match Call::find(&arguments) {
+            Some(call) => call.with_plugin(arguments, "P.so".into()),
+            None => arguments,
+        };
+        arguments.join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn a_server_gets_all_but_the_plugin() {
+        let command =
+            "--unix S python script=/x/ovirt-upload-plugin.py size=1 url=U script=/x/ovirt-upload-plugin.py";
+        let arguments: Vec<_> = command.split(' ').map(OsString::from).collect();
+        let call = Call::find(&arguments).unwrap();
+        assert_eq!(call.without_plugin(&arguments), ["--unix", "S", "size=1", "url=U"]);
+    }
+
+    #[test]
+    fn what_a_server_does_not_know_is_told_without_a_ticket() {
+        let ticket = "https://h/images/e0f2f8f4-6f6c-4a40-9f3b-6f0f3c1d2e4a";
+        for arguments in [&["--new-option", ticket][..], &["--filter=log", ticket], &["-p", ticket]] {
+            let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
+            let told = for_server(&arguments).unwrap_err().to_string();
+            let option = arguments[0].to_str().unwrap().split('=').next().unwrap();
+            assert!(told.contains(option) && !told.contains('\n') && !told.contains("e0f2"), "{told}");
         }
-        let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
-        arguments.join(" ")
     }
 
     #[test]
