@@ -62,7 +62,11 @@ fn command(stack: &Stack, asked: &Asked) -> io::Result<Command> {
     }
     command.arg(built("imageio-nbd")).args(["--exit-with-parent", "--foreground"]).args(&asked.door);
     command.arg(format!("--export-name={}", asked.export));
-    command.args(asked.read_only.then_some("--readonly")).arg(url_parameter);
+    // Who has no byte to read has a size all the same.
+    command
+        .args(stack.is_read_only.then_some("--readonly"))
+        .arg(url_parameter)
+        .arg(format!("size={}", stack.size));
     command.args(asked.bitmap.iter().map(|bitmap| format!("dirty-bitmap={bitmap}")));
     // The tests' own programs may not be where ours are.
     command.envs(std::env::var_os("SHIM_PATH").map(|path| ("PATH", path)));

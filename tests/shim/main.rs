@@ -2,7 +2,7 @@
 //! Stands in for an NBD server of another project's tests: it takes the server's command line, starts the real server, a
 //! real imageio daemon for what that serves, and `imageio-nbd` where the real server was to listen.
 //!
-//! `shim qemu-nbd ARGUMENTS…` and `shim nbdkit ARGUMENTS…`. Behind nbdkit there is a qemu-nbd, too, as in oVirt.
+//! `shim qemu-nbd ARGUMENTS…` and `shim nbdkit ARGUMENTS…`.
 
 mod asked;
 mod background;

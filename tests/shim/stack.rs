@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is behind `imageio-nbd`: an imageio daemon, a `qemu-nbd`, and the server that was asked for if it is another.
+//! What is behind `imageio-nbd`: an imageio daemon, and the server that was asked for.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -20,31 +20,40 @@ const TICKET: &str = "0b5c1f0e-7a0e-4c55-9d0c-6a1f6f7a3c11";
 /// The servers, ended in turn.
 pub(crate) struct Stack {
     daemon: RealDaemon,
-    qemu: QemuNbd,
-    nbdkit: Option<Daemon>,
+    server: Server,
     dir: TempDir,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// Nobody may write, as the real server says.
+    pub(crate) is_read_only: bool,
+}
+
+enum Server {
+    QemuNbd(QemuNbd),
+    Nbdkit(Daemon),
 }
 
 impl Stack {
     /// Starts them.
     pub(crate) fn start(tool: Tool, asked: &Asked) -> TestResult<Self> {
         let dir = tempfile::Builder::new().prefix("shim-").tempdir()?;
-        let nbdkit = (tool == NBDKIT).then(|| nbdkit(dir.path(), asked)).transpose()?;
-        let behind = match &nbdkit {
-            Some(_) => vec!["--format=raw".into(), "--discard=unmap".into(), uri(dir.path(), asked)],
-            None => asked.server.clone(),
+        let socket = dir.path().join("server");
+        let (server, name) = if tool == NBDKIT {
+            (Server::Nbdkit(nbdkit(&socket, asked)?), asked.export.as_str())
+        } else {
+            (Server::QemuNbd(QemuNbd::start_as(&asked.server, socket.clone())?), "")
         };
-        let qemu = QemuNbd::start_as(&behind, dir.path().join("qemu"))?;
+        let export = nbd::client::handshake(UnixStream::connect(&socket)?, name.as_bytes())?;
         let daemon = RealDaemon::start(None)?;
         daemon.add_ticket(&Ticket {
             uuid: TICKET.into(),
-            size: size(qemu.socket())?,
-            url: qemu.ticket_url(),
-            writable: !asked.read_only,
+            size: export.size,
+            url: ticket_url(&socket, name),
+            writable: !export.readonly,
             dirty: asked.bitmap.is_some(),
             inactivity_timeout: None,
         })?;
-        Ok(Self { daemon, qemu, nbdkit, dir })
+        Ok(Self { daemon, server, dir, size: export.size, is_read_only: export.readonly })
     }
 
     /// The transfer URL.
@@ -60,26 +69,23 @@ impl Stack {
     /// Ends them, and waits until the image is closed.
     pub(crate) fn stop(self) -> io::Result<()> {
         drop(self.daemon);
-        self.qemu.stop()?;
-        self.nbdkit.map_or(Ok(()), |mut nbdkit| nbdkit.terminate().map(drop))
+        match self.server {
+            Server::QemuNbd(qemu) => qemu.stop(),
+            Server::Nbdkit(mut nbdkit) => nbdkit.terminate().map(drop),
+        }
     }
 }
 
-fn nbdkit(dir: &Path, asked: &Asked) -> io::Result<Daemon> {
-    let socket = dir.join("nbdkit");
+fn ticket_url(socket: &Path, name: &str) -> String {
+    let url = format!("nbd:unix:{}", socket.display());
+    if name.is_empty() { url } else { format!("{url}:exportname={name}") }
+}
+
+fn nbdkit(socket: &Path, asked: &Asked) -> io::Result<Daemon> {
     let mut command = Command::new(NBDKIT.path());
-    command.args(["-f", "-U"]).arg(&socket).args(["-e", &asked.export]).args(&asked.server);
+    command.args(["-f", "-U"]).arg(socket).args(["-e", &asked.export]).args(&asked.server);
     let input = if asked.reads_input { Stdio::inherit() } else { Stdio::null() };
     let mut nbdkit = Daemon::spawn_with_input(&mut command, input)?;
-    nbdkit.retry(|| UnixStream::connect(&socket))?;
+    nbdkit.retry(|| UnixStream::connect(socket))?;
     Ok(nbdkit)
-}
-
-/// Where nbdkit is, for qemu.
-fn uri(dir: &Path, asked: &Asked) -> String {
-    format!("nbd+unix:///{}?socket={}", asked.export, dir.join("nbdkit").display())
-}
-
-fn size(socket: &Path) -> TestResult<u64> {
-    Ok(nbd::client::handshake(UnixStream::connect(socket)?, b"")?.size)
 }
