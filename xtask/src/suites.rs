@@ -59,9 +59,14 @@ const SUITES: &[Suite] = &[
 
 /// Fails if a difference has no reason, or a reason no difference.
 pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
-    let is_chosen = |name: &str| arguments.suites.is_empty() || arguments.suites.iter().any(|suite| suite == name);
-    if let Some(unknown) = arguments.suites.iter().find(|name| SUITES.iter().all(|suite| suite.name != *name)) {
-        bail!("no suite {unknown}: there are {}", SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", "));
+    let is_chosen =
+        |name: &str| arguments.suites.is_empty() || arguments.suites.iter().any(|suite| suite == name);
+    if let Some(unknown) = arguments.suites.iter().find(|name| SUITES.iter().all(|suite| suite.name != *name))
+    {
+        bail!(
+            "no suite {unknown}: there are {}",
+            SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ")
+        );
     }
     cmd!(sh, "cargo build --workspace --bins").run()?;
     let reasons = reasons::read(sh)?;

@@ -11,6 +11,18 @@ use xshell::{Shell, cmd};
 use super::Server;
 use crate::tools::Tool;
 
+/// Debian's name for what is its release now.
+const STABLE: &str = "stable";
+
+/// Whose package it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// That of this machine, as its programs are used.
+    Installed,
+    /// The latest.
+    Stable,
+}
+
 /// The folder.
 pub(crate) struct Place {
     dir: PathBuf,
@@ -31,17 +43,30 @@ impl Place {
     }
 
     /// The sources of a Debian package, as their authors have published them; only the `parts`, if there are any.
-    pub(crate) fn source(&self, sh: &Shell, package: &str, parts: &[&str]) -> Result<PathBuf> {
+    pub(crate) fn source(
+        &self,
+        sh: &Shell,
+        package: &str,
+        release: Release,
+        parts: &[&str],
+    ) -> Result<PathBuf> {
         let unpacked = self.path("source");
         if sh.path_exists(&unpacked) {
             return Ok(unpacked);
         }
         let downloads = self.path("download");
         sh.create_dir(&downloads)?;
+        let release = match release {
+            Release::Installed => {
+                cmd!(sh, "sed -n s/^VERSION_CODENAME=//p /etc/os-release").quiet().read()?
+            }
+            Release::Stable => STABLE.to_owned(),
+        };
         let options = self.apt_options(sh)?;
         let _dir = sh.push_dir(&downloads);
-        cmd!(sh, "apt-get {options...} --quiet update").run()?;
-        cmd!(sh, "apt-get {options...} --quiet source --download-only {package}").run()?;
+        let apt_get = || cmd!(sh, "apt-get --quiet").args(&options);
+        apt_get().arg("update").run()?;
+        apt_get().args(["source", "--download-only"]).arg(format!("{package}/{release}")).run()?;
         let files = sh.read_dir(".")?;
         let archive = files.iter().find(|file| {
             let name = file.to_string_lossy();
@@ -52,8 +77,11 @@ impl Place {
         sh.remove_path(&half)?;
         sh.create_dir(&half)?;
         let parts = parts.iter().map(|part| format!("*/{part}"));
-        cmd!(sh, "tar --extract --file {archive} --directory {half} --strip-components=1 --wildcards {parts...}")
-            .run()?;
+        cmd!(
+            sh,
+            "tar --extract --file {archive} --directory {half} --strip-components=1 --wildcards {parts...}"
+        )
+        .run()?;
         std::fs::rename(&half, &unpacked)?;
         Ok(unpacked)
     }
@@ -77,12 +105,12 @@ impl Place {
         Ok(root)
     }
 
-    /// Where apt finds sources, beside the packages that it knows; this machine's configuration stays as it is. A release
-    /// that is newer than the machine's has what the older one has lost.
+    /// Where apt finds sources, beside the packages that it knows; this machine's configuration stays as it is.
     fn apt_options(&self, sh: &Shell) -> Result<Vec<String>> {
-        let format = "$(REPO_URI) $(RELEASE) $(SIGNED_BY)";
-        let known = cmd!(sh, "apt-get indextargets --format {format} 'Created-By: Packages'").quiet().read()?;
-        let mut lines: Vec<String> = known.lines().filter_map(source_line).collect();
+        let format = "$(REPO_URI) $(RELEASE)";
+        let known =
+            cmd!(sh, "apt-get indextargets --format {format} 'Created-By: Packages'").quiet().read()?;
+        let mut lines: Vec<String> = known.lines().flat_map(source_lines).collect();
         lines.sort_unstable();
         lines.dedup();
         let apt = self.path("apt");
@@ -139,24 +167,24 @@ fn search_path(first: Option<&Path>) -> Result<OsString> {
     Ok(std::env::join_paths(dirs)?)
 }
 
-/// Of an index of packages: its address, its release, and its key.
-fn source_line(index: &str) -> Option<String> {
-    let mut words = index.split(' ');
-    let (uri, release) = (words.next()?, words.next()?);
-    let key = words.next().filter(|key| !key.is_empty());
-    let key = key.map_or(String::new(), |key| format!("[signed-by={key}] "));
-    Some(format!("deb-src {key}{uri} {release} main"))
+/// Of an index of packages, by its address and release.
+fn source_lines(index: &str) -> Vec<String> {
+    let Some((uri, release)) = index.split_once(' ') else { return Vec::new() };
+    // Only the archive itself has one that is always there.
+    let releases = [Some(release), (!release.contains('-')).then_some(STABLE)];
+    releases.into_iter().flatten().map(|release| format!("deb-src {uri} {release} main")).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::source_line;
+    use super::source_lines;
 
     #[test]
     fn sources_are_beside_packages() {
-        let line = source_line("http://mirror/debian/ bookworm /k.gpg").unwrap();
-        assert_eq!(line, "deb-src [signed-by=/k.gpg] http://mirror/debian/ bookworm main");
-        assert_eq!(source_line("http://mirror/debian/ sid ").unwrap(), "deb-src http://mirror/debian/ sid main");
-        assert_eq!(source_line(""), None);
+        let lines = ["deb-src http://m/debian/ bookworm main", "deb-src http://m/debian/ stable main"];
+        assert_eq!(source_lines("http://m/debian/ bookworm"), lines);
+        let line = "deb-src http://m/security/ bookworm-security main";
+        assert_eq!(source_lines("http://m/security/ bookworm-security"), [line]);
+        assert!(source_lines("").is_empty());
     }
 }

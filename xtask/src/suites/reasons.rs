@@ -34,7 +34,9 @@ mod tests {
 
     #[test]
     fn tests_are_what_is_between_backticks() {
-        let table = format!("text\n{HEAD}\n|---|---|---|\n| x | `a`, `b` | it is `so` |\n| x | `c` | no |\n\n| y | `d` | |");
+        let table = format!(
+            "text\n{HEAD}\n|---|---|---|\n| x | `a`, `b` | it is `so` |\n| x | `c` | no |\n\n| y | `d` | |"
+        );
         let reasons = parse(&table).unwrap();
         assert_eq!(reasons["x"], ["a", "b", "c"]);
         assert!(!reasons.contains_key("y"));
