@@ -6,18 +6,16 @@
 mod cases;
 #[path = "support/tls/options.rs"]
 mod options;
-#[path = "support/tls/server.rs"]
-mod server;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
 use cases::{CASES, Case};
-use server::{Server, Via};
 use support::TestResult;
 use support::door::Door;
 use support::image::{SIZE, same};
+use support::listening::{Server, Via};
 use support::pki::Pki;
 use support::tools::{NBDINFO, trial};
 

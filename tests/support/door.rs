@@ -174,14 +174,15 @@ fn reference_plugin(dir: &Path) -> io::Result<Vec<OsString>> {
     Ok(vec!["python".into(), argument])
 }
 
-/// A program of this workspace, beside the test's own.
+/// A program of this workspace, beside the test's own or one folder above it.
 ///
 /// # Panics
 /// If it was not built.
 #[must_use]
 pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
-    let program = test.ancestors().nth(2).map(|dir| dir.join(name)).unwrap_or_default();
-    assert!(program.exists(), "{} is missing: run `cargo xtask test`, or build it first", program.display());
-    program
+    let mut places = test.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    places
+        .find(|program| program.exists())
+        .unwrap_or_else(|| panic!("{name} is missing: run `cargo xtask test`, or build it first"))
 }

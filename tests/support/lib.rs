@@ -6,6 +6,7 @@ pub mod door;
 pub mod http;
 pub mod image;
 pub mod instructions;
+pub mod listening;
 pub mod loop_device;
 pub mod namespace;
 pub mod pki;

@@ -29,7 +29,15 @@ impl Daemon {
     /// # Errors
     /// If it cannot be started.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::spawn_with_input(command, Stdio::null())
+    }
+
+    /// The same with this as its standard input.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn_with_input(command: &mut Command, input: Stdio) -> io::Result<Self> {
+        let command = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let tickets = tickets(command);
         let (sender, lines) = channel();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Images, and `qemu-nbd` serving them.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -56,9 +57,20 @@ impl QemuNbd {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(image: &Path, format: &str, socket: PathBuf, options: &[&str]) -> io::Result<Self> {
+        let options = options.iter().map(OsStr::new).chain([image.as_os_str()]);
+        Self::start_as(["-f", format].into_iter().map(OsStr::new).chain(options), socket)
+    }
+
+    /// The same with all that tells of the image.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_as<S: AsRef<OsStr>>(
+        image: impl IntoIterator<Item = S>,
+        socket: PathBuf,
+    ) -> io::Result<Self> {
         let mut command = Command::new(QEMU_NBD.path());
-        command.args(["-t", "-e", "16", "-x", "", "-f", format]).args(options);
-        command.arg("-k").arg(&socket).arg(image);
+        command.args(["-t", "-e", "16", "-x", "", "-k"]).arg(&socket).args(image);
         let mut daemon = Daemon::spawn(&mut command)?;
         // Its greeting shows that it is at work; that the socket accepts, only that it is listening.
         let mut greeting = daemon.retry(|| UnixStream::connect(&socket))?;

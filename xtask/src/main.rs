@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`,
-//! `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`.
+//! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`.
 
 mod bench;
 mod build;
@@ -9,6 +9,7 @@ mod dist;
 mod fuzz;
 #[path = "../../tests/bench/options.rs"]
 mod options;
+mod suites;
 mod test;
 mod tidy;
 mod tools;
@@ -38,6 +39,8 @@ enum Command {
     Test(test::Arguments),
     /// Send random bytes to whatever reads what strangers send: for a minute each, with cargo-fuzz
     Fuzz(fuzz::Arguments),
+    /// Run other projects' tests of NBD with their own servers and with imageio-nbd, and tell what differs. It takes an hour
+    Suites(suites::Arguments),
     /// Measure the Python plugin, ours, and others side by side, and write docs/benchmarks.md
     Bench(options::Options),
     /// Build for release into target/dist: binaries, man pages, shell completions
@@ -95,6 +98,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Demo(arguments) => demo::run(&sh, &arguments),
         Command::Test(arguments) => test::run(&sh, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&sh, &arguments),
+        Command::Suites(arguments) => suites::run(&sh, &arguments),
         Command::Bench(_) => bench::run(&sh),
         Command::Build => build::run(&sh),
         Command::Dist => dist::run(&sh).map(drop),

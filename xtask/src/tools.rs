@@ -37,6 +37,8 @@ pub const QEMU_NBD: Tool = in_path("qemu-nbd", "apt-get install qemu-utils");
 pub const QEMU_IMG: Tool = in_path("qemu-img", "apt-get install qemu-utils");
 /// Reads and writes patterns.
 pub const QEMU_IO: Tool = in_path("qemu-io", "apt-get install qemu-utils");
+/// Serves images, of which it is told while it runs.
+pub const QEMU_STORAGE_DAEMON: Tool = in_path("qemu-storage-daemon", "apt-get install qemu-utils");
 /// Copies disks.
 pub const NBDCOPY: Tool = in_path("nbdcopy", "apt-get install libnbd-bin");
 /// Tells what a server offers.
@@ -86,6 +88,7 @@ pub const TOOLS: &[Tool] = &[
     QEMU_NBD,
     QEMU_IMG,
     QEMU_IO,
+    QEMU_STORAGE_DAEMON,
     NBDCOPY,
     NBDINFO,
     NBDSH,

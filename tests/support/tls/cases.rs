@@ -6,10 +6,9 @@ use std::path::Path;
 
 use support::TestResult;
 use support::image::{SIZE, guest_disk, same};
+use support::listening::Server;
 use support::pki::Pki;
 use support::tools::{NBDCOPY, NBDINFO, NBDSH, QEMU_IMG, Tool};
-
-use crate::server::Server;
 
 /// A server's options, and what a client does to its disk.
 pub(crate) struct Case {

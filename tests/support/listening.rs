@@ -1,29 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A door that speaks TLS, and its clients.
+//! A door that listens on TCP or a unix socket, with TLS or without, and its clients.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::TestResult;
+use crate::door::Door;
+use crate::image::SIZE;
+use crate::pki::Pki;
+use crate::process::{Daemon, PATIENCE};
+use crate::tools::Tool;
 use fake_imageio::FakeServer;
-use support::TestResult;
-use support::door::Door;
-use support::image::SIZE;
-use support::pki::Pki;
-use support::process::{Daemon, PATIENCE};
-use support::tools::Tool;
 use tempfile::TempDir;
 
 /// How clients reach the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Via {
+pub enum Via {
+    /// A free port.
     Tcp,
+    /// A unix socket.
     Unix,
 }
 
-/// A door with an empty disk behind it.
-pub(crate) struct Server {
+/// A door with the fake behind it.
+#[derive(Debug)]
+pub struct Server {
     door: Door,
     place: Place,
     process: Daemon,
@@ -31,24 +34,36 @@ pub(crate) struct Server {
     dir: TempDir,
 }
 
+#[derive(Debug)]
 enum Place {
     Port(u16),
     Socket(PathBuf),
 }
 
 impl Server {
-    /// Serves with the certificates of `pki`.
-    pub(crate) fn start(door: Door, via: Via, pki: &Pki, options: &[&str]) -> io::Result<Self> {
-        let fake = FakeServer::builder().size(SIZE).start()?;
-        let (dir, certificates) = (tempfile::tempdir()?, pki.server());
+    /// Serves an empty disk with the certificates of `pki`.
+    ///
+    /// # Errors
+    /// If it ends before clients can connect; with what it said.
+    pub fn start(door: Door, via: Via, pki: &Pki, options: &[&str]) -> io::Result<Self> {
+        let certificates = pki.server();
+        let options = options.iter().map(OsStr::new);
+        let options = ["--tls-certificates".as_ref(), certificates.as_os_str()].into_iter().chain(options);
+        Self::start_with(door, via, &options.collect::<Vec<_>>(), FakeServer::builder().size(SIZE).start()?)
+    }
+
+    /// Serves the disk of `fake`.
+    ///
+    /// # Errors
+    /// If it ends before clients can connect; with what it said.
+    pub fn start_with(door: Door, via: Via, options: &[&OsStr], fake: FakeServer) -> io::Result<Self> {
+        let dir = tempfile::tempdir()?;
         let socket = dir.path().join("sock");
         let listen: [&OsStr; 2] = match via {
             Via::Tcp => ["-p".as_ref(), "0".as_ref()],
             Via::Unix => ["-U".as_ref(), socket.as_os_str()],
         };
-        let all = ["-f".as_ref(), "-v".as_ref(), "--tls-certificates".as_ref(), certificates.as_os_str()];
-        let options: Vec<_> = options.iter().map(AsRef::as_ref).collect();
-        let options = [&all[..], &listen, &options].concat();
+        let options = [&["-f".as_ref(), "-v".as_ref()], &listen[..], options].concat();
         let url = format!("url={}", fake.url());
         let mut process = Daemon::spawn(&mut door.command(dir.path(), &options, &[url])?)?;
         let ready = if door == Door::ImageioNbd { "listening: " } else { "bound to unix socket" };
@@ -58,16 +73,27 @@ impl Server {
         Ok(Self { door, place, process, fake, dir })
     }
 
-    pub(crate) fn is_ours(&self) -> bool {
+    /// Whether it is `imageio-nbd`.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
         self.door == Door::ImageioNbd
     }
 
-    pub(crate) fn has_host(&self) -> bool {
+    /// The fake.
+    #[must_use]
+    pub fn fake(&self) -> &FakeServer {
+        &self.fake
+    }
+
+    /// Whether clients know the name of its host.
+    #[must_use]
+    pub fn has_host(&self) -> bool {
         matches!(self.place, Place::Port(_))
     }
 
     /// For a client that has its certificates in `dir`.
-    pub(crate) fn uri(&self, dir: &Path) -> String {
+    #[must_use]
+    pub fn uri(&self, dir: &Path) -> String {
         let dir = dir.display();
         match &self.place {
             Place::Port(port) => format!("nbds://localhost:{port}/?tls-certificates={dir}"),
@@ -78,34 +104,54 @@ impl Server {
     }
 
     /// For a client without TLS.
-    pub(crate) fn plain_uri(&self) -> String {
+    #[must_use]
+    pub fn plain_uri(&self) -> String {
         match &self.place {
             Place::Port(port) => format!("nbd://localhost:{port}/"),
             Place::Socket(path) => format!("nbd+unix:///?socket={}", path.display()),
         }
     }
 
-    /// The same for qemu, which has this and an object.
-    pub(crate) fn image_options(&self) -> String {
+    /// The same for qemu, with TLS: this and an object.
+    #[must_use]
+    pub fn image_options(&self) -> String {
+        let tls = match &self.place {
+            Place::Port(_) => "tls-creds=tls",
+            Place::Socket(_) => "tls-creds=tls,tls-hostname=localhost",
+        };
+        format!("{},{tls}", self.plain_image_options())
+    }
+
+    /// For qemu, without TLS.
+    #[must_use]
+    pub fn plain_image_options(&self) -> String {
         match &self.place {
-            Place::Port(port) => format!("driver=nbd,host=localhost,port={port},tls-creds=tls"),
+            Place::Port(port) => {
+                format!("driver=nbd,server.type=inet,server.host=localhost,server.port={port}")
+            }
             Place::Socket(path) => {
-                format!("driver=nbd,path={},tls-creds=tls,tls-hostname=localhost", path.display())
+                format!("driver=nbd,server.type=unix,server.path={}", path.display())
             }
         }
     }
 
     /// The object: a client's certificates in `dir`.
-    pub(crate) fn credentials(&self, dir: &Path) -> String {
+    #[must_use]
+    pub fn credentials(&self, dir: &Path) -> String {
         format!("tls-creds-x509,id=tls,endpoint=client,dir={}", dir.display())
     }
 
-    pub(crate) fn path(&self, name: &str) -> String {
+    /// A place for a file.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 
     /// Runs a client to its end, within a minute; a hang is a failure. Returns what it printed.
-    pub(crate) fn client(&self, tool: Tool, arguments: &[&str]) -> TestResult<String> {
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub fn client(&self, tool: Tool, arguments: &[&str]) -> TestResult<String> {
         let mut command = Command::new("timeout");
         // Debian's nbdsh needs Debian's Python.
         command.env("PATH", "/usr/bin:/bin").arg("60").arg(tool.path()).args(arguments);
@@ -119,7 +165,10 @@ impl Server {
     }
 
     /// Ends it in good order; the disk, and what it has said.
-    pub(crate) fn finish(mut self) -> TestResult<(Vec<u8>, String)> {
+    ///
+    /// # Errors
+    /// If it fails, or leaves connections or what is unflushed.
+    pub fn finish(mut self) -> TestResult<(Vec<u8>, String)> {
         let status = self.process.terminate()?;
         let said = self.process.said().join("\n");
         let all_closed = self.fake.wait_for(PATIENCE, |log| log.open().count() == 0);
