@@ -232,6 +232,15 @@ impl Tracker {
         }
     }
 
+    /// What a range begins with: zeroes, or what isn't known to be zero.
+    pub(crate) fn extent_ahead(&self, range: &Range<u64>) -> Extent {
+        let nothing_known = Extent { length: range.end - range.start, status: 0 };
+        match self.knows_zeroes.load(Relaxed) {
+            true => self.lock().zero.of(Context::Zero, range, 1).pop().unwrap_or(nothing_known),
+            false => nothing_known,
+        }
+    }
+
     /// What is known of a range, in at most `limit` extents, from its start on.
     pub(crate) fn extents(&self, context: Context, range: &Range<u64>, limit: usize) -> Vec<Extent> {
         self.lock().extents(context.asked()).of(context, range, limit)

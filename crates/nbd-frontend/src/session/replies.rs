@@ -11,6 +11,7 @@ use rustix::net::SendFlags;
 use socket2::Socket;
 
 use super::reply::Reply;
+use crate::changes::Changes;
 use crate::lock;
 use crate::registry::Control;
 use crate::stats::{Counters, count};
@@ -26,6 +27,7 @@ pub(crate) struct Replies {
     control: Weak<Control>,
     transport: Transport,
     counters: Arc<Counters>,
+    changes: Arc<Changes>,
     /// How many requests may be in flight.
     limit: usize,
     state: Mutex<State>,
@@ -63,6 +65,7 @@ impl Replies {
         control: &Arc<Control>,
         transport: &Transport,
         counters: &Arc<Counters>,
+        changes: &Arc<Changes>,
         limit: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -70,6 +73,7 @@ impl Replies {
             control: Arc::downgrade(control),
             transport: transport.clone(),
             counters: Arc::clone(counters),
+            changes: Arc::clone(changes),
             limit: limit.max(1),
             state: Mutex::default(),
             answered: Condvar::new(),
@@ -109,8 +113,17 @@ impl Replies {
         lock(&self.state).is_deserted = true;
     }
 
-    pub(super) fn started(&self) {
+    /// A request is in flight from now on, and may change the disk if it `is_change`.
+    pub(super) fn started(&self, is_change: bool) {
+        if is_change {
+            self.changes.begin();
+        }
         lock(&self.state).in_flight += 1;
+    }
+
+    /// What may have changed the disk does so no longer.
+    pub(super) fn change_ended(&self) {
+        self.changes.end();
     }
 
     pub(super) fn count_bytes(&self, command: Command) {
@@ -126,6 +139,11 @@ impl Replies {
     pub(super) fn push(&self, replies: impl IntoIterator<Item = Reply>, is_error: bool) {
         count(&self.counters.requests, 1);
         count(&self.counters.errors, usize::from(is_error));
+        self.add(replies);
+    }
+
+    /// Puts something in line that is followed by more for the same request: none of it is the [last](Reply::is_last).
+    pub(super) fn add(&self, replies: impl IntoIterator<Item = Reply>) {
         lock(&self.state).line.extend(replies);
     }
 
