@@ -63,7 +63,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             return Err(End::Stopping);
         }
         let request = self.read_header(input)?;
-        let others = self.replies.in_flight();
+        let others = self.replies.unanswered();
         depth.note_request(others);
         request.check_payload_len(self.negotiated.export)?;
         let mut command = request.check(&self.negotiated);

@@ -43,6 +43,8 @@ struct State {
     sending: Sending,
     /// Requests that were read and whose replies have not been sent.
     in_flight: usize,
+    /// Of these, those whose replies are not in line yet.
+    unanswered: usize,
     /// The reading thread waits. A notification is a system call, also where nobody listens.
     is_awaited: bool,
     /// The client is gone without a word, or can't be told any more.
@@ -98,9 +100,10 @@ impl Replies {
         self.answered.wait_while(lock(&self.state), waits).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many requests were read and not answered.
-    pub(super) fn in_flight(&self) -> usize {
-        lock(&self.state).in_flight
+    /// How many requests were read and not answered. Those whose replies are being sent don't count: the client may have
+    /// read them by now.
+    pub(super) fn unanswered(&self) -> usize {
+        lock(&self.state).unanswered
     }
 
     /// Whether the client may still get replies, as far as is known.
@@ -118,7 +121,9 @@ impl Replies {
         if is_change {
             self.changes.begin();
         }
-        lock(&self.state).in_flight += 1;
+        let mut state = lock(&self.state);
+        state.in_flight += 1;
+        state.unanswered += 1;
     }
 
     /// What may have changed the disk does so no longer.
@@ -139,7 +144,9 @@ impl Replies {
     pub(super) fn push(&self, replies: impl IntoIterator<Item = Reply>, is_error: bool) {
         count(&self.counters.requests, 1);
         count(&self.counters.errors, usize::from(is_error));
-        self.add(replies);
+        let mut state = lock(&self.state);
+        state.line.extend(replies);
+        state.unanswered -= 1;
     }
 
     /// Puts something in line that is followed by more for the same request: none of it is the [last](Reply::is_last).

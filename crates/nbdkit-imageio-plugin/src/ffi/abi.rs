@@ -4,7 +4,7 @@
 //! The structure only ever grows at its end. An older nbdkit ignores the fields past those it knows, a newer one takes
 //! the missing ones as null: both by `struct_size`.
 
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 pub(crate) const API_VERSION: c_int = 2;
 pub(crate) const THREAD_MODEL_PARALLEL: c_int = 3;
@@ -108,7 +108,7 @@ unsafe extern "C" {
     pub(crate) fn nbdkit_error(format: *const c_char, ...);
     pub(crate) fn nbdkit_debug(format: *const c_char, ...);
     pub(crate) fn nbdkit_set_error(errno: c_int);
-    pub(crate) fn nbdkit_nanosleep(sec: c_uint, nsec: c_uint) -> c_int;
+    pub(crate) fn nbdkit_nanosleep(sec: u32, nsec: u32) -> c_int;
     pub(crate) fn nbdkit_add_extent(
         extents: *mut NbdkitExtents,
         offset: u64,
