@@ -17,7 +17,7 @@ use common::*;
 use nbd_frontend::{Config, ExportInfo};
 
 const KIB: usize = 1 << 10;
-/// What clients read at a time: after eight of these, the same is read ahead twice.
+/// What clients read at a time: after eight of these, two more are read ahead.
 const READ_LEN: usize = 64 * KIB;
 const SIZE: usize = 8 * MIB;
 /// The second half is zero.
@@ -30,8 +30,6 @@ struct Device {
     /// It tells what is zero.
     knows_zeroes: bool,
     reads: Mutex<Vec<(u64, usize)>>,
-    /// Reads come to nothing.
-    fails: AtomicBool,
     is_failed: AtomicBool,
     /// Reads and writes wait here, if they are to.
     held: Mutex<Option<VecDeque<Submitted>>>,
@@ -54,7 +52,6 @@ impl Device {
             read_ahead: read_ahead as u64,
             knows_zeroes: false,
             reads: Mutex::default(),
-            fails: AtomicBool::default(),
             is_failed: AtomicBool::default(),
             held: Mutex::default(),
         }
@@ -75,17 +72,15 @@ impl Device {
         *self.held.lock().unwrap() = Some(VecDeque::new());
     }
 
-    fn release(&self) {
-        let held = self.held.lock().unwrap().take();
-        held.into_iter().flatten().for_each(|(request, completion)| self.end(request, completion));
+    /// Waits until so many are held, and holds no more.
+    fn take_held(&self, count: usize) -> VecDeque<Submitted> {
+        await_that(|| self.held.lock().unwrap().as_ref().unwrap().len() >= count);
+        self.held.lock().unwrap().take().unwrap()
     }
 
     /// Does what was submitted.
     fn end(&self, request: Request, mut completion: Box<dyn Completion>) {
         match request {
-            Request::Read { .. } if self.fails.swap(false, Ordering::SeqCst) => {
-                completion.complete(Err(Error::new(Errno::Io, "a bad moment")), &mut Batch::default());
-            }
             Request::Read { offset } if self.knows_zeroes && offset as usize >= DATA => {
                 let all = 0..completion.buffer().len();
                 completion.fill_zeroes(all);
@@ -93,11 +88,6 @@ impl Device {
             }
             request => self.threads.submit(request, completion),
         }
-    }
-
-    /// Waits until so many are held.
-    fn await_held(&self, count: usize) {
-        await_that(|| self.held.lock().unwrap().as_ref().unwrap().len() >= count);
     }
 }
 
@@ -204,8 +194,7 @@ fn whoever_reads_little_or_here_and_there_or_side_by_side_costs_nothing_more() {
     for pair in 0..50_u64 {
         device.hold();
         (0..2).for_each(|n| client.request(READ, 0, n, (2 * pair + n) * 32768, 32768));
-        device.await_held(2);
-        device.release();
+        device.take_held(2).into_iter().for_each(|(request, completion)| device.end(request, completion));
         for _ in 0..2 {
             assert_eq!(client.reply().0, 0);
             client.receive(32768);
@@ -250,11 +239,10 @@ fn nothing_is_read_ahead_while_a_change_is_under_way() {
     let (mut client, mut other) = (server.client(), server.client());
     device.hold();
     other.write(1, SIZE as u64 - 4096, &[1; 4096]);
-    device.await_held(1);
-    let held = device.held.lock().unwrap().take();
+    let held = device.take_held(1);
     read_in_order(&mut client, 0..20 * READ_LEN, READ_LEN);
     assert_eq!(device.reads().len(), 20);
-    held.into_iter().flatten().for_each(|(request, completion)| device.end(request, completion));
+    held.into_iter().for_each(|(request, completion)| device.end(request, completion));
     assert_eq!(other.reply(), (0, 1));
     read_in_order(&mut client, 20 * READ_LEN..21 * READ_LEN, READ_LEN);
     assert_eq!(device.await_reads(3).len(), 3, "two are read ahead");
@@ -268,8 +256,7 @@ fn a_failure_of_what_nobody_has_asked_for_is_no_error() {
     read_in_order(&mut client, 0..7 * READ_LEN, READ_LEN);
     device.hold();
     client.request(READ, 0, 1, 7 * READ_LEN as u64, READ_LEN);
-    device.await_held(3);
-    let mut held = device.held.lock().unwrap().take().unwrap();
+    let mut held = device.take_held(3);
     let (request, completion) = held.pop_front().unwrap();
     device.end(request, completion);
     assert_eq!(client.reply(), (0, 1));
@@ -293,8 +280,7 @@ fn a_client_waits_for_what_is_on_its_way_and_no_longer() {
     read_in_order(&mut client, 0..7 * READ_LEN, READ_LEN);
     device.hold();
     client.request(READ, 0, 1, 7 * READ_LEN as u64, READ_LEN);
-    device.await_held(3);
-    let mut held = device.held.lock().unwrap().take().unwrap();
+    let mut held = device.take_held(3);
     let mut carry_out = || {
         let (request, completion) = held.pop_front().unwrap();
         device.end(request, completion);
@@ -406,6 +392,4 @@ fn a_reader_sees_all_that_was_answered_before_it_asked() {
         is_done.store(true, Ordering::Relaxed);
         ended.into_iter().for_each(|ended| ended.unwrap());
     });
-    let (reads, asked) = (device.reads(), 20 * BLOCKS / 4 + 20 * BLOCKS / 16);
-    println!("{} reads for {asked}", reads.len());
 }
