@@ -206,7 +206,7 @@ fn serve(
     let memory = peak_memory(door.id());
     let status = door.terminate()?;
     ensure!(status.success(), "{status}: {}", door.said().join("\n"));
-    if let (Work::ReadBack { .. }, Some(back)) = (row.work, back) {
+    if let (true, Some(back)) = (row.work.is_read(), back) {
         same(back, bench.source).context("other data was read than the server has")?;
         fs::remove_file(back)?;
     }
@@ -262,13 +262,14 @@ fn send(bench: &Bench<'_>, row: RowKind, target: &Target) -> Result<Used> {
     let amount = row.work.amount(bench.source.len() as u64, bench.quick);
     let (random, depth) = match row.work {
         Work::RandomWrites { depth } => (true, depth),
+        Work::ReadInOrder { .. } => (false, 1),
         _ => (false, u32::MAX),
     };
     let load = Load {
         address: target.address()?,
         path: target.path(),
         source: bench.source,
-        read: matches!(row.work, Work::ReadBack { .. }),
+        read: row.work.is_read(),
         random,
         request,
         requests: if random { amount } else { amount / request as u64 },

@@ -121,7 +121,7 @@ fn introduction(options: &Options, report: &Report, facts: &Facts, size: u64) ->
          sends.\n\
          - **nbdcopy-4m** is as virt-v2v runs nbdcopy: 16 requests of 4 MiB; **nbdcopy-256k** has 64 of 256 KiB; \
          **nbdcopy-default** is told no size; **read** is nbdcopy from the device, of a disk full of data; \
-         **sparse** is a disk of six times the size with a thirtieth of data, in pieces of 1 MiB, read into a sparse file; \
+         **read-in-order** is the same with one request at a time on its way; **sparse** is a disk of six times the size with a thirtieth of data, in pieces of 1 MiB, read into a sparse file; \
          **qemu-img** is `convert -n -W`; **fio** writes 4 KiB at random.\n\n"
     )
 }

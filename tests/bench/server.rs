@@ -71,7 +71,7 @@ impl Target {
     fn make_disk(&mut self, work: Work, bench: &Bench<'_>) -> Result<(PathBuf, &'static str)> {
         let disk = self.dir.path().join("disk.img");
         match work {
-            Work::ReadBack { .. } => drop(fs::copy(bench.image, &disk)?),
+            work if work.is_read() => drop(fs::copy(bench.image, &disk)?),
             Work::SparseRead { format, .. } => {
                 let sparse = SparseDisk::make(bench.dir, bench.source)?;
                 convert(sparse.path(), &disk, format)?;

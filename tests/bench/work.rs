@@ -29,6 +29,8 @@ pub(crate) enum Work {
     UploadByDefault,
     /// nbdcopy reads all of it.
     ReadBack { request: usize },
+    /// nbdcopy reads all of it, one request at a time.
+    ReadInOrder { request: usize },
     /// A large disk with little data in it becomes a sparse file.
     SparseRead { client: Reader, format: &'static str },
     /// qemu-img writes all of it, out of order.
@@ -47,6 +49,7 @@ pub(crate) enum Reader {
 use Server::{FakeNull, Real};
 use Via::{Http, Https, Unix};
 
+const TINY: usize = 64 << 10;
 const SMALL: usize = 256 << 10;
 const LARGE: usize = 4 << 20;
 
@@ -88,6 +91,9 @@ pub(crate) const ROWS: &[RowKind] = &[
     row(Real, Http, Work::ReadBack { request: LARGE }),
     row(Real, Unix, Work::ReadBack { request: LARGE }),
     row(Real, Https, Work::ReadBack { request: LARGE }),
+    row(Real, Http, Work::ReadInOrder { request: TINY }),
+    row(Real, Http, Work::ReadInOrder { request: SMALL }),
+    row(Real, Https, Work::ReadInOrder { request: SMALL }),
     sparse(Http, Reader::Nbdcopy, "raw"),
     sparse(Http, Reader::Nbdcopy, "qcow2"),
     sparse(Https, Reader::Nbdcopy, "raw"),
@@ -125,6 +131,7 @@ impl Work {
             Self::Upload { request } => format!("nbdcopy-{}", size(request)),
             Self::UploadByDefault => "nbdcopy-default".into(),
             Self::ReadBack { request } => format!("read-{}", size(request)),
+            Self::ReadInOrder { request } => format!("read-in-order-{}", size(request)),
             Self::SparseRead { client: Reader::Nbdcopy, format } => format!("sparse-{format}-nbdcopy"),
             Self::SparseRead { client: Reader::QemuImg, format } => format!("sparse-{format}-qemu-img"),
             Self::Convert => "qemu-img".into(),
@@ -154,12 +161,24 @@ impl Work {
 
     /// The size of requests is what the row says, whatever the server would prefer.
     pub(crate) fn has_own_request_size(self) -> bool {
-        matches!(self, Self::Upload { .. } | Self::ReadBack { .. } | Self::RandomWrites { .. })
+        matches!(
+            self,
+            Self::Upload { .. }
+                | Self::ReadBack { .. }
+                | Self::ReadInOrder { .. }
+                | Self::RandomWrites { .. }
+        )
+    }
+
+    /// Reads a disk that is full of data.
+    pub(crate) fn is_read(self) -> bool {
+        matches!(self, Self::ReadBack { .. } | Self::ReadInOrder { .. })
     }
 
     pub(crate) fn tool(self) -> Tool {
         match self {
-            Self::Upload { .. } | Self::UploadByDefault | Self::ReadBack { .. } => NBDCOPY,
+            Self::Upload { .. } | Self::UploadByDefault => NBDCOPY,
+            Self::ReadBack { .. } | Self::ReadInOrder { .. } => NBDCOPY,
             Self::SparseRead { client: Reader::Nbdcopy, .. } => NBDCOPY,
             Self::SparseRead { client: Reader::QemuImg, .. } | Self::Convert => QEMU_IMG,
             Self::RandomWrites { .. } => FIO,
@@ -169,7 +188,7 @@ impl Work {
     /// The size of one request, where nobody but the client has a say in it, and else what is usual.
     pub(crate) fn request(self) -> usize {
         match self {
-            Self::Upload { request } | Self::ReadBack { request } => request,
+            Self::Upload { request } | Self::ReadBack { request } | Self::ReadInOrder { request } => request,
             Self::UploadByDefault => SMALL,
             // What ovirt-imageio's documentation recommends.
             Self::SparseRead { .. } => LARGE,
@@ -189,7 +208,9 @@ impl Work {
                 command.args((request == LARGE).then_some("--requests=16")).arg(source).arg(uri);
             }
             Self::UploadByDefault => drop(command.arg("--flush").arg(source).arg(uri)),
-            Self::ReadBack { request } => {
+            Self::ReadBack { request } | Self::ReadInOrder { request } => {
+                let alone = ["--connections=1", "--requests=1"];
+                command.args(alone.iter().filter(|_| matches!(self, Self::ReadInOrder { .. })));
                 command.arg(format!("--request-size={request}")).arg(uri);
                 command.arg(back.unwrap_or("null:".as_ref()));
             }

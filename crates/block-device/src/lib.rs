@@ -98,6 +98,23 @@ pub trait BlockDevice: Send + Sync {
         Err(extents::no_context(context))
     }
 
+    /// Does what [`extents`](Self::extents) does, for a caller that may not be able to wait to the end. Where the device waits
+    /// for somebody else, it asks some times in a second whether it `goes_on`.
+    ///
+    /// # Errors
+    /// As [`extents`](Self::extents); [`Errno::Shutdown`] once it doesn't go on.
+    fn extents_while(
+        &self,
+        context: usize,
+        offset: u64,
+        len: u64,
+        limit: usize,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Extent>> {
+        let _ = goes_on;
+        self.extents(context, offset, len, limit)
+    }
+
     /// Brings every write and zero that was answered before this call to stable storage, whichever client sent it.
     ///
     /// # Errors

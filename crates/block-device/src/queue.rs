@@ -53,6 +53,25 @@ pub trait QueuedDevice: Send + Sync {
     fn longest_write(&self) -> u64 {
         u64::MAX
     }
+
+    /// In bytes. Longer reads are best submitted in pieces, as [long writes](Self::longest_write) are: the device carries
+    /// out several at a time, and the content of one is on its way to the client while the others still come.
+    fn longest_read(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// In bytes: how much a server may read ahead of a client that reads in order, with one request at a time on its way.
+    /// The server uses what it has read until one of its clients changes the disk, so this is 0 where somebody else may.
+    fn read_ahead(&self) -> u64 {
+        0
+    }
+
+    /// What is known of the disk from `offset` on, which is before its end, without anybody being asked: an extent with
+    /// the statuses of [`ALLOCATION`](crate::ALLOCATION), which doesn't go beyond the end. A server that reads ahead of its
+    /// clients stays within one extent. `None`: nothing is to be read ahead any more, and nothing that was is to be used.
+    fn extent_ahead(&self, offset: u64) -> Option<Extent> {
+        Some(Extent { length: self.size().saturating_sub(offset), status: 0 })
+    }
 }
 
 /// The largest block that storage writes as a whole, in bytes.

@@ -58,7 +58,19 @@ impl Pool {
             state.waiting = state.lent > 0 && state.lent + size > self.budget;
             state.waiting
         };
-        let mut state = self.returned.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
+        let state = self.returned.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
+        self.lend(state, len, size)
+    }
+
+    /// A buffer of `len` bytes with arbitrary contents, if the budget has room for it now.
+    #[must_use]
+    pub fn take_if_room(self: &Arc<Self>, len: usize) -> Option<Buffer> {
+        let size = len.max(SMALLEST).next_power_of_two();
+        let state = self.lock();
+        (state.lent + size <= self.budget).then(|| self.lend(state, len, size))
+    }
+
+    fn lend(self: &Arc<Self>, mut state: MutexGuard<'_, State>, len: usize, size: usize) -> Buffer {
         state.lent += size;
         let recycled = state.take(size, self.budget);
         drop(state);
@@ -253,6 +265,17 @@ mod tests {
         assert_eq!(held(&pool), (8192, 8192));
         assert_eq!(pool.take_uncounted(8000).as_ptr(), address);
         assert!(pool.take_uncounted(0).is_empty());
+    }
+
+    #[test]
+    fn who_does_not_wait_gets_what_there_is_room_for() {
+        let pool = Pool::new(8192);
+        let some = pool.take_if_room(5000).unwrap();
+        assert_eq!((some.len(), held(&pool)), (5000, (8192, 0)));
+        assert!(pool.take_if_room(1).is_none());
+        drop(some);
+        assert!(pool.take_if_room(8193).is_none(), "not even if nothing is lent");
+        assert_eq!(pool.take_if_room(8192).unwrap().len(), 8192);
     }
 
     #[test]

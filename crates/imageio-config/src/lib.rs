@@ -180,12 +180,12 @@ mod tests {
     #[test]
     fn sizes_and_times() {
         let given = ["url=u", "size=2M", "keep-alive=0", "timeout=0.5", "connections=8"];
-        let sizes = ["max_request=1M", "preferred_block_size=32M"];
+        let sizes = ["max_request=1M", "preferred_block_size=32M", "read_ahead=8M"];
         let recovery = ["replay-buffer=0", "reconnect-timeout=0"];
         let settings = settings(&[&given[..], &sizes, &recovery].concat()).unwrap();
         assert_eq!((settings.replay_buffer, settings.reconnect_timeout), (0, Duration::ZERO));
         assert_eq!((settings.max_request, settings.preferred_block_size), (1 << 20, 32 << 20));
-        assert_eq!(settings.size, Some(2 << 20));
+        assert_eq!((settings.size, settings.read_ahead), (Some(2 << 20), 8 << 20));
         assert_eq!(settings.keep_alive, None);
         assert_eq!(settings.timeouts.data, Duration::from_millis(500));
         assert_eq!(settings.connections, 8);
@@ -203,6 +203,7 @@ mod tests {
             "max-request=much",
             "max-request=65535",
             "max-request=1000000",
+            "read-ahead=far",
             "preferred-block-size=0",
             "preferred-block-size=4095",
             "preferred-block-size=256",

@@ -99,9 +99,18 @@ pub const PARAMETERS: &[Parameter] = &[
         value: "BYTES",
         default: "2M",
         help: "Merge adjacent requests that wait for a connection into one of at most this size, as the server's cost \
-               of a request is high; and send longer writes in steps of it, as more at once costs the server's \
-               storage more. A multiple of 4096, from 64K on; 0: neither.",
+               of a request is high; and send longer reads and writes in pieces of it: several reads at a time, and writes in steps, as \
+               more at once costs the server's storage more. A multiple of 4096, from 64K on; 0: neither.",
         set: |parser, value| parse::max_request(value).map(|value| parser.settings.max_request = value),
+    },
+    Parameter {
+        name: "read-ahead",
+        value: "BYTES",
+        default: "4M",
+        help: "Once a client has read in order for a while, with one request at a time on its way, read at most so many \
+               bytes ahead of it. What was read ahead is dropped when a client changes the disk; 0 (never) is for disks \
+               that another program changes meanwhile. nbdkit has its filter readahead for this.",
+        set: |parser, value| parse::size(value).map(|value| parser.settings.read_ahead = value),
     },
     Parameter {
         name: "preferred-block-size",

@@ -36,6 +36,8 @@ pub struct Device {
     size: u64,
     capabilities: Capabilities,
     max_request: u64,
+    /// In bytes.
+    pub(crate) read_ahead: u64,
     no_hole: NoHole,
 }
 
@@ -54,6 +56,7 @@ impl Device {
             keeper: Mutex::new(Some(keeper)),
             size: transfer.size(),
             max_request: transfer.settings.max_request,
+            read_ahead: transfer.settings.read_ahead,
             no_hole: transfer.settings.no_hole,
             capabilities: Capabilities {
                 read_only: transfer.is_read_only(),
@@ -153,6 +156,17 @@ impl Device {
     /// In bytes; longer writes are sent in steps.
     pub(crate) fn longest_write(&self) -> u64 {
         self.common.longest_write
+    }
+
+    /// What is known from `offset` on by now, as [`QueuedDevice::extent_ahead`](block_device::QueuedDevice::extent_ahead)
+    /// wants it.
+    pub(crate) fn extent_ahead(&self, offset: u64) -> Option<Extent> {
+        let range = offset.min(self.size)..self.size;
+        match self.failure() {
+            // The pool knows what to say.
+            Some(_) => None,
+            None => Some(self.common.tracker.extent_ahead(&range)),
+        }
     }
 
     /// The failure that every request now gets, if data may be lost.
@@ -294,7 +308,7 @@ impl BlockDevice for Device {
     /// For dirty extents, the first call asks the server for them.
     fn has_context(&self, context: usize) -> bool {
         match self.extents.context(context) {
-            Some(context @ Context::Dirty) => self.extents.wait(context).unwrap_or(false),
+            Some(context @ Context::Dirty) => self.extents.wait(context, &|| true).unwrap_or(false),
             Some(Context::Zero | Context::Depth) => true,
             None => false,
         }
@@ -302,8 +316,20 @@ impl BlockDevice for Device {
 
     /// The first call asks the server, which may take minutes; all calls wait for that.
     fn extents(&self, context: usize, offset: u64, len: u64, limit: usize) -> Result<Vec<Extent>> {
+        self.extents_while(context, offset, len, limit, &|| true)
+    }
+
+    /// The server is asked to the end, for those who come later.
+    fn extents_while(
+        &self,
+        context: usize,
+        offset: u64,
+        len: u64,
+        limit: usize,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Extent>> {
         let question = self.check_extents(context, offset, len, limit)?;
-        let is_told = self.extents.wait(question.context)?;
+        let is_told = self.extents.wait(question.context, goes_on)?;
         self.known_extents(&question, is_told)
     }
 

@@ -61,12 +61,12 @@ impl Extents {
         self.contexts.get(index).copied()
     }
 
-    /// Waits until it is known what the server has to say. Whether it has told.
+    /// Waits until it is known what the server has to say, as long as it `goes_on`. Whether the server has told.
     ///
     /// # Errors
     /// [`Errno::Shutdown`](block_device::Errno::Shutdown).
-    pub(crate) fn wait(&self, context: Context) -> Result<bool> {
-        self.inquiry(context).wait()
+    pub(crate) fn wait(&self, context: Context, goes_on: &dyn Fn() -> bool) -> Result<bool> {
+        self.inquiry(context).wait(goes_on)
     }
 
     /// Tells `waiter` when that is known: by the thread that asks the server, or at once.

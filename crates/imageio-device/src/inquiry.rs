@@ -20,6 +20,9 @@ use crate::tracker::{ExtentMap, Tracker};
 /// Pauses before further attempts, where the connection breaks.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
+/// How often it is looked whether somebody still waits.
+const ATTENTION: Duration = Duration::from_millis(100);
+
 /// One question to the server, and those who wait for its answer.
 pub(crate) struct Inquiry {
     shared: Arc<Shared>,
@@ -78,15 +81,27 @@ impl Inquiry {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Waits until the server was asked. Whether it has told.
+    /// Waits until the server was asked, as long as it `goes_on`, which is asked now and then. Whether the server has told.
     ///
     /// # Errors
     /// [`Errno::Shutdown`].
-    pub(crate) fn wait(&self) -> Result<bool> {
-        let asking = self.ask();
-        let is_asking = |asking: &mut Asking| asking.stage == Stage::Asking;
-        let asking = self.shared.changed.wait_while(asking, is_asking);
-        asking.unwrap_or_else(PoisonError::into_inner).stage.outcome()
+    pub(crate) fn wait(&self, goes_on: &dyn Fn() -> bool) -> Result<bool> {
+        let mut asking = self.ask();
+        while asking.stage == Stage::Asking {
+            let waited = self.shared.changed.wait_timeout(asking, ATTENTION);
+            asking = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if asking.stage == Stage::Asking {
+                drop(asking);
+                if !goes_on() {
+                    return Err(Error::new(
+                        Errno::Shutdown,
+                        "nobody waits any more for what the server tells",
+                    ));
+                }
+                asking = self.shared.lock();
+            }
+        }
+        asking.stage.outcome()
     }
 
     /// Tells `waiter` when the server was asked: by the thread that asks it, or at once.

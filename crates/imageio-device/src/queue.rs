@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use block_device::{
-    Batch, BlockDevice, Capabilities, Completion, Errno, Error, QueuedDevice, Request, Result,
+    Batch, BlockDevice, Capabilities, Completion, Errno, Error, Extent, QueuedDevice, Request, Result,
 };
 use conn_pool::Workers;
 
@@ -155,5 +155,18 @@ impl QueuedDevice for Queue {
 
     fn longest_write(&self) -> u64 {
         self.device.longest_write()
+    }
+
+    fn longest_read(&self) -> u64 {
+        self.device.longest_write()
+    }
+
+    fn read_ahead(&self) -> u64 {
+        self.device.read_ahead
+    }
+
+    /// Nobody is asked: what is not known by now is data.
+    fn extent_ahead(&self, offset: u64) -> Option<Extent> {
+        self.device.extent_ahead(offset)
     }
 }

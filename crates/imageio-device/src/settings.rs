@@ -63,9 +63,11 @@ pub struct Settings {
     pub read_only: bool,
     /// At most so many connections; the server may allow fewer.
     pub connections: u32,
-    /// Requests that wait for a connection are merged into one of at most so many bytes, and longer writes are sent in
-    /// steps of so many. 0: neither.
+    /// Requests that wait for a connection are merged into one of at most so many bytes, and longer reads and writes are
+    /// sent in pieces of so many. 0: neither.
     pub max_request: u64,
+    /// At most so many bytes are read ahead of a client that reads in order, one request at a time. 0: none.
+    pub read_ahead: u64,
     /// What becomes of zeroes that are to stay allocated.
     pub no_hole: NoHole,
     /// How many bytes that the server may still lose are kept, to be written again should a connection be lost. 0: none;
@@ -97,6 +99,7 @@ impl Settings {
             read_only: false,
             connections: 4,
             max_request: 2 << 20,
+            read_ahead: 4 << 20,
             no_hole: NoHole::Ignore,
             replay_buffer: 32 << 20,
             reconnect_timeout: Duration::from_secs(60),

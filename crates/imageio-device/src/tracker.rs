@@ -40,8 +40,9 @@ use block_device::{Extent, piece_end};
 use buffer_pool::Pool;
 use bytes::Bytes;
 use imageio_client::ExtentsContext;
+use rangemap::RangeSet;
 
-use extents::Extents;
+use extents::{Discarded, Extents};
 use identity::Number;
 use in_doubt::InDoubt;
 use missing::Missing;
@@ -133,7 +134,7 @@ impl Tracker {
                 return Err(OtherInDoubt);
             }
             if records.range_lock.try_lock(&blocks) {
-                records.changing(&blocks);
+                let _discarded = records.changing(&blocks);
                 drop(records);
                 return Ok(UnderWay { tracker: Arc::clone(self), range, blocks, number });
             }
@@ -165,7 +166,7 @@ impl Tracker {
             }
             let blocks = self.blocks(&range);
             if records.range_lock.try_lock(&blocks) {
-                records.changing(&blocks);
+                let _discarded = records.changing(&blocks);
                 drop(records);
                 let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
                 return Ok(Some((under_way, content)));
@@ -207,11 +208,20 @@ impl Tracker {
     }
 
     /// What the server has told; nothing where it hasn't.
-    pub(crate) fn extents_answered(&self, asked: ExtentsContext, told: Option<ExtentMap>) {
-        let is_known = self.lock().extents(asked).answered(told);
+    pub(crate) fn extents_answered(&self, asked: ExtentsContext, mut told: Option<ExtentMap>) {
+        while let Some(map) = &mut told
+            && let Some(changes) = self.take_changes(asked)
+        {
+            changes.iter().for_each(|range| map.change(range));
+        }
+        let is_known = self.lock().extents(asked).answered(&mut told);
         if asked == ExtentsContext::Zero {
             self.knows_zeroes.store(is_known, Relaxed);
         }
+    }
+
+    fn take_changes(&self, asked: ExtentsContext) -> Option<RangeSet<u64>> {
+        self.lock().extents(asked).take_changes()
     }
 
     /// Nothing is known from this answer any more.
@@ -229,6 +239,15 @@ impl Tracker {
         match self.knows_zeroes.load(Relaxed) {
             true => self.lock().zero.without_zeroes(&range),
             false => range,
+        }
+    }
+
+    /// What a range begins with: zeroes, or what isn't known to be zero.
+    pub(crate) fn extent_ahead(&self, range: &Range<u64>) -> Extent {
+        let nothing_known = Extent { length: range.end - range.start, status: 0 };
+        match self.knows_zeroes.load(Relaxed) {
+            true => self.lock().zero.of(Context::Zero, range, 1).pop().unwrap_or(nothing_known),
+            false => nothing_known,
         }
     }
 
@@ -276,11 +295,11 @@ impl Records {
     }
 
     /// A change of these blocks is about to be sent.
-    fn changing(&mut self, blocks: &Range<u64>) {
-        self.zero.changing(blocks);
-        self.dirty.changing(blocks);
+    fn changing(&mut self, blocks: &Range<u64>) -> [Discarded; 2] {
+        let discarded = [self.zero.changing(blocks), self.dirty.changing(blocks)];
         // What was changed before the server is asked is dirty, too, also if its bitmap doesn't record any more.
         self.dirty.distrust(blocks);
+        discarded
     }
 }
 

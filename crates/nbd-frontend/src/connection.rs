@@ -11,6 +11,7 @@ use nbd_wire::Export;
 use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, TcpKeepalive};
 
+use crate::changes::Changes;
 use crate::negotiate::{Failed, Timed, negotiate};
 use crate::registry::{Control, Registered};
 use crate::session::Session;
@@ -33,6 +34,7 @@ pub(crate) struct Service<'a, D> {
     pub(crate) exports: &'a [Export],
     pub(crate) config: &'a Config,
     pub(crate) counters: &'a Arc<Counters>,
+    pub(crate) changes: &'a Arc<Changes>,
 }
 
 impl<D: QueuedDevice> Service<'_, D> {

@@ -31,6 +31,7 @@
 mod accept;
 mod admission;
 mod bind;
+mod changes;
 mod connection;
 mod error;
 mod export;

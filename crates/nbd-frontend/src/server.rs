@@ -11,6 +11,7 @@ use nbd_wire::Export;
 use socket2::Socket;
 
 use crate::accept::Accept;
+use crate::changes::Changes;
 use crate::connection::Service;
 use crate::registry::Registry;
 use crate::stats::Counters;
@@ -22,10 +23,11 @@ pub struct Config {
     /// Requests in flight per session; further ones wait in the client's socket. At least 1.
     pub requests: usize,
     /// Bytes per session for the payloads of requests in flight, counted in powers of two; further requests wait in
-    /// the client's socket. A request that needs more than all of it is let in when no other is in flight: a READ, or a
-    /// WRITE that goes to the device as a whole, of up to [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. Other long WRITEs
-    /// go to the device piece by piece, within these bytes. As much as a session once had in use stays allocated until
-    /// it ends.
+    /// the client's socket. A request that needs more than all of it is let in when no other is in flight: a READ or
+    /// WRITE that goes to the device as a whole, of up to [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. Other long READs and
+    /// WRITEs go to the device piece by piece, within these bytes. As much as a session once had in use stays allocated
+    /// until it ends. At most half of it is used to read ahead: see
+    /// [`QueuedDevice::read_ahead`].
     pub memory: usize,
     /// Sessions at a time. A further client takes the place of one that still negotiates, or waits until one leaves.
     /// At least 1.
@@ -136,7 +138,7 @@ impl<D: QueuedDevice> Server<D> {
     /// # Errors
     /// [`Error::System`] if waiting for clients fails; sessions are ended as in a shutdown.
     pub fn run(mut self) -> Result<Outcome, Error> {
-        let counters = Arc::new(Counters::default());
+        let (counters, changes) = (Arc::new(Counters::default()), Arc::new(Changes::default()));
         let connected = std::mem::take(&mut self.connected);
         let listeners = std::mem::take(&mut self.listeners);
         let service = Service {
@@ -144,6 +146,7 @@ impl<D: QueuedDevice> Server<D> {
             exports: &self.exports,
             config: &self.config,
             counters: &counters,
+            changes: &changes,
         };
         let mut cut_off = 0;
         thread::scope(|scope| {

@@ -5,15 +5,19 @@
 //! at the end of a batch sends what is in line with one system call, as far as the client takes it at once. The rest is
 //! for a second thread, so that a client that doesn't read its replies holds up nobody else.
 //!
-//! A client that sends one request at a time has it carried out by the session's own thread: see `queue_depth`. The payload
-//! of a long WRITE goes to the device piece by piece: see `pieces`.
+//! A client that sends one request at a time has it carried out by the session's own thread: see `queue_depth`. What comes
+//! next is read ahead, if it reads in order: see `read_ahead`. Long READs and WRITEs go to the device piece by piece: see
+//! `pieces`.
 //!
 //! A request waits in the client's socket while as many are in flight as may be, or while there is no room for its
 //! payload. Both are given back when a reply is sent, which needs nothing that the waiting thread holds.
 
+mod in_order;
 mod job;
 mod pieces;
 mod queue_depth;
+mod read_ahead;
+mod reads;
 mod receive;
 mod replies;
 mod reply;
@@ -32,12 +36,13 @@ use crate::registry::Control;
 use crate::transport::{Incoming, Transport};
 use job::Job;
 use queue_depth::QueueDepth;
+use read_ahead::ReadAhead;
 use replies::Replies;
 use status::Question;
 
-/// How much is read ahead: the heads of a few requests, or some small writes with their payloads. Of a large payload it
+/// How much of what a client sends is read at once: the heads of a few requests, or some small writes with their payloads. Of a large payload it
 /// is what is copied twice.
-const READ_AHEAD: usize = 8 << 10;
+const INPUT_BUFFER: usize = 8 << 10;
 
 /// A longer request, in bytes, is always handed to the device's own threads.
 const SHORT: u32 = 64 << 10;
@@ -52,6 +57,8 @@ pub(crate) struct Session<'a, D> {
     replies: Arc<Replies>,
     /// As the device wants it, but at least a byte.
     longest_write: u64,
+    /// The same of a read.
+    longest_read: u64,
 }
 
 impl<'a, D: QueuedDevice> Session<'a, D> {
@@ -61,15 +68,17 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         control: &'a Arc<Control>,
         transport: &'a Transport,
     ) -> Self {
-        let replies = Replies::new(control, transport, service.counters, service.config.requests);
+        let Service { device, config, counters, changes, .. } = service;
+        let replies = Replies::new(control, transport, counters, changes, config.requests);
         Self {
             service,
             negotiated,
             control,
             transport,
-            buffers: Pool::new(service.config.memory),
+            buffers: Pool::new(config.memory),
             replies,
-            longest_write: service.device.longest_write().max(1),
+            longest_write: device.longest_write().max(1),
+            longest_read: device.longest_read().max(1),
         }
     }
 
@@ -84,20 +93,27 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             // Also in a panic: the other thread waits for it.
             let _end = self.replies.end_on_drop();
             let incoming = self.transport.incoming(&self.control.socket);
-            self.read_requests(&mut BufReader::with_capacity(READ_AHEAD, incoming));
+            self.read_requests(&mut BufReader::with_capacity(INPUT_BUFFER, incoming));
         });
     }
 
     fn read_requests(&self, input: &mut BufReader<Incoming<'_>>) {
-        let mut depth = QueueDepth::default();
+        let (mut depth, mut ahead) = (QueueDepth::default(), self.nothing_ahead());
         loop {
-            if let Err(end) = self.receive(input, &mut depth) {
+            if let Err(end) = self.receive(input, &mut depth, &mut ahead) {
                 if end.leaves_replies() {
                     self.replies.desert();
                 }
                 return log::debug!("client {}: {end}", self.control.id);
             }
         }
+    }
+
+    /// Nothing is read ahead yet, and later no more than leaves room for requests.
+    fn nothing_ahead(&self) -> ReadAhead<'a, D> {
+        let Service { device, config, changes, .. } = self.service;
+        let most = device.read_ahead().min(self.longest_read.saturating_mul(2)).min(config.memory as u64 / 2);
+        ReadAhead::new(*device, changes, Arc::clone(&self.buffers), self.has_chunks(), most)
     }
 
     /// Hands a request to the device, or answers it.
@@ -130,7 +146,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         }
         device.carry_out(request, Box::new(job));
         // It was answered a moment ago, so this was sent before the client could know the answer.
-        if !input.buffer().is_empty() || input.get_ref().has_more() {
+        if reads::has_more(input) {
             depth.was_more();
         }
     }

@@ -82,14 +82,16 @@ impl Client {
         self.allocation().is_some()
     }
 
-    /// The extents of a range, from its start on; perhaps not of all of it.
+    /// The extents of a range, from its start on; perhaps not of all of it. The first call waits for the server, which may
+    /// take minutes; but not once nbdkit ends, which waits for this, or the client has gone.
     pub(crate) fn extents(&self, offset: u64, count: u64, only_first: bool) -> Result<Vec<Extent>> {
         let flags = flag(only_first, " req-one");
         let request = LoggedRequest { operation: Operation::Extents, offset, count, flags };
         request.run(|| {
             let unknown = || Error::new(Errno::NotSup, "the disk doesn't tell what is allocated");
             let limit = if only_first { 1 } else { MOST_EXTENTS };
-            self.device.extents(self.allocation().ok_or_else(unknown)?, offset, count, limit)
+            let context = self.allocation().ok_or_else(unknown)?;
+            self.device.extents_while(context, offset, count, limit, &channel::goes_on)
         })
     }
 

@@ -9,6 +9,7 @@
 //! A change that the client makes is dirty, though the server's bitmap may be one that stands still: whoever copies what is
 //! dirty has the client's own writes then, too. To copy too much does no harm, where to copy too little would.
 
+use std::iter;
 use std::mem;
 use std::ops::Range;
 
@@ -20,9 +21,21 @@ use super::extent_map::{self, Context, ExtentMap, MOST_RANGES};
 /// How many ranges are kept before anybody has asked, which most clients never do: about a megabyte.
 const MOST_BEFORE: usize = 16 << 10;
 
+/// So many changes are soon applied to an answer: a few milliseconds.
+const FEW: usize = 1000;
+
 /// What is known of the ranges of a disk from one answer of the server.
+///
+/// Millions of ranges take a second to go over, and a quarter of a second to be freed. All of this is under one lock, so
+/// that is left to whoever holds it: see [`Discarded`] and [`take_changes`](Self::take_changes).
 #[derive(Debug)]
 pub(crate) struct Extents(State);
+
+/// What is to be dropped outside the lock, as that may take a while.
+#[must_use]
+#[derive(Debug, Default)]
+#[allow(dead_code, reason = "it is dropped, and that is all; tests look into it")]
+pub(crate) struct Discarded(Option<State>);
 
 #[derive(Debug)]
 enum State {
@@ -52,16 +65,28 @@ impl Extents {
     pub(crate) fn ask(&mut self, doubtful: impl IntoIterator<Item = Range<u64>>) {
         if let State::NotAsked { changed } = &mut self.0 {
             let mut changed = mem::take(changed);
-            doubtful.into_iter().for_each(|range| note(&mut changed, range, MOST_RANGES));
+            // They are no more than are kept before anybody asks, and what the replay buffer has room for.
+            doubtful.into_iter().for_each(|range| drop(note(&mut changed, range, MOST_RANGES)));
             self.0 = State::Asking { changed };
         }
     }
 
-    /// What the server has told, or nothing. Whether any of it is known now.
-    pub(crate) fn answered(&mut self, told: Option<ExtentMap>) -> bool {
+    /// What has changed while the server was asked, if that is a lot: it is to be applied to the answer outside the lock, before
+    /// this is asked again.
+    pub(crate) fn take_changes(&mut self) -> Option<RangeSet<u64>> {
+        match &mut self.0 {
+            State::Asking { changed } if changed.len() > FEW || changed.contains(&(u64::MAX - 1)) => {
+                Some(mem::take(changed))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the server has told, or nothing; it is taken, unless nobody wants to know any more. Whether any of it is known now.
+    pub(crate) fn answered(&mut self, told: &mut Option<ExtentMap>) -> bool {
         if let State::Asking { changed } = &mut self.0 {
             let changed = mem::take(changed);
-            self.0 = told.map_or(State::Unknown, |mut map| {
+            self.0 = told.take().map_or(State::Unknown, |mut map| {
                 changed.iter().for_each(|range| map.change(range));
                 State::Known(map)
             });
@@ -79,15 +104,14 @@ impl Extents {
     }
 
     /// A change of these blocks is about to be sent.
-    pub(crate) fn changing(&mut self, blocks: &Range<u64>) {
+    pub(crate) fn changing(&mut self, blocks: &Range<u64>) -> Discarded {
         match &mut self.0 {
-            State::NotAsked { .. } | State::Unknown => {}
+            State::NotAsked { .. } | State::Unknown => Discarded::default(),
             State::Asking { changed } => note(changed, blocks.clone(), MOST_RANGES),
             State::Known(map) => {
                 map.change(blocks);
-                if map.ranges() > MOST_RANGES {
-                    self.0 = State::Unknown;
-                }
+                let too_many = map.ranges() > MOST_RANGES;
+                Discarded(too_many.then(|| mem::replace(&mut self.0, State::Unknown)))
             }
         }
     }
@@ -95,7 +119,8 @@ impl Extents {
     /// If nobody has asked the server yet, the range counts as changed whatever it will say.
     pub(crate) fn distrust(&mut self, range: &Range<u64>) {
         if let State::NotAsked { changed } = &mut self.0 {
-            note(changed, range.clone(), MOST_BEFORE);
+            // They are few.
+            drop(note(changed, range.clone(), MOST_BEFORE));
         }
     }
 
@@ -138,13 +163,13 @@ impl Extents {
 }
 
 /// Adds a range to those that count as changed. If they are more than `most`, that is all.
-fn note(ranges: &mut RangeSet<u64>, range: Range<u64>, most: usize) {
+fn note(ranges: &mut RangeSet<u64>, range: Range<u64>, most: usize) -> Discarded {
     if !range.is_empty() {
         ranges.insert(range);
     }
-    if ranges.len() > most {
-        ranges.insert(0..u64::MAX);
-    }
+    let all = || RangeSet::from_iter(iter::once(0..u64::MAX));
+    let too_many = ranges.len() > most;
+    Discarded(too_many.then(|| State::NotAsked { changed: mem::replace(ranges, all()) }))
 }
 
 #[cfg(test)]

@@ -101,6 +101,26 @@ fn closing_waits_for_no_extents_and_ends_those_who_do() {
 }
 
 #[test]
+fn who_does_not_wait_any_more_keeps_the_answer_from_no_other() {
+    within_a_minute(|| {
+        let server = sparse().start().unwrap();
+        let device = device(&server);
+        let gate = hold_extents(&server);
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let goes_on = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2;
+        let error = device.extents_while(0, 0, SIZE, 9, &goes_on).unwrap_err();
+        assert_eq!(error.errno(), Errno::Shutdown);
+        assert!(gate.wait_reached(1, PATIENCE), "the server is asked");
+        gate.open();
+        assert_eq!(map(&device), SPARSE);
+        let known = device.extents_while(0, 0, SIZE, 9, &|| panic!("nobody is waited for"));
+        assert_eq!(pairs(known.unwrap()), SPARSE);
+        assert_eq!(server.log().of(Op::Extents).count(), 1);
+        close_well(&server, &device);
+    });
+}
+
+#[test]
 fn closing_does_not_wait_for_a_connection_to_be_opened() {
     within_a_minute(|| {
         let server = sparse().tls(Certificate::default()).start().unwrap();

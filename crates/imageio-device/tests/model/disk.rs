@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use block_device::{Batch, BlockDevice, Completion, Extent, QueuedDevice, Request, Result, ZERO, ZeroFlags};
+use block_device::{
+    ALLOCATION, Batch, BlockDevice, Completion, Extent, QueuedDevice, Request, Result, ZERO, ZeroFlags,
+};
 use bytes::Bytes;
 use fake_imageio::FakeServer;
 use imageio_client::Timeouts;
@@ -13,6 +15,8 @@ use imageio_device::{Device, Queue, Settings, Transfer};
 
 use crate::common::{self, PATIENCE, settings};
 use crate::scenario::{BLOCK, Door, Scenario};
+
+const DIRTY: &str = "imageio:dirty";
 
 pub(crate) struct Disk {
     // Before the device, which it uses.
@@ -66,12 +70,23 @@ impl Disk {
 
     /// The parts of a range that are said to be zero.
     pub(crate) fn zeroes(&self, offset: usize, len: usize) -> Result<Vec<Range<usize>>> {
+        self.ranges(ALLOCATION, ZERO, offset, len)
+    }
+
+    /// The parts of a range that are said to be dirty.
+    pub(crate) fn dirty(&self, offset: usize, len: usize) -> Result<Vec<Range<usize>>> {
+        self.ranges(DIRTY, 1, offset, len)
+    }
+
+    /// The parts of a range that have this status in a context.
+    fn ranges(&self, name: &str, wanted: u64, offset: usize, len: usize) -> Result<Vec<Range<usize>>> {
         let (start, limit) = (offset as u64, 1000);
+        let context = self.device.contexts().iter().position(|context| context == name).unwrap();
         let extents = match &self.queue {
             Some(queue) => {
-                ask(queue, Request::Extents { context: 0, offset: start, len: len as u64, limit }, 0)?.1
+                ask(queue, Request::Extents { context, offset: start, len: len as u64, limit }, 0)?.1
             }
-            None => self.device.extents(0, start, len as u64, limit)?,
+            None => self.device.extents(context, start, len as u64, limit)?,
         };
         let mut end = offset;
         let ranges = extents.into_iter().map(|extent| {
@@ -79,9 +94,9 @@ impl Disk {
             end += extent.length as usize;
             (start..end, extent.status)
         });
-        let zeroes = ranges.filter(|(_, status)| *status == ZERO).map(|(range, _)| range).collect();
+        let wanted = ranges.filter(|(_, status)| *status == wanted).map(|(range, _)| range).collect();
         assert_eq!(end, offset + len, "they are all of the range");
-        Ok(zeroes)
+        Ok(wanted)
     }
 
     pub(crate) fn flush(&self) -> Result<()> {

@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use crate::scenario::BLOCK;
+
 /// A tick of one clock that all clients share.
 pub(crate) type Time = u64;
 
@@ -31,6 +33,15 @@ pub(crate) struct Read {
     pub(crate) end: Time,
 }
 
+/// What was said to be dirty of a range.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) range: Range<usize>,
+    pub(crate) dirty: Vec<Range<usize>>,
+    pub(crate) start: Time,
+    pub(crate) end: Time,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct History {
     clock: AtomicU64,
@@ -43,6 +54,7 @@ struct Events {
     reads: Vec<Read>,
     /// What was said to be zero, as if it had been read.
     zeroes: Vec<Read>,
+    dirty: Vec<Told>,
     /// Start and end of those that succeeded.
     flushes: Vec<(Time, Time)>,
 }
@@ -67,6 +79,10 @@ impl History {
     pub(crate) fn told_zero(&self, range: &Range<usize>, start: Time, end: Time) {
         let data = vec![0; range.len()];
         self.events().zeroes.push(Read { offset: range.start, data, start, end });
+    }
+
+    pub(crate) fn told_dirty(&self, told: Told) {
+        self.events().dirty.push(told);
     }
 
     pub(crate) fn flushed(&self, start: Time, end: Time) {
@@ -101,6 +117,49 @@ impl History {
                     let there: Vec<_> = events.there(&segment).collect();
                     Err(format!("{segment:?} was said to be zero at {}, after {there:?}", read.start))
                 }
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// What was dirty from the start, and what was changed before somebody asked, was said to be dirty. If the server's bitmap
+    /// `is_still`, nothing else was but the rest of the blocks of changes, also of those that failed.
+    pub(crate) fn check_told_dirty(
+        &self,
+        from_the_start: &[Range<usize>],
+        is_still: bool,
+    ) -> Result<(), String> {
+        let events = self.events();
+        events.dirty.iter().try_for_each(|told| {
+            let changes = |is_wanted: fn(&Change, &Told) -> bool| {
+                events.changes.iter().filter(move |change| is_wanted(change, told))
+            };
+            let changed = changes(|change, told| change.ok && change.end < told.start);
+            let mut must_be = from_the_start.iter().chain(changed.map(|change| &change.range));
+            if let Some(clean) = must_be.find(|range| !told.covers(range)) {
+                return Err(format!("{clean:?} is not dirty: {told:?}"));
+            }
+            let begun = changes(|change, told| change.start < told.end).map(|change| blocks(&change.range));
+            let may_be: Vec<_> = begun.chain(from_the_start.iter().cloned()).collect();
+            let is_known = |at: &usize| may_be.iter().any(|range| range.contains(at));
+            match told.dirty.iter().flat_map(Range::clone).find(|at| is_still && !is_known(at)) {
+                Some(at) => Err(format!("{at} is dirty for no reason: {told:?}")),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Where something was said to be clean, the disk is as it was at first, or was changed later.
+    pub(crate) fn check_stays_clean(&self, disk: &[u8]) -> Result<(), String> {
+        let events = self.events();
+        events.dirty.iter().try_for_each(|told| {
+            let is_possible = |segment: &Range<usize>| {
+                let is_changed = events.there(segment).any(|change| change.end > told.start);
+                is_changed || told.covers(segment) || disk[segment.clone()].iter().all(|value| *value == 0)
+            };
+            let ends = told.dirty.iter().flat_map(|range| [range.start, range.end]);
+            match events.segments_with(&told.range, ends).into_iter().find(|segment| !is_possible(segment)) {
+                Some(segment) => Err(format!("{segment:?} has changed after {told:?}")),
                 None => Ok(()),
             }
         })
@@ -144,6 +203,20 @@ impl History {
     }
 }
 
+impl Told {
+    /// Whether all of a range was said to be dirty, as far as it was asked for.
+    fn covers(&self, range: &Range<usize>) -> bool {
+        let asked = range.start.max(self.range.start)..range.end.min(self.range.end);
+        asked.is_empty()
+            || self.dirty.iter().any(|dirty| dirty.start <= asked.start && asked.end <= dirty.end)
+    }
+}
+
+/// The range with the rest of its blocks.
+fn blocks(range: &Range<usize>) -> Range<usize> {
+    range.start - range.start % BLOCK..range.end.next_multiple_of(BLOCK)
+}
+
 impl Events {
     fn check_read(&self, read: &Read) -> Result<(), String> {
         let overwrites = |change: &Change| change.ok && change.end < read.start;
@@ -154,7 +227,17 @@ impl Events {
 
     /// The parts of a range in which no change begins or ends.
     fn segments(&self, range: &Range<usize>) -> Vec<Range<usize>> {
+        self.segments_with(range, [])
+    }
+
+    /// The same, divided at some other places, too.
+    fn segments_with(
+        &self,
+        range: &Range<usize>,
+        places: impl IntoIterator<Item = usize>,
+    ) -> Vec<Range<usize>> {
         let ends = self.changes.iter().flat_map(|change| [change.range.start, change.range.end]);
+        let ends = ends.chain(places);
         let mut ends: Vec<_> =
             ends.filter(|end| range.contains(end)).chain([range.start, range.end]).collect();
         ends.sort_unstable();
@@ -242,6 +325,30 @@ mod tests {
         history.check_reads().unwrap();
         history.read(read(1, 7, 8));
         history.check_reads().unwrap_err();
+    }
+
+    #[test]
+    fn what_is_changed_or_was_dirty_is_said_to_be_dirty_and_nothing_else() {
+        let told = |dirty: Range<usize>| {
+            let history =
+                history(&[change(1, 1, 2, true), Change { range: 9000..9001, ..change(2, 1, 2, false) }]);
+            history.told_dirty(Told { range: 0..4 * BLOCK, dirty: vec![dirty], start: 3, end: 4 });
+            history
+        };
+        let from_the_start = [10..15, 15..20];
+        let check = |dirty: Range<usize>| told(dirty).check_told_dirty(&from_the_start, true);
+        check(0..20).unwrap();
+        check(0..19).unwrap_err();
+        check(1..20).unwrap_err();
+        check(0..BLOCK).unwrap();
+        check(0..BLOCK + 1).unwrap_err();
+        told(0..BLOCK + 1).check_told_dirty(&from_the_start, false).unwrap();
+        let mut disk = vec![0; 4 * BLOCK];
+        (disk[0], disk[9000]) = (1, 2);
+        told(0..20).check_stays_clean(&disk).unwrap_err();
+        told(0..9001).check_stays_clean(&disk).unwrap();
+        disk[9000] = 0;
+        told(0..20).check_stays_clean(&disk).unwrap();
     }
 
     #[test]

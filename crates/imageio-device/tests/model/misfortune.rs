@@ -86,7 +86,7 @@ pub(crate) fn faults(rng: &mut Rng, gate: &Gate, has_blocks: bool) -> Vec<Fault>
 }
 
 /// What goes wrong with the first requests for extents.
-pub(crate) fn extents_faults(rng: &mut Rng) -> Vec<Fault> {
+pub(crate) fn extents_faults(rng: &mut Rng, op: Op) -> Vec<Fault> {
     let fault = |rng: &mut Rng| match rng.u8(..6) {
         0 => What::LoseAnswer,
         1 => What::Close { after: rng.u64(..100) },
@@ -95,12 +95,12 @@ pub(crate) fn extents_faults(rng: &mut Rng) -> Vec<Fault> {
         4 => What::NoAnswer,
         _ => What::answer(choose(rng, &[403, 404, 405, 500]), Done::Not),
     };
-    (1..=rng.u64(1..3)).map(|nth| Fault::on(Op::Extents).nth(nth).then(fault(rng))).collect()
+    (1..=rng.u64(1..3)).map(|nth| Fault::on(op).nth(nth).then(fault(rng))).collect()
 }
 
 /// The first answer to a request for extents takes a moment.
-pub(crate) fn slow_extents(rng: &mut Rng) -> Fault {
-    Fault::on(Op::Extents).then(What::Delay(Duration::from_millis(rng.u64(1..6))))
+pub(crate) fn slow_extents(rng: &mut Rng, op: Op) -> Fault {
+    Fault::on(op).then(What::Delay(Duration::from_millis(rng.u64(1..6))))
 }
 
 fn fault(rng: &mut Rng, gate: &Gate) -> Fault {

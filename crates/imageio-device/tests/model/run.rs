@@ -10,7 +10,7 @@ use fake_imageio::FakeServer;
 
 use crate::common;
 use crate::disk::Disk;
-use crate::history::{Change, History, Read};
+use crate::history::{Change, History, Read, Told};
 use crate::misfortune::Event;
 use crate::scenario::{End, SIZE, Scenario, Server, Step};
 
@@ -40,6 +40,9 @@ pub(crate) fn run(scenario: &Scenario) -> Outcome {
     let history = run.history;
     if scenario.has_extents {
         ask_for_zeroes(&disk, &history, 0, SIZE);
+    }
+    if scenario.has_dirty {
+        ask_what_is_dirty(&disk, &history, 0, SIZE);
     }
     let (mut is_closed, mut is_answered) = (false, false);
     if scenario.end == End::Close {
@@ -73,6 +76,10 @@ fn start(server: &Server) -> FakeServer {
     if let Some(block_size) = server.block_size {
         builder = builder.block_device(block_size);
     }
+    if server.records_dirty || !server.dirty.is_empty() {
+        let dirty = server.dirty.iter().map(|range| range.start as u64..range.end as u64).collect();
+        builder = builder.dirty(dirty).record_dirty(server.records_dirty);
+    }
     if let Some((answers, announced)) = server.close_after {
         builder = builder.close_after(answers, announced);
     }
@@ -92,15 +99,19 @@ fn check(
         history.check_reads().map_err(about("read"))?;
     }
     history.check_told_zero().map_err(about("extents"))?;
+    let Server { dirty, records_dirty, .. } = &scenario.server;
+    history.check_told_dirty(dirty, !records_dirty).map_err(about("dirty extents"))?;
     scenario.gate.open();
     common::close_idle(server);
     if is_answered {
         let contents = server.contents().unwrap();
         history.check_answered(&contents).map_err(about("answered"))?;
         history.check_stays_zero(&contents).map_err(about("extents, in the end"))?;
+        history.check_stays_clean(&contents).map_err(about("dirty extents, in the end"))?;
     }
     server.cut_power().unwrap();
     let durable = server.contents().unwrap();
+    history.check_stays_clean(&durable).map_err(about("dirty extents, after a power cut"))?;
     if is_answered {
         history.check_answered(&durable).map_err(about("answered, after a power cut"))?;
     }
@@ -123,6 +134,7 @@ fn labels(scenario: &Scenario, server: &FakeServer) -> BTreeSet<String> {
     labels.extend((!kind.flush).then(|| "server: no flush".to_owned()));
     labels.extend((!kind.zero).then(|| "server: no zero".to_owned()));
     labels.extend(scenario.has_extents.then(|| "extents".to_owned()));
+    labels.extend(scenario.has_dirty.then(|| "dirty extents".to_owned()));
     labels.extend(scenario.events.iter().map(|(_, event)| format!("event: {}", event.name())));
     for request in server.log().requests {
         if let Some(fault) = request.fault {
@@ -139,6 +151,16 @@ fn ask_for_zeroes(disk: &Disk, history: &History, offset: usize, len: usize) {
     let end = history.tick();
     // None are told where the transfer has failed.
     zeroes.into_iter().flatten().for_each(|range| history.told_zero(&range, start, end));
+}
+
+fn ask_what_is_dirty(disk: &Disk, history: &History, offset: usize, len: usize) {
+    let start = history.tick();
+    let dirty = disk.dirty(offset, len);
+    let end = history.tick();
+    // None are told where the server has told none, or the transfer has failed.
+    dirty.into_iter().for_each(|dirty| {
+        history.told_dirty(Told { range: offset..offset + len, dirty, start, end });
+    });
 }
 
 struct Run<'a> {
@@ -163,6 +185,7 @@ impl Run<'_> {
                 data.into_iter().for_each(|data| self.history.read(Read { offset, data, start, end }));
             }
             Step::Extents { offset, len } => ask_for_zeroes(self.disk, &self.history, offset, len),
+            Step::Dirty { offset, len } => ask_what_is_dirty(self.disk, &self.history, offset, len),
             Step::Write { offset, len, value, fua } => {
                 let write = || self.disk.write(offset, vec![value; len], fua).is_ok();
                 self.change(offset..offset + len, value, fua, write);

@@ -2,9 +2,10 @@
 //! What happens in one run: the settings, what each client does, and what goes wrong. All of it follows from the seed, but
 //! for the order in which threads get on.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use fake_imageio::{Fault, Gate};
+use fake_imageio::{Fault, Gate, Op};
 use fastrand::Rng;
 
 use crate::misfortune::{self, Event};
@@ -27,6 +28,8 @@ pub(crate) struct Scenario {
     pub(crate) gate: Gate,
     /// Somebody asks for extents.
     pub(crate) has_extents: bool,
+    /// Somebody asks what is dirty.
+    pub(crate) has_dirty: bool,
     pub(crate) end: End,
 }
 
@@ -39,6 +42,10 @@ pub(crate) struct Server {
     pub(crate) block_size: Option<u64>,
     /// After how many answers it closes a connection, and whether it says so.
     pub(crate) close_after: Option<(u64, bool)>,
+    /// What is dirty from the start, in bytes; whole blocks.
+    pub(crate) dirty: Vec<Range<usize>>,
+    /// Its bitmap takes note of changes.
+    pub(crate) records_dirty: bool,
 }
 
 #[derive(Debug)]
@@ -66,6 +73,7 @@ pub(crate) enum Door {
 pub(crate) enum Step {
     Read { offset: usize, len: usize },
     Extents { offset: usize, len: usize },
+    Dirty { offset: usize, len: usize },
     Write { offset: usize, len: usize, value: u8, fua: bool },
     Zero { offset: usize, len: usize, fua: bool },
     Flush,
@@ -98,6 +106,7 @@ impl Scenario {
         let mut scenario = Self {
             setup,
             has_extents: false,
+            has_dirty: false,
             faults: misfortune::faults(rng, &gate, server.block_size.is_some()),
             events: (0..rng.usize(..5)).map(|_| (rng.usize(..steps), misfortune::event(rng))).collect(),
             end: if rng.u8(..3) == 0 { End::Crash } else { End::Close },
@@ -109,23 +118,42 @@ impl Scenario {
         if other.u8(..3) == 0 {
             scenario.ask_for_extents(other);
         }
+        let other = &mut Rng::with_seed(seed ^ DIRTY);
+        if other.u8(..3) == 0 {
+            scenario.ask_what_is_dirty(other);
+        }
         scenario
     }
 
     /// Somebody asks for extents now and then, in between.
     fn ask_for_extents(&mut self, rng: &mut Rng) {
         self.has_extents = true;
+        self.ask_in_between(rng, Op::Extents, |(offset, len)| Step::Extents { offset, len });
+    }
+
+    /// Somebody asks what is dirty now and then, in between.
+    fn ask_what_is_dirty(&mut self, rng: &mut Rng) {
+        self.has_dirty = true;
+        self.server.records_dirty = rng.bool();
+        for _ in 0..rng.usize(..3) {
+            let start = rng.usize(..SIZE / BLOCK) * BLOCK;
+            self.server.dirty.push(start..start + BLOCK);
+        }
+        self.ask_in_between(rng, Op::DirtyExtents, |(offset, len)| Step::Dirty { offset, len });
+    }
+
+    fn ask_in_between(&mut self, rng: &mut Rng, op: Op, step: fn((usize, usize)) -> Step) {
         for client in &mut self.clients {
             for _ in 0..rng.usize(..6) {
                 let at = rng.usize(..=client.len());
-                let (offset, len) = choose(rng, &[(0, SIZE), (BLOCK, 2 * BLOCK), (1000, 3000)]);
-                client.insert(at, Step::Extents { offset, len });
+                let place = choose(rng, &[(0, SIZE), (BLOCK, 2 * BLOCK), (1000, 3000)]);
+                client.insert(at, step(place));
             }
         }
         let faults = match rng.u8(..4) {
-            0 => misfortune::extents_faults(rng),
+            0 => misfortune::extents_faults(rng, op),
             // The answer is old by the time it comes.
-            1..3 => vec![misfortune::slow_extents(rng)],
+            1..3 => vec![misfortune::slow_extents(rng, op)],
             _ => Vec::new(),
         };
         self.faults.extend(faults);
@@ -134,6 +162,9 @@ impl Scenario {
 
 /// What is random about extents follows from another seed, so that old seeds stay what they were.
 const EXTENTS: u64 = 0x6578_7465_6e74_7300;
+
+/// So does what is dirty.
+const DIRTY: u64 = 0x6469_7274_7900_0000;
 
 pub(crate) fn choose<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
@@ -145,6 +176,8 @@ fn server(rng: &mut Rng) -> Server {
         flush: rng.u8(..12) != 0,
         block_size: choose(rng, &[None, None, Some(512), Some(4096)]),
         close_after: (rng.u8(..8) == 0).then(|| (choose(rng, &[1, 2, 3, 5, 8]), rng.bool())),
+        dirty: Vec::new(),
+        records_dirty: false,
     }
 }
 

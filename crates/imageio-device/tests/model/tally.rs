@@ -55,7 +55,7 @@ impl Tally {
             "lose way",
             "no answer",
         ];
-        let all = std::iter::once("extents".to_owned());
+        let all = ["extents", "dirty extents"].map(str::to_owned).into_iter();
         let all = all.chain(servers.iter().map(|server| format!("server: {server}")));
         let all = all.chain(faults.iter().map(|fault| format!("fault: {fault}")));
         let all = all.chain(Event::NAMES.iter().map(|event| format!("event: {event}")));

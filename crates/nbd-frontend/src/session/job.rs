@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nbd_wire::{Chunk, Command, Context, ErrorValue, Negotiated, RequestHeader};
 
 use super::replies::Replies;
-use super::reply::Reply;
+use super::reply::{Reply, Slice};
 use crate::export::error_value;
 
 /// A request that has been read. It is answered in any case: if it is dropped, by an error.
@@ -26,11 +26,13 @@ pub(super) struct Job {
     /// For a buffer that the device has now.
     lease: Option<Lease>,
     replies: Arc<Replies>,
+    /// It may change the disk until this is dropped.
+    is_change: bool,
     is_answered: bool,
 }
 
 impl Job {
-    /// Counts as in flight from now on.
+    /// Counts as in flight from now on, and as a change of the disk if it is one.
     pub(super) fn new(
         request: RequestHeader,
         command: Result<Command, ErrorValue>,
@@ -38,7 +40,9 @@ impl Job {
         negotiated: &Negotiated<'_>,
         replies: &Arc<Replies>,
     ) -> Self {
-        replies.started();
+        let is_change =
+            matches!(command, Ok(Command::Write { .. } | Command::Zero { .. } | Command::Trim { .. }));
+        replies.started(is_change);
         Self {
             request,
             command,
@@ -47,6 +51,7 @@ impl Job {
             holes: Vec::new(),
             lease: None,
             replies: Arc::clone(replies),
+            is_change,
             is_answered: false,
         }
     }
@@ -73,7 +78,7 @@ impl Job {
             let (id, name, flags) = (self.replies.id(), self.request.name(), flags.bits());
             let text = format!("refused {name} of {length} bytes at {offset}, flags {flags:#x}");
             log::debug!("client {id}: {text}: {error}");
-            self.answer_error(error, &text);
+            self.answer_error(error, &text, None);
         }
         self.replies.send();
     }
@@ -82,6 +87,51 @@ impl Job {
     pub(super) fn succeed(mut self) {
         self.answer_done();
         self.replies.send();
+    }
+
+    /// Answers a READ with what was read before it came.
+    pub(super) fn succeed_with(mut self, slices: Vec<Slice>) {
+        if let Ok(command) = self.command {
+            self.replies.count_bytes(command);
+        }
+        self.is_answered = true;
+        match self.chunk {
+            None => self.replies.push(Reply::simple_in_parts(self.request.cookie, slices), false),
+            Some(chunk) => self.replies.push(Reply::chunks(chunk, slices), false),
+        }
+        self.replies.send();
+    }
+
+    /// Puts a part of what was read in line, which has chunks; more follows.
+    pub(super) fn add_content(
+        &self,
+        offset: u64,
+        buffer: Buffer,
+        holes: Vec<Range<usize>>,
+        batch: &mut Batch,
+    ) {
+        batch.at_end(&self.replies);
+        if let Some(chunk) = self.chunk {
+            match holes.is_empty() {
+                true => self.replies.add([Reply::content(chunk, offset, buffer, false)]),
+                false => self.replies.add(Reply::slice(chunk, Slice::whole(offset, buffer, holes), false)),
+            }
+        }
+    }
+
+    /// Answers what went to the device in pieces, or tells at which offset one of them has failed.
+    pub(super) fn end_pieces(
+        mut self,
+        result: std::result::Result<(), (u64, block_device::Error)>,
+        batch: &mut Batch,
+    ) {
+        match result {
+            Err((offset, error)) if matches!(self.command, Ok(Command::Read { .. })) => {
+                batch.at_end(&self.replies);
+                self.fail(&error, Some(offset));
+            }
+            result => Box::new(self).complete(result.map_err(|(_, error)| error), batch),
+        }
     }
 
     /// Answers a BLOCK_STATUS.
@@ -102,8 +152,8 @@ impl Job {
                 self.replies.push(replies, false);
             }
             // No context is selected without chunks, so there is always one.
-            (Ok(_), None) => self.answer_error(ErrorValue::Inval, "no metadata context is selected"),
-            (Err(error), _) => self.fail(&error),
+            (Ok(_), None) => self.answer_error(ErrorValue::Inval, "no metadata context is selected", None),
+            (Err(error), _) => self.fail(&error, None),
         }
     }
 
@@ -120,21 +170,21 @@ impl Job {
         match self.chunk {
             None => self.answer(Reply::simple(self.request.cookie, Ok(Some(buffer))), false),
             Some(chunk) if self.holes.is_empty() => {
-                self.answer(Reply::content(chunk, self.request.offset, buffer), false);
+                self.answer(Reply::content(chunk, self.request.offset, buffer, true), false);
             }
             Some(chunk) => {
-                let holes = std::mem::take(&mut self.holes);
-                let replies = Reply::content_with_holes(chunk, self.request.offset, buffer, holes);
+                let slice = Slice::whole(self.request.offset, buffer, std::mem::take(&mut self.holes));
                 self.is_answered = true;
-                self.replies.push(replies, false);
+                self.replies.push(Reply::slice(chunk, slice, true), false);
             }
         }
     }
 
-    fn answer_error(&mut self, error: ErrorValue, text: &str) {
-        let reply = match self.chunk {
-            None => Reply::simple(self.request.cookie, Err(error)),
-            Some(chunk) => Reply::error(chunk, error, text),
+    fn answer_error(&mut self, error: ErrorValue, text: &str, offset: Option<u64>) {
+        let reply = match (self.chunk, offset) {
+            (None, _) => Reply::simple(self.request.cookie, Err(error)),
+            (Some(chunk), None) => Reply::error(chunk, error, text),
+            (Some(chunk), Some(offset)) => Reply::error_at(chunk, error, text, offset),
         };
         self.answer(reply, true);
     }
@@ -144,15 +194,15 @@ impl Job {
         self.replies.push([reply], is_error);
     }
 
-    /// The device's fault.
-    fn fail(&mut self, why: &block_device::Error) {
+    /// The device's fault, perhaps at one offset.
+    fn fail(&mut self, why: &block_device::Error, at: Option<u64>) {
         let error = self.command.map_or_else(|error| error, |command| error_value(why.errno(), command));
         let RequestHeader { offset, length, .. } = self.request;
         let (id, name) = (self.replies.id(), self.request.name());
         // That a fast zero is not possible is an answer, not a failure.
         let level = if error == ErrorValue::NotSup { log::Level::Debug } else { log::Level::Error };
         log::log!(level, "client {id}: {name} of {length} bytes at {offset}: {error}: {why}");
-        self.answer_error(error, &why.to_string());
+        self.answer_error(error, &why.to_string(), at);
     }
 
     /// Whether zeroes may be told instead of sent.
@@ -188,8 +238,8 @@ impl Completion for Job {
                     None => self.answer_done(),
                 }
             }
-            (Err(error), _) => self.fail(&error),
-            (Ok(()), Err(error)) => self.answer_error(error, "the request is not possible"),
+            (Err(error), _) => self.fail(&error, None),
+            (Ok(()), Err(error)) => self.answer_error(error, "the request is not possible", None),
         }
     }
 }
@@ -197,11 +247,12 @@ impl Completion for Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.fail(&block_device::Error::new(
-                block_device::Errno::Io,
-                "bug: the device has dropped the request",
-            ));
+            let why = "bug: the device has dropped the request";
+            self.fail(&block_device::Error::new(block_device::Errno::Io, why), None);
             self.replies.send();
+        }
+        if self.is_change {
+            self.replies.change_ended();
         }
     }
 }

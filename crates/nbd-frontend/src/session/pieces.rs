@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A WRITE whose payload goes to the device piece by piece.
+//! Long requests that go to the device piece by piece: a WRITE as its payload comes, and a READ whose content goes to the
+//! client as it comes.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use block_device::{Batch, Completion, Errno, Error, Result};
@@ -10,24 +12,34 @@ use bytes::Bytes;
 use super::job::Job;
 use crate::lock;
 
-/// The request. It is answered by whoever lets go of it last: the device with a piece, or the session that reads them.
+/// The request. It is answered by whoever lets go of it last: the device with a piece, or the session that hands them out.
 pub(super) struct Whole {
     job: Job,
     length: u32,
-    /// How many bytes were written, or why some were not.
-    written: Mutex<Result<u32>>,
+    /// How many bytes are done, or where and why some are not.
+    done: Mutex<std::result::Result<u32, (u64, Error)>>,
 }
 
-/// What the device has of it.
-struct Piece {
+/// What the device has of a WRITE.
+struct WritePiece {
     whole: Arc<Whole>,
+    offset: u64,
     length: u32,
     lease: Lease,
 }
 
+/// What the device has of a READ whose reply has chunks.
+struct ReadPiece {
+    whole: Arc<Whole>,
+    offset: u64,
+    buffer: Buffer,
+    /// The parts of the buffer that are zero without having been filled.
+    holes: Vec<Range<usize>>,
+}
+
 impl Whole {
     pub(super) fn new(job: Job, length: u32) -> Arc<Self> {
-        Arc::new(Self { job, length, written: Mutex::new(Ok(0)) })
+        Arc::new(Self { job, length, done: Mutex::new(Ok(0)) })
     }
 
     /// In bytes.
@@ -35,23 +47,29 @@ impl Whole {
         self.length
     }
 
-    /// A part of the payload, and who is told when it is written.
-    pub(super) fn piece(self: &Arc<Self>, buffer: Buffer) -> (Bytes, Box<dyn Completion>) {
-        let length = u32::try_from(buffer.len()).expect("a part of a payload is no longer than that");
+    /// A part of the payload of a WRITE, and who is told when it is written.
+    pub(super) fn write_piece(self: &Arc<Self>, offset: u64, buffer: Buffer) -> (Bytes, Box<dyn Completion>) {
+        let length = length(&buffer);
         let (buffer, lease) = buffer.uncounted();
-        (Bytes::from_owner(buffer), Box::new(Piece { whole: Arc::clone(self), length, lease }))
+        let piece = WritePiece { whole: Arc::clone(self), offset, length, lease };
+        (Bytes::from_owner(buffer), Box::new(piece))
     }
 
-    /// The rest of the payload won't come.
-    pub(super) fn fail(&self, reason: String) {
-        self.piece_ended(Err(Error::new(Errno::Io, reason)));
+    /// Who is told when a part of a READ is there. Its content is sent then.
+    pub(super) fn read_piece(self: &Arc<Self>, offset: u64, buffer: Buffer) -> Box<dyn Completion> {
+        Box::new(ReadPiece { whole: Arc::clone(self), offset, buffer, holes: Vec::new() })
     }
 
-    fn piece_ended(&self, result: Result<u32>) {
-        let mut written = lock(&self.written);
-        match (&mut *written, result) {
+    /// The rest of the payload, from `offset` on, won't come.
+    pub(super) fn fail(&self, offset: u64, reason: String) {
+        self.piece_ended(offset, Err(Error::new(Errno::Io, reason)));
+    }
+
+    fn piece_ended(&self, offset: u64, result: Result<u32>) {
+        let mut done = lock(&self.done);
+        match (&mut *done, result) {
             (Ok(bytes), Ok(more)) => *bytes += more,
-            (Ok(_), Err(error)) => *written = Err(error),
+            (Ok(_), Err(error)) => *done = Err((offset, error)),
             // The first failure is told.
             (Err(_), _) => {}
         }
@@ -59,21 +77,52 @@ impl Whole {
 
     /// Answers the request, unless somebody else still has a part of it.
     pub(super) fn let_go(self: Arc<Self>, batch: &mut Batch) {
-        let Some(Self { job, length, written }) = Arc::into_inner(self) else { return };
-        let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let result = written.and_then(|bytes| match bytes == length {
+        let Some(Self { job, length, done }) = Arc::into_inner(self) else { return };
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let result = done.and_then(|bytes| match bytes == length {
             true => Ok(()),
-            false => Err(Error::new(Errno::Io, "bug: the device has dropped a part of the request")),
+            false => {
+                let dropped = Error::new(Errno::Io, "bug: the device has dropped a part of the request");
+                Err((job.request.offset, dropped))
+            }
         });
-        Box::new(job).complete(result, batch);
+        job.end_pieces(result, batch);
     }
 }
 
-impl Completion for Piece {
+impl Completion for WritePiece {
     fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch) {
-        let Self { whole, length, lease } = *self;
+        let Self { whole, offset, length, lease } = *self;
         drop(lease);
-        whole.piece_ended(result.map(|()| length));
+        whole.piece_ended(offset, result.map(|()| length));
         whole.let_go(batch);
     }
+}
+
+impl Completion for ReadPiece {
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    fn fill_zeroes(&mut self, range: Range<usize>) {
+        self.holes.push(range);
+    }
+
+    fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch) {
+        let Self { whole, offset, buffer, holes } = *self;
+        let length = length(&buffer);
+        whole.piece_ended(
+            offset,
+            result.map(|()| {
+                whole.job.add_content(offset, buffer, holes, batch);
+                length
+            }),
+        );
+        whole.let_go(batch);
+    }
+}
+
+/// Of a part of a request, which is no longer than that.
+fn length(buffer: &Buffer) -> u32 {
+    u32::try_from(buffer.len()).expect("a part of a request is no longer than that")
 }

@@ -13,6 +13,8 @@ use nbd_wire::{
 
 use super::pieces::Whole;
 use super::queue_depth::QueueDepth;
+use super::read_ahead::ReadAhead;
+use super::reads::ReadRequest;
 use super::{Job, Session};
 use crate::export::MAX_PAYLOAD;
 use crate::transport::Incoming;
@@ -54,19 +56,30 @@ impl<D: QueuedDevice> Session<'_, D> {
         &self,
         input: &mut BufReader<Incoming<'_>>,
         depth: &mut QueueDepth,
+        ahead: &mut ReadAhead<'_, D>,
     ) -> Result<(), End> {
         self.replies.wait_for_room();
         if self.control.is_stopping() {
             return Err(End::Stopping);
         }
         let request = self.read_header(input)?;
-        depth.note_request(self.replies.in_flight());
+        let others = self.replies.unanswered();
+        depth.note_request(others);
         request.check_payload_len(self.negotiated.export)?;
         let mut command = request.check(&self.negotiated);
         let mut buffer = None;
         match command {
             Ok(Command::Disconnect) => return Err(End::Disconnect),
-            Ok(Command::Read { length, .. }) => buffer = Some(self.buffers.take(length as usize)),
+            Ok(Command::Read { offset, length, df }) => {
+                let read = ReadRequest { request, offset, length, df, is_alone: others == 0 };
+                self.receive_read(read, input, depth, ahead);
+                return Ok(());
+            }
+            // It needs the memory, and makes what was read ahead worthless.
+            Ok(Command::Write { .. }) => ahead.forget(),
+            Ok(_) | Err(_) => {}
+        }
+        match command {
             // A write that must be durable goes as a whole: who knows all of it makes it so at once.
             Ok(Command::Write { offset, length, fua: false }) if u64::from(length) > self.longest_write => {
                 let whole = Whole::new(self.job(request, command, None), length);
@@ -102,7 +115,7 @@ impl<D: QueuedDevice> Session<'_, D> {
         })
     }
 
-    fn job(
+    pub(super) fn job(
         &self,
         request: RequestHeader,
         command: Result<Command, ErrorValue>,
@@ -120,7 +133,7 @@ impl<D: QueuedDevice> Session<'_, D> {
     ) -> Result<(), End> {
         let result = self.hand_out_pieces(input, &whole, offset);
         if let Err(lost) = &result {
-            whole.fail(format!("the connection ended: {lost}"));
+            whole.fail(offset, format!("the connection ended: {lost}"));
         }
         whole.let_go(&mut Batch::default());
         Ok(result?)
@@ -138,7 +151,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             let length = piece.end - piece.start;
             let mut buffer = self.buffers.take(length as usize);
             read_payload(input, &mut buffer)?;
-            let (data, completion) = whole.piece(buffer);
+            let (data, completion) = whole.write_piece(offset, buffer);
             let request = block_device::Request::Write { offset, data, fua: false };
             self.service.device.submit(request, completion);
             offset = piece.end;

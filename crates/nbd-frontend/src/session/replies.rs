@@ -11,6 +11,7 @@ use rustix::net::SendFlags;
 use socket2::Socket;
 
 use super::reply::Reply;
+use crate::changes::Changes;
 use crate::lock;
 use crate::registry::Control;
 use crate::stats::{Counters, count};
@@ -26,6 +27,7 @@ pub(crate) struct Replies {
     control: Weak<Control>,
     transport: Transport,
     counters: Arc<Counters>,
+    changes: Arc<Changes>,
     /// How many requests may be in flight.
     limit: usize,
     state: Mutex<State>,
@@ -41,6 +43,8 @@ struct State {
     sending: Sending,
     /// Requests that were read and whose replies have not been sent.
     in_flight: usize,
+    /// Of these, those whose replies are not in line yet.
+    unanswered: usize,
     /// The reading thread waits. A notification is a system call, also where nobody listens.
     is_awaited: bool,
     /// The client is gone without a word, or can't be told any more.
@@ -63,6 +67,7 @@ impl Replies {
         control: &Arc<Control>,
         transport: &Transport,
         counters: &Arc<Counters>,
+        changes: &Arc<Changes>,
         limit: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -70,6 +75,7 @@ impl Replies {
             control: Arc::downgrade(control),
             transport: transport.clone(),
             counters: Arc::clone(counters),
+            changes: Arc::clone(changes),
             limit: limit.max(1),
             state: Mutex::default(),
             answered: Condvar::new(),
@@ -94,9 +100,10 @@ impl Replies {
         self.answered.wait_while(lock(&self.state), waits).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many requests were read and not answered.
-    pub(super) fn in_flight(&self) -> usize {
-        lock(&self.state).in_flight
+    /// How many requests were read and not answered. Those whose replies are being sent don't count: the client may have
+    /// read them by now.
+    pub(super) fn unanswered(&self) -> usize {
+        lock(&self.state).unanswered
     }
 
     /// Whether the client may still get replies, as far as is known.
@@ -109,8 +116,19 @@ impl Replies {
         lock(&self.state).is_deserted = true;
     }
 
-    pub(super) fn started(&self) {
-        lock(&self.state).in_flight += 1;
+    /// A request is in flight from now on, and may change the disk if it `is_change`.
+    pub(super) fn started(&self, is_change: bool) {
+        if is_change {
+            self.changes.begin();
+        }
+        let mut state = lock(&self.state);
+        state.in_flight += 1;
+        state.unanswered += 1;
+    }
+
+    /// What may have changed the disk does so no longer.
+    pub(super) fn change_ended(&self) {
+        self.changes.end();
     }
 
     pub(super) fn count_bytes(&self, command: Command) {
@@ -126,6 +144,13 @@ impl Replies {
     pub(super) fn push(&self, replies: impl IntoIterator<Item = Reply>, is_error: bool) {
         count(&self.counters.requests, 1);
         count(&self.counters.errors, usize::from(is_error));
+        let mut state = lock(&self.state);
+        state.line.extend(replies);
+        state.unanswered -= 1;
+    }
+
+    /// Puts something in line that is followed by more for the same request: none of it is the [last](Reply::is_last).
+    pub(super) fn add(&self, replies: impl IntoIterator<Item = Reply>) {
         lock(&self.state).line.extend(replies);
     }
 

@@ -10,7 +10,7 @@ use nbd_wire::{
     Chunk, Context, Descriptor, Encoded, ErrorValue, MAX_CHUNK_HEAD, SIMPLE_REPLY_LEN, simple_reply,
 };
 
-/// A simple reply, or one chunk: it is sent as a whole.
+/// A simple reply or a part of it, or one chunk: it is sent as a whole, and nothing comes between the parts of a simple reply.
 pub(super) struct Reply {
     head: Head,
     payload: Payload,
@@ -20,7 +20,28 @@ pub(super) struct Reply {
     sent: usize,
 }
 
+/// A part of what was read, perhaps for other requests, too.
+pub(super) struct Slice {
+    /// Where it is on the disk, in bytes.
+    pub(super) offset: u64,
+    pub(super) buffer: Arc<Buffer>,
+    /// Where it is in the buffer; some bytes.
+    pub(super) range: Range<usize>,
+    /// The parts of the buffer that are zero without having been filled.
+    pub(super) holes: Arc<[Range<usize>]>,
+}
+
+impl Slice {
+    /// All that was read, from `offset` on.
+    pub(super) fn whole(offset: u64, buffer: Buffer, holes: Vec<Range<usize>>) -> Self {
+        let range = 0..buffer.len();
+        Self { offset, buffer: Arc::new(buffer), range, holes: holes.into() }
+    }
+}
+
 enum Head {
+    /// The reply before this has it.
+    Nothing,
     Simple([u8; SIMPLE_REPLY_LEN]),
     Chunk(Encoded<MAX_CHUNK_HEAD>),
 }
@@ -53,37 +74,53 @@ impl Reply {
         Self::last(head, Payload::Bytes(message.as_bytes().to_vec()))
     }
 
-    /// All that was read, from `offset` on, in one chunk.
-    pub(super) fn content(chunk: Chunk, offset: u64, buffer: Buffer) -> Self {
-        let head = chunk.done().offset_data(offset, length(&(0..buffer.len())));
-        Self::last(head, Payload::Buffer(buffer))
+    /// An error at `offset`.
+    pub(super) fn error_at(chunk: Chunk, error: ErrorValue, message: &str, offset: u64) -> Self {
+        let (head, message, offset) = chunk.done().error_offset(error, message, offset);
+        Self::last(head, Payload::Bytes([message.as_bytes(), &offset].concat()))
     }
 
-    /// What was read, from `offset` on, in a chunk for each part: zeroes are told, and not sent.
-    pub(super) fn content_with_holes(
-        chunk: Chunk,
-        offset: u64,
-        buffer: Buffer,
-        holes: Vec<Range<usize>>,
-    ) -> Vec<Self> {
-        let parts = parts(buffer.len(), holes);
-        let buffer = Arc::new(buffer);
-        let chunks = parts.into_iter().map(|Part { range, is_hole }| {
-            let is_last = range.end == buffer.len();
-            let chunk = if is_last { chunk.done() } else { chunk };
-            let (at, length) = (offset + range.start as u64, length(&range));
+    /// What was read, from `offset` on, in one chunk.
+    pub(super) fn content(chunk: Chunk, offset: u64, buffer: Buffer, is_last: bool) -> Self {
+        let head = done_if(is_last, chunk).offset_data(offset, length(&(0..buffer.len())));
+        Self { head: Head::Chunk(head), payload: Payload::Buffer(buffer), is_last, sent: 0 }
+    }
+
+    /// What was read, slice by slice, and nothing else.
+    pub(super) fn chunks(chunk: Chunk, slices: Vec<Slice>) -> impl Iterator<Item = Self> {
+        let last = slices.len().saturating_sub(1);
+        slices.into_iter().enumerate().flat_map(move |(at, slice)| Self::slice(chunk, slice, at == last))
+    }
+
+    /// What was read, in a chunk for each part: zeroes are told, and not sent.
+    pub(super) fn slice(chunk: Chunk, slice: Slice, is_last: bool) -> impl Iterator<Item = Self> {
+        let Slice { offset, buffer, range: Range { start, end }, holes } = slice;
+        parts(start..end, &holes).into_iter().map(move |Part { range, is_hole }| {
+            let is_last = is_last && range.end == end;
+            let chunk = done_if(is_last, chunk);
+            let (at, length) = (offset + (range.start - start) as u64, length(&range));
             let (head, payload) = match is_hole {
                 true => (chunk.offset_hole(at, length), Payload::Nothing),
                 false => (chunk.offset_data(at, length), Payload::Part(Arc::clone(&buffer), range)),
             };
             Self { head: Head::Chunk(head), payload, is_last, sent: 0 }
-        });
-        chunks.collect()
+        })
+    }
+
+    /// A simple reply in several parts, which have no holes.
+    pub(super) fn simple_in_parts(cookie: u64, slices: Vec<Slice>) -> impl Iterator<Item = Self> {
+        let last = slices.len().saturating_sub(1);
+        slices.into_iter().enumerate().map(move |(at, Slice { buffer, range, .. })| Self {
+            head: if at == 0 { Head::Simple(simple_reply(cookie, None)) } else { Head::Nothing },
+            payload: Payload::Part(buffer, range),
+            is_last: at == last,
+            sent: 0,
+        })
     }
 
     /// What a metadata context tells.
     pub(super) fn status(chunk: Chunk, context: Context, extents: &[Extent], is_last: bool) -> Self {
-        let chunk = if is_last { chunk.done() } else { chunk };
+        let chunk = done_if(is_last, chunk);
         let mut descriptors = Vec::with_capacity(16 * extents.len());
         for Extent { length, status } in extents {
             // A status that a context of 32 bits has no room for is not one of its own.
@@ -106,6 +143,7 @@ impl Reply {
     /// What the socket has not taken yet.
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         let head: &[u8] = match &self.head {
+            Head::Nothing => &[],
             Head::Simple(head) => head,
             Head::Chunk(head) => head,
         };
@@ -130,6 +168,10 @@ impl Reply {
     }
 }
 
+fn done_if(is_last: bool, chunk: Chunk) -> Chunk {
+    if is_last { chunk.done() } else { chunk }
+}
+
 /// The length of a part of a payload, which is never longer than 4 GiB.
 fn length(range: &Range<usize>) -> u32 {
     range.len() as u32
@@ -141,8 +183,9 @@ struct Part {
     is_hole: bool,
 }
 
-/// The parts of `len` bytes, which are some, with `holes` in them.
-fn parts(len: usize, mut holes: Vec<Range<usize>>) -> Vec<Part> {
+/// The parts of a range, which is not empty, with `holes` in it.
+fn parts(of: Range<usize>, holes: &[Range<usize>]) -> Vec<Part> {
+    let mut holes = holes.to_vec();
     holes.sort_unstable_by_key(|hole| hole.start);
     let mut parts: Vec<Part> = Vec::with_capacity(2 * holes.len() + 1);
     let mut add = |range: Range<usize>, is_hole| match parts.last_mut() {
@@ -150,16 +193,16 @@ fn parts(len: usize, mut holes: Vec<Range<usize>>) -> Vec<Part> {
         Some(last) if last.is_hole == is_hole => last.range.end = range.end,
         _ => parts.push(Part { range, is_hole }),
     };
-    let mut at = 0;
+    let mut at = of.start;
     for hole in holes {
-        let (start, end) = (hole.start.max(at), hole.end.min(len));
+        let (start, end) = (hole.start.max(at), hole.end.min(of.end));
         if start < end {
             add(at..start, false);
             add(start..end, true);
             at = end;
         }
     }
-    add(at..len, false);
+    add(at..of.end, false);
     parts
 }
 
@@ -169,17 +212,25 @@ mod tests {
 
     #[test]
     fn holes_divide_what_was_read() {
-        let of = |len, holes: &[Range<usize>]| {
-            let parts = parts(len, holes.to_vec());
+        let of = |range, holes: &[Range<usize>]| {
+            let parts = parts(range, holes);
             parts.into_iter().map(|part| (part.range, part.is_hole)).collect::<Vec<_>>()
         };
-        assert_eq!(of(10, &[]), [(0..10, false)]);
-        assert_eq!(of(10, &[0..5, 5..10]), [(0..10, true)]);
+        assert_eq!(of(0..10, &[]), [(0..10, false)]);
+        assert_eq!(of(0..10, &[0..5, 5..10]), [(0..10, true)]);
         assert_eq!(
-            of(10, &[5..7, 2..3]),
+            of(0..10, &[5..7, 2..3]),
             [(0..2, false), (2..3, true), (3..5, false), (5..7, true), (7..10, false)]
         );
-        assert_eq!(of(10, &[0..4, 4..6]), [(0..6, true), (6..10, false)], "neighbours are one");
-        assert_eq!(of(10, &[3..6, 4..5, 9..20]), [(0..3, false), (3..6, true), (6..9, false), (9..10, true)]);
+        assert_eq!(of(0..10, &[0..4, 4..6]), [(0..6, true), (6..10, false)], "neighbours are one");
+        assert_eq!(
+            of(3..8, &[0..2, 2..4, 7..9]),
+            [(3..4, true), (4..7, false), (7..8, true)],
+            "a part of it"
+        );
+        assert_eq!(
+            of(0..10, &[3..6, 4..5, 9..20]),
+            [(0..3, false), (3..6, true), (6..9, false), (9..10, true)]
+        );
     }
 }

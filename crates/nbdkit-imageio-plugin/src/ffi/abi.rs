@@ -108,6 +108,7 @@ unsafe extern "C" {
     pub(crate) fn nbdkit_error(format: *const c_char, ...);
     pub(crate) fn nbdkit_debug(format: *const c_char, ...);
     pub(crate) fn nbdkit_set_error(errno: c_int);
+    pub(crate) fn nbdkit_nanosleep(sec: u32, nsec: u32) -> c_int;
     pub(crate) fn nbdkit_add_extent(
         extents: *mut NbdkitExtents,
         offset: u64,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! nbdkit's channel for messages, and for the errno of a request.
+//! nbdkit's channel for messages, for the errno of a request, and for the news that a request is no longer worth its while.
 //!
 //! nbdkit decides where messages go: standard error, or the system's log once it is a daemon.
 
@@ -21,6 +21,12 @@ pub(crate) fn debug(text: &str) {
 /// What the client of the request that fails on this thread is told.
 pub(crate) fn set_errno(errno: Errno) {
     server::set_errno(os_errno(errno).raw_os_error());
+}
+
+/// Whether the request that this thread carries out should go on: not once nbdkit ends, or its client has gone. nbdkit says so
+/// in a message of its own.
+pub(crate) fn goes_on() -> bool {
+    server::goes_on()
 }
 
 /// Prints a line for `--dump-plugin`. By way of C's standard output, as nbdkit's own lines, so that the order is kept.
@@ -78,6 +84,13 @@ mod server {
         // SAFETY: it takes any number, and keeps it for the calling thread.
         unsafe { abi::nbdkit_set_error(errno) };
     }
+
+    pub(super) fn goes_on() -> bool {
+        // The shortest nap there is, which fails where there is no point in going on. No nap at all would do as well, but
+        // nobody promises that.
+        // SAFETY: it takes any numbers, and any thread of nbdkit may call it.
+        unsafe { abi::nbdkit_nanosleep(0, 1) == 0 }
+    }
 }
 
 /// What unit tests have in nbdkit's place: each thread remembers what it said.
@@ -101,6 +114,10 @@ pub(crate) mod server {
 
     pub(super) fn set_errno(errno: c_int) {
         ERRNO.set(errno);
+    }
+
+    pub(super) fn goes_on() -> bool {
+        true
     }
 
     /// What this thread said since the last call.

@@ -2,10 +2,14 @@
 //! What is zero, and what isn't read because of that.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
 
-use fake_imageio::{FakeServer, Op};
+use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 
-use crate::support::{Served, assert_all_closed, captive, has, nbdsh_at_sock, pattern, run, tool};
+use crate::support::{
+    PATIENCE, Served, URI, assert_all_closed, captive, has, nbdsh_at_sock, pattern, run, tool,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -73,7 +77,7 @@ fn what_is_written_is_told_as_data_and_what_is_zeroed_as_zero() {
     let server = FakeServer::builder().size(4 * MIB as u64).start().unwrap();
     let mut nbdkit = Served::start(dir.path(), &[], &[&server.url()]);
     let map = || {
-        let ended = run(tool(dir.path(), "nbdinfo").args(["--map", crate::support::URI]));
+        let ended = run(tool(dir.path(), "nbdinfo").args(["--map", URI]));
         let words =
             |line: &str| line.split_whitespace().skip(1).take(2).map(str::to_owned).collect::<Vec<_>>();
         ended.out.lines().map(|line| words(line).join(" ")).collect::<Vec<_>>()
@@ -97,4 +101,49 @@ fn a_server_without_extents_has_data_only() {
     let words: Vec<_> = ended.out.split_whitespace().take(3).collect();
     assert_eq!((ended.code, words), (Some(0), vec!["0", "1048576", "0"]), "{}", ended.err);
     assert!(ended.err.contains("warning: the server doesn't tell what is zero"), "{}", ended.err);
+}
+
+/// A server that keeps its extents to itself, and `nbdinfo --map` that waits for them.
+fn waiting_for_extents(dir: &Path) -> (FakeServer, Gate, Served, Child) {
+    let (server, gate) = (sparse().0, Gate::new());
+    server.fault(Fault::on(Op::Extents).then(What::Block(gate.clone())));
+    let nbdkit = Served::start(dir, &[], &[&server.url()]);
+    let mut map = tool(dir, "nbdinfo");
+    let map = map.args(["--map", URI]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(gate.wait_reached(1, PATIENCE), "the server is asked");
+    (server, gate, nbdkit, map)
+}
+
+#[test]
+fn sigterm_does_not_wait_for_the_server_s_extents() {
+    if !has(&["nbdkit", "nbdinfo"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (server, gate, mut nbdkit, mut map) = waiting_for_extents(dir.path());
+    assert!(nbdkit.terminate().success(), "{:#?}", nbdkit.said);
+    assert!(!map.wait().unwrap().success());
+    let told = |line: &String| line.contains("nobody waits any more for what the server tells");
+    assert!(nbdkit.said.iter().any(told), "{:#?}", nbdkit.said);
+    gate.open();
+    assert_all_closed(&server);
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_extents_keeps_them_from_no_other() {
+    if !has(&["nbdkit", "nbdinfo"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (server, gate, mut nbdkit, mut map) = waiting_for_extents(dir.path());
+    // It is the child of a program that ends it.
+    rustix::process::kill_process(rustix::process::Pid::from_child(&map), rustix::process::Signal::TERM)
+        .unwrap();
+    map.wait().unwrap();
+    nbdkit.wait_for_line("nobody waits any more for what the server tells");
+    gate.open();
+    let ended = run(tool(dir.path(), "nbdinfo").args(["--map", URI]));
+    assert_eq!((ended.code, ended.out.lines().count()), (Some(0), 5), "{}", ended.out);
+    assert!(nbdkit.terminate().success());
+    assert_eq!(server.log().of(Op::Extents).count(), 1);
 }

@@ -45,7 +45,7 @@ fn known() -> Extents {
 fn told(map: ExtentMap) -> Extents {
     let mut extents = Extents::default();
     extents.ask([]);
-    assert!(extents.answered(Some(map)));
+    assert!(extents.answered(&mut Some(map)));
     extents
 }
 
@@ -93,27 +93,27 @@ fn what_nobody_knows_is_data() {
     assert_eq!((zeroes(&extents), of(&extents, Context::Depth, 5..7, 1)), (vec![(100, 0)], vec![(2, 1)]));
     extents.ask([]);
     assert_eq!(zeroes(&extents), [(100, 0)]);
-    assert!(!extents.answered(None));
+    assert!(!extents.answered(&mut None));
     assert_eq!(zeroes(&extents), [(100, 0)]);
-    assert!(!extents.answered(Some(map())), "it was not asked for");
+    assert!(!extents.answered(&mut Some(map())), "it was not asked for");
     assert_eq!(extents.without_zeroes(&(10..20)), 10..20);
 }
 
 #[test]
 fn a_change_is_data_and_no_hole_before_it_is_sent() {
     let mut extents = known();
-    extents.changing(&(20..40));
+    drop(extents.changing(&(20..40)));
     assert_eq!(zeroes(&extents), [(10, 0), (10, ZERO), (20, 0), (10, ZERO), (50, 0)]);
     assert_eq!(of(&extents, Context::Depth, 0..100, 9), [(40, 1), (20, 0), (40, 1)]);
-    extents.changing(&(90..95));
-    extents.changing(&(5..5));
+    drop(extents.changing(&(90..95)));
+    drop(extents.changing(&(5..5)));
     assert_eq!(zeroes(&extents).len(), 5);
 }
 
 #[test]
 fn what_was_zeroed_is_zero_and_no_hole() {
     let mut extents = known();
-    extents.changing(&(40..70));
+    drop(extents.changing(&(40..70)));
     extents.zeroed(&(40..70));
     extents.zeroed(&(80..80));
     assert_eq!(zeroes(&extents), [(10, 0), (60, ZERO), (30, 0)]);
@@ -136,20 +136,20 @@ fn zeroes_at_both_ends_need_not_be_read() {
         assert_eq!(extents.without_zeroes(&range), left, "{range:?}");
     }
     let mut extents = extents;
-    extents.changing(&(20..30));
+    drop(extents.changing(&(20..30)));
     assert_eq!(extents.without_zeroes(&(15..45)), 20..30);
 }
 
 #[test]
 fn what_changes_while_the_server_is_asked_is_data_whatever_it_says() {
     let mut extents = Extents::default();
-    extents.changing(&(40..42));
+    drop(extents.changing(&(40..42)));
     extents.ask([12..14, 20..22]);
-    extents.changing(&(30..31));
+    drop(extents.changing(&(30..31)));
     // Zeroes, too: nobody knows which of two changes came first.
     extents.zeroed(&(12..14));
     extents.ask([]);
-    assert!(extents.answered(Some(map())));
+    assert!(extents.answered(&mut Some(map())));
     let expected = [(10, 0), (2, ZERO), (2, 0), (6, ZERO), (2, 0), (8, ZERO), (1, 0), (19, ZERO), (50, 0)];
     assert_eq!(zeroes(&extents), expected, "what was durable before is as the server says");
 }
@@ -159,7 +159,7 @@ fn what_may_be_lost_without_a_trace_is_data_from_the_start() {
     let mut extents = Extents::default();
     extents.distrust(&(15..16));
     extents.ask([]);
-    extents.answered(Some(map()));
+    extents.answered(&mut Some(map()));
     extents.distrust(&(17..18));
     assert_eq!(zeroes(&extents), [(10, 0), (5, ZERO), (1, 0), (34, ZERO), (50, 0)]);
 }
@@ -172,7 +172,7 @@ fn what_is_forgotten_does_not_come_back() {
     let mut extents = Extents::default();
     extents.ask([]);
     assert_eq!(extents.forget(), None);
-    assert!(!extents.answered(Some(map())));
+    assert!(!extents.answered(&mut Some(map())));
     extents.zeroed(&(0..100));
     assert_eq!(extents.without_zeroes(&(0..1)), 0..1);
 }
@@ -193,7 +193,7 @@ fn what_nobody_knows_is_dirty() {
     assert_eq!(dirty(&extents), [(100, DIRTY)]);
     extents.ask([]);
     assert_eq!(dirty(&extents), [(100, DIRTY)]);
-    extents.answered(None);
+    extents.answered(&mut None);
     assert_eq!(dirty(&extents), [(100, DIRTY)]);
     let mut extents = told(dirty_map());
     assert_eq!(extents.forget(), Some(dirty_map()));
@@ -203,9 +203,9 @@ fn what_nobody_knows_is_dirty() {
 #[test]
 fn a_change_is_dirty_before_it_is_sent_and_stays_so() {
     let mut extents = told(dirty_map());
-    extents.changing(&(5..7));
-    extents.changing(&(60..70));
-    extents.changing(&(80..80));
+    drop(extents.changing(&(5..7)));
+    drop(extents.changing(&(60..70)));
+    drop(extents.changing(&(80..80)));
     extents.zeroed(&(60..70));
     let expected = [(5, 0), (2, DIRTY), (3, 0), (40, DIRTY), (10, 0), (10, DIRTY), (30, 0)];
     assert_eq!(dirty(&extents), expected);
@@ -214,11 +214,11 @@ fn a_change_is_dirty_before_it_is_sent_and_stays_so() {
 #[test]
 fn what_changes_while_the_server_is_asked_is_dirty_whatever_it_says() {
     let mut extents = Extents::default();
-    extents.changing(&(90..92));
+    drop(extents.changing(&(90..92)));
     extents.distrust(&(94..96));
     extents.ask([0..1, 1..2]);
-    extents.changing(&(4..6));
-    assert!(extents.answered(Some(dirty_map())));
+    drop(extents.changing(&(4..6)));
+    assert!(extents.answered(&mut Some(dirty_map())));
     let expected = [(2, DIRTY), (2, 0), (2, DIRTY), (4, 0), (40, DIRTY), (44, 0), (2, DIRTY), (4, 0)];
     assert_eq!(dirty(&extents), expected, "what was durable before is as the server says");
 }
@@ -230,6 +230,41 @@ fn little_is_kept_before_anybody_asks_and_too_much_is_all() {
         extents.distrust(&(200 + 2 * at..201 + 2 * at));
     }
     extents.ask([]);
-    assert!(extents.answered(Some(dirty_map())));
+    assert!(extents.answered(&mut Some(dirty_map())));
     assert_eq!(dirty(&extents), [(100, DIRTY)]);
+}
+
+#[test]
+fn many_changes_are_applied_outside_the_lock() {
+    let mut extents = Extents::default();
+    extents.ask([]);
+    assert_eq!(extents.take_changes(), None);
+    for at in 0..FEW as u64 {
+        drop(extents.changing(&(20 + 2 * at..21 + 2 * at)));
+    }
+    assert_eq!(extents.take_changes(), None, "they are few");
+    drop(extents.changing(&(0..1)));
+    let (changes, mut map) = (extents.take_changes().unwrap(), map());
+    assert_eq!(changes.len(), FEW + 1);
+    changes.iter().for_each(|range| map.change(range));
+    drop(extents.changing(&(11..12)));
+    assert_eq!(extents.take_changes(), None);
+    assert!(extents.answered(&mut Some(map)));
+    assert_eq!(zeroes(&extents)[..6], [(10, 0), (1, ZERO), (1, 0), (8, ZERO), (1, 0), (1, ZERO)]);
+    assert_eq!(extents.take_changes(), None);
+}
+
+#[test]
+fn what_becomes_too_much_is_freed_outside_the_lock() {
+    let mut ranges = RangeSet::new();
+    for at in 0..3 {
+        let Discarded(discarded) = note(&mut ranges, 2 * at..2 * at + 1, 2);
+        assert_eq!(discarded.is_some(), at == 2);
+    }
+    assert!(ranges.iter().eq([&(0..u64::MAX)]));
+    let mut extents = Extents(State::Asking { changed: ranges });
+    assert_eq!(extents.take_changes().unwrap().len(), 1, "it concerns all");
+    let mut told = Some(map());
+    assert!(!Extents(State::Unknown).answered(&mut told));
+    assert!(told.is_some(), "it is for the caller to drop");
 }
