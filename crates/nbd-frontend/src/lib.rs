@@ -34,6 +34,7 @@ mod bind;
 mod connection;
 mod error;
 mod export;
+mod exports;
 mod negotiate;
 mod registry;
 mod server;

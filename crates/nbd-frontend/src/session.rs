@@ -44,7 +44,8 @@ const SHORT: u32 = 64 << 10;
 
 /// One connection that has chosen its export.
 pub(crate) struct Session<'a, D> {
-    service: &'a Service<'a, D>,
+    /// That of the export.
+    device: &'a D,
     negotiated: Negotiated<'a>,
     control: &'a Control,
     transport: &'a Transport,
@@ -61,15 +62,16 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         control: &'a Arc<Control>,
         transport: &'a Transport,
     ) -> Self {
+        let device = service.exports.device(negotiated.export);
         let replies = Replies::new(control, transport, service.counters, service.config.requests);
         Self {
-            service,
+            device,
             negotiated,
             control,
             transport,
             buffers: Pool::new(service.config.memory),
             replies,
-            longest_write: service.device.longest_write().max(1),
+            longest_write: device.longest_write().max(1),
         }
     }
 
@@ -103,7 +105,6 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     /// Hands a request to the device, or answers it.
     fn start(&self, mut job: Job, input: &BufReader<Incoming<'_>>, depth: &mut QueueDepth) {
         let Ok(command) = job.command else { return job.refuse() };
-        let device = self.service.device;
         let request = match command {
             Command::Read { offset, .. } => block_device::Request::Read { offset },
             Command::Write { offset, fua, .. } => {
@@ -118,7 +119,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
                 let left = self.negotiated.export.size() - offset;
                 let limit = self.negotiated.max_descriptors();
                 let question = Question { offset, length, one: req_one, limit, left };
-                return status::ask(device, job, question, contexts);
+                return status::ask(self.device, job, question, contexts);
             }
             // The device knows best what to keep at hand.
             Command::Cache { .. } | Command::Nothing | Command::Disconnect => return job.succeed(),
@@ -126,9 +127,9 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             Command::BlockStatusPayload { .. } => return,
         };
         if !depth.is_one() || !is_short(command) {
-            return device.submit(request, Box::new(job));
+            return self.device.submit(request, Box::new(job));
         }
-        device.carry_out(request, Box::new(job));
+        self.device.carry_out(request, Box::new(job));
         // It was answered a moment ago, so this was sent before the client could know the answer.
         if !input.buffer().is_empty() || input.get_ref().has_more() {
             depth.was_more();
