@@ -37,6 +37,8 @@ enum Content {
     Guest,
     /// The guest's disk, of which a part was changed since a bitmap was added.
     ChangedGuest,
+    /// The guest's disk, and a second one in another transfer.
+    TwoDisks,
 }
 
 /// Those of one heading run one after another in the same directory.
@@ -45,6 +47,11 @@ const CASES: &[Case] = &[
     Case { heading: "Verify", server: Content::Guest, check: |_| Ok(()) },
     Case { heading: "See what a transfer offers", server: Content::Guest, check: |_| Ok(()) },
     Case { heading: "Download", server: Content::Guest, check: is_downloaded },
+    Case {
+        heading: "Back up all disks of a virtual machine",
+        server: Content::TwoDisks,
+        check: both_are_backed_up,
+    },
     Case { heading: "Back up what has changed", server: Content::Guest, check: is_backed_up },
     Case { heading: "Back up what has changed since", server: Content::ChangedGuest, check: is_increment },
     Case { heading: "Restore a backup", server: Content::Nothing, check: is_on_the_server },
@@ -92,6 +99,7 @@ impl Case {
 struct Kitchen {
     server: Content,
     qemu: QemuNbd,
+    _second: Option<QemuNbd>,
     _daemon: RealDaemon,
     // Last: the others use it to their end.
     dir: TempDir,
@@ -110,7 +118,9 @@ impl Kitchen {
         let image = path("server.qcow2");
         match server {
             Content::Nothing => create_image(&image, "qcow2", SIZE)?,
-            Content::Guest | Content::ChangedGuest => drop(fs::copy(path("disk.qcow2"), &image)?),
+            Content::Guest | Content::ChangedGuest | Content::TwoDisks => {
+                fs::copy(path("disk.qcow2"), &image)?;
+            }
         }
         let mut options = vec![];
         if server == Content::ChangedGuest {
@@ -121,19 +131,29 @@ impl Kitchen {
         }
         let daemon = RealDaemon::start(Some(Pki::generate(&Certificate::default())?))?;
         let qemu = QemuNbd::start_with(&image, "qcow2", path("nbd.sock"), &options)?;
-        let uuid = "00000000-3333-4333-8444-000000000001";
-        daemon.add_ticket(&Ticket {
-            uuid: uuid.to_owned(),
-            size: SIZE,
-            url: qemu.ticket_url(),
-            writable: server == Content::Nothing,
-            dirty: server == Content::ChangedGuest,
-            inactivity_timeout: None,
-        })?;
-        fs::write(path("ticket"), daemon.url(uuid))?;
+        let add_ticket = |qemu: &QemuNbd, last: char| {
+            let uuid = format!("00000000-3333-4333-8444-00000000000{last}");
+            daemon.add_ticket(&Ticket {
+                uuid: uuid.clone(),
+                size: SIZE,
+                url: qemu.ticket_url(),
+                writable: server == Content::Nothing,
+                dirty: server == Content::ChangedGuest,
+                inactivity_timeout: None,
+            })?;
+            TestResult::Ok(daemon.url(&uuid))
+        };
+        fs::write(path("ticket"), add_ticket(&qemu, '1')?)?;
+        let mut second = None;
+        if server == Content::TwoDisks {
+            fs::write(path("second.img"), guest_disk(8))?;
+            let qemu = second.insert(QemuNbd::start(&path("second.img"), "raw", path("second.sock"))?);
+            fs::write(path("sdb.url"), add_ticket(qemu, '2')?)?;
+            fs::rename(path("ticket"), path("sda.url"))?;
+        }
         let pki = daemon.pki().ok_or("no certificates")?;
         fs::write(path("ca.pem"), &pki.ca_pem)?;
-        Ok(Self { server, qemu, _daemon: daemon, dir })
+        Ok(Self { server, qemu, _second: second, _daemon: daemon, dir })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -185,6 +205,11 @@ fn is_downloaded(kitchen: &Kitchen) -> TestResult {
 
 fn is_backed_up(kitchen: &Kitchen) -> TestResult {
     same("full.qcow2", &kitchen.content("full.qcow2", "qcow2")?, &guest_disk(7))
+}
+
+fn both_are_backed_up(kitchen: &Kitchen) -> TestResult {
+    same("sda.qcow2", &kitchen.content("sda.qcow2", "qcow2")?, &guest_disk(7))?;
+    same("sdb.qcow2", &kitchen.content("sdb.qcow2", "qcow2")?, &guest_disk(8))
 }
 
 fn is_increment(kitchen: &Kitchen) -> TestResult {

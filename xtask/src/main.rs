@@ -9,6 +9,7 @@ mod dist;
 mod fuzz;
 #[path = "../../tests/bench/options.rs"]
 mod options;
+mod public_api;
 mod suites;
 mod test;
 mod tidy;

@@ -2,17 +2,21 @@
 //! The parameters of a transfer, each declared once: [`PARAMETERS`] feeds the parser, the help and the man page.
 //!
 //! A name may be written with hyphens or underscores. A parameter may be given again; the last one counts.
+//!
+//! A [`Parser`] takes those of one transfer, and [`Exports`] those of several.
 
+mod exports;
 mod parse;
 mod secret;
 mod table;
 
 use imageio_device::{Settings, UrlSource};
 
-pub use parse::{seconds, size};
+pub use exports::{ExportSettings, Exports};
+pub use parse::{export_name, seconds, size};
 use secret::shown;
 pub use secret::{is_url, may_be_shown};
-pub use table::{PARAMETERS, Parameter, wrap};
+pub use table::{EXPORT, PARAMETERS, Parameter, wrap};
 
 /// The parameter that a value without a name belongs to.
 pub const MAGIC: &str = "url";
@@ -40,6 +44,27 @@ pub enum ConfigError {
     /// The transfer isn't named.
     #[error("url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line")]
     MissingUrl,
+
+    /// Something is wrong with one of several exports.
+    #[error("{}: {error}", export_label(name))]
+    Export {
+        /// The export's.
+        name: String,
+        /// What it is.
+        error: Box<ConfigError>,
+    },
+}
+
+impl ConfigError {
+    fn of(self, export: &str) -> Self {
+        Self::Export { name: export.to_owned(), error: Box::new(self) }
+    }
+}
+
+/// How messages call one of several exports.
+#[must_use]
+pub fn export_label(name: &str) -> String {
+    format!("export '{}'", name.escape_debug())
 }
 
 /// What the device can do where the server can.
@@ -92,6 +117,7 @@ impl Parser {
         let wanted = name.replace('_', "-");
         let parameter = PARAMETERS
             .iter()
+            .chain([&EXPORT])
             .find(|parameter| parameter.name == wanted)
             .ok_or_else(|| ConfigError::Unknown { name: name.to_owned() })?;
         (parameter.set)(self, value).map_err(|reason| ConfigError::Value { name: parameter.name, reason })
@@ -102,10 +128,12 @@ impl Parser {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn set_argument(&mut self, argument: &str) -> Result<(), ConfigError> {
-        match argument.split_once('=') {
-            Some((name, value)) if is_name(name) => self.set(name, value),
-            _ => self.set(MAGIC, argument),
-        }
+        let (name, value) = split(argument);
+        self.set(name, value)
+    }
+
+    fn has_url(&self) -> bool {
+        self.url.is_some()
     }
 
     /// The settings.
@@ -124,6 +152,11 @@ impl Parser {
         // What can't be looked up isn't trusted; the warning about the socket tells who it was.
         if is_wanted { parse::user_named(IMAGEIO_USER).ok().flatten() } else { None }
     }
+}
+
+/// The name and the value of an argument.
+fn split(argument: &str) -> (&str, &str) {
+    argument.split_once('=').filter(|(name, _)| is_name(name)).unwrap_or((MAGIC, argument))
 }
 
 /// Whether what stands before a `=` is a parameter's name, by nbdkit's rule.

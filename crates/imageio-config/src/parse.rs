@@ -110,6 +110,22 @@ pub(crate) fn bitmap(text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
+/// What clients call an export, in as many bytes as NBD has room for (`doc/proto.md`, 'Values'); may be empty.
+///
+/// # Errors
+/// What is wrong with it, and what is expected.
+pub fn export_name(text: &str) -> std::result::Result<String, String> {
+    const LONGEST: usize = 4096;
+    // A disk of oVirt is called by a UUID, as a ticket is.
+    if is_url(text) && !is_uuid(text) {
+        return Err("a name is expected, not a URL".to_owned());
+    }
+    if text.len() > LONGEST || text.contains('\0') {
+        return Err(format!("a name of at most {LONGEST} bytes is expected"));
+    }
+    Ok(text.to_owned())
+}
+
 /// A path, made absolute: a daemon changes its directory before it is used.
 pub(crate) fn path(text: &str) -> Result<PathBuf> {
     if is_url(text) {

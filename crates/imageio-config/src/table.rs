@@ -179,6 +179,17 @@ pub const PARAMETERS: &[Parameter] = &[
     },
 ];
 
+/// Begins the parameters of one of several transfers: see [`Exports`](crate::Exports). It isn't among the
+/// [others](PARAMETERS), as who serves one transfer has no use for it.
+pub const EXPORT: Parameter = Parameter {
+    name: "export",
+    value: "NAME",
+    default: "one export, which -e names",
+    help: "Serve several transfers: what follows is about the export NAME, up to the next export=, and has to have a url= \
+           of its own. What stands before the first export= is for all. The first one is also served to clients that ask for no name.",
+    set: |_, _| Err("one transfer is expected here: only imageio-nbd by itself serves several".to_owned()),
+};
+
 /// Words in lines of at most `width` columns, if no word is longer.
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Vec<String> {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use blkhash::Algorithm;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
-use imageio_config::{PARAMETERS, wrap};
+use imageio_config::{EXPORT, PARAMETERS, Parameter, wrap};
 
 /// Serve an oVirt disk transfer as an NBD device.
 #[derive(Debug, Parser)]
@@ -18,6 +18,7 @@ use imageio_config::{PARAMETERS, wrap};
     version,
     disable_version_flag = true,
     override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE|- [size=BYTES] [NAME=VALUE]...\n       \
+                      imageio-nbd [OPTIONS] [NAME=VALUE]... export=NAME url=URL|+FILE|- [NAME=VALUE]... [export=NAME ...]\n       \
                       imageio-nbd checksum [--compare FILE|NBD-URI] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...",
@@ -96,9 +97,9 @@ pub(crate) struct Options {
     #[arg(long, visible_alias = "no-meta-contexts")]
     pub(crate) no_mc: bool,
 
-    /// Name the export; clients may also ask for the empty name
-    #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", default_value = "", hide_default_value = true, value_parser = export_name)]
-    pub(crate) export_name: String,
+    /// Name the export; clients may also ask for the empty name. Several are named by export=
+    #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", value_parser = imageio_config::export_name)]
+    pub(crate) export_name: Option<String>,
 
     /// Whether clients may use TLS (on), must (require) or can't (off) [default: on if there are certificates, else off]
     #[arg(long, value_name = "MODE", ignore_case = true)]
@@ -351,24 +352,19 @@ pub(crate) fn command() -> clap::Command {
     Options::command().mut_subcommand("info", info).after_help(after_help())
 }
 
-/// NBD's limit on strings.
-fn export_name(text: &str) -> std::result::Result<String, String> {
-    if text.len() > 4096 { Err("longer than 4096 bytes".into()) } else { Ok(text.to_owned()) }
-}
-
 fn after_help() -> String {
-    parameters_help() + EXIT_STATUS
+    parameters_help() + &parameter_help(&EXPORT) + EXIT_STATUS
 }
 
 fn parameters_help() -> String {
-    let mut help = String::from("Parameters (a hyphen may be an underscore; the last of a name counts):\n");
-    for parameter in PARAMETERS {
-        help += &format!("  {}={}\n", parameter.name, parameter.value);
-        for line in wrap(&format!("{} [default: {}]", parameter.help, parameter.default), 86) {
-            help += &format!("          {line}\n");
-        }
-    }
-    help
+    let heading = "Parameters (a hyphen may be an underscore; the last of a name counts):\n".to_owned();
+    heading + &PARAMETERS.iter().map(parameter_help).collect::<String>()
+}
+
+fn parameter_help(Parameter { name, value, default, help, .. }: &Parameter) -> String {
+    let lines = wrap(&format!("{help} [default: {default}]"), 86);
+    let lines: String = lines.iter().map(|line| format!("          {line}\n")).collect();
+    format!("  {name}={value}\n{lines}")
 }
 
 const EXIT_STATUS: &str = "
@@ -381,6 +377,7 @@ Exit status:
 Examples:
   imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
   imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G
+  imageio-nbd -f -U /run/vm.sock cafile=ca.pem export=sda url=+sda.txt export=sdb url=+sdb.txt
   imageio-nbd -s url=+url.txt
   nbdcopy --flush -- disk.img [ imageio-nbd --exit-with-parent url=+url.txt cafile=ca.pem ]
   imageio-nbd checksum url=+url.txt cafile=ca.pem --compare disk.img

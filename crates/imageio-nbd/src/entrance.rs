@@ -67,12 +67,14 @@ impl Entrance {
 
 fn listen(listening: Listening, server: &mut Server<Queue>, options: &Options) -> Result<Beside> {
     let Listening { listeners, address, private } = listening;
-    let uri = address.uri(&options.export_name);
+    // Of several, the first one also has the empty name.
+    let export_name = options.export_name.as_deref().unwrap_or_default();
+    let uri = address.uri(export_name);
     log::info!("listening: {uri}");
     if options.print_uri {
         writeln!(io::stdout(), "{uri}").context("--print-uri")?;
     }
     listeners.into_iter().for_each(|listener| server.listen(listener));
-    let run = options.run.as_deref().map(|run| process::run_command(run, &address, &options.export_name));
+    let run = options.run.as_deref().map(|run| process::run_command(run, &address, export_name));
     Ok(Beside { command: run.transpose()?, private, ..Beside::default() })
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use imageio_config::{PARAMETERS, Parameter};
+use imageio_config::{EXPORT, PARAMETERS, Parameter};
 
 use crate::cli;
 use crate::nbdkit::{OPTIONS, Treatment};
@@ -25,6 +25,7 @@ const PAGES: [(&str, &str); 2] = [
 const OPTIONS_HERE: &str = ".\\\" OPTIONS\n";
 const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
 const NBDKIT_HERE: &str = ".\\\" NBDKIT\n";
+const EXPORT_HERE: &str = ".\\\" EXPORT\n";
 const CHECKSUM_OPTIONS_HERE: &str = ".\\\" CHECKSUM OPTIONS\n";
 
 pub(crate) fn generate(dir: &Path) -> Result<()> {
@@ -51,7 +52,8 @@ fn page(name: &str, text: &str) -> std::io::Result<String> {
         .replace(CHECKSUM_OPTIONS_HERE, &options(of_checksum)?)
         .replace(OPTIONS_HERE, &options_of_all)
         .replace(NBDKIT_HERE, &options_of_nbdkit())
-        .replace(PARAMETERS_HERE, &parameters());
+        .replace(EXPORT_HERE, &list(&[EXPORT]))
+        .replace(PARAMETERS_HERE, &list(PARAMETERS));
     Ok(title + &page)
 }
 
@@ -63,10 +65,9 @@ fn options(command: clap::Command) -> std::io::Result<String> {
     Ok(section.split_once(".SH OPTIONS\n").map_or(&*section, |(_, body)| body).to_owned())
 }
 
-/// A list of them all.
-fn parameters() -> String {
+fn list(parameters: &[Parameter]) -> String {
     let mut list = Roff::new();
-    for parameter in PARAMETERS {
+    for parameter in parameters {
         list.control("TP", []);
         list.text([bold(format!("{}=", parameter.name)), italic(parameter.value)]);
         list.text([roman(parameter.help)]);

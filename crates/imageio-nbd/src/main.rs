@@ -7,6 +7,7 @@
 mod activation;
 mod checksum;
 mod cli;
+mod disks;
 mod entrance;
 mod generate;
 mod identity;
@@ -24,12 +25,11 @@ mod tls;
 mod virt_v2v;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::FromArgMatches;
-use imageio_config::Parser;
-use imageio_device::{Settings, Transfer, UrlSource};
+use imageio_config::{ExportSettings, Exports, Parser};
+use imageio_device::{Settings, UrlSource};
 use nbd_frontend::Listener;
 
 use crate::cli::{Command, Options};
@@ -110,7 +110,7 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     let identity = Identity::find(options)?;
     let pidfile = options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
     let tls = tls::configure(options)?;
-    let transfer = open(options, is_activated)?;
+    let opened = disks::open(exports(options, is_activated)?, options)?;
     // Before anybody can know that there is something to stop.
     let signals = Caught::new()?;
     let entrance = Entrance::open(options, std::mem::take(passed))?;
@@ -124,14 +124,14 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     if options.swap {
         process::lock_memory()?;
     }
-    let device = Arc::new(transfer.start()?);
+    let disks = disks::start(opened)?;
     if let Some(pidfile) = pidfile {
         pidfile.write()?;
     }
-    serve::serve(options, entrance, tls, signals, &device)
+    serve::serve(options, entrance, tls, signals, &disks)
 }
 
-/// What the parameters of a transfer say.
+/// What the parameters of one transfer say.
 fn settings(parameters: &[String]) -> Result<Settings> {
     let mut parser = Parser::new();
     for argument in parameters {
@@ -140,13 +140,24 @@ fn settings(parameters: &[String]) -> Result<Settings> {
     Ok(parser.finish()?)
 }
 
-fn open(options: &Options, is_activated: bool) -> Result<Transfer> {
-    let mut settings = settings(&options.parameters)?;
-    settings.read_only |= options.readonly;
+/// What is to be served.
+fn exports(options: &Options, is_activated: bool) -> Result<Vec<ExportSettings>> {
+    let mut exports = Exports::new();
+    for argument in &options.parameters {
+        exports.set_argument(argument)?;
+    }
+    let mut exports = exports.finish()?;
     options.check(is_activated)?;
-    ensure!(
-        !(options.single && settings.url == UrlSource::Stdin),
-        "url=-: standard input is the NBD client's with -s: use url=+FILE"
-    );
-    Ok(Transfer::open(settings)?)
+    for ExportSettings { name, settings, .. } in &mut exports {
+        settings.read_only |= options.readonly;
+        ensure!(
+            name.is_none() || options.export_name.is_none(),
+            "-e: it names the only disk, and export= each of several: leave out -e"
+        );
+        ensure!(
+            !(options.single && settings.url == UrlSource::Stdin),
+            "url=-: standard input is the NBD client's with -s: use url=+FILE"
+        );
+    }
+    Ok(exports)
 }

@@ -1,31 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Serving the disk, from the first client to the last flush.
+//! Serving the disks, from the first client to the last flush.
 
 use std::process::Child;
-use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
-use imageio_device::{Device, Queue};
-use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Tls};
+use anyhow::{Context, Result};
+use imageio_device::Queue;
+use nbd_frontend::{Config, Server, ShutdownHandle, Tls};
 
 use crate::cli::Options;
+use crate::disks::{self, Disk};
 use crate::entrance::{Beside, Entrance};
 use crate::process::{self, Caught, Recipient};
 use crate::single::Relay;
 
 /// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
-/// gone; and closes the disk.
+/// gone; and closes the disks. 1 if one of them may be incomplete.
 pub(crate) fn serve(
     options: &Options,
     entrance: Entrance,
     tls: Tls,
     signals: Caught,
-    device: &Arc<Device>,
+    disks: &[Disk],
 ) -> Result<u8> {
-    let info = ExportInfo { name: options.export_name.clone(), ..ExportInfo::default() };
-    let queue = Arc::new(Queue::start(Arc::clone(device))?);
-    let mut server = Server::new(queue, &info, config(options, tls))?;
+    let mut server = disks::server(disks, config(options, tls))?;
     let handle = server.handle();
     let Beside { command, relay, private } = entrance.lead_to(&mut server, options)?;
     // To the end: somebody may lose patience with the last flush.
@@ -33,11 +31,10 @@ pub(crate) fn serve(
     let served = run_server(server, &handle, command);
     drop(private);
     // Whatever happened, what was acknowledged is to be made safe.
-    let closed = device.close();
+    let is_all_safe = disks::close(disks);
     relay.iter().for_each(Relay::finish);
     let code = served?;
-    closed.map_err(|error| anyhow!("the disk may be incomplete: {error}: begin the upload anew"))?;
-    Ok(code)
+    Ok(if is_all_safe { code } else { 1 })
 }
 
 fn config(options: &Options, tls: Tls) -> Config {

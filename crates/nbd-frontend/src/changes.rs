@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// Counts the changes of all clients of a server: WRITE, WRITE_ZEROES, TRIM.
+/// Counts the changes of all clients of a server: WRITE, WRITE_ZEROES, TRIM. Several exports have one count, as they may have
+/// one disk behind them.
 ///
 /// A change begins before the device has it, and ends when the device has told of its end. So what the device reads between two
 /// calls of [`settled`](Self::settled) and [`begun`](Self::begun) that give the same number is what the disk holds at the

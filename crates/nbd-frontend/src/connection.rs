@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use block_device::QueuedDevice;
-use nbd_wire::Export;
 use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, TcpKeepalive};
 
 use crate::changes::Changes;
+use crate::exports::Exports;
 use crate::negotiate::{Failed, Timed, negotiate};
 use crate::registry::{Control, Registered};
 use crate::session::Session;
@@ -30,8 +30,7 @@ const SEND_BUFFER: usize = 4 << 20;
 
 /// What all connections of a server share.
 pub(crate) struct Service<'a, D> {
-    pub(crate) device: &'a D,
-    pub(crate) exports: &'a [Export],
+    pub(crate) exports: &'a Exports<D>,
     pub(crate) config: &'a Config,
     pub(crate) counters: &'a Arc<Counters>,
     pub(crate) changes: &'a Arc<Changes>,
@@ -55,7 +54,7 @@ impl<D: QueuedDevice> Service<'_, D> {
         configure(&control.socket);
         let keep_place = || client.keep_place();
         let mut transport = Transport::Plain;
-        match negotiate(&control.socket, &mut transport, self.exports, self.device, self.config, keep_place) {
+        match negotiate(&control.socket, &mut transport, self.exports, self.config, keep_place) {
             Ok(negotiated) => {
                 log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
                 Session::new(self, negotiated, control, &transport).run();

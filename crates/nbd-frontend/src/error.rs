@@ -24,6 +24,14 @@ pub enum Error {
     /// The name, the description or the block size may not be offered to clients.
     #[error(transparent)]
     Export(#[from] InvalidExport),
+    /// Another export of the server has this name.
+    #[error("the name {0:?} is that of another export: give each its own")]
+    NameTaken(String),
+    /// There are more exports than a client may be told of.
+    #[error(
+        "the names and descriptions of all exports are too long for one answer (1 MiB): serve fewer, or call them shorter"
+    )]
+    ListTooLong,
     /// Sockets or threads failed underneath.
     #[error("the NBD server failed: {0}")]
     System(#[from] io::Error),

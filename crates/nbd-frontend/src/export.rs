@@ -13,14 +13,12 @@ use nbd_wire::{
 /// told makes no client's requests longer by itself: qemu stays within 32 MiB, and nbdcopy goes by the preferred size.
 pub const MAX_PAYLOAD: u32 = 64 << 20;
 
-/// How the device is called.
-///
-/// Clients may ask for the export by its name or by the empty name.
+/// How a device is called.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExportInfo {
-    /// The name; may be empty.
+    /// The name, in 4096 bytes at most; may be empty.
     pub name: String,
-    /// A text for humans; empty means none.
+    /// A text for humans, in 4096 bytes at most; empty means none.
     pub description: String,
 }
 

@@ -2,31 +2,82 @@
 //! A parallel NBD server for any [`QueuedDevice`](block_device::QueuedDevice); with
 //! [`Threaded`](block_device::Threaded), for any [`BlockDevice`](block_device::BlockDevice).
 //!
-//! Each connection is a session with a thread that reads requests and hands them to the device. Replies go out as they
-//! become ready, those of a batch together. [`Config::requests`] and [`Config::memory`] bound what a session may have in
-//! flight, so that a client that sends fast or reads slowly only waits for itself. [`Config::sessions`] and
-//! [`Config::sessions_per_address`] bound how many there are; a client that connects and does not negotiate gives way to
-//! others, and one that has negotiated is never dropped.
+//! # A first server
 //!
-//! A client may negotiate structured replies or extended headers. It is told then which parts of a READ are zero
-//! ([`Completion::fill_zeroes`](block_device::Completion::fill_zeroes)), why a request has failed, and, by BLOCK_STATUS,
-//! what the [contexts](block_device::QueuedDevice::contexts) of the device say of a range.
+//! A [`Server`] is made of a device, of what clients call it, and of limits. It listens wherever it is told to, and then runs
+//! in the thread that calls it, until somebody stops it by its handle:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::thread;
+//!
+//! use block_device::{MemoryDevice, Threaded};
+//! use nbd_frontend::{Config, ExportInfo, Server, bind_tcp};
+//!
+//! // A disk in memory, and four threads that are called for its requests.
+//! let disk = Arc::new(Threaded::start(Arc::new(MemoryDevice::new(1 << 20)), 4)?);
+//! let mut server = Server::new(disk, &ExportInfo::default(), Config::default())?;
+//! // A free port. `bind_unix` makes a unix socket, and `Listener::new` takes what listens already.
+//! bind_tcp("localhost", 0)?.into_iter().for_each(|listener| server.listen(listener));
+//!
+//! let handle = server.handle();
+//! let running = thread::Builder::new().name("nbd".into()).spawn(move || server.run())?;
+//! // Usually in a thread that waits for signals.
+//! handle.shutdown();
+//! let outcome = running.join().expect("it does not panic")?;
+//! assert_eq!(outcome.sessions, 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Devices
+//!
+//! A [`BlockDevice`](block_device::BlockDevice) has calls that return when they are done: the simple way, and as quick as its
+//! threads. A [`QueuedDevice`](block_device::QueuedDevice) takes requests and tells later how they ended. Neither has to know
+//! anything of its ranges. One that does names its metadata [contexts](block_device::QueuedDevice::contexts), such as
+//! `base:allocation`, and is asked for [extents](block_device::Request::Extents); its reads may leave out what is
+//! [zero](block_device::Completion::fill_zeroes).
+//!
+//! # Several exports
+//!
+//! [`Server::add_export`] serves more devices on the same sockets. Clients see all of them, and each chooses one by its name:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use block_device::{MemoryDevice, Threaded};
+//! # use nbd_frontend::{Config, Error, ExportInfo, Server};
+//! let disk = |size| Ok::<_, std::io::Error>(Arc::new(Threaded::start(Arc::new(MemoryDevice::new(size)), 4)?));
+//! let named = |name: &str| ExportInfo { name: name.into(), ..ExportInfo::default() };
+//! let mut server = Server::new(disk(1 << 20)?, &named("system"), Config::default())?;
+//! server.add_export(disk(1 << 24)?, &named("data"))?;
+//! assert!(matches!(server.add_export(disk(1)?, &named("data")), Err(Error::NameTaken(_))));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a client meets
+//!
+//! A client may negotiate structured replies or extended headers. It is told then which parts of a READ are zero, why a request
+//! has failed, and, by BLOCK_STATUS, what the contexts of the device say of a range. What it asks for and may not have gets the
+//! error that the protocol names, and the connection goes on where the protocol says so.
+//!
+//! Each connection is a session with a thread that reads requests and hands them to the device. Replies go out as they
+//! become ready, those of a batch together.
+//!
+//! # Limits
+//!
+//! [`Config::requests`] and [`Config::memory`] bound what a session may have in flight, so that a client that sends fast or
+//! reads slowly only waits for itself. [`Config::sessions`] and [`Config::sessions_per_address`] bound how many there are; a
+//! client that connects and does not negotiate gives way to others, and one that has negotiated is never dropped.
+//!
+//! # TLS
 //!
 //! With the feature `rustls`, [`Config::tls`] lets clients start TLS, or wants them to. All that is said here is true of
 //! them, too: a client that idles in TLS's handshake still negotiates, and gives way.
 //!
-//! ```no_run
-//! use std::sync::Arc;
-//! use block_device::{MemoryDevice, Threaded};
-//! use nbd_frontend::{Config, ExportInfo, Server, bind_unix};
+//! # The end
 //!
-//! let disk = Arc::new(Threaded::start(Arc::new(MemoryDevice::new(1 << 20)), 4)?);
-//! let mut server = Server::new(disk, &ExportInfo::default(), Config::default())?;
-//! server.listen(bind_unix("/tmp/nbd.sock")?);
-//! let handle = server.handle(); // For a thread that waits for signals: it calls handle.shutdown().
-//! let outcome = server.run()?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! [`ShutdownHandle::shutdown`] may be called from any thread. Requests in flight are finished and answered; who does not read
+//! its replies for [`Config::grace`] is cut off. [`Server::run`] returns when all of that is done, with an [`Outcome`] to log.
+//! What is written is then where the device has put it: a server flushes nothing by itself.
 
 mod accept;
 mod admission;
@@ -35,6 +86,7 @@ mod changes;
 mod connection;
 mod error;
 mod export;
+mod exports;
 mod negotiate;
 mod registry;
 mod server;

@@ -5,10 +5,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use block_device::QueuedDevice;
-use nbd_wire::{Close, Contexts, Export, Features, Handshake, Negotiated, Progress};
+use nbd_wire::{Close, Contexts, Features, Handshake, Negotiated, Progress};
 use socket2::Socket;
 
 use crate::Config;
+use crate::exports::Exports;
 use crate::transport::Transport;
 
 /// Why a client did not come to the transmission phase.
@@ -46,13 +47,13 @@ impl From<io::Error> for Failed {
 pub(crate) fn negotiate<'e>(
     socket: &Socket,
     transport: &mut Transport,
-    exports: &'e [Export],
-    device: &impl QueuedDevice,
+    exports: &'e Exports<impl QueuedDevice>,
     config: &Config,
     keep_place: impl Fn() -> bool,
 ) -> Result<Negotiated<'e>, Failed> {
     let mut stream = Timed { socket, deadline: Instant::now().checked_add(config.negotiation_timeout) };
-    let mut handshake = Handshake::new(exports).with_features(features(config)).with_tls(config.tls.mode());
+    let mut handshake =
+        Handshake::new(exports.as_slice()).with_features(features(config)).with_tls(config.tls.mode());
     let mut output = Handshake::greeting().to_vec();
     let mut chunk = [0; 4096];
     loop {
@@ -61,12 +62,12 @@ pub(crate) fn negotiate<'e>(
         let wanted = handshake.wanted().min(chunk.len());
         let mut input = receive(transport, &mut stream, &mut chunk[..wanted])?;
         let mut progress = handshake.feed(&mut input, &mut output);
-        if let Progress::LookUp { contexts, .. } = progress {
+        if let Progress::LookUp { export, contexts } = progress {
             // Whoever comes this far means it, and can't be told to leave while the device is asked.
             if !keep_place() {
                 return Err(Failed::GaveWay);
             }
-            let present = look_up(device, contexts, &mut stream.deadline);
+            let present = look_up(exports.device(export), contexts, &mut stream.deadline);
             progress = handshake.looked_up(present, &mut output);
         }
         if matches!(progress, Progress::Transmission(_)) && !keep_place() {

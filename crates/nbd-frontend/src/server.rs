@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use block_device::QueuedDevice;
-use nbd_wire::Export;
 use socket2::Socket;
 
 use crate::accept::Accept;
 use crate::changes::Changes;
 use crate::connection::Service;
+use crate::exports::Exports;
 use crate::registry::Registry;
 use crate::stats::Counters;
 use crate::{Error, ExportInfo, Listener, Outcome, Tls};
@@ -70,11 +70,10 @@ impl Default for Config {
     }
 }
 
-/// An NBD server for one device.
+/// An NBD server for a device, or for several of one type.
 #[derive(Debug)]
 pub struct Server<D> {
-    device: Arc<D>,
-    exports: [Export; 1],
+    exports: Exports<D>,
     config: Config,
     listeners: Vec<Listener>,
     connected: Vec<Socket>,
@@ -99,14 +98,28 @@ impl ShutdownHandle {
 }
 
 impl<D: QueuedDevice> Server<D> {
-    /// A server that does not listen yet.
+    /// A server that does not listen yet, with an export for `device`. That is the default one: clients may ask for it by
+    /// its name or by the empty name.
     ///
     /// # Errors
     /// [`Error::Export`] if the protocol has no room for `info` or the device's block size; [`Error::System`].
     pub fn new(device: Arc<D>, info: &ExportInfo, config: Config) -> Result<Self, Error> {
-        let exports = [info.describe(&*device)?];
+        let mut exports = Exports::new();
+        exports.add(device, info)?;
         let registry = Registry::new()?;
-        Ok(Self { device, exports, config, listeners: Vec::new(), connected: Vec::new(), registry })
+        Ok(Self { exports, config, listeners: Vec::new(), connected: Vec::new(), registry })
+    }
+
+    /// Adds an export for `device`. Clients see all exports of a server (LIST), and each session is about the one that its
+    /// client has chosen by name. [`Config`] bounds the sessions of all exports together.
+    ///
+    /// If it has the empty name, it answers to that instead of the default export.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`] if another export has the name; [`Error::ListTooLong`] if there are too many; [`Error::Export`]
+    /// as in [`new`](Self::new). The server is as before then.
+    pub fn add_export(&mut self, device: Arc<D>, info: &ExportInfo) -> Result<(), Error> {
+        self.exports.add(device, info)
     }
 
     /// Accepts clients from `listener` too.
@@ -141,20 +154,15 @@ impl<D: QueuedDevice> Server<D> {
         let (counters, changes) = (Arc::new(Counters::default()), Arc::new(Changes::default()));
         let connected = std::mem::take(&mut self.connected);
         let listeners = std::mem::take(&mut self.listeners);
-        let service = Service {
-            device: &*self.device,
-            exports: &self.exports,
-            config: &self.config,
-            counters: &counters,
-            changes: &changes,
-        };
+        let service =
+            Service { exports: &self.exports, config: &self.config, counters: &counters, changes: &changes };
         let mut cut_off = 0;
         thread::scope(|scope| {
             let mut accept = Accept::new(scope, &service, &self.registry);
             connected.into_iter().for_each(|client| accept.start(client));
             let accepted = accept.until_stopped(&listeners);
             drop(listeners);
-            self.device.stopping();
+            self.exports.stopping();
             cut_off = self.registry.end_sessions(self.config.grace);
             accepted
         })?;

@@ -50,6 +50,8 @@ const SHORT: u32 = 64 << 10;
 /// One connection that has chosen its export.
 pub(crate) struct Session<'a, D> {
     service: &'a Service<'a, D>,
+    /// That of the export.
+    device: &'a D,
     negotiated: Negotiated<'a>,
     control: &'a Control,
     transport: &'a Transport,
@@ -68,10 +70,12 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         control: &'a Arc<Control>,
         transport: &'a Transport,
     ) -> Self {
-        let Service { device, config, counters, changes, .. } = service;
+        let Service { exports, config, counters, changes } = service;
+        let device = exports.device(negotiated.export);
         let replies = Replies::new(control, transport, counters, changes, config.requests);
         Self {
             service,
+            device,
             negotiated,
             control,
             transport,
@@ -111,15 +115,14 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
 
     /// Nothing is read ahead yet, and later no more than leaves room for requests.
     fn nothing_ahead(&self) -> ReadAhead<'a, D> {
-        let Service { device, config, changes, .. } = self.service;
+        let (device, Service { config, changes, .. }) = (self.device, self.service);
         let most = device.read_ahead().min(self.longest_read.saturating_mul(2)).min(config.memory as u64 / 2);
-        ReadAhead::new(*device, changes, Arc::clone(&self.buffers), self.has_chunks(), most)
+        ReadAhead::new(device, changes, Arc::clone(&self.buffers), self.has_chunks(), most)
     }
 
     /// Hands a request to the device, or answers it.
     fn start(&self, mut job: Job, input: &BufReader<Incoming<'_>>, depth: &mut QueueDepth) {
         let Ok(command) = job.command else { return job.refuse() };
-        let device = self.service.device;
         let request = match command {
             Command::Read { offset, .. } => block_device::Request::Read { offset },
             Command::Write { offset, fua, .. } => {
@@ -134,7 +137,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
                 let left = self.negotiated.export.size() - offset;
                 let limit = self.negotiated.max_descriptors();
                 let question = Question { offset, length, one: req_one, limit, left };
-                return status::ask(device, job, question, contexts);
+                return status::ask(self.device, job, question, contexts);
             }
             // The device knows best what to keep at hand.
             Command::Cache { .. } | Command::Nothing | Command::Disconnect => return job.succeed(),
@@ -142,9 +145,9 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
             Command::BlockStatusPayload { .. } => return,
         };
         if !depth.is_one() || !is_short(command) {
-            return device.submit(request, Box::new(job));
+            return self.device.submit(request, Box::new(job));
         }
-        device.carry_out(request, Box::new(job));
+        self.device.carry_out(request, Box::new(job));
         // It was answered a moment ago, so this was sent before the client could know the answer.
         if reads::has_more(input) {
             depth.was_more();

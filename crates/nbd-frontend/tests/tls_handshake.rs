@@ -11,7 +11,7 @@ use std::time::Duration;
 use block_device::MemoryDevice;
 use common::tls::{Pki, STARTTLS, VERSIONS, start_tls};
 use common::*;
-use nbd_frontend::{Config, ExportInfo, Tls};
+use nbd_frontend::{Config, ExportInfo, Server, Tls};
 use rustls::version::TLS13;
 
 const ACK: u32 = 1;
@@ -125,6 +125,29 @@ fn what_was_said_before_tls_is_forgotten_and_tls_starts_once() {
     // A simple reply.
     assert_eq!(client.read(0, 512), [0; 512]);
     client.leave();
+}
+
+#[test]
+fn each_of_several_exports_is_there_through_tls_alone() {
+    let pki = Pki::new();
+    let disk = |byte| threaded(&Arc::new(MemoryDevice::from_bytes(vec![byte; 512])));
+    let named = |name: &str| ExportInfo { name: name.to_owned(), ..ExportInfo::default() };
+    let mut server = Server::new(disk(1), &named("a"), pki.required()).unwrap();
+    server.add_export(disk(2), &named("b")).unwrap();
+    let server = Running::serving(server);
+    let mut plain = server.connect();
+    plain.greet(3);
+    assert_eq!(plain.choose(b"b"), TLS_REQD);
+    for (name, byte) in [("b", 2), ("a", 1), ("", 1)] {
+        let mut client = pki.secured(&server, &TLS13);
+        client.option(LIST, b"");
+        assert_eq!(client.option_reply(LIST), (2, b"\0\0\0\x01a".to_vec()));
+        assert_eq!(client.option_reply(LIST), (2, b"\0\0\0\x01b".to_vec()));
+        assert_eq!(client.option_reply(LIST).0, ACK);
+        assert_eq!(client.choose(name.as_bytes()), ACK);
+        assert_eq!(client.read(0, 512), [byte; 512]);
+        client.leave();
+    }
 }
 
 #[test]

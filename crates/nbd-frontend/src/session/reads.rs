@@ -78,7 +78,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             let piece_end = piece_end(&(offset..end), self.longest_read);
             let buffer = self.buffers.take((piece_end - offset) as usize);
             let piece = whole.read_piece(offset, buffer);
-            self.service.device.submit(block_device::Request::Read { offset }, piece);
+            self.device.submit(block_device::Request::Read { offset }, piece);
             offset = piece_end;
         }
         whole.let_go(&mut Batch::default());

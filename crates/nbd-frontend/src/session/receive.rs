@@ -153,7 +153,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             read_payload(input, &mut buffer)?;
             let (data, completion) = whole.write_piece(offset, buffer);
             let request = block_device::Request::Write { offset, data, fua: false };
-            self.service.device.submit(request, completion);
+            self.device.submit(request, completion);
             offset = piece.end;
         }
         Ok(())

@@ -67,10 +67,15 @@ impl Running {
         config: Config,
         elsewhere: Vec<Listener>,
     ) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let mut server = Server::new(device, info, config).unwrap();
-        server.listen(bind_unix(dir.path().join("sock")).unwrap());
         elsewhere.into_iter().for_each(|listener| server.listen(listener));
+        Self::serving(server)
+    }
+
+    /// What this server serves.
+    pub fn serving<D: QueuedDevice + 'static>(mut server: Server<D>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        server.listen(bind_unix(dir.path().join("sock")).unwrap());
         let handle = server.handle();
         let run = || server.run().unwrap();
         let thread = std::thread::Builder::new().name("server".into()).spawn(run).unwrap();
@@ -159,9 +164,19 @@ impl<S: Read + Write> Client<S> {
     /// Opens the default export.
     pub fn go(&mut self) {
         self.greet(3);
-        self.option(7, &[0; 6]);
-        assert_eq!(self.option_reply(7).1.len(), 12);
-        assert_eq!(self.option_reply(7), (1, vec![]));
+        assert_eq!(self.choose(b""), 1);
+    }
+
+    /// Chooses the export of this name. The type of the last reply: 1 if it is open then.
+    pub fn choose(&mut self, name: &[u8]) -> u32 {
+        self.option(7, &[&(name.len() as u32).to_be_bytes(), name, &[0; 2]].concat());
+        match self.option_reply(7) {
+            (3, info) => {
+                assert_eq!(info.len(), 12);
+                self.option_reply(7).0
+            }
+            (refused, _) => refused,
+        }
     }
 
     /// Sends a header: command, flags, cookie, offset, length.

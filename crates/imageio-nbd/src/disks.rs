@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The disks that are served: all are opened before any is, and each is flushed whatever becomes of the others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+use imageio_config::{ExportSettings, export_label};
+use imageio_device::{Device, Queue, Transfer};
+use nbd_frontend::{Config, ExportInfo, Server};
+
+use crate::cli::Options;
+
+/// A transfer that was found to be usable.
+pub(crate) struct Opened {
+    export: Export,
+    transfer: Transfer,
+}
+
+/// A transfer in use.
+pub(crate) struct Disk {
+    export: Export,
+    device: Arc<Device>,
+    /// Its end would close the device, one after the other: it has to outlive [`close`].
+    queue: Arc<Queue>,
+}
+
+/// What clients call a disk, and what messages do.
+struct Export {
+    name: String,
+    /// Where there may be several.
+    label: Option<String>,
+}
+
+impl Export {
+    fn new(name: Option<String>, options: &Options) -> Self {
+        let label = name.as_deref().map(export_label);
+        Self { name: name.or_else(|| options.export_name.clone()).unwrap_or_default(), label }
+    }
+
+    /// An error is told with the export that it is about.
+    fn label<T>(&self, result: Result<T>) -> Result<T> {
+        match &self.label {
+            Some(label) => result.context(label.clone()),
+            None => result,
+        }
+    }
+}
+
+/// Opens all transfers. None is left open if one fails, as they hold no connections.
+pub(crate) fn open(exports: Vec<ExportSettings>, options: &Options) -> Result<Vec<Opened>> {
+    let mut opened = Vec::<Opened>::with_capacity(exports.len());
+    for ExportSettings { name, settings, .. } in exports {
+        let export = Export::new(name, options);
+        let transfer = export.label(Transfer::open(settings).map_err(Into::into))?;
+        // Neither would know of the other's changes.
+        if let Some(other) = opened.iter().find(|other| other.transfer.url() == transfer.url()) {
+            let other = export_label(&other.export.name);
+            return export.label(Err(anyhow!("it has the URL of {other}: give each disk its own")));
+        }
+        opened.push(Opened { export, transfer });
+    }
+    Ok(opened)
+}
+
+/// Starts the threads.
+pub(crate) fn start(opened: Vec<Opened>) -> Result<Vec<Disk>> {
+    let start = |Opened { export, transfer }| {
+        let device = Arc::new(transfer.start()?);
+        let queue = Arc::new(Queue::start(Arc::clone(&device))?);
+        Ok(Disk { export, device, queue })
+    };
+    opened.into_iter().map(start).collect()
+}
+
+/// A server of all of them.
+pub(crate) fn server(disks: &[Disk], config: Config) -> Result<Server<Queue>> {
+    let info = |disk: &Disk| ExportInfo { name: disk.export.name.clone(), ..ExportInfo::default() };
+    let [first, others @ ..] = disks else { bail!("bug: there is no disk to serve") };
+    let mut server = Server::new(Arc::clone(&first.queue), &info(first), config)?;
+    for disk in others {
+        server.add_export(Arc::clone(&disk.queue), &info(disk))?;
+    }
+    Ok(server)
+}
+
+/// Makes safe what was acknowledged, and closes all disks, side by side: each may take its time. False if one of them may be
+/// incomplete, for each of which a line is logged.
+pub(crate) fn close(disks: &[Disk]) -> bool {
+    let is_all_safe = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for disk in disks {
+            let close = || {
+                if let Err(error) = disk.close() {
+                    log::error!("{}", crate::one_line(&error));
+                    is_all_safe.store(false, Relaxed);
+                }
+            };
+            if thread::Builder::new().name("close".into()).spawn_scoped(scope, close).is_err() {
+                // The system has no more threads.
+                close();
+            }
+        }
+    });
+    is_all_safe.into_inner()
+}
+
+impl Disk {
+    fn close(&self) -> Result<()> {
+        let closed = self.device.close();
+        let closed =
+            closed.map_err(|error| anyhow!("the disk may be incomplete: {error}: begin the upload anew"));
+        self.export.label(closed)
+    }
+}
