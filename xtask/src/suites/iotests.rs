@@ -48,6 +48,7 @@ pub(crate) fn run(sh: &Shell, place: &Place, server: Server) -> Result<Outcomes>
         let check = cmd!(sh, "timeout 300 ./check -raw -nbd {test}").envs(place.environment(server)?);
         let check = check
             .env("LD_LIBRARY_PATH", &libraries)
+            .env("QEMU_MODULE_DIR", libraries.join("qemu"))
             .env("QEMU_PROG", programs.join("qemu-system-x86_64"))
             .env("QEMU_IMG_PROG", programs.join("qemu-img"))
             .env("QEMU_IO_PROG", programs.join("qemu-io"))
