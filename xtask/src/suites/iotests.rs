@@ -48,6 +48,7 @@ pub(crate) fn run(sh: &Shell, place: &Place, server: Server) -> Result<Outcomes>
         let check = cmd!(sh, "timeout 300 ./check -raw -nbd {test}").envs(place.environment(server)?);
         let check = check
             .env("LD_LIBRARY_PATH", &libraries)
+            .env("QEMU_MODULE_DIR", libraries.join("qemu"))
             .env("QEMU_PROG", programs.join("qemu-system-x86_64"))
             .env("QEMU_IMG_PROG", programs.join("qemu-img"))
             .env("QEMU_IO_PROG", programs.join("qemu-io"))
@@ -85,9 +86,10 @@ fn is_for_us(test: &str) -> bool {
         || says("supported_protocols=", ["'nbd'", "\"nbd\""]) && says("supported_fmts=", ["raw", "generic"])
 }
 
-/// In a line such as `001   pass       [10:00:00] … `.
+/// In a line such as `001   pass       [10:00:00] … `, which comes over one with dots.
 fn outcome(test: &str, text: &str) -> Outcome {
-    let mut results = text.lines().filter_map(|line| line.strip_prefix(test)).map(str::trim_start);
+    let lines = text.split(['\n', '\r']);
+    let mut results = lines.filter_map(|line| line.strip_prefix(test)).map(str::trim_start);
     match results.next_back() {
         Some(result) if result.starts_with("pass") => Outcome::Passed,
         Some(result) if result.starts_with("not run") => Outcome::LeftOut,
@@ -102,7 +104,10 @@ mod tests {
     #[test]
     fn lines_of_check() {
         assert_eq!(
-            outcome("001", "x\n001   pass       [17:00] [17:01]   0.5s\nPassed all 1"),
+            outcome(
+                "001",
+                "x\n001   ...  [17:00]  ...\r001   pass       [17:00] [17:01]   0.5s\nPassed all 1"
+            ),
             Outcome::Passed
         );
         assert_eq!(outcome("002", "002   not run    [17:00] …  not suitable\n"), Outcome::LeftOut);

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The reference implementation's nbd-tester-client, on qemu-nbd.
 
-use std::path::Path;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use xshell::{Shell, cmd};
 
 use super::place::{Place, Release};
@@ -48,58 +46,46 @@ pub(crate) fn run(sh: &Shell, place: &Place, server: Server) -> Result<Outcomes>
     let _dir = sh.push_dir(place.path(DIR));
     let mut outcomes = Outcomes::new();
     for &(name, options, client) in TESTS {
-        let served = Served::start(sh, place, server, options)?;
-        let socket = &served.socket;
+        let files = Files::new(sh, place, &format!("{name}-{server:?}"))?;
+        let Files { socket, disk, pid } = &files;
+        let qemu_nbd = place.path("bin").join(QEMU_NBD.name);
+        let environment = place.environment(server)?;
+        // It is back when clients can connect.
+        cmd!(sh, "{qemu_nbd} --fork -t -e 8 -f raw -x export1 -k {socket} --pid-file {pid} {disk}")
+            .args(options)
+            .envs(environment)
+            .run()?;
         // 6 GB go to and fro in one of them.
-        let test = cmd!(sh, "timeout 300 ./nbd-tester-client -N export1 -u {socket} {client...}");
+        let test = cmd!(sh, "timeout 300 ./nbd-tester-client -N export1 -u {socket}").args(client);
         let output = test.quiet().ignore_status().output()?;
         let outcome = if output.status.success() { Outcome::Passed } else { Outcome::Failed };
         sh.write_file(
             place.path(&format!("{name}-{server:?}.log")),
             [output.stdout, output.stderr].concat(),
         )?;
-        served.stop(sh)?;
+        let pid = sh.read_file(pid)?;
+        let pid = pid.trim();
+        cmd!(sh, "kill {pid}").quiet().run()?;
         outcomes.insert(name.to_owned(), outcome);
     }
     Ok(outcomes)
 }
 
-/// A server with an empty disk.
-struct Served {
-    socket: std::path::PathBuf,
-    process: Child,
+/// Those of a server with an empty disk. Each has its own, as the one before may not have ended yet.
+struct Files {
+    socket: PathBuf,
+    disk: PathBuf,
+    pid: PathBuf,
 }
 
-impl Served {
-    fn start(sh: &Shell, place: &Place, server: Server, options: &[&str]) -> Result<Self> {
-        let (socket, disk, pid) = (place.path("socket"), place.path("disk"), place.path("pid"));
-        for file in [&socket, &disk, &pid] {
+impl Files {
+    fn new(sh: &Shell, place: &Place, name: &str) -> Result<Self> {
+        let file = |end: &str| place.path(&format!("{name}.{end}"));
+        let files = Self { socket: file("socket"), disk: file("disk"), pid: file("pid") };
+        for file in [&files.socket, &files.disk, &files.pid] {
             sh.remove_path(file)?;
         }
-        std::fs::File::create(&disk)?.set_len(SIZE)?;
-        let mut command = Command::new(place.path("bin").join(QEMU_NBD.name));
-        command.args(["-t", "-e", "8", "-f", "raw", "-x", "export1", "-k"]).arg(&socket);
-        command.arg("--pid-file").arg(&pid).args(options).arg(&disk).envs(place.environment(server)?);
-        let mut process = command.spawn()?;
-        wait_for(&pid, &mut process)?;
-        Ok(Self { socket, process })
+        std::fs::File::create(&files.disk)?.set_len(SIZE)?;
+        Ok(files)
     }
-
-    fn stop(mut self, sh: &Shell) -> Result<()> {
-        let pid = self.process.id().to_string();
-        cmd!(sh, "kill {pid}").quiet().run()?;
-        self.process.wait()?;
-        Ok(())
-    }
-}
-
-/// Clients can connect once it is there.
-fn wait_for(file: &Path, process: &mut Child) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !file.exists() {
-        ensure!(process.try_wait()?.is_none(), "the server has ended");
-        ensure!(Instant::now() < deadline, "the server does not begin to serve");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
