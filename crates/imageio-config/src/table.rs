@@ -106,9 +106,9 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "read-ahead",
         value: "BYTES",
-        default: "4M",
+        default: "2M",
         help: "Once a client has read in order for a while, with one request at a time on its way, read at most so many \
-               bytes ahead of it. What was read ahead is dropped when a client changes the disk; 0 (never) is for disks \
+               bytes ahead of it, if its requests are no longer than half of that. What was read ahead is dropped when a client changes the disk; 0 (never) is for disks \
                that another program changes meanwhile. nbdkit has its filter readahead for this.",
         set: |parser, value| parse::size(value).map(|value| parser.settings.read_ahead = value),
     },

@@ -99,7 +99,7 @@ impl Settings {
             read_only: false,
             connections: 4,
             max_request: 2 << 20,
-            read_ahead: 4 << 20,
+            read_ahead: 2 << 20,
             no_hole: NoHole::Ignore,
             replay_buffer: 32 << 20,
             reconnect_timeout: Duration::from_secs(60),
