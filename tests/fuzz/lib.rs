@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the targets share: a server that answers with what it was given, and a server of a small disk.
+//! What the targets share: a server that answers with what it was given, and an NBD server of two small disks.
 
-use std::io::{Read, Write};
+mod replies;
+mod serve;
+mod tls;
+
+pub use replies::check_chunks;
+pub use serve::{Chosen, SIZES, serve_client};
+pub use tls::{serve_garbage_for_tls, serve_tls_client};
+
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
-use block_device::{Capabilities as Offer, Completion, MemoryDevice, QueuedDevice, Request, Threaded};
 use bytes::Bytes;
 use imageio_client::{
     Capabilities, Connection, Connector, ExtentsContext, Flush, Result, Timeouts, TransferUrl, TrustedUsers,
     UnixAddress,
 };
-use nbd_frontend::{Config, ExportInfo, Server};
-
-/// Size of the disk in bytes.
-pub const SIZE: usize = 64 << 10;
 
 /// Longer than anything here takes. libFuzzer ends what takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,54 +88,4 @@ fn check_error(error: &imageio_client::Error) {
     let text = error.to_string();
     assert!(!text.contains(|c: char| c.is_control()), "{text:?}");
     assert!(text.len() < 4096, "{} bytes", text.len());
-}
-
-/// A disk in memory that wants writes in small pieces.
-struct Disk(Threaded<MemoryDevice>);
-
-impl QueuedDevice for Disk {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn capabilities(&self) -> Offer {
-        self.0.capabilities()
-    }
-
-    fn contexts(&self) -> &[String] {
-        self.0.contexts()
-    }
-
-    fn submit(&self, request: Request, completion: Box<dyn Completion>) {
-        self.0.submit(request, completion);
-    }
-
-    fn longest_write(&self) -> u64 {
-        1000
-    }
-}
-
-/// Has an NBD server of a small disk read what a client says, which then listens until the server hangs up. Gives what
-/// the server said.
-pub fn serve_client(said: &[u8]) -> Vec<u8> {
-    let (server_end, mut client) = UnixStream::pair().expect("file descriptors are left");
-    static DEVICE: LazyLock<Arc<Disk>> = LazyLock::new(|| {
-        let device = Threaded::start(Arc::new(MemoryDevice::new(SIZE)), 2);
-        Arc::new(Disk(device.expect("threads are to be had")))
-    });
-    let info = ExportInfo { name: "disk".to_owned(), description: String::new() };
-    let mut server = Server::new(Arc::clone(&DEVICE), &info, Config::default()).expect("the disk is one");
-    server.adopt(server_end);
-    thread::scope(|scope| {
-        scope.spawn(move || server.run().expect("the system works"));
-        let mut for_saying = client.try_clone().expect("file descriptors are left");
-        scope.spawn(move || {
-            // The server may have hung up already.
-            let _ = for_saying.write_all(said).and_then(|()| for_saying.shutdown(Shutdown::Write));
-        });
-        let mut answers = Vec::new();
-        // Unread bytes reset the connection.
-        let _ = client.read_to_end(&mut answers);
-        answers
-    })
 }

@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
-/// `OPTIONS`, and the extents.
-const ASKED: [u8; 2] = [0x00, 0x08];
+/// `OPTIONS`, the extents, and what is dirty.
+const ASKED: [u8; 3] = [0x00, 0x08, 0x09];
 
 fuzz_target!(|document: &[u8]| {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", document.len());

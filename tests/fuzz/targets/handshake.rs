@@ -8,9 +8,12 @@ use nbd_wire::{Export, Features, Handshake, MAX_DISCARD, Progress, SizeConstrain
 fuzz_target!(|input: &[u8]| {
     let flags = TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_FUA;
     let export = |name| Export::new(name, 1 << 20, flags, SizeConstraints::default()).expect("it is one");
-    let export = |name| export(name).with_contexts(["base:allocation", "x:y", "x:z"]).expect("they are some");
-    let export = |name| export(name).with_tentative(|context| context > 0);
-    let exports = [export("disk"), export("other")];
+    let export = |name, contexts: [&str; 3]| export(name).with_contexts(contexts).expect("they are some");
+    let export = |name, contexts| export(name, contexts).with_tentative(|context| context > 0);
+    let exports = [
+        export("disk", ["base:allocation", "x:y", "x:z"]),
+        export("other", ["x:z", "base:allocation", "a:b"]),
+    ];
     let whole = feed(&exports, input, input.len().max(1));
     assert_eq!(whole, feed(&exports, input, 1));
 });

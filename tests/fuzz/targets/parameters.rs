@@ -3,14 +3,17 @@
 #![no_main]
 
 use imageio_client::TransferUrl;
-use imageio_config::Parser;
+use imageio_config::{Exports, Parser};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let mut parser = Parser::new();
+    let (mut parser, mut exports) = (Parser::new(), Exports::new());
     for line in text.lines() {
-        if let Err(error) = parser.set_argument(line) {
-            assert!(!error.to_string().is_empty());
+        for error in
+            [parser.set_argument(line), exports.set_argument(line)].into_iter().filter_map(Result::err)
+        {
+            let text = error.to_string();
+            assert!(!text.is_empty() && !text.contains(|c: char| c.is_control()), "{text:?}");
         }
         if let Ok(url) = TransferUrl::parse(line) {
             // What is shown has no ticket, and still tells where.
@@ -22,5 +25,5 @@ fuzz_target!(|text: &str| {
             assert!(!url.authority().is_empty());
         }
     }
-    let _ = parser.finish();
+    let _ = (parser.finish(), exports.finish());
 });
