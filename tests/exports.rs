@@ -292,7 +292,7 @@ fn one_can_not_be_opened() {
     assert!(error.starts_with("export 'sdb': url=+") && error.contains("No such file"), "{error}");
     // Neither would know of the other's changes.
     let error = refusal(dir.path(), &["export=sda", given[1], "export=sdb", given[1]]);
-    assert_eq!(error, "export 'sdb': it has the URL of export 'sda': give each disk its own");
+    assert_eq!(error, "export 'sdb': it is the transfer of export 'sda': give each disk its own");
     assert_closed(&[&good, &bad]);
 }
 

@@ -107,6 +107,12 @@ impl TransferUrl {
         &self.path
     }
 
+    /// Whether both are of one transfer, perhaps by way of different hosts: the ticket tells.
+    #[must_use]
+    pub fn is_same_transfer(&self, other: &Self) -> bool {
+        self.ticket() == other.ticket()
+    }
+
     /// The ticket: the last part of the path.
     fn ticket(&self) -> &str {
         self.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default()

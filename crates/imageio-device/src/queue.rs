@@ -161,6 +161,7 @@ impl QueuedDevice for Queue {
         self.device.longest_write()
     }
 
+    /// A transfer is for one client of the server, so nobody else is supposed to write to the disk.
     fn read_ahead(&self) -> u64 {
         self.device.read_ahead
     }

@@ -24,6 +24,8 @@ use imageio_config::{EXPORT, PARAMETERS, Parameter, wrap};
                       imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...",
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
+    infer_long_args = true,
     max_term_width = 100
 )]
 pub(crate) struct Options {
@@ -41,11 +43,11 @@ pub(crate) struct Options {
     pub(crate) ipaddr: Option<String>,
 
     /// Listen on IPv4 addresses only, with -p
-    #[arg(short = '4', long, conflicts_with = "ipv6_only")]
+    #[arg(short = '4', long, overrides_with = "ipv6_only")]
     pub(crate) ipv4_only: bool,
 
     /// Listen on IPv6 addresses only, with -p
-    #[arg(short = '6', long)]
+    #[arg(short = '6', long, overrides_with = "ipv4_only")]
     pub(crate) ipv6_only: bool,
 
     /// Write the process id here once clients can connect
@@ -76,8 +78,8 @@ pub(crate) struct Options {
     #[arg(short, long, visible_alias = "read-only")]
     pub(crate) readonly: bool,
 
-    /// How many requests of one NBD connection are taken at a time
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// How many requests of one NBD connection are taken at a time; 0 is the default, too
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(crate) threads: u16,
 
     /// How many NBD clients are served at a time; over TCP, half of them from one address. A further client takes the

@@ -55,9 +55,10 @@ pub(crate) fn open(exports: Vec<ExportSettings>, options: &Options) -> Result<Ve
         let export = Export::new(name, options);
         let transfer = export.label(Transfer::open(settings).map_err(Into::into))?;
         // Neither would know of the other's changes.
-        if let Some(other) = opened.iter().find(|other| other.transfer.url() == transfer.url()) {
+        let is_same = |other: &&Opened| other.transfer.url().is_same_transfer(transfer.url());
+        if let Some(other) = opened.iter().find(is_same) {
             let other = export_label(&other.export.name);
-            return export.label(Err(anyhow!("it has the URL of {other}: give each disk its own")));
+            return export.label(Err(anyhow!("it is the transfer of {other}: give each disk its own")));
         }
         opened.push(Opened { export, transfer });
     }

@@ -10,7 +10,8 @@ use nbd_frontend::{Listener, Server};
 use tempfile::TempDir;
 
 use crate::cli::Options;
-use crate::listen::Listening;
+use crate::identity::Identity;
+use crate::listen::{Listening, Place};
 use crate::process;
 use crate::single::{Relay, Single};
 
@@ -45,6 +46,15 @@ impl Entrance {
             return Single::take().map(Self::Single);
         }
         Listening::bind(options).map(Self::Listening)
+    }
+
+    /// Gives a user what this process has made: it is to connect to the socket, and to remove it at the end.
+    pub(crate) fn give_to(&self, identity: &Identity) -> Result<()> {
+        let Self::Listening(Listening { address, private, .. }) = self else { return Ok(()) };
+        if let Place::Unix(socket) = &address.place {
+            identity.own(socket)?;
+        }
+        private.as_ref().map_or(Ok(()), |dir| identity.own(dir.path()))
     }
 
     /// Leads clients to `server`, and starts the command of `--run`.

@@ -2,8 +2,10 @@
 //! Whose process this is once the sockets are made (`--user`, `--group`).
 
 use std::ffi::CString;
+use std::os::unix::fs::chown;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
 
 use crate::cli::Options;
@@ -25,7 +27,22 @@ impl Identity {
         let known = user.as_ref().and_then(|(_, known)| known.as_ref());
         let name = known.filter(|_| group.is_none()).map(|known| known.name.clone());
         let group = group.or(known.map(|known| known.gid));
+        if let (Some((user, None)), None) = (&user, group) {
+            bail!("--user={user}: the system doesn't know this user, so add --group");
+        }
         Ok(Self { user: user.map(|(uid, _)| uid), group, name })
+    }
+
+    /// Whether there is nothing to become.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.user.is_none_or(|user| user == Uid::current())
+            && self.group.is_none_or(|group| group == Gid::current())
+    }
+
+    /// Makes a file theirs.
+    pub(crate) fn own(&self, file: &Path) -> Result<()> {
+        let (user, group) = (self.user.map(Uid::as_raw), self.group.map(Gid::as_raw));
+        chown(file, user, group).with_context(|| format!("cannot change the owner of {}", file.display()))
     }
 
     /// Becomes that user and a member of that group: in this order, as only root may change its groups.
@@ -86,8 +103,10 @@ mod tests {
         assert_eq!(identity("--user=root").unwrap(), root(Some("root")));
         assert_eq!(identity("-u 0").unwrap(), root(Some("root")));
         assert_eq!(identity("-u root -g 0").unwrap(), root(None));
-        let unknown = Identity { user: Some(Uid::from_raw(3_999_999)), group: None, name: None };
-        assert_eq!(identity("-u 3999999").unwrap(), unknown);
+        let (user, group) = (Some(Uid::from_raw(3_999_999)), Some(Gid::from_raw(7)));
+        assert_eq!(identity("-u 3999999 -g 7").unwrap(), Identity { user, group, name: None });
+        let error = identity("-u 3999999").unwrap_err().to_string();
+        assert_eq!(error, "--user=3999999: the system doesn't know this user, so add --group");
         assert_eq!(identity("").unwrap(), Identity { user: None, group: None, name: None });
     }
 

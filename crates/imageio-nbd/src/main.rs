@@ -35,7 +35,7 @@ use nbd_frontend::Listener;
 use crate::cli::{Command, Options};
 use crate::entrance::Entrance;
 use crate::identity::Identity;
-use crate::process::{Caught, PidFile};
+use crate::process::{Caught, Parent, PidFile};
 
 fn main() -> ExitCode {
     let result = if virt_v2v::shim::is_called() {
@@ -104,9 +104,8 @@ fn run(options: &Options) -> Result<u8> {
 
 fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     let is_activated = !passed.is_empty();
-    if options.exit_with_parent {
-        process::exit_with_parent()?;
-    }
+    let parent = options.exit_with_parent.then(Parent::of_this_process);
+    parent.map(process::exit_with_parent).transpose()?;
     let identity = Identity::find(options)?;
     let pidfile = options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
     let tls = tls::configure(options)?;
@@ -114,15 +113,24 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     // Before anybody can know that there is something to stop.
     let signals = Caught::new()?;
     let entrance = Entrance::open(options, std::mem::take(passed))?;
-    identity.assume()?;
+    if !identity.is_of_this_process() {
+        entrance.give_to(&identity)?;
+        identity.assume()?;
+        parent.map(process::exit_with_parent).transpose()?;
+        options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
+    }
+    if options.swap {
+        process::lock_memory()?;
+    }
     if options.becomes_daemon(is_activated) {
         process::become_daemon()?;
         if options.log.is_none() {
             logging::to_syslog();
         }
-    }
-    if options.swap {
-        process::lock_memory()?;
+        if options.swap {
+            // The fork has ended it.
+            process::lock_memory()?;
+        }
     }
     let disks = disks::start(opened)?;
     if let Some(pidfile) = pidfile {

@@ -65,10 +65,16 @@ pub(crate) const OPTIONS: &[(Option<char>, &str, Treatment)] = &[
         ),
     ),
     (Some('P'), "pidfile", Works),
-    (Some('p'), "port", Differs("0 takes a free port")),
+    (
+        Some('p'),
+        "port",
+        Differs(
+            "0 takes a free port; without it, there has to be one of -i, -U, --run and -s, as everybody on this host could connect",
+        ),
+    ),
     (None, "print-uri", Works),
     (Some('r'), "readonly", Works),
-    (None, "run", Works),
+    (None, "run", Differs("with --user, the command is run as that user, too")),
     (None, "selinux-label", Differs("where SELinux is not enabled, it has no effect")),
     (None, "short-options", Works),
     (Some('s'), "single", Works),
@@ -92,7 +98,11 @@ pub(crate) const OPTIONS: &[(Option<char>, &str, Treatment)] = &[
     ),
     (None, "tls-verify-peer", Works),
     (Some('U'), "unix", Works),
-    (Some('u'), "user", Differs("without --group, the groups become those of the user")),
+    (
+        Some('u'),
+        "user",
+        Differs("without --group, the groups become those of the user; the unix socket becomes the user's"),
+    ),
     (Some('v'), "verbose", Differs("twice, it tells every detail")),
     (Some('V'), "version", Works),
     (

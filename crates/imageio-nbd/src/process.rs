@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nbd_frontend::ShutdownHandle;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
@@ -27,9 +27,19 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What ends the server in good order.
 const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 
-/// Asks to be ended with the parent process. Fails if that has ended already.
-pub(crate) fn exit_with_parent() -> Result<()> {
-    let parent = rustix::process::getppid();
+/// The parent of this process, with which it is to end.
+#[derive(Clone, Copy)]
+pub(crate) struct Parent(Option<Pid>);
+
+impl Parent {
+    /// It should be the one that has started this process: to be called early.
+    pub(crate) fn of_this_process() -> Self {
+        Self(rustix::process::getppid())
+    }
+}
+
+/// Asks to be ended with the parent process. Fails if that has ended already. To become another user undoes it.
+pub(crate) fn exit_with_parent(Parent(parent): Parent) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
         .context("--exit-with-parent")?;
     if parent != rustix::process::getppid() {
@@ -45,9 +55,14 @@ pub(crate) fn become_daemon() -> Result<()> {
 
 /// Keeps all memory of this process, also what it will have, from being swapped out (`--swap`). A fork would end that.
 pub(crate) fn lock_memory() -> Result<()> {
-    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context(
-        "--swap: the memory can't be kept from being swapped out: run as root, or raise the limit (ulimit -l)",
-    )
+    // Within a limit, this would succeed now, and memory be refused in the middle of an upload.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    ensure!(
+        limit.is_none() || rustix::process::geteuid().is_root(),
+        "--swap: run as root, or without a limit for locked memory (ulimit -l unlimited)"
+    );
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+        .context("--swap: the memory can't be kept from being swapped out")
 }
 
 /// A pid file in the making: what can fail is tried while there is someone to tell.

@@ -32,6 +32,9 @@ pub(crate) fn check(options: &Options) -> Result<()> {
         ("-U", path(&options.unix)),
         ("-P", path(&options.pidfile)),
         ("-i", options.ipaddr.clone()),
+        ("-u", options.user.clone()),
+        ("-g", options.group.clone()),
+        ("--selinux-label", options.selinux_label.clone()),
         ("--tls-certificates", path(&options.tls_certificates)),
     ];
     for (option, value) in values {

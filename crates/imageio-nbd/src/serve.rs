@@ -41,7 +41,7 @@ fn config(options: &Options, tls: Tls) -> Config {
     let clients = usize::from(options.max_clients);
     let defaults = Config::default();
     Config {
-        requests: usize::from(options.threads),
+        requests: if options.threads == 0 { defaults.requests } else { usize::from(options.threads) },
         sessions: clients,
         sessions_per_address: clients.div_ceil(2),
         structured_replies: !options.no_sr,

@@ -151,11 +151,14 @@ fn first_in_path(dir: &Path) -> Result<OsString> {
     env::join_paths(dirs).context("the shim's directory can't be in PATH")
 }
 
-/// The full paths by which virt-v2v may run nbdkit: those that it has as constants, whether they are there or not, and what
-/// is in `PATH`.
+/// Where distributions have nbdkit. A virt-v2v that is a script has no constants, and runs another program that has.
+const USUAL: [&str; 2] = ["/usr/sbin/nbdkit", "/usr/bin/nbdkit"];
+
+/// The full paths by which virt-v2v may run nbdkit: those that it has as constants, whether they are there or not, the usual
+/// ones, and what is in `PATH`.
 fn nbdkits(virt_v2v: &Path, ours: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read(virt_v2v).with_context(|| format!("cannot read {}", virt_v2v.display()))?;
-    let all = paths_to_nbdkit(&text).chain(find("nbdkit", ours));
+    let all = paths_to_nbdkit(&text).chain(USUAL.map(PathBuf::from)).chain(find("nbdkit", ours));
     let mut found: Vec<_> = all.filter(|file| !is_shim(file, ours)).collect();
     found.sort();
     found.dedup();

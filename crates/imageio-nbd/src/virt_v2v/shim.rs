@@ -8,7 +8,6 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -78,21 +77,21 @@ fn one_line(error: &clap::Error) -> String {
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// Serves the disk. virt-v2v waits half a minute for the pid file, and does not look whether its child still lives. If nothing
-/// can be served, it is shown one, and a socket where nobody listens: nbdcopy fails at once then, and what went wrong stands
-/// in the lines before that.
+/// Serves the disk. virt-v2v waits half a minute for the pid file, and does not look whether its child still lives. So if
+/// nothing can be served, that is told, and then there is a pid file: virt-v2v goes on to the socket, which it doesn't find.
 fn serve(options: &Options) -> Result<u8> {
-    let result = crate::run(options);
-    if let (Err(_), Some(pidfile), Some(socket)) = (&result, &options.pidfile, &options.unix)
-        && !pidfile.exists()
-    {
+    let error = match crate::run(options) {
+        Ok(code) => return Ok(code),
+        Err(error) => error,
+    };
+    log::error!("{}", crate::one_line(&error));
+    if let Some(pidfile) = options.pidfile.as_deref().filter(|pidfile| !pidfile.exists()) {
         // Whatever fails here, virt-v2v waits as long as it always did.
-        drop(UnixListener::bind(socket));
         if let Err(error) = PidFile::prepare(pidfile).and_then(PidFile::write) {
             log::debug!("virt-v2v waits for it: {error:#}");
         }
     }
-    result
+    Ok(1)
 }
 
 /// Has the real nbdkit run our plugin. Returns only if that fails.
@@ -115,8 +114,11 @@ fn run_nbdkit(arguments: Vec<OsString>) -> Result<u8> {
         // Else this would be redirected to the shim again.
         .env_remove(REDIRECT_FROM)
         .env_remove(REDIRECT_TO)
-        .env(PRELOAD, preloaded_by_others())
         .env(WAS_SHIM, std::process::id().to_string());
+    match preloaded_by_others() {
+        none if none.is_empty() => command.env_remove(PRELOAD),
+        others => command.env(PRELOAD, others),
+    };
     Err(anyhow!(command.exec()).context(format!("cannot run {}", real.display())))
 }
 

@@ -205,6 +205,12 @@ impl Job {
         self.answer_error(error, &why.to_string(), at);
     }
 
+    /// The server stops, and the device is not asked any more.
+    pub(super) fn fail_stopping(mut self) {
+        self.fail(&block_device::Error::new(block_device::Errno::Shutdown, "the server stops"), None);
+        self.replies.send();
+    }
+
     /// Whether zeroes may be told instead of sent.
     fn may_have_holes(&self) -> bool {
         self.chunk.is_some() && matches!(self.command, Ok(Command::Read { df: false, .. }))

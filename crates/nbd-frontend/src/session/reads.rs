@@ -38,8 +38,12 @@ impl<D: QueuedDevice> Session<'_, D> {
         let ReadRequest { request, offset, length, df, is_alone } = read;
         let command: Result<Command, ErrorValue> = Ok(Command::Read { offset, length, df });
         ahead.note(&(offset..offset + u64::from(length)), is_alone);
+        let may_have_waited = !ahead.is_empty();
         if let Some(slices) = self.take_ahead(&read, input, ahead) {
             self.job(request, command, None).succeed_with(slices);
+        } else if may_have_waited && self.control.is_stopping() {
+            // For a server that doesn't answer, perhaps: it is not to be waited for once more.
+            self.job(request, command, None).fail_stopping();
         } else if u64::from(length) > self.longest_read && !df && self.has_chunks() {
             self.hand_out_read(Whole::new(self.job(request, command, None), length), offset);
         } else {
@@ -65,7 +69,8 @@ impl<D: QueuedDevice> Session<'_, D> {
             return None;
         }
         if read.df {
-            ahead.drop_pieces();
+            // Else it would be read ahead once more for each.
+            ahead.forget();
             return None;
         }
         ahead.take(&(read.offset..read.offset + u64::from(read.length)))
