@@ -91,22 +91,24 @@ fn report(suite: &str, real: &Outcomes, ours: &Outcomes, told: &[String]) -> usi
         eprintln!("{suite} with {name}: {passed} passed, {failed} failed, {left_out} left out");
     }
     let differences = differences(real, ours);
-    let is_told = |test: &str| told.iter().any(|told| test == told || is_case_of(test, told));
-    let untold: Vec<_> = differences.iter().filter(|test| !is_told(test)).collect();
-    let is_so = |told: &str| differences.iter().any(|test| *test == told || is_case_of(test, told));
-    let gone: Vec<_> = told.iter().filter(|told| !is_so(told)).collect();
+    let untold: Vec<_> =
+        differences.iter().filter(|test| !told.iter().any(|told| is_meant(test, told))).collect();
+    // What fails with the real server this time may do so by chance.
+    let passes =
+        |told: &str| ours.iter().all(|(test, &outcome)| !is_meant(test, told) || outcome == Outcome::Passed);
+    let gone: Vec<_> = told.iter().filter(|told| passes(told)).collect();
     for test in &untold {
         eprintln!("{suite}: {test} passes with the real server, and not with imageio-nbd");
     }
     for test in &gone {
-        eprintln!("{suite}: {test} has a reason in docs/testing.md, and does not differ");
+        eprintln!("{suite}: {test} has a reason in docs/testing.md, and passes");
     }
     untold.len() + gone.len()
 }
 
-/// Whether a test is one of those with parameters, all of which a name without them means.
-fn is_case_of(test: &str, name: &str) -> bool {
-    test.strip_prefix(name).is_some_and(|rest| rest.starts_with('['))
+/// Whether a name means a test: that is its own, or what is before its parameters.
+fn is_meant(test: &str, name: &str) -> bool {
+    test.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
 }
 
 /// The tests that pass with the real server, and not with ours.
@@ -130,6 +132,7 @@ mod tests {
         assert_eq!(differences(&real, &ours), ["b[1]"]);
         assert_eq!(report("x", &real, &ours, &[]), 1);
         assert_eq!(report("x", &real, &ours, &["b".into()]), 0);
+        assert_eq!(report("x", &real, &ours, &["b".into(), "c".into()]), 0);
         assert_eq!(report("x", &real, &ours, &["b".into(), "a".into()]), 1);
     }
 }
