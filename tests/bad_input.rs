@@ -363,7 +363,7 @@ fn a_ticket_for_reading_opened_for_writing() {
 
 #[test]
 fn a_command_line_that_can_not_be_understood() {
-    for arguments in [&["--colour"][..], &["-p", "99999"], &["-t", "0"], &["-U", "a", "-p", "1"]] {
+    for arguments in [&["--colour"][..], &["-p", "99999"], &["-t", "1025"], &["-U", "a", "-p", "1"]] {
         let ended = imageio_nbd(dir().path(), arguments).unwrap();
         assert_eq!(ended.code, 2, "{ended:?}");
         assert!(ended.err.starts_with("error: "), "{ended:?}");

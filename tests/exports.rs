@@ -9,8 +9,10 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
-use fake_imageio::{DEFAULT_TICKET, FakeServer, Fault, Gate, Op, What};
+use fake_imageio::{Builder, DEFAULT_TICKET, FakeServer, Fault, Gate, Op, What};
 use libtest_mimic::{Arguments, Trial};
 use nbd::client::{NbdClient, handshake};
 use nix::sys::signal::Signal;
@@ -48,8 +50,14 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.collect::<Vec<Trial>>()).exit_code()
 }
 
+/// A server with a ticket of its own, as each transfer has one.
+fn builder() -> Builder {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    FakeServer::builder().ticket(format!("{DEFAULT_TICKET}-{}", COUNT.fetch_add(1, Relaxed)))
+}
+
 fn fake() -> FakeServer {
-    FakeServer::builder().size(SIZE).start().unwrap()
+    builder().size(SIZE).start().unwrap()
 }
 
 /// The parameters of the exports `sda`, `sdb` …
@@ -131,12 +139,8 @@ fn assert_closed(servers: &[&FakeServer]) {
 }
 
 fn listed() {
-    let small = FakeServer::builder()
-        .size(1 << 20)
-        .read_only(true)
-        .dirty(vec![0..65536, 131_072..196_608])
-        .start()
-        .unwrap();
+    let small =
+        builder().size(1 << 20).read_only(true).dirty(vec![0..65536, 131_072..196_608]).start().unwrap();
     let large = fake();
     let served = Served::start(&["-r"], &[&large, &small]);
     let listed = served.client(NBDINFO, &["--list", "--json", &Served::uri("")]);
@@ -250,7 +254,7 @@ fn side_by_side() {
 }
 
 fn run_command() {
-    let servers = [FakeServer::builder().size(512 << 10).start().unwrap(), fake()];
+    let servers = [builder().size(512 << 10).start().unwrap(), fake()];
     let dir = tempfile::tempdir().unwrap();
     let run = r#"echo "name=$exportname"; nbdinfo --size "$uri"
                  nbdinfo --size "nbd+unix:///sdb?socket=$unixsocket""#;
