@@ -61,7 +61,8 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
         check_all(&nbdkits, &plugin)?;
         command.env(PLUGIN_VARIABLE, plugin);
     }
-    let from = env::join_paths(&nbdkits).context("the path of an nbdkit has a colon")?;
+    let from = env::join_paths(nbdkits.iter().map(Path::new).chain(USUAL.map(Path::new)))
+        .context("the path of an nbdkit has a colon")?;
     command
         .args(arguments)
         .env("PATH", first_in_path(&shims)?)
@@ -154,11 +155,11 @@ fn first_in_path(dir: &Path) -> Result<OsString> {
 /// Where distributions have nbdkit. A virt-v2v that is a script has no constants, and runs another program that has.
 const USUAL: [&str; 2] = ["/usr/sbin/nbdkit", "/usr/bin/nbdkit"];
 
-/// The full paths by which virt-v2v may run nbdkit: those that it has as constants, whether they are there or not, the usual
-/// ones, and what is in `PATH`.
+/// The full paths by which virt-v2v runs nbdkit: those that it has as constants, whether they are there or not, and what is in
+/// `PATH`.
 fn nbdkits(virt_v2v: &Path, ours: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read(virt_v2v).with_context(|| format!("cannot read {}", virt_v2v.display()))?;
-    let all = paths_to_nbdkit(&text).chain(USUAL.map(PathBuf::from)).chain(find("nbdkit", ours));
+    let all = paths_to_nbdkit(&text).chain(find("nbdkit", ours));
     let mut found: Vec<_> = all.filter(|file| !is_shim(file, ours)).collect();
     found.sort();
     found.dedup();
