@@ -39,6 +39,7 @@ pub(crate) struct Step {
 /// All that was seen.
 #[derive(Debug)]
 pub(crate) struct Observation {
+    pub(crate) door: Door,
     pub(crate) offered: Value,
     /// Seen before the client's first request.
     pub(crate) start: Vec<RequestRecord>,
@@ -108,7 +109,7 @@ pub(crate) fn observe(door: Door, setup: &Setup, script: &[Request]) -> TestResu
     }
     let end = news();
     same("the server's disk", &server.contents()?, &disk)?;
-    Ok(Observation { offered, start, steps, end, log: server.log(), status })
+    Ok(Observation { door, offered, start, steps, end, log: server.log(), status })
 }
 
 /// Does a request, and on success the same to what the disk should be. Returns the name of the error.

@@ -7,12 +7,13 @@ use std::fmt::Debug;
 
 use fake_imageio::{ClosedBy, Op, RequestRecord, Transport};
 use support::TestResult;
+use support::door::Door;
 use support::target::Via;
 
 use crate::observe::{Observation, Setup, Step};
 use crate::script::{Command, Request};
 
-/// Ours sends no longer write than this, in bytes.
+/// Ours sends no longer request than this, in bytes.
 const MAX_REQUEST: u64 = 2 << 20;
 
 /// How many connections either plugin opens at most, whatever the server wants.
@@ -78,11 +79,12 @@ fn compare_start(setup: &Setup, reference: &Observation, ours: &Observation) -> 
 /// Compares what was sent for each request and at the end.
 pub(crate) fn compare_steps(setup: &Setup, reference: &Observation, ours: &Observation) -> TestResult {
     let mut unflushed = Unflushed::default();
+    let door = ours.door;
     for (reference, ours) in reference.steps.iter().zip(&ours.steps) {
-        let expected = expected(setup, reference, &unflushed)?;
+        let expected = expected(setup, reference, door, &unflushed)?;
         let what = format!("sent for {:?}", ours.request);
         let mut sent = facts(&ours.sent);
-        if steps(reference) > 1 {
+        if steps(reference, door) > 1 {
             // They may go over several connections.
             sent.sort_by_key(|fact| fact.offset);
         }
@@ -96,14 +98,14 @@ pub(crate) fn compare_steps(setup: &Setup, reference: &Observation, ours: &Obser
 }
 
 /// What ours must send where the reference did what it did.
-fn expected(setup: &Setup, reference: &Step, unflushed: &Unflushed) -> TestResult<Vec<Fact>> {
+fn expected(setup: &Setup, reference: &Step, door: Door, unflushed: &Unflushed) -> TestResult<Vec<Fact>> {
     let request = &reference.request;
     let mut expected = facts(&reference.sent);
     if request.fua {
         fua_is_native(setup, reference, &mut expected)?;
     }
-    if steps(reference) > 1 {
-        long_writes_go_out_in_steps(&mut expected)?;
+    if steps(reference, door) > 1 {
+        long_requests_go_out_in_steps(&mut expected)?;
     }
     if !setup.features.flush && request.changes_the_disk() {
         without_flush_each_write_is_durable(&mut expected)?;
@@ -121,13 +123,17 @@ fn the_unix_socket_is_tried(expected: &mut Vec<Fact>) {
     expected.push(Fact { op: Op::Options, offset: 0, size: 0, flush: false, status, transport });
 }
 
-/// How many requests ours makes of one.
-fn steps(step: &Step) -> usize {
+/// How many requests ours makes of one. In nbdkit a READ stays whole, as nbdkit wants all of it at once.
+fn steps(step: &Step, door: Door) -> usize {
     let Request { command, offset, len, .. } = step.request;
-    if command == Command::Write { pieces(offset, len).len() } else { 1 }
+    match command {
+        Command::Write => pieces(offset, len).len(),
+        Command::Read if door == Door::ImageioNbd => pieces(offset, len).len(),
+        _ => 1,
+    }
 }
 
-/// Where and how long the pieces of a write are. They end between blocks, so that no two write to the same one.
+/// Where and how long the pieces of a request are. They end between blocks, so that no two write to the same one.
 fn pieces(offset: u64, len: u64) -> Vec<(u64, u64)> {
     let end = offset + len;
     let next = |at: &u64| Some(*at).filter(|at| at + MAX_REQUEST < end).map(|at| (at + MAX_REQUEST) & !4095);
@@ -137,10 +143,10 @@ fn pieces(offset: u64, len: u64) -> Vec<(u64, u64)> {
 }
 
 /// The reference sends what it is given. More than some MiB at once costs the server's storage more; a flush with the last
-/// step covers all.
-fn long_writes_go_out_in_steps(expected: &mut Vec<Fact>) -> TestResult {
-    let Some(whole) = expected.iter().position(|fact| fact.op == Op::Put) else {
-        return Err(format!("the reference sent no write: {expected:?}").into());
+/// step covers all. What is read goes to the client while the rest still comes.
+fn long_requests_go_out_in_steps(expected: &mut Vec<Fact>) -> TestResult {
+    let Some(whole) = expected.iter().position(|fact| matches!(fact.op, Op::Put | Op::Get)) else {
+        return Err(format!("the reference sent no read or write: {expected:?}").into());
     };
     let Fact { offset, size, flush, .. } = expected[whole];
     let end = offset + size;
@@ -205,7 +211,7 @@ fn compare_connections(setup: &Setup, reference: &Observation, ours: &Observatio
     let opened = requests(reference).count().min(pool(setup));
     equal("connections of the reference", &connections(reference), &opened)?;
     let opened = the_connection_used_last_is_taken_first(requests(ours).count());
-    let most = reference.steps.iter().map(steps).max().unwrap_or(1).min(pool(setup));
+    let most = reference.steps.iter().map(|step| steps(step, ours.door)).max().unwrap_or(1).min(pool(setup));
     let is_right = (opened..=opened * most).contains(&connections(ours));
     equal("connections are as many as needed", &is_right, &true)
 }
