@@ -79,12 +79,19 @@ extern "C" fn loaded() {
     }
 }
 
+/// Fails as the functions of the exec family do, which tell the reason by `errno`.
+fn is_missing() -> c_int {
+    // SAFETY: it points to this thread's `errno`.
+    unsafe { *libc::__errno_location() = libc::ENOSYS };
+    -1
+}
+
 /// Calls the next function with the name of the program that is to be executed.
 macro_rules! call {
-    ($next:ident as $kind:ty, $program:ident => $($argument:expr),+) => {{
+    ($next:ident as $kind:ty, $missing:expr, $program:ident => $($argument:expr),+) => {{
         let address = $next.address();
         if address.is_null() {
-            return libc::ENOSYS;
+            return $missing;
         }
         // SAFETY: `address` is that of the function of this name, whose type is `$kind` (`exec(3)`, `posix_spawn(3)`).
         let next = unsafe { std::mem::transmute::<*mut c_void, $kind>(address) };
@@ -101,7 +108,7 @@ macro_rules! call {
 /// As of the function of C's library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn execve(program: *const c_char, argv: Strings, envp: Strings) -> c_int {
-    call!(EXECVE as ExecWithEnvironment, program => program, argv, envp)
+    call!(EXECVE as ExecWithEnvironment, is_missing(), program => program, argv, envp)
 }
 
 /// `execv(3)`.
@@ -110,7 +117,7 @@ pub unsafe extern "C" fn execve(program: *const c_char, argv: Strings, envp: Str
 /// As of the function of C's library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn execv(program: *const c_char, argv: Strings) -> c_int {
-    call!(EXECV as Exec, program => program, argv)
+    call!(EXECV as Exec, is_missing(), program => program, argv)
 }
 
 /// `execvp(3)`.
@@ -119,7 +126,7 @@ pub unsafe extern "C" fn execv(program: *const c_char, argv: Strings) -> c_int {
 /// As of the function of C's library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn execvp(program: *const c_char, argv: Strings) -> c_int {
-    call!(EXECVP as Exec, program => program, argv)
+    call!(EXECVP as Exec, is_missing(), program => program, argv)
 }
 
 /// `execvpe(3)`.
@@ -128,7 +135,7 @@ pub unsafe extern "C" fn execvp(program: *const c_char, argv: Strings) -> c_int 
 /// As of the function of C's library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn execvpe(program: *const c_char, argv: Strings, envp: Strings) -> c_int {
-    call!(EXECVPE as ExecWithEnvironment, program => program, argv, envp)
+    call!(EXECVPE as ExecWithEnvironment, is_missing(), program => program, argv, envp)
 }
 
 /// `posix_spawn(3)`.
@@ -144,7 +151,7 @@ pub unsafe extern "C" fn posix_spawn(
     argv: Strings,
     envp: Strings,
 ) -> c_int {
-    call!(POSIX_SPAWN as Spawn, program => pid, program, actions, attributes, argv, envp)
+    call!(POSIX_SPAWN as Spawn, libc::ENOSYS, program => pid, program, actions, attributes, argv, envp)
 }
 
 /// `posix_spawnp(3)`.
@@ -160,7 +167,7 @@ pub unsafe extern "C" fn posix_spawnp(
     argv: Strings,
     envp: Strings,
 ) -> c_int {
-    call!(POSIX_SPAWNP as Spawn, program => pid, program, actions, attributes, argv, envp)
+    call!(POSIX_SPAWNP as Spawn, libc::ENOSYS, program => pid, program, actions, attributes, argv, envp)
 }
 
 /// The program that is to be executed where this one is asked for.
