@@ -60,6 +60,12 @@ pub trait QueuedDevice: Send + Sync {
         u64::MAX
     }
 
+    /// In bytes: how much of the requests of all clients is of use on its way at a time. A server may have as much memory for
+    /// requests, where its own limit is less. It may change from one request to the next, as the sizes above may.
+    fn in_flight(&self) -> u64 {
+        0
+    }
+
     /// In bytes: how much a server may read ahead of a client that reads in order, with one request at a time on its way.
     /// The server uses what it has read until one of its clients changes the disk, so this is 0 where somebody else may.
     fn read_ahead(&self) -> u64 {

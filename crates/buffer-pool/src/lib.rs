@@ -12,6 +12,7 @@
 //! ```
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The smallest buffer; larger ones have a power of two, so that few sizes occur and buffers find their next user.
@@ -21,7 +22,8 @@ const SMALLEST: usize = 4096;
 /// not, don't take more than the budget, or than were in use at one time.
 #[derive(Debug)]
 pub struct Pool {
-    budget: usize,
+    /// In bytes. It is looked at under the lock.
+    budget: AtomicUsize,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -42,7 +44,16 @@ impl Pool {
     /// A pool with a budget in bytes.
     #[must_use]
     pub fn new(budget: usize) -> Arc<Self> {
-        Arc::new(Self { budget, state: Mutex::default(), returned: Condvar::new() })
+        Arc::new(Self { budget: AtomicUsize::new(budget), state: Mutex::default(), returned: Condvar::new() })
+    }
+
+    /// Changes the budget, in bytes. What is lent stays lent.
+    pub fn set_budget(&self, budget: usize) {
+        self.budget.store(budget, Relaxed);
+    }
+
+    fn budget(&self) -> usize {
+        self.budget.load(Relaxed)
     }
 
     /// A buffer of `len` bytes with arbitrary contents. Waits until the budget has room; a pool that has lent
@@ -55,7 +66,7 @@ impl Pool {
         let size = len.max(SMALLEST).next_power_of_two();
         let state = self.lock();
         let full = |state: &mut State| {
-            state.waiting = state.lent > 0 && state.lent + size > self.budget;
+            state.waiting = state.lent > 0 && state.lent + size > self.budget();
             state.waiting
         };
         let state = self.returned.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
@@ -67,12 +78,12 @@ impl Pool {
     pub fn take_if_room(self: &Arc<Self>, len: usize) -> Option<Buffer> {
         let size = len.max(SMALLEST).next_power_of_two();
         let state = self.lock();
-        (state.lent + size <= self.budget).then(|| self.lend(state, len, size))
+        (state.lent + size <= self.budget()).then(|| self.lend(state, len, size))
     }
 
     fn lend(self: &Arc<Self>, mut state: MutexGuard<'_, State>, len: usize, size: usize) -> Buffer {
         state.lent += size;
-        let recycled = state.take(size, self.budget);
+        let recycled = state.take(size, self.budget());
         drop(state);
         // New memory comes zeroed from the system; a recycled buffer is not cleared again.
         Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, lease: self.lease(size) }
@@ -82,7 +93,7 @@ impl Pool {
     #[must_use]
     pub fn take_uncounted(self: &Arc<Self>, len: usize) -> Buffer {
         let size = if len == 0 { 0 } else { len.max(SMALLEST).next_power_of_two() };
-        let recycled = self.lock().take(size, self.budget);
+        let recycled = self.lock().take(size, self.budget());
         Buffer { data: recycled.unwrap_or_else(|| vec![0; size]), len, lease: self.lease(0) }
     }
 
@@ -98,7 +109,7 @@ impl Pool {
     fn give_back(&self, data: Vec<u8>) {
         let mut state = self.lock();
         state.used -= data.len();
-        if state.used + state.idle_bytes + data.len() <= self.budget.max(state.most_used) {
+        if state.used + state.idle_bytes + data.len() <= self.budget().max(state.most_used) {
             state.idle_bytes += data.len();
             state.idle.push(data);
         }

@@ -21,6 +21,13 @@ pub trait Connection: Send {
     /// How it is. It must be [`Dirty`](State::Dirty) before the work that makes it so is acknowledged to anyone. This is
     /// asked under the pool's lock, and may change from dirty to full while the connection is idle.
     fn state(&self) -> State;
+
+    /// How many connections requests should have at a time, at least one, as far as this connection knows: all, unless it says
+    /// otherwise. What waits then waits for one of these, and the others stay idle, but for flushes and keep-alives. The one
+    /// that comes back last is asked, under the pool's lock.
+    fn concurrency(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// What is to be done on a connection.

@@ -22,6 +22,8 @@ use crate::slots::Slots;
 pub(crate) struct Dispatcher<C: Connection> {
     line: Line<C::Request, Waiter<C>, Visitor<C>>,
     slots: Slots<C>,
+    /// How many connections requests may have at a time.
+    concurrency: usize,
     flushes: Flushes<FlushWaiter<C::Error>, FlushCompletion<C::Error>>,
     /// Workers without work, the latest on top. There is one whenever a connection is idle or no flush runs, if there are
     /// workers at all.
@@ -90,6 +92,7 @@ impl<C: Connection> Dispatcher<C> {
         Self {
             life: if slots.len() == 0 { Life::Closed } else { Life::Open },
             line: Line::new(),
+            concurrency: slots.any_idle().map_or(1, Connection::concurrency).max(1),
             slots,
             flushes: Flushes::new(),
             workers: Vec::new(),
@@ -116,12 +119,12 @@ impl<C: Connection> Dispatcher<C> {
         self.slots.len()
     }
 
-    /// A connection for a new request, if one is idle. Otherwise the request has to wait.
+    /// A connection for a new request, if one is idle that requests may have. Otherwise the request has to wait.
     pub(crate) fn admit(&mut self) -> Result<Option<(Slot, C)>, PoolError<C::Error>> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        let taken = self.slots.take_latest();
+        let taken = if self.has_room() { self.slots.take_latest() } else { None };
         if let Some((slot, _)) = taken {
             self.slots.note_request(slot, self.line.ticket());
         }
@@ -195,13 +198,21 @@ impl<C: Connection> Dispatcher<C> {
         send(worker, order);
     }
 
-    /// Hands the connection to the keeper if it should be flushed, to the first that waits for it, or lets it be idle. A job
-    /// that is returned is a worker's.
+    /// Takes back a connection. A job that is returned is a worker's.
     fn release(&mut self, slot: Slot, connection: C, now: Instant) -> Option<Job<C>> {
         self.slots.note_use(slot, now);
         self.acknowledge(slot, &connection);
+        self.concurrency = connection.concurrency().max(1);
+        let job = self.pass_on(slot, connection);
+        self.employ_idle();
+        job
+    }
+
+    /// Hands the connection to the keeper if it should be flushed, to the first that waits for it, or lets it be idle. A job
+    /// that is returned is a worker's.
+    fn pass_on(&mut self, slot: Slot, connection: C) -> Option<Job<C>> {
         let connection = self.give_to_keeper(slot, connection)?;
-        match self.line.next(slot) {
+        match self.line.next(slot, self.has_room()) {
             None => self.slots.put(slot, connection),
             Some(Next::Visit(Visitor { sender, .. })) => send(sender, (slot, connection)),
             Some(Next::Requests(gathered, ticket)) => {
@@ -210,6 +221,24 @@ impl<C: Connection> Dispatcher<C> {
             }
         }
         None
+    }
+
+    /// Gives idle connections to requests that wait, as many as requests may have. There are any only where more may be had
+    /// than before, or where a flush was given the connection that would have been theirs.
+    fn employ_idle(&mut self) {
+        while self.line.has_requests()
+            && self.has_room()
+            && let Some((slot, connection)) = self.slots.take_latest()
+        {
+            if let Some(job) = self.pass_on(slot, connection) {
+                self.assign(Order::Job(job));
+            }
+        }
+    }
+
+    /// Whether requests may have one more connection.
+    fn has_room(&self) -> bool {
+        self.slots.serving() < self.concurrency
     }
 
     /// Gives the job to the thread that waits with the first of its requests. Without one, it is a worker's.

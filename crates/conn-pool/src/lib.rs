@@ -20,7 +20,9 @@
 //! - One lock, that of the dispatcher. It is never held while a connection is used, a channel is waited on, or a request is
 //!   told of its end. Nothing else is locked by this crate, so there is no order of locks.
 //! - A connection is in one of three places: idle in its slot, busy with someone or on the way there, or gone (after
-//!   [`Pool::close`]). An idle connection never coexists with a waiter that wants it.
+//!   [`Pool::close`]). An idle connection never coexists with a waiter that wants it and may have it.
+//! - Requests have no more connections at a time than the one that came back last [says](Connection::concurrency), but those
+//!   that they had before it said so. As long as a request waits, another has a connection, or somebody who gives one back.
 //! - Whoever waits for a connection has none. So no cycle of waiting exists, whatever the callers do.
 //! - Waiters are served in the order of their tickets. A flush keeps its ticket for all its connections.
 //! - A failure, once set, stays: data may be lost, and no later success may hide that. It is set before the connection
@@ -41,7 +43,8 @@
 //!   answer keeps it from no other.
 //!
 //! # Requests that wait together
-//! A request that finds an idle connection has it at once; nothing waits for company. When a connection comes free, the
+//! A request that finds an idle connection has it at once, unless as many are in use as are of use at a time
+//! ([`Connection::concurrency`]); nothing waits for company. When a connection comes free, the
 //! first in line gets it and takes along those that wait and can be carried out with it ([`Shape::join`]), from anywhere
 //! in the line up to the first flush that waits for this connection: a flush is never passed. A thread that had to be
 //! woken for the work takes along once more: it may have come to its turn much later.

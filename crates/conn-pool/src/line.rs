@@ -92,18 +92,29 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
         self.visits.insert(at, Visit { ticket, slots, visitor });
     }
 
+    /// Whether any request waits.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.len > 0
+    }
+
     /// Whether anyone would have this connection.
     pub(crate) fn wants(&self, slot: Slot) -> bool {
         self.len > 0 || self.first_visit(slot).is_some()
     }
 
-    /// Whoever is the first that would have this connection. A request takes along what goes with it.
-    pub(crate) fn next(&mut self, slot: Slot) -> Option<Next<R, W, V>> {
-        let first_request = self.requests.front().map_or(Ticket::MAX, |waiting| waiting.ticket);
+    /// Whoever is the first that would have this connection, if requests may have it. A request takes along what goes with it.
+    pub(crate) fn next(&mut self, slot: Slot, requests_may: bool) -> Option<Next<R, W, V>> {
+        let first_request = match self.requests.front() {
+            Some(waiting) if requests_may => waiting.ticket,
+            _ => Ticket::MAX,
+        };
         if let Some(at) = self.first_visit(slot)
             && self.visits[at].ticket < first_request
         {
             return Some(Next::Visit(self.visits.remove(at).visitor));
+        }
+        if !requests_may {
+            return None;
         }
         let Waiting { ticket, asked, .. } = self.requests.pop_front()?;
         let Asked { request, waiter } = asked?;

@@ -21,6 +21,8 @@ struct SlotState<C> {
     last_used: Instant,
     /// The ticket of the last request that got it; flushes and the keeper don't count.
     last_request: Ticket,
+    /// Whether a request has it now.
+    serves: bool,
     /// Whether a flush in the background was refused since then.
     is_flush_refused: bool,
 }
@@ -43,6 +45,7 @@ impl<C: Connection> Slots<C> {
             place: Place::Idle(connection),
             last_used: now,
             last_request: 0,
+            serves: false,
             is_flush_refused: false,
         };
         let slots: Vec<_> = connections.into_iter().map(slot).collect();
@@ -51,6 +54,16 @@ impl<C: Connection> Slots<C> {
 
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// An idle connection, if any is.
+    pub(crate) fn any_idle(&self) -> Option<&C> {
+        self.idle_connection(*self.idle.last()?)
+    }
+
+    /// How many connections requests have now.
+    pub(crate) fn serving(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.serves).count()
     }
 
     /// The connections that are not gone.
@@ -115,6 +128,7 @@ impl<C: Connection> Slots<C> {
     /// A request has got this connection.
     pub(crate) fn note_request(&mut self, slot: Slot, ticket: Ticket) {
         self.slots[slot].last_request = ticket;
+        self.slots[slot].serves = true;
         self.slots[slot].is_flush_refused = false;
     }
 
@@ -128,9 +142,10 @@ impl<C: Connection> Slots<C> {
         self.slots[slot].place = Place::Busy { is_dirty: state.is_dirty() };
     }
 
-    /// A connection has been used.
+    /// A connection has been used, and comes back.
     pub(crate) fn note_use(&mut self, slot: Slot, now: Instant) {
         self.slots[slot].last_used = now;
+        self.slots[slot].serves = false;
     }
 
     /// A busy connection becomes idle.

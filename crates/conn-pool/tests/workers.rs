@@ -63,6 +63,71 @@ fn as_many_requests_are_under_way_as_there_are_connections() {
 }
 
 #[test]
+fn requests_have_no_more_connections_than_are_of_use_and_more_as_soon_as_they_are() {
+    bounded(|| {
+        let setup = Setup::new(3);
+        let workers = setup.workers();
+        setup.spare(2);
+        assert_eq!(setup.run("0"), Ok(()));
+        setup.assert_told(&["0"], &Ok(()));
+        let first = setup.hold_up("1", || workers.submit(setup.request("1")));
+        let others = ["2", "3", "4"].map(|text| (text, setup.gate(text)));
+        others.iter().for_each(|(text, _)| workers.submit(setup.request(text)));
+        assert_eq!(setup.pool.waiting(), 3, "two connections are idle");
+        setup.spare(0);
+        drop(first);
+        // The connection that came back has the first of them, and those that were idle have the others.
+        others.iter().for_each(|(_, gate)| drop(gate.entered()));
+        assert_eq!(setup.pool.waiting(), 0);
+        drop(others);
+        setup.assert_told(&["1", "2", "3", "4"], &Ok(()));
+    });
+}
+
+#[test]
+fn a_flush_has_a_connection_that_requests_may_not_have() {
+    bounded(|| {
+        let setup = Setup::new(2);
+        let workers = setup.workers();
+        let gates = ["a", "B"].map(|text| setup.hold_up(text, || workers.submit(setup.request(text))));
+        setup.spare(1);
+        drop(gates);
+        setup.assert_told(&["B", "a"], &Ok(()));
+        let gate = setup.hold_up("1", || workers.submit(setup.request("1")));
+        workers.submit(setup.request("2"));
+        assert_eq!(setup.pool.waiting(), 1);
+        thread::scope(|scope| {
+            let flush = setup.line_up(scope, 2, || setup.pool.flush());
+            // Of the two that are dirty, the idle one is flushed at once.
+            setup.wait_until(|| setup.log().contains(&"flush".to_owned()));
+            drop(gate);
+            assert_eq!(flush.join().unwrap(), Ok(()));
+        });
+        setup.assert_told(&["1", "2"], &Ok(()));
+    });
+}
+
+#[test]
+fn closing_serves_who_waits_though_connections_are_idle() {
+    bounded(|| {
+        let setup = Setup::new(3);
+        setup.spare(2);
+        assert_eq!(setup.run("0"), Ok(()));
+        let workers = setup.workers();
+        let gate = setup.hold_up("1", || workers.submit(setup.request("1")));
+        ["2", "3"].iter().for_each(|text| workers.submit(setup.request(text)));
+        thread::scope(|scope| {
+            let close = scope.spawn(|| setup.pool.close());
+            // The idle ones are closed, and only then may the other go on.
+            setup.wait_until(|| setup.dropped() == 2);
+            drop(gate);
+            assert_eq!(close.join().unwrap(), Ok(()));
+        });
+        setup.assert_told(&["0", "1", "2", "3"], &Ok(()));
+    });
+}
+
+#[test]
 fn a_flush_is_not_passed() {
     bounded(|| {
         let setup = Setup::new(1);

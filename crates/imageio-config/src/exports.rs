@@ -119,7 +119,7 @@ mod tests {
                 (name.as_deref().unwrap(), settings.connections, settings.size)
             })
             .collect();
-        assert_eq!(told, [("sda", 3, Some(5)), ("sdb", 2, Some(7)), ("", 2, Some(5))]);
+        assert_eq!(told, [("sda", Some(3), Some(5)), ("sdb", Some(2), Some(7)), ("", Some(2), Some(5))]);
         let here = std::env::current_dir().unwrap();
         assert_eq!(exports[0].settings.url, UrlSource::File(here.join("sda.url")));
         assert_eq!(exports[1].settings.url, UrlSource::Inline("http://h/images/b".into()));

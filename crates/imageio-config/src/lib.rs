@@ -216,12 +216,28 @@ mod tests {
         let sizes = ["max_request=1M", "preferred_block_size=32M", "read_ahead=8M"];
         let recovery = ["replay-buffer=0", "reconnect-timeout=0"];
         let settings = settings(&[&given[..], &sizes, &recovery].concat()).unwrap();
-        assert_eq!((settings.replay_buffer, settings.reconnect_timeout), (0, Duration::ZERO));
-        assert_eq!((settings.max_request, settings.preferred_block_size), (1 << 20, 32 << 20));
+        assert_eq!((settings.replay_buffer, settings.reconnect_timeout), (Some(0), Duration::ZERO));
+        assert_eq!((settings.max_request, settings.preferred_block_size), (Some(1 << 20), 32 << 20));
         assert_eq!((settings.size, settings.read_ahead), (Some(2 << 20), 8 << 20));
         assert_eq!(settings.keep_alive, None);
         assert_eq!(settings.timeouts.data, Duration::from_millis(500));
-        assert_eq!(settings.connections, 8);
+        assert_eq!(settings.connections, Some(8));
+    }
+
+    #[test]
+    fn what_follows_the_link_unless_it_is_given() {
+        let chosen = |arguments: &[&str]| {
+            let settings = settings(&[&["url=u"], arguments].concat()).unwrap();
+            (settings.connections, settings.max_request, settings.replay_buffer)
+        };
+        assert_eq!(chosen(&[]), (None, None, None));
+        assert_eq!(
+            chosen(&["connections=2", "max-request=4M", "replay-buffer=0"]),
+            (Some(2), Some(4 << 20), Some(0))
+        );
+        let again =
+            ["connections=2", "max-request=0", "connections=auto", "max_request=auto", "replay-buffer=auto"];
+        assert_eq!(chosen(&again), (None, None, None));
     }
 
     #[test]

@@ -61,7 +61,15 @@ pub(crate) fn max_request(text: &str) -> Result<u64> {
     match size(text)? {
         0 => Ok(0),
         bytes if bytes >= LEAST && bytes % BLOCK == 0 => Ok(bytes),
-        _ => Err(format!("{} is neither 0 nor a multiple of 4096 from 64K on", shown(text))),
+        _ => Err(format!("{} is not a multiple of 4096 from 64K on, or 0", shown(text))),
+    }
+}
+
+/// A number, or auto: then it follows what is measured.
+pub(crate) fn or_auto<T>(text: &str, number: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
+    match text {
+        "auto" => Ok(None),
+        _ => number(text).map(Some).map_err(|reason| format!("{reason}, or auto")),
     }
 }
 

@@ -88,20 +88,25 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "connections",
         value: "N",
-        default: "4",
-        help: "Open at most so many connections to the server, from 1 to 64. The server may allow fewer.",
+        default: "auto",
+        help: "Use at most so many connections to the server at a time, from 1 to 64. The server may allow fewer. auto: 4, and \
+               up to 8 while the link to the server has a long latency, as measured.",
         set: |parser, value| {
-            parse::count(value, MOST_CONNECTIONS).map(|value| parser.settings.connections = value)
+            parse::or_auto(value, |value| parse::count(value, MOST_CONNECTIONS))
+                .map(|value| parser.settings.connections = value)
         },
     },
     Parameter {
         name: "max-request",
         value: "BYTES",
-        default: "2M",
+        default: "auto",
         help: "Merge adjacent requests that wait for a connection into one of at most this size, as the server's cost \
                of a request is high; and send longer reads and writes in pieces of it: several reads at a time, and writes in steps, as \
-               more at once costs the server's storage more. A multiple of 4096, from 64K on; 0: neither.",
-        set: |parser, value| parse::max_request(value).map(|value| parser.settings.max_request = value),
+               more at once costs the server's storage more. A multiple of 4096, from 64K on; 0: neither. auto: 2M, and up to 4M while the link to the \
+               server has a long latency, as measured.",
+        set: |parser, value| {
+            parse::or_auto(value, parse::max_request).map(|value| parser.settings.max_request = value)
+        },
     },
     Parameter {
         name: "read-ahead",
@@ -140,11 +145,14 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "replay-buffer",
         value: "BYTES",
-        default: "32M",
+        default: "auto",
         help: "Keep at most so many bytes that were written and not flushed, to write them again should a connection be \
                lost. Before they are too many, connections are flushed in the background. 0: keep none; then a \
-               connection that is lost with unflushed writes ends the transfer.",
-        set: |parser, value| parse::size(value).map(|value| parser.settings.replay_buffer = value),
+               connection that is lost with unflushed writes ends the transfer. auto: 32M, and up to 64M while the link to \
+               the server has a long latency, as measured.",
+        set: |parser, value| {
+            parse::or_auto(value, parse::size).map(|value| parser.settings.replay_buffer = value)
+        },
     },
     Parameter {
         name: "reconnect-timeout",

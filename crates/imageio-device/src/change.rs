@@ -7,6 +7,7 @@ use block_device::piece_end;
 use bytes::Bytes;
 use imageio_client::{Connection, Flush};
 
+use crate::link::Exchange;
 use crate::tracker::{Content, Part, Tracker};
 
 /// What a piece that is kept counts at least, in bytes: keeping track of it takes memory, too.
@@ -33,6 +34,14 @@ pub(crate) enum Change {
 }
 
 impl Change {
+    /// What it is for the link.
+    pub(crate) fn exchange(&self) -> Exchange {
+        match self {
+            Self::Write { .. } => Exchange::Data,
+            Self::Zero => Exchange::Other,
+        }
+    }
+
     /// Sends it on a connection, and waits for the answer.
     pub(crate) fn send(
         &self,

@@ -16,6 +16,7 @@ use imageio_client::{Connection, Connector, Flush};
 
 use crate::change::{Change, ServerFeatures};
 use crate::error::Cause;
+use crate::link::{Exchange, Link};
 use crate::outage::Outage;
 use crate::overlay;
 use crate::recovery::{Asked, Failing};
@@ -31,8 +32,7 @@ pub(crate) type Failure = conn_pool::Failure<Cause>;
 pub(crate) struct Common {
     pub(crate) connector: Arc<Connector>,
     pub(crate) server: ServerFeatures,
-    /// In bytes; longer writes are sent in steps.
-    pub(crate) longest_write: u64,
+    pub(crate) link: Arc<Link>,
     /// How long to try to get a connection again.
     pub(crate) reconnect_timeout: Duration,
     pub(crate) keep_alive: KeepAlive,
@@ -94,6 +94,10 @@ impl conn_pool::Connection for ReplayingConnection {
             (false, _) => State::Closed,
         }
     }
+
+    fn concurrency(&self) -> usize {
+        self.common.link.connections() as usize
+    }
 }
 
 /// Requests.
@@ -125,7 +129,7 @@ impl ReplayingConnection {
             Operation::Write { fua } => {
                 let data = group.iter().filter_map(DeviceRequest::data).cloned().collect();
                 let is_lent = group.iter().any(DeviceRequest::is_lent);
-                let longest = self.common.longest_write;
+                let longest = self.common.link.longest_request();
                 self.change(shape.range(), Change::Write { data, is_lent }, longest, fua)
             }
             Operation::Zero { fua } => self.change(shape.range(), Change::Zero, self.longest_zero(), fua),
@@ -188,7 +192,9 @@ impl ReplayingConnection {
             let Ok(under_way) = tracker.begin(range.clone(), number, parts) else {
                 return Err(other_in_doubt(&range));
             };
-            let result = self.attempt(|connection| change.send(connection, &range, common.server, flush));
+            let result = self.attempt(change.exchange(), |connection| {
+                change.send(connection, &range, common.server, flush)
+            });
             if result.is_ok() {
                 self.changed(&range, change, flush, reserved.take(), &under_way);
             }
@@ -292,7 +298,7 @@ impl ReplayingConnection {
             self.connect()?;
         }
         let keep_alive = self.common.keep_alive;
-        self.attempt(|connection| match keep_alive {
+        self.attempt(Exchange::Other, |connection| match keep_alive {
             KeepAlive::Flush => connection.flush_promptly(),
             KeepAlive::ReadOneByte => connection.read(0, &mut [0]),
         })

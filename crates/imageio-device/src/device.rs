@@ -16,6 +16,7 @@ use crate::change::ServerFeatures;
 use crate::connection::{Common, KeepAlive, ReplayingConnection};
 use crate::error::{Cause, OpenError, pool_error};
 use crate::extents::Extents;
+use crate::link::Link;
 use crate::outage::Outage;
 use crate::replay_buffer::ReplayBuffer;
 use crate::request::{DeviceRequest, DiskRange};
@@ -35,7 +36,6 @@ pub struct Device {
     extents: Extents,
     size: u64,
     capabilities: Capabilities,
-    max_request: u64,
     /// In bytes.
     pub(crate) read_ahead: u64,
     no_hole: NoHole,
@@ -55,7 +55,6 @@ impl Device {
             extents,
             keeper: Mutex::new(Some(keeper)),
             size: transfer.size(),
-            max_request: transfer.settings.max_request,
             read_ahead: transfer.settings.read_ahead,
             no_hole: transfer.settings.no_hole,
             capabilities: Capabilities {
@@ -153,9 +152,8 @@ impl Device {
         self.common.outage.was_within(LATELY, Instant::now())
     }
 
-    /// In bytes; longer writes are sent in steps.
-    pub(crate) fn longest_write(&self) -> u64 {
-        self.common.longest_write
+    pub(crate) fn link(&self) -> &Link {
+        &self.common.link
     }
 
     /// What is known from `offset` on by now, as [`QueuedDevice::extent_ahead`](block_device::QueuedDevice::extent_ahead)
@@ -201,7 +199,7 @@ impl Device {
 
     /// A range that was found to be on the disk.
     pub(crate) fn place(&self, offset: u64, len: u64) -> DiskRange {
-        DiskRange { offset, len, max_request: self.max_request }
+        DiskRange { offset, len, max_request: self.common.link.max_request() }
     }
 
     pub(crate) fn check_read(&self, offset: u64, len: u64) -> Result<()> {
@@ -377,18 +375,16 @@ impl Transfer {
 impl Common {
     fn new(transfer: &Transfer) -> Self {
         let (settings, capabilities) = (&transfer.settings, transfer.capabilities());
+        let link = Arc::new(Link::new(settings, transfer.connections(), transfer.latency));
         Self {
             connector: Arc::clone(&transfer.connector),
             server: ServerFeatures { flush: capabilities.flush, zero: capabilities.zero },
-            longest_write: match settings.max_request {
-                0 => u64::MAX,
-                max_request => max_request,
-            },
             reconnect_timeout: settings.reconnect_timeout,
             keep_alive: if transfer.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte },
-            tracker: Arc::new(Tracker::new(transfer.size(), settings.replay_buffer)),
+            tracker: Arc::new(Tracker::new(transfer.size(), link.replay_buffer())),
             outage: Outage::default(),
-            replay_buffer: ReplayBuffer::new(settings.replay_buffer, transfer.connections()),
+            replay_buffer: ReplayBuffer::new(Arc::clone(&link)),
+            link,
         }
     }
 }

@@ -14,7 +14,8 @@
 //!
 //! What is done after an attempt that failed is one table: `recovery`.
 //!
-//! Requests that wait for a connection and are adjacent on the disk go out as one: see `request`.
+//! Requests that wait for a connection and are adjacent on the disk go out as one: see `request`. How long they become, and how
+//! many connections are used, follows what is measured: see `link`.
 //!
 //! What the server tells of the disk's ranges is asked for once, and kept true under changes: see `extents`, `inquiry`.
 //!
@@ -27,6 +28,7 @@ mod device;
 mod error;
 mod extents;
 mod inquiry;
+mod link;
 mod outage;
 mod overlay;
 mod queue;

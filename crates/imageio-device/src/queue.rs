@@ -154,11 +154,15 @@ impl QueuedDevice for Queue {
     }
 
     fn longest_write(&self) -> u64 {
-        self.device.longest_write()
+        self.device.link().longest_request()
     }
 
     fn longest_read(&self) -> u64 {
-        self.device.longest_write()
+        self.device.link().longest_request()
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.device.link().in_flight()
     }
 
     /// A transfer is for one client of the server, so nobody else is supposed to write to the disk.

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Some bytes of room. It counts only; nothing is read or written by what it says, so no order of memory depends on it.
+use crate::link::Link;
+
+/// Some bytes of room, as many as the link says. It counts only; nothing is read or written by what it says, so no order of
+/// memory depends on it.
 #[derive(Debug)]
 pub(crate) struct ReplayBuffer {
-    /// In bytes. 0: nothing is kept, and who loses it has lost it.
-    size: u64,
-    connections: u64,
+    link: Arc<Link>,
     kept: AtomicU64,
 }
 
@@ -24,17 +25,19 @@ pub(crate) struct Reservation {
 }
 
 impl ReplayBuffer {
-    pub(crate) fn new(size: u64, connections: u32) -> Arc<Self> {
-        Arc::new(Self { size, connections: u64::from(connections), kept: AtomicU64::new(0) })
+    pub(crate) fn new(link: Arc<Link>) -> Arc<Self> {
+        Arc::new(Self { link, kept: AtomicU64::new(0) })
     }
 
+    /// Nothing is kept, and who loses it has lost it. That doesn't change.
     pub(crate) fn is_off(&self) -> bool {
-        self.size == 0
+        self.link.replay_buffer() == 0
     }
 
     /// Room for so many bytes, if there is.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let more = |kept: u64| kept.checked_add(bytes).filter(|&kept| kept <= self.size);
+        let size = self.link.replay_buffer();
+        let more = |kept: u64| kept.checked_add(bytes).filter(|&kept| kept <= size);
         self.kept.fetch_update(Relaxed, Relaxed, more).ok()?;
         Some(Reservation { of: Arc::clone(self), bytes })
     }
@@ -47,8 +50,9 @@ impl Reservation {
 
     /// Whether there may soon be none left, and this is a large part of it.
     pub(crate) fn should_be_given_back(&self) -> bool {
-        let kept = self.of.kept.load(Relaxed);
-        self.bytes > 0 && kept > self.of.size / 4 * 3 && self.bytes >= kept / self.of.connections
+        let (kept, link) = (self.of.kept.load(Relaxed), &self.of.link);
+        let share = kept / u64::from(link.connections());
+        self.bytes > 0 && kept > link.replay_buffer() / 4 * 3 && self.bytes >= share
     }
 }
 
@@ -60,23 +64,35 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::settings::{Settings, UrlSource};
+
+    fn buffer(size: u64) -> Arc<ReplayBuffer> {
+        let settings = Settings {
+            replay_buffer: Some(size),
+            connections: Some(2),
+            ..Settings::new(UrlSource::Inline(String::new()))
+        };
+        ReplayBuffer::new(Arc::new(Link::new(&settings, 2, Duration::ZERO)))
+    }
 
     #[test]
     fn there_is_no_more_room_than_was_given() {
-        let buffer = ReplayBuffer::new(100, 2);
+        let buffer = buffer(100);
         let mut room = buffer.reserve(60).unwrap();
         assert!(buffer.reserve(41).is_none() && buffer.reserve(u64::MAX).is_none());
         room.add(buffer.reserve(40).unwrap());
         assert!(buffer.reserve(1).is_none());
         drop(room);
         assert!(buffer.reserve(100).is_some());
-        assert!(ReplayBuffer::new(0, 2).reserve(1).is_none());
+        assert!(self::buffer(0).reserve(1).is_none());
     }
 
     #[test]
     fn the_largest_parts_are_given_back_before_there_is_no_room() {
-        let buffer = ReplayBuffer::new(100, 2);
+        let buffer = buffer(100);
         let (large, mut small) = (buffer.reserve(45).unwrap(), buffer.reserve(30).unwrap());
         assert!(!large.should_be_given_back() && !small.should_be_given_back());
         small.add(buffer.reserve(1).unwrap());

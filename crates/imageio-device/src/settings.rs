@@ -61,18 +61,20 @@ pub struct Settings {
     pub dirty_bitmap: String,
     /// Refuse writes.
     pub read_only: bool,
-    /// At most so many connections; the server may allow fewer.
-    pub connections: u32,
+    /// At most so many connections; the server may allow fewer. `None`: 4, and up to 8 where the link to the server has a long
+    /// latency.
+    pub connections: Option<u32>,
     /// Requests that wait for a connection are merged into one of at most so many bytes, and longer reads and writes are
-    /// sent in pieces of so many. 0: neither.
-    pub max_request: u64,
+    /// sent in pieces of so many. 0: neither. `None`: 2 MiB, and up to 4 MiB where the link has a long latency.
+    pub max_request: Option<u64>,
     /// At most so many bytes are read ahead of a client that reads in order, one request at a time. 0: none.
     pub read_ahead: u64,
     /// What becomes of zeroes that are to stay allocated.
     pub no_hole: NoHole,
     /// How many bytes that the server may still lose are kept, to be written again should a connection be lost. 0: none;
-    /// then a connection that is lost with unflushed writes ends everything.
-    pub replay_buffer: u64,
+    /// then a connection that is lost with unflushed writes ends everything. `None`: 32 MiB, and up to 64 MiB where the link has
+    /// a long latency.
+    pub replay_buffer: Option<u64>,
     /// For how long a connection that was lost is tried to be opened again.
     pub reconnect_timeout: Duration,
     /// The size of request that clients are told to prefer, in bytes: a power of two.
@@ -97,11 +99,11 @@ impl Settings {
             unix_socket_user: None,
             dirty_bitmap: "dirty".to_owned(),
             read_only: false,
-            connections: 4,
-            max_request: 2 << 20,
+            connections: None,
+            max_request: None,
             read_ahead: 2 << 20,
             no_hole: NoHole::Ignore,
-            replay_buffer: 32 << 20,
+            replay_buffer: None,
             reconnect_timeout: Duration::from_secs(60),
             preferred_block_size: 2 << 20,
             keep_alive: Some(Duration::from_secs(20)),

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use imageio_client::{
     Capabilities, Connection, Connector, Result, Scheme, StatusCode, TlsConfig, TransferUrl, TrustedUsers,
 };
 
 use crate::error::OpenError;
+use crate::link::MOST_CONNECTIONS;
 use crate::settings::{Settings, UrlSource};
 
 /// What comes after so many bytes is not a URL any more.
@@ -23,6 +25,8 @@ pub struct Transfer {
     pub(crate) settings: Settings,
     capabilities: Capabilities,
     size: u64,
+    /// The shortest time in which the server has answered.
+    pub(crate) latency: Duration,
 }
 
 impl Transfer {
@@ -47,12 +51,12 @@ impl Transfer {
         let url = TransferUrl::parse(&url_text(&settings.url)?)?;
         let tls = tls_config(&settings, &url)?;
         let connector = Connector::new(url, tls, settings.timeouts)?;
-        let (capabilities, size) = again_if_broken(|| ask(&connector, settings.size))?;
+        let Asked { capabilities, size, latency } = again_if_broken(|| ask(&connector, settings.size))?;
         settings.read_only |= !capabilities.can_write;
         let size = size.ok_or(OpenError::UnknownSize)?;
         let connector = Arc::new(through_unix_socket(connector, &settings, &capabilities));
         log::info!("{}: {size} bytes, {capabilities:?}", connector.url());
-        Ok(Self { connector, settings, capabilities, size })
+        Ok(Self { connector, settings, capabilities, size, latency })
     }
 
     /// The transfer's URL, whose text doesn't show the ticket.
@@ -95,7 +99,7 @@ impl Transfer {
     pub fn connections(&self) -> u32 {
         let readers = self.capabilities.max_readers;
         let writers = if self.is_read_only() { readers } else { self.capabilities.max_writers };
-        self.settings.connections.min(readers).min(writers).max(1)
+        self.settings.connections.unwrap_or(MOST_CONNECTIONS).min(readers).min(writers).max(1)
     }
 }
 
@@ -164,16 +168,26 @@ fn breaks(error: &imageio_client::Error) -> bool {
     error.is_lost() || matches!(error, imageio_client::Error::Connect { source, .. } if is_reset(source))
 }
 
-/// What a server offers, and the transfer's size. That is what was given, if it was: then nothing is read, as a disk that
-/// can't be read may well be written. The connection is closed again: some servers serve one at a time.
-fn ask(connector: &Connector, size: Option<u64>) -> Result<(Capabilities, Option<u64>)> {
+/// What a server offers, the transfer's size, and how long the shortest of the answers took.
+struct Asked {
+    capabilities: Capabilities,
+    size: Option<u64>,
+    latency: Duration,
+}
+
+/// Asks the server. The size is what was given, if it was: then nothing is read, as a disk that can't be read may well be
+/// written. The connection is closed again: some servers serve one at a time.
+fn ask(connector: &Connector, size: Option<u64>) -> Result<Asked> {
     let mut connection = connector.connect()?;
+    let start = Instant::now();
     let capabilities = connection.options()?;
-    let size = match size {
-        Some(size) => Some(size),
-        None => probe_size(connector, connection)?,
+    let latency = start.elapsed();
+    let Some(size) = size else {
+        let start = Instant::now();
+        let size = probe_size(connector, connection)?;
+        return Ok(Asked { capabilities, size, latency: latency.min(start.elapsed()) });
     };
-    Ok((capabilities, size))
+    Ok(Asked { capabilities, size: Some(size), latency })
 }
 
 fn probe_size(connector: &Connector, mut connection: Connection) -> Result<Option<u64>> {

@@ -277,7 +277,7 @@ fn a_server_that_is_gone_fails_requests_but_not_for_good() {
 fn a_flush_that_is_answered_is_one_also_where_the_server_closes_then() {
     for settings in [settings, fragile] {
         let server = FakeServer::builder().volatile(true).start().unwrap();
-        let device = start(Settings { connections: 1, ..settings(&server) });
+        let device = start(Settings { connections: Some(1), ..settings(&server) });
         WRITE(&device).unwrap();
         server.fault(Fault::on(Op::Flush).then(What::CloseAfterAnswer));
         device.flush().unwrap();
@@ -291,7 +291,7 @@ fn a_flush_that_is_answered_is_one_also_where_the_server_closes_then() {
 fn what_was_given_up_in_line_is_told_at_the_end() {
     for request in [WRITE, ZERO] {
         let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
-        let device = start(Settings { connections: 1, ..settings(&server) });
+        let device = start(Settings { connections: Some(1), ..settings(&server) });
         READ(&device).unwrap();
         let gate = Gate::new();
         server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
@@ -318,7 +318,7 @@ fn what_was_given_up_in_line_is_told_at_the_end() {
 fn where_the_server_is_gone_those_who_wait_in_line_do_not_wait_for_it_one_after_another() {
     const WAITING: u64 = 8;
     let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
-    let device = start(Settings { connections: 1, ..settings(&server) });
+    let device = start(Settings { connections: Some(1), ..settings(&server) });
     READ(&device).unwrap();
     let gate = Gate::new();
     server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));

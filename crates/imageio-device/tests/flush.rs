@@ -92,7 +92,7 @@ fn close_waits_for_the_request_in_flight() {
 #[test]
 fn writes_go_on_behind_a_slow_flush() {
     let server = FakeServer::builder().start().unwrap();
-    let device = &start(Settings { connections: 2, ..settings(&server) });
+    let device = &start(Settings { connections: Some(2), ..settings(&server) });
     device.write(0, Bytes::from_static(b"one"), false).unwrap();
     let gate = Gate::new();
     server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));

@@ -77,7 +77,7 @@ fn what_was_not_written_is_told_at_the_end_unless_it_was_written_later() {
 #[test]
 fn what_was_to_be_written_behind_a_step_that_failed_is_missing_too() {
     let server = server();
-    let device = start(Settings { max_request: 64 << 10, ..settings(&server) });
+    let device = start(Settings { max_request: Some(64 << 10), ..settings(&server) });
     server.fault(Fault::on(Op::Put).nth(2).then(status(416)));
     assert_eq!(error(device.write(0, vec![1; 256 << 10].into(), false)).errno(), Errno::NoSpc);
     let told = error(device.close()).to_string();
@@ -146,7 +146,7 @@ fn close_after_first_use(server: &FakeServer, device: &imageio_device::Device) {
 fn zeroes_that_are_written_again_after_a_loss_go_in_short_steps_too() {
     const MIB: u64 = 1 << 20;
     let server = FakeServer::builder().size(256 * MIB).start().unwrap();
-    let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) });
     device.zero(0, 128 * MIB, NO_FUA).unwrap();
     common::close_idle(&server);
     server.fault(Fault::on(Op::Zero).nth(2).then(What::LoseAnswer));

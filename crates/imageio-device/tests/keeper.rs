@@ -26,7 +26,7 @@ fn server(builder: Builder) -> FakeServer {
 }
 
 fn kept(server: &FakeServer, connections: u32) -> Settings {
-    Settings { keep_alive: Some(KEEP_ALIVE), connections, ..fragile(server) }
+    Settings { keep_alive: Some(KEEP_ALIVE), connections: Some(connections), ..fragile(server) }
 }
 
 /// Waits for three times the inactivity timeout, as told by what keeps each connection alive.
@@ -199,7 +199,7 @@ fn one_connection_is_used_before_the_first_client_comes_and_while_nobody_writes(
 #[test]
 fn a_ticket_that_comes_back_after_a_loss_is_waited_for_while_idle_too() {
     let server = FakeServer::builder().start().unwrap();
-    let kept = Settings { replay_buffer: 32 << 20, reconnect_timeout: PATIENCE, ..kept(&server, 1) };
+    let kept = Settings { replay_buffer: Some(32 << 20), reconnect_timeout: PATIENCE, ..kept(&server, 1) };
     let device = start(kept);
     WRITE(&device).unwrap();
     close_idle(&server);

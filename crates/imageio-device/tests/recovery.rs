@@ -103,7 +103,7 @@ fn a_write_without_an_answer_is_sent_again() {
 #[test]
 fn a_newer_write_on_another_connection_is_not_overwritten() {
     let server = server();
-    let device = start(Settings { connections: 2, ..settings(&server) });
+    let device = start(Settings { connections: Some(2), ..settings(&server) });
     write(&device, 0, b"older").unwrap();
     let first = server.log().of(Op::Put).next().unwrap().connection;
     // While the first connection is busy.
@@ -126,7 +126,7 @@ fn a_newer_write_on_another_connection_is_not_overwritten() {
 #[test]
 fn a_flush_makes_durable_what_replaced_lost_writes() {
     let server = FakeServer::builder().volatile(true).start().unwrap();
-    let device = start(Settings { connections: 2, ..settings(&server) });
+    let device = start(Settings { connections: Some(2), ..settings(&server) });
     write(&device, 0, b"older").unwrap();
     // While the flush is under way on the only connection that has something to flush.
     let gate = Gate::new();
@@ -191,7 +191,7 @@ fn close_idle_tls(server: &FakeServer) {
 #[test]
 fn a_ticket_that_comes_back_is_waited_for_on_connections_that_were_never_open_too() {
     let server = server();
-    let device = start(Settings { connections: 2, reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(Settings { connections: Some(2), reconnect_timeout: PATIENCE, ..settings(&server) });
     write(&device, 0, b"data").unwrap();
     close_idle(&server);
     server.fault(Fault::on(Op::Put).every().then(status(403)));
@@ -219,7 +219,8 @@ fn much_is_written_again_in_steps_none_of_which_is_lost_with_the_next() {
     static DATA: [[u8; MIB]; 4] = [[1; MIB], [2; MIB], [3; MIB], [4; MIB]];
     for nth in 1..=8 {
         let server = FakeServer::builder().size(4 * MIB as u64).volatile(true).start().unwrap();
-        let device = start(Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) });
+        let device =
+            start(Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) });
         DATA.iter().zip(0..).for_each(|(data, n)| write(&device, n * MIB as u64, data).unwrap());
         server.cut_power().unwrap();
         server.fault(Fault::on(Op::Put).nth(nth).then(What::LoseAnswer));
@@ -369,7 +370,7 @@ fn lent_memory_is_not_kept() {
 #[test]
 fn writes_that_overlap_wait_for_each_other() {
     let server = server();
-    let device = start(Settings { connections: 3, ..settings(&server) });
+    let device = start(Settings { connections: Some(3), ..settings(&server) });
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
     thread::scope(|scope| {

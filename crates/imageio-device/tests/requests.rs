@@ -108,7 +108,7 @@ fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
     let data: Vec<u8> = (0..3 * STEP + 5).map(|i| (i % 251) as u8).collect();
     for fua in [true, false] {
         let server = FakeServer::builder().start().unwrap();
-        let transfer = Transfer::open(Settings { max_request: STEP, ..settings(&server) }).unwrap();
+        let transfer = Transfer::open(Settings { max_request: Some(STEP), ..settings(&server) }).unwrap();
         let device = transfer.start().unwrap();
         device.write(10, data.clone().into(), fua).unwrap();
         // Each ends at the end of a block, so that no two are in one block.
@@ -121,7 +121,10 @@ fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
     // What is as long as may be is one request, and so is everything where no length is given.
     for (max_request, len) in [(STEP, STEP), (0, 3 * STEP)] {
         let server = FakeServer::builder().start().unwrap();
-        let device = Transfer::open(Settings { max_request, ..settings(&server) }).unwrap().start().unwrap();
+        let device = Transfer::open(Settings { max_request: Some(max_request), ..settings(&server) })
+            .unwrap()
+            .start()
+            .unwrap();
         device.write(0, vec![1; len as usize].into(), false).unwrap();
         assert_eq!(requests(&server), [(Op::Put, 0, len, false)]);
         close_well(&server, &device);
@@ -133,7 +136,7 @@ fn a_lost_answer_to_one_step_keeps_no_other_step_from_being_written() {
     const STEP: u64 = 64 << 10;
     let data: Vec<u8> = (0..3 * STEP).map(|i| (i % 251) as u8).collect();
     let server = FakeServer::builder().start().unwrap();
-    let device = start(Settings { max_request: STEP, ..settings(&server) });
+    let device = start(Settings { max_request: Some(STEP), ..settings(&server) });
     server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
     device.write(512, data.clone().into(), false).unwrap();
     device.flush().unwrap();
@@ -287,7 +290,7 @@ fn no_more_connections_are_used_than_anyone_wants() {
     for (readers, writers, connections, read_only, expected) in cases {
         let builder = FakeServer::builder().max_readers(readers).max_writers(writers);
         let server = builder.start().unwrap();
-        let settings = Settings { connections, read_only, ..settings(&server) };
+        let settings = Settings { connections: Some(connections), read_only, ..settings(&server) };
         let transfer = Transfer::open(settings).unwrap();
         assert_eq!(transfer.connections(), expected);
         if read_only {

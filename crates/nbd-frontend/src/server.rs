@@ -25,8 +25,9 @@ pub struct Config {
     /// Bytes per session for the payloads of requests in flight, counted in powers of two; further requests wait in
     /// the client's socket. A request that needs more than all of it is let in when no other is in flight: a READ or
     /// WRITE that goes to the device as a whole, of up to [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. Other long READs and
-    /// WRITEs go to the device piece by piece, within these bytes. As much as a session once had in use stays allocated
-    /// until it ends. At most half of it is used to read ahead: see
+    /// WRITEs go to the device piece by piece, within these bytes. A session has more where the device has a use for more
+    /// ([`QueuedDevice::in_flight`]): its part of that, as all clients have the same. As much as a session once had in use
+    /// stays allocated until it ends. At most half of it is used to read ahead: see
     /// [`QueuedDevice::read_ahead`].
     pub memory: usize,
     /// Sessions at a time. A further client takes the place of one that still negotiates, or waits until one leaves.

@@ -25,6 +25,7 @@ mod status;
 
 use std::io::BufReader;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use block_device::QueuedDevice;
@@ -57,10 +58,6 @@ pub(crate) struct Session<'a, D> {
     transport: &'a Transport,
     buffers: Arc<Pool>,
     replies: Arc<Replies>,
-    /// As the device wants it, but at least a byte.
-    longest_write: u64,
-    /// The same of a read.
-    longest_read: u64,
 }
 
 impl<'a, D: QueuedDevice> Session<'a, D> {
@@ -73,21 +70,12 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         let Service { exports, config, counters, changes } = service;
         let device = exports.device(negotiated.export);
         let replies = Replies::new(control, transport, counters, changes, config.requests);
-        Self {
-            service,
-            device,
-            negotiated,
-            control,
-            transport,
-            buffers: Pool::new(config.memory),
-            replies,
-            longest_write: device.longest_write().max(1),
-            longest_read: device.longest_read().max(1),
-        }
+        Self { service, device, negotiated, control, transport, buffers: Pool::new(config.memory), replies }
     }
 
     /// Serves requests until the client leaves or the server stops; returns when all are answered.
     pub(crate) fn run(&self) {
+        let _present = self.service.counters.enter();
         thread::scope(|scope| {
             let writer = thread::Builder::new().name(format!("nbd-{}.w", self.control.id));
             if let Err(e) = writer.spawn_scoped(scope, || self.replies.send_rest()) {
@@ -116,8 +104,26 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     /// Nothing is read ahead yet, and later no more than leaves room for requests.
     fn nothing_ahead(&self) -> ReadAhead<'a, D> {
         let (device, Service { config, changes, .. }) = (self.device, self.service);
-        let most = device.read_ahead().min(self.longest_read.saturating_mul(2)).min(config.memory as u64 / 2);
+        let most =
+            device.read_ahead().min(self.longest_read().saturating_mul(2)).min(config.memory as u64 / 2);
         ReadAhead::new(device, changes, Arc::clone(&self.buffers), self.has_chunks(), most)
+    }
+
+    /// In bytes, as the device wants it by now.
+    fn longest_write(&self) -> u64 {
+        self.device.longest_write().max(1)
+    }
+
+    /// In bytes, as the device wants it by now.
+    fn longest_read(&self) -> u64 {
+        self.device.longest_read().max(1)
+    }
+
+    /// The memory of this session follows what the device has a use for, of which each client has a part.
+    fn adjust_memory(&self) {
+        let clients = self.service.counters.clients.load(Relaxed).max(1);
+        let part = usize::try_from(self.device.in_flight() / clients).unwrap_or(usize::MAX);
+        self.buffers.set_budget(self.service.config.memory.max(part));
     }
 
     /// Hands a request to the device, or answers it.

@@ -32,9 +32,20 @@ pub(crate) struct Counters {
     pub(crate) errors: AtomicU64,
     pub(crate) bytes_read: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
+    /// The clients that have chosen an export and not left yet.
+    pub(crate) clients: AtomicU64,
 }
 
+/// A client that is there until this is dropped.
+pub(crate) struct Present<'a>(&'a Counters);
+
 impl Counters {
+    /// A client has chosen an export.
+    pub(crate) fn enter(&self) -> Present<'_> {
+        self.clients.fetch_add(1, Relaxed);
+        Present(self)
+    }
+
     /// The numbers so far.
     pub(crate) fn outcome(&self, cut_off: u64) -> Outcome {
         Outcome {
@@ -46,6 +57,12 @@ impl Counters {
             bytes_written: self.bytes_written.load(Relaxed),
             cut_off,
         }
+    }
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Relaxed);
     }
 }
 

@@ -38,7 +38,7 @@ fn line(places: &[u32]) -> TestLine {
 
 /// The places of the requests that get this connection next; or the visitor.
 fn next(line: &mut TestLine, slot: Slot) -> Result<Vec<u32>, Option<&'static str>> {
-    match line.next(slot) {
+    match line.next(slot, true) {
         Some(Next::Requests(gathered, _)) => Ok(places(&gathered)),
         Some(Next::Visit(visitor)) => Err(Some(visitor)),
         None => Err(None),
@@ -73,7 +73,7 @@ fn the_waiters_stay_with_their_requests_and_the_first_is_known() {
     for (at, waiter) in [(5, Some("first")), (6, None), (4, Some("before"))] {
         line.wait(Range(at, at + 1), waiter);
     }
-    let Some(Next::Requests(mut gathered, ticket)) = line.next(0) else { panic!("they wait") };
+    let Some(Next::Requests(mut gathered, ticket)) = line.next(0, true) else { panic!("they wait") };
     assert_eq!((ticket, gathered.group.shape()), (1, Range(4, 7)));
     assert_eq!((gathered.first, gathered.take_first_waiter()), (1, Some("first")));
     assert_eq!(gathered.waiters, [Some("before"), None, None]);
@@ -82,7 +82,7 @@ fn the_waiters_stay_with_their_requests_and_the_first_is_known() {
 #[test]
 fn what_comes_before_the_work_begins_is_taken_along_too() {
     let mut line = line(&[1]);
-    let Some(Next::Requests(mut gathered, _)) = line.next(0) else { panic!("it waits") };
+    let Some(Next::Requests(mut gathered, _)) = line.next(0, true) else { panic!("it waits") };
     [5, 2, 0].into_iter().for_each(|at| line.wait(Range(at, at + 1), None));
     line.join(&mut gathered, 0);
     assert_eq!((places(&gathered), line.len()), (vec![0, 1, 2], 1));

@@ -70,6 +70,10 @@ struct World {
     unflushed: AtomicUsize,
     /// Dirty connections are full.
     full: AtomicBool,
+    /// How many connections requests are not to have.
+    spare: AtomicUsize,
+    /// How many there are.
+    connections: AtomicUsize,
     /// How all but requests fails.
     fails: Mutex<Option<Fails>>,
     gates: Mutex<Vec<Barrier>>,
@@ -191,6 +195,10 @@ impl Connection for Notes {
             _ => State::Dirty,
         }
     }
+
+    fn concurrency(&self) -> usize {
+        self.world.connections.load(SeqCst) - self.world.spare.load(SeqCst)
+    }
 }
 
 impl Drop for Notes {
@@ -270,6 +278,7 @@ impl Setup {
 
     pub fn with_clock(connections: usize, is_open: bool, now: Arc<Mutex<Instant>>, clock: Clock) -> Self {
         let world = Arc::<World>::default();
+        world.connections.store(connections, SeqCst);
         let connection = |id| Notes { id, world: Arc::clone(&world), is_open, unflushed: 0 };
         let pool = Pool::new((0..connections).map(connection), clock);
         let (tell, told) = unbounded();
@@ -303,6 +312,11 @@ impl Setup {
         names.sort_unstable();
         assert_eq!(names, texts);
         assert!(told.iter().all(|(_, told)| told == outcome), "{told:?}");
+    }
+
+    /// From the next connection that comes back on, requests are not to have so many of the connections.
+    pub fn spare(&self, connections: usize) {
+        self.world.spare.store(connections, SeqCst);
     }
 
     /// Holds up tasks with this text, or `flush`, `background`, or `alive`.

@@ -14,7 +14,7 @@ mod workers;
 
 use std::collections::BTreeSet;
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ struct World {
     /// Each completion of a request, and how often a submitted flush has ended.
     told: Mutex<Vec<(Number, Outcome)>>,
     flushed: Mutex<Vec<Outcome>>,
+    /// How many connections requests are not to have.
+    spare: AtomicUsize,
 }
 
 impl World {
@@ -77,6 +79,7 @@ impl World {
 
 struct Link {
     world: Arc<World>,
+    connections: usize,
     unflushed: BTreeSet<Number>,
     broken: bool,
 }
@@ -128,6 +131,10 @@ impl Connection for Link {
             State::Dirty
         }
     }
+
+    fn concurrency(&self) -> usize {
+        self.connections - self.world.spare.load(SeqCst)
+    }
 }
 
 struct Write {
@@ -173,7 +180,8 @@ struct Setup {
 impl Setup {
     fn new(connections: usize) -> Self {
         let world = Arc::<World>::default();
-        let link = |_| Link { world: Arc::clone(&world), unflushed: BTreeSet::new(), broken: false };
+        let link =
+            |_| Link { world: Arc::clone(&world), connections, unflushed: BTreeSet::new(), broken: false };
         // Each look at the clock is a moment later.
         let (start, looks) = (Instant::now(), AtomicU64::new(0));
         let clock = move || start + Duration::from_secs(looks.fetch_add(1, SeqCst));

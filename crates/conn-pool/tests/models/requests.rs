@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests of threads.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use conn_pool::PoolError;
 
 use crate::{BAD, Error, FATAL, Setup, failed, lost, model};
@@ -15,6 +17,25 @@ fn who_waits_for_a_connection_gets_it() {
         setup.told(&[1, 20, 40]);
         assert_eq!(setup.close(), Ok(()));
     });
+}
+
+#[test]
+fn who_waits_gets_a_connection_also_where_requests_may_have_more_or_less_meanwhile() {
+    for (before, after) in [(1, 0), (0, 1), (1, 1)] {
+        model(3, move || {
+            let setup = Setup::new(2);
+            setup.world.spare.store(before, SeqCst);
+            let others = setup.writers([1, 20]);
+            assert_eq!(setup.write(40), Ok(()));
+            setup.world.spare.store(after, SeqCst);
+            assert_eq!(setup.flush(), Ok(()));
+            let closed = setup.close();
+            for outcome in others.map(|thread| thread.join().unwrap()) {
+                assert!(matches!(outcome, Ok(()) | Err(PoolError::Closed)), "{outcome:?}");
+            }
+            assert_eq!(closed, Ok(()));
+        });
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use conn_pool::{PoolError, Workers};
 
@@ -34,6 +35,22 @@ fn the_workers_of_two_connections_serve_what_is_submitted() {
         assert_eq!(setup.close(), Ok(()));
         drop(workers);
         assert!(setup.told(&[1, 20]).iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn nobody_waits_for_ever_where_requests_have_fewer_connections_for_a_while() {
+    model(2, || {
+        let setup = Setup::new(2);
+        setup.world.spare.store(1, SeqCst);
+        let workers = Workers::start(setup.pool.clone()).unwrap();
+        workers.submit(setup.request(1));
+        workers.submit(setup.request(20));
+        setup.world.spare.store(0, SeqCst);
+        workers.submit(setup.request(40));
+        assert_eq!(setup.close(), Ok(()));
+        drop(workers);
+        assert!(setup.told(&[1, 20, 40]).iter().all(Result::is_ok));
     });
 }
 

@@ -9,6 +9,7 @@ use imageio_client::Connection;
 
 use super::{Failure, ReplayingConnection};
 use crate::error::{Cause, device_error};
+use crate::link::Exchange;
 use crate::recovery::{self, Again, Asked, Attempts, Decision, Ended, Failing, Next, Stake};
 
 impl ReplayingConnection {
@@ -24,7 +25,8 @@ impl ReplayingConnection {
             if asked == Asked::Flush && !self.is_dirty {
                 return Ok(());
             }
-            let result = self.attempt(&mut send);
+            let exchange = if asked == Asked::Read { Exchange::Data } else { Exchange::Other };
+            let result = self.attempt(exchange, &mut send);
             let decision = self.decide(asked, &result);
             if self.goes_on(asked, decision, result, &mut attempts)? {
                 return Ok(());
@@ -58,11 +60,14 @@ impl ReplayingConnection {
     /// Uses the connection, which is open, once.
     pub(super) fn attempt(
         &mut self,
+        exchange: Exchange,
         send: impl FnOnce(&mut Connection) -> imageio_client::Result<()>,
     ) -> imageio_client::Result<()> {
         let connection = self.open.as_mut().expect("it was opened before");
+        let start = Instant::now();
         let result = send(connection);
         if result.is_ok() {
+            self.common.link.answered(exchange, start.elapsed());
             self.common.outage.answered();
         }
         if !connection.is_open() {

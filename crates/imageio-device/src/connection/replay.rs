@@ -8,6 +8,7 @@ use imageio_client::{Connection, Flush};
 
 use super::{Failure, ReplayingConnection};
 use crate::change::Change;
+use crate::link::Exchange;
 use crate::recovery::{self, Asked, Attempts, Ended, Failing, Stake};
 use crate::tracker::{Content, MayBeUndone, UnderWay};
 
@@ -65,7 +66,7 @@ impl ReplayingConnection {
         }
         Ok(match progress.unflushed {
             0 => Ok(()),
-            _ => self.attempt(Connection::flush_promptly),
+            _ => self.attempt(Exchange::Other, Connection::flush_promptly),
         })
     }
 
@@ -98,7 +99,8 @@ impl ReplayingConnection {
         let is_step = progress.unflushed + len >= STEP || self.closes_early;
         let flush = if is_step { Flush::Prompt } else { Flush::No };
         let common = Arc::clone(&self.common);
-        let sent = self.attempt(|connection| change.send(connection, &range, common.server, flush));
+        let sent = self
+            .attempt(change.exchange(), |connection| change.send(connection, &range, common.server, flush));
         if let Err(error) = &sent
             && is_in_doubt(error)
         {

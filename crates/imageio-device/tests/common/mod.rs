@@ -32,9 +32,13 @@ pub const ZERO: Request = |device| device.zero(0, 4, NO_FUA);
 pub const FLUSH: Request = |device| device.flush();
 pub const ALL: [Request; 4] = [READ, WRITE, ZERO, FLUSH];
 
-/// For this server, without a keeper, and with one attempt to open a connection again.
+/// For this server, without a keeper, with one attempt to open a connection again, and with sizes that don't follow what is
+/// measured.
 pub fn settings(server: &FakeServer) -> Settings {
     Settings {
+        connections: Some(4),
+        max_request: Some(2 << 20),
+        replay_buffer: Some(32 << 20),
         cafile: server.cafile().map(Path::to_owned),
         keep_alive: None,
         timeouts: Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE },
@@ -45,7 +49,7 @@ pub fn settings(server: &FakeServer) -> Settings {
 
 /// The same, and nothing is kept to be written again.
 pub fn fragile(server: &FakeServer) -> Settings {
-    Settings { replay_buffer: 0, ..settings(server) }
+    Settings { replay_buffer: Some(0), ..settings(server) }
 }
 
 pub fn start(settings: Settings) -> Device {
@@ -63,7 +67,7 @@ pub fn device_with(server: &FakeServer, unflushed: &'static [u8]) -> Device {
 
 /// The same with other settings.
 pub fn start_with(settings: Settings, unflushed: &'static [u8]) -> Device {
-    let device = start(Settings { connections: 1, ..settings });
+    let device = start(Settings { connections: Some(1), ..settings });
     device.write(0, Bytes::from_static(unflushed), false).unwrap();
     device
 }

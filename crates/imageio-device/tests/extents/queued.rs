@@ -47,7 +47,7 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let server = sparse().start().unwrap();
-        let device = Arc::new(start(Settings { connections: 1, ..settings(&server) }));
+        let device = Arc::new(start(Settings { connections: Some(1), ..settings(&server) }));
         let queue = Queue::start(Arc::clone(&device)).unwrap();
         let (tell, told) = channel();
         Self { server, device, queue, tell, told }

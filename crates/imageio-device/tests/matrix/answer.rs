@@ -95,7 +95,7 @@ impl Cell {
 
     fn run(self) {
         let server = FakeServer::builder().contents(vec![0xee; SIZE]).volatile(true).start().unwrap();
-        let settings = Settings { connections: 1, reconnect_timeout: PATIENCE, ..settings(&server) };
+        let settings = Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) };
         let gate = Gate::new();
         if self.op == Op::Options {
             server.fault(self.fault(&gate));

@@ -78,7 +78,7 @@ impl Way {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             cafile: self.server.cafile().map(Path::to_owned),
-            connections: 1,
+            connections: Some(1),
             keep_alive: None,
             timeouts: Timeouts { connect: TIMEOUT, data: TIMEOUT, operation: TIMEOUT },
             reconnect_timeout: PATIENCE,

@@ -49,7 +49,8 @@ fn faults_at_random(seed: u64) {
     let way = cell::Way::with_blocks(rng.bool(), vec![0xee; THREADS * PART], block_size);
     let timeouts = Timeouts { connect: TIMEOUT, data: TIMEOUT, operation: TIMEOUT };
     let replay_buffer = [64 << 10, 32 << 20][rng.usize(..2)];
-    let settings = Settings { connections: 2, timeouts, replay_buffer, ..way.settings() };
+    let settings =
+        Settings { connections: Some(2), timeouts, replay_buffer: Some(replay_buffer), ..way.settings() };
     let device = Transfer::open(settings).unwrap().start().unwrap();
     let parts: Vec<_> = (0..THREADS).map(|part| Part::new(part, rng.fork())).collect();
     let parts: Vec<Part> = thread::scope(|scope| {

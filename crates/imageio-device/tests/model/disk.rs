@@ -29,9 +29,9 @@ impl Disk {
         let setup = &scenario.setup;
         let is_closing = scenario.server.close_after.is_some();
         let settings = Settings {
-            connections: setup.connections,
-            replay_buffer: setup.replay_buffer,
-            max_request: setup.max_request,
+            connections: Some(setup.connections),
+            replay_buffer: Some(setup.replay_buffer),
+            max_request: Some(setup.max_request),
             keep_alive: setup.keep_alive,
             // Who gets nowhere with a server that closes needs no more time to find out.
             reconnect_timeout: if is_closing { Duration::from_millis(500) } else { PATIENCE },

@@ -14,7 +14,7 @@ const STEP: u64 = 128 << 20;
 const TIB: u64 = 1 << 40;
 
 fn setup() -> Setup {
-    Setup::of_size(TIB, |settings| Settings { connections: 1, ..settings })
+    Setup::of_size(TIB, |settings| Settings { connections: Some(1), ..settings })
 }
 
 fn zero(len: u64, flags: ZeroFlags) -> Request {
@@ -119,7 +119,7 @@ fn pieces_that_are_not_tried_after_a_failure_are_missing_too() {
 #[test]
 fn zeroes_that_are_written_leave_room_for_others_as_well() {
     let setup =
-        Setup::of_size(TIB, |settings| Settings { no_hole: NoHole::Write, connections: 1, ..settings });
+        Setup::of_size(TIB, |settings| Settings { no_hole: NoHole::Write, connections: Some(1), ..settings });
     setup.ask(zero(9 * BLOCK + (4 << 20), ZeroFlags { no_hole: true, ..NO_FUA }), 0).unwrap();
     let sent: Vec<_> = setup.server.log().of(Op::Put).map(|put| (put.offset, put.size)).collect();
     assert_eq!(sent, [(0, 2 << 20), (2 << 20, 2 << 20), (4 << 20, 9 * BLOCK)]);

@@ -44,7 +44,7 @@ impl<D: QueuedDevice> Session<'_, D> {
         } else if may_have_waited && self.control.is_stopping() {
             // For a server that doesn't answer, perhaps: it is not to be waited for once more.
             self.job(request, command, None).fail_stopping();
-        } else if u64::from(length) > self.longest_read && !df && self.has_chunks() {
+        } else if u64::from(length) > self.longest_read() && !df && self.has_chunks() {
             self.hand_out_read(Whole::new(self.job(request, command, None), length), offset);
         } else {
             let buffer = self.buffers.take(length as usize);
@@ -80,7 +80,7 @@ impl<D: QueuedDevice> Session<'_, D> {
     fn hand_out_read(&self, whole: Arc<Whole>, mut offset: u64) {
         let end = offset + u64::from(whole.length());
         while offset < end {
-            let piece_end = piece_end(&(offset..end), self.longest_read);
+            let piece_end = piece_end(&(offset..end), self.longest_read());
             let buffer = self.buffers.take((piece_end - offset) as usize);
             let piece = whole.read_piece(offset, buffer);
             self.device.submit(block_device::Request::Read { offset }, piece);

@@ -63,6 +63,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             return Err(End::Stopping);
         }
         let request = self.read_header(input)?;
+        self.adjust_memory();
         let others = self.replies.unanswered();
         depth.note_request(others);
         request.check_payload_len(self.negotiated.export)?;
@@ -81,7 +82,7 @@ impl<D: QueuedDevice> Session<'_, D> {
         }
         match command {
             // A write that must be durable goes as a whole: who knows all of it makes it so at once.
-            Ok(Command::Write { offset, length, fua: false }) if u64::from(length) > self.longest_write => {
+            Ok(Command::Write { offset, length, fua: false }) if u64::from(length) > self.longest_write() => {
                 let whole = Whole::new(self.job(request, command, None), length);
                 return self.receive_pieces(input, whole, offset);
             }
@@ -147,7 +148,7 @@ impl<D: QueuedDevice> Session<'_, D> {
     ) -> io::Result<()> {
         let end = offset + u64::from(whole.length());
         while offset < end {
-            let piece = offset..piece_end(&(offset..end), self.longest_write);
+            let piece = offset..piece_end(&(offset..end), self.longest_write());
             let length = piece.end - piece.start;
             let mut buffer = self.buffers.take(length as usize);
             read_payload(input, &mut buffer)?;
