@@ -77,7 +77,7 @@ fn requests_have_no_more_connections_than_are_of_use_and_more_as_soon_as_they_ar
         setup.spare(0);
         drop(first);
         // The connection that came back has the first of them, and those that were idle have the others.
-        others.iter().for_each(|(_, gate)| drop(gate.entered()));
+        others.iter().for_each(|(_, gate)| _ = gate.entered());
         assert_eq!(setup.pool.waiting(), 0);
         drop(others);
         setup.assert_told(&["1", "2", "3", "4"], &Ok(()));

@@ -111,7 +111,7 @@ impl ReplayingConnection {
     ) -> Result<bool, Failure> {
         let (failing, error) = match (decision.next, result) {
             (Next::Answer, _) => return Ok(true),
-            (Next::Again(again, _), Err(error)) if self.waits(again, attempts) => {
+            (Next::Again(again, _), Err(error)) if self.waits(again, decision.is_in_doubt, attempts) => {
                 log::info!("opening a connection again: {error}");
                 return Ok(false);
             }
@@ -131,13 +131,13 @@ impl ReplayingConnection {
     }
 
     pub(super) fn attempts(&self) -> Attempts {
-        Attempts::new(self.common.reconnect_timeout, Instant::now())
+        Attempts::new(self.common.reconnect_timeout, self.common.settles, Instant::now())
     }
 
     /// Whether another attempt makes sense, once it does.
-    fn waits(&self, again: Again, attempts: &mut Attempts) -> bool {
+    fn waits(&self, again: Again, is_in_doubt: bool, attempts: &mut Attempts) -> bool {
         let outage = &self.common.outage;
-        let pause = attempts.next(again, outage, Instant::now());
+        let pause = attempts.next(again, is_in_doubt, outage, Instant::now());
         pause.is_some_and(|pause| outage.wait(pause))
     }
 
