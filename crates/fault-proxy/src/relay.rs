@@ -128,11 +128,12 @@ impl Ends {
             wire.pass(Instant::now(), bytes)
         };
         loop {
-            let sent = deliver(to, &mut flight)?;
+            // One time for the whole turn: what arrives after it is waited for, and what arrives before is delivered.
+            let now = Instant::now();
+            let sent = deliver(to, &mut flight, now)?;
             if sent == Sent::End {
                 return Ok(());
             }
-            let now = Instant::now();
             let (from_or_none, to_or_none) =
                 (flight.has_room(now).then_some(from), (sent == Sent::Blocked).then_some(to));
             let woken = wait(&self.stopped, from_or_none, to_or_none, flight.next(now))?;
@@ -159,8 +160,8 @@ enum Sent {
     End,
 }
 
-fn deliver(mut to: &TcpStream, flight: &mut Flight) -> io::Result<Sent> {
-    while let Some(bytes) = flight.arrived(Instant::now()) {
+fn deliver(mut to: &TcpStream, flight: &mut Flight, now: Instant) -> io::Result<Sent> {
+    while let Some(bytes) = flight.arrived(now) {
         if bytes.is_empty() {
             to.shutdown(Shutdown::Write)?;
             return Ok(Sent::End);

@@ -100,6 +100,19 @@ fn all_bytes_arrive_in_order_in_both_directions_at_once() {
 }
 
 #[test]
+fn nothing_stays_behind_whenever_it_comes() {
+    let ends = Ends::new(Link { delay: Duration::from_micros(30), rate: None });
+    let (mut client, server) = ends.connect();
+    for pause in 0..4000 {
+        client.write_all(b"a").unwrap();
+        // So that the other comes while this one is on its way, or has just arrived.
+        (0..pause % 500).for_each(|_| std::hint::spin_loop());
+        client.write_all(b"b").unwrap();
+        (&server).read_exact(&mut [0; 2]).unwrap();
+    }
+}
+
+#[test]
 fn half_a_connection_goes_on() {
     for link in [LOCAL, LONG] {
         let ends = Ends::new(link);
