@@ -6,23 +6,28 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// How many bytes are read at a time.
-const PIECE: usize = 64 << 10;
+use crate::link::Link;
 
-/// So many pieces may be on their way, 64 MiB: 1.25 GiB/s where they take 50 ms.
+/// So many pieces may be on their way, 128 MiB: 2.5 GiB/s where they take 50 ms.
 const MOST_PIECES: usize = 1024;
+
+/// For how long pieces may wait for those before them, as they do in a switch: a link with a rate is never idle then, although
+/// threads are late.
+const QUEUE: Duration = Duration::from_millis(5);
 
 /// The pieces that have come and not arrived. Time is a parameter.
 #[derive(Debug)]
 pub(crate) struct Flight {
     delay: Duration,
+    /// Bytes of a piece, at most.
+    piece: usize,
     /// Nothing is sent before the connection is there, at both ends.
     established: Instant,
     pieces: VecDeque<Piece>,
     /// Memory of pieces that have arrived.
     spare: Vec<Box<[u8]>>,
-    /// Until then, the piece that came last waits for those of other connections, and the next is left with the sender.
-    queued_until: Instant,
+    /// Until then, the queue is full, and the next piece is left with the sender.
+    full_until: Instant,
     /// No more comes.
     has_ended: bool,
 }
@@ -37,20 +42,22 @@ struct Piece {
 
 impl Flight {
     /// Of a connection that a client began now, and that takes a round trip to come about.
-    pub(crate) fn new(delay: Duration, now: Instant) -> Self {
+    pub(crate) fn new(link: Link, now: Instant) -> Self {
+        let delay = link.delay;
         Self {
             delay,
+            piece: link.piece(),
             established: now + 2 * delay,
             pieces: VecDeque::new(),
             spare: Vec::new(),
-            queued_until: now,
+            full_until: now,
             has_ended: false,
         }
     }
 
     /// Whether another piece may come.
     pub(crate) fn has_room(&self, now: Instant) -> bool {
-        self.is_open() && self.queued_until <= now
+        self.is_open() && self.full_until <= now
     }
 
     fn is_open(&self) -> bool {
@@ -60,7 +67,7 @@ impl Flight {
     /// When there is something to be done that is not yet: a piece arrives, or another may come.
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
         let due = self.pieces.front().map(|piece| piece.due);
-        let room = self.is_open().then_some(self.queued_until);
+        let room = self.is_open().then_some(self.full_until);
         [due, room].into_iter().flatten().filter(|time| *time > now).min()
     }
 
@@ -70,7 +77,7 @@ impl Flight {
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
         pass: impl FnOnce(usize) -> Range<Instant>,
     ) -> io::Result<()> {
-        let mut memory = self.spare.pop().unwrap_or_else(|| vec![0; PIECE].into());
+        let mut memory = self.spare.pop().unwrap_or_else(|| vec![0; self.piece].into());
         let length = match read(&mut memory) {
             Ok(length) => length,
             Err(error) => {
@@ -80,7 +87,7 @@ impl Flight {
         };
         self.has_ended = length == 0;
         let busy = pass(length);
-        self.queued_until = busy.start;
+        self.full_until = busy.start.checked_sub(QUEUE).unwrap_or(busy.start);
         let due = busy.end.max(self.established) + self.delay;
         self.pieces.push_back(Piece { due, memory, bytes: 0..length });
         Ok(())
@@ -109,11 +116,12 @@ mod tests {
     use super::*;
 
     const DELAY: Duration = Duration::from_millis(20);
+    const LINK: Link = Link { delay: DELAY, rate: None };
 
     /// A connection that is there, and the time.
     fn flight() -> (Flight, Instant) {
         let now = Instant::now();
-        (Flight::new(DELAY, now), now + 2 * DELAY)
+        (Flight::new(LINK, now), now + 2 * DELAY)
     }
 
     fn take(flight: &mut Flight, busy: Range<Instant>, data: &[u8]) {
@@ -154,7 +162,7 @@ mod tests {
     #[test]
     fn without_a_delay_they_arrive_at_once() {
         let now = Instant::now();
-        let mut flight = Flight::new(Duration::ZERO, now);
+        let mut flight = Flight::new(Link { delay: Duration::ZERO, rate: None }, now);
         take(&mut flight, now..now, b"now");
         assert_eq!(deliver(&mut flight, now), (b"now".to_vec(), false));
     }
@@ -162,19 +170,22 @@ mod tests {
     #[test]
     fn the_first_piece_waits_for_the_handshakes_round_trip() {
         let now = Instant::now();
-        let mut flight = Flight::new(DELAY, now);
+        let mut flight = Flight::new(LINK, now);
         take(&mut flight, now..now, b"first");
         assert_eq!(flight.next(now), Some(now + 3 * DELAY));
     }
 
     #[test]
-    fn what_waits_for_others_arrives_later_and_more_is_left_with_the_sender() {
+    fn what_waits_for_others_arrives_later_and_a_full_queue_takes_no_more() {
         let (mut flight, now) = flight();
+        take(&mut flight, now + QUEUE..now + DELAY, b"piece");
+        assert!(flight.has_room(now));
+        assert_eq!(flight.next(now), Some(now + 2 * DELAY));
         take(&mut flight, now + DELAY..now + 2 * DELAY, b"piece");
-        assert!(!flight.has_room(now));
-        assert_eq!(flight.next(now), Some(now + DELAY));
-        assert!(flight.has_room(now + DELAY));
-        assert_eq!(flight.next(now + DELAY), Some(now + 3 * DELAY));
+        let room = now + DELAY - QUEUE;
+        assert!(!flight.has_room(now) && flight.has_room(room));
+        assert_eq!(flight.next(now), Some(room));
+        assert_eq!(flight.next(room), Some(now + 2 * DELAY));
     }
 
     #[test]

@@ -14,6 +14,13 @@ pub struct Link {
     pub rate: Option<NonZeroU64>,
 }
 
+impl Link {
+    /// How many bytes are carried together. All of them arrive when the last has passed, so with a rate they are fewer.
+    pub(crate) fn piece(self) -> usize {
+        if self.rate.is_some() { 64 << 10 } else { 128 << 10 }
+    }
+}
+
 /// Where a direction of a link begins: what passes at its rate, one piece after the other.
 #[derive(Debug)]
 pub(crate) struct Wire {

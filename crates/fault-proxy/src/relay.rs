@@ -20,7 +20,7 @@ use crate::plan::Way;
 const NARROW: usize = 256 << 10;
 
 /// A TCP proxy on 127.0.0.1 that is like a [`Link`] to its server: each byte arrives the link's delay after it came, and any
-/// number of them is on the way, up to 64 MiB for each direction of each connection. Dropping it ends all connections.
+/// number of them is on the way, up to 128 MiB for each direction of each connection. Dropping it ends all connections.
 ///
 /// The first bytes of a connection wait for the round trip that the handshake takes. What it is not like: a connection is
 /// accepted, and refused, and reset, at once. Nothing is lost, and TCP's windows are those of the two local connections: there
@@ -105,7 +105,7 @@ impl Ends {
         }
         let pair = Arc::new(Pair { client, server });
         for (name, way) in [("to-server", Way::ToServer), ("to-client", Way::ToClient)] {
-            let (pair, flight) = (Arc::clone(&pair), Flight::new(self.link.delay, now));
+            let (pair, flight) = (Arc::clone(&pair), Flight::new(self.link, now));
             thread::Builder::new().name(name.into()).spawn_scoped(scope, move || {
                 if self.carry(&pair, way, flight).is_err() {
                     // What breaks one direction ends the other. Either socket may be gone already.
