@@ -17,8 +17,9 @@ use support::tools::{IMAGEIO, NBDKIT, QEMU_IMG, QEMU_NBD, Tool};
 use crate::client::{self, Stop};
 use crate::limit::Load;
 use crate::measure::{cpu, cpu_of_all, peak_memory};
+use crate::rows::{RowKind, Server};
 use crate::server::{Target, same};
-use crate::work::{Reader, RowKind, Server, Work, fio_iops};
+use crate::work::{LARGE, Reader, Work, fio_iops};
 
 /// Someone who does a row's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +50,28 @@ pub(crate) struct Bench<'a> {
     /// For images that several rows use.
     pub(crate) dir: &'a Path,
     /// The image that is uploaded.
-    pub(crate) image: &'a Path,
+    pub(crate) image: PathBuf,
     /// The same in memory.
     pub(crate) source: &'a [u8],
     pub(crate) quick: bool,
     /// For our doors only.
     pub(crate) parameters: &'a [String],
+}
+
+impl Bench<'_> {
+    /// The same with a smaller disk, of a part of the contents; of whole requests, though.
+    pub(crate) fn part(&self, part: u64) -> Result<Self> {
+        let requests = (self.source.len() / LARGE / usize::try_from(part)?).max(1);
+        let source = &self.source[..requests * LARGE];
+        let image = match part {
+            1 => self.image.clone(),
+            part => self.dir.join(format!("source-{part}.img")),
+        };
+        if !image.exists() {
+            fs::write(&image, source)?;
+        }
+        Ok(Self { image, source, ..*self })
+    }
 }
 
 /// What was used, before it is put in relation to what was done.
@@ -90,6 +107,8 @@ impl Contender {
 
     pub(crate) fn can(self, row: RowKind) -> bool {
         match self {
+            // The doors alone, as each of them takes its time there.
+            Self::Client | Self::Limit | Self::Null if row.link.is_some() => false,
             // It reads all of the disk, which takes long enough once.
             Self::Door(Door::Reference) => {
                 !matches!(row.work, Work::SparseRead { client: Reader::QemuImg, .. })
@@ -161,7 +180,8 @@ fn server(
     let socket = socket(target);
     let mut options: Vec<&OsStr> = ["--exit-with-parent", "-f"].map(OsStr::new).to_vec();
     options.extend([OsStr::new("-P"), pidfile.as_os_str(), OsStr::new("-U"), socket.as_os_str()]);
-    if contender != Contender::Door(Door::ImageioNbd) {
+    let is_called_by_virt_v2v = row.work == Work::VirtV2v;
+    if is_called_by_virt_v2v || contender != Contender::Door(Door::ImageioNbd) {
         options.extend(["--threads", "8"].map(OsStr::new));
     }
     let Contender::Door(door) = contender else {
@@ -169,13 +189,19 @@ fn server(
         command.args(options).arg("null").arg(format!("size={}", bench.source.len()));
         return Ok(command);
     };
+    let dir = target.dir.path();
+    if is_called_by_virt_v2v {
+        let mut parameters = target.parameters(Door::Reference);
+        parameters.extend(bench.parameters.iter().filter(|_| door != Door::Reference).cloned());
+        return Ok(door.call_of_virt_v2v(dir, &options, &parameters)?);
+    }
     let mut parameters = target.parameters(door);
     if door != Door::Reference {
         // So that merging alone has to earn what it does: clients would prefer larger requests.
         parameters.extend(row.work.has_own_request_size().then(|| "preferred-block-size=4096".to_owned()));
         parameters.extend_from_slice(bench.parameters);
     }
-    Ok(door.command(target.dir.path(), &options, &parameters)?)
+    Ok(door.command(dir, &options, &parameters)?)
 }
 
 /// An NBD server for one run, with the row's client.
@@ -198,9 +224,16 @@ fn serve(
     door.retry(|| fs::metadata(&pidfile))?;
     let uri = format!("nbd+unix:///?socket={}", socket(target).display());
     let amount = row.work.amount(bench.source.len() as u64, bench.quick);
-    let mut client = row.work.command(bench.image, &uri, amount, back);
+    let mut client = row.work.command(&bench.image, &uri, amount, back);
     let (door_before, server_before) = (cpu(door.id())?, cpu_of_all(&target.pids)?);
-    let ended = client::run(client.current_dir(target.dir.path()), bench.stop)?;
+    let ended = match client::run(client.current_dir(target.dir.path()), bench.stop) {
+        Ok(ended) => ended,
+        Err(error) => {
+            // Why is what the door says, if it can still end.
+            let _ = door.terminate();
+            return Err(error.context(door.said().join("\n")));
+        }
+    };
     let plugin_cpu = cpu(door.id())?.own - door_before.own;
     let server_cpu = cpu_of_all(&target.pids)? - server_before;
     let memory = peak_memory(door.id());
@@ -239,7 +272,7 @@ fn transfer(bench: &Bench<'_>, row: RowKind, target: &Target, back: Option<&Path
     command.args(["-c", TRANSFER]);
     match back {
         Some(back) if target.sparse.is_some() => command.arg("download").arg(back),
-        _ => command.arg("upload").arg(bench.image),
+        _ => command.arg("upload").arg(&bench.image),
     };
     command.arg(&target.url);
     command.arg(target.cafile.as_deref().unwrap_or("".as_ref())).arg(row.work.request().to_string());

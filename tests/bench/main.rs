@@ -8,6 +8,7 @@ mod limit;
 mod measure;
 mod options;
 mod output;
+mod rows;
 mod server;
 mod sparse;
 mod work;
@@ -22,14 +23,15 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use support::daemon::Daemons;
 use support::image::noise;
+use support::report::promises::PROMISES;
 use support::report::{PYTHON, Row};
 use support::tools::{IMAGEIO, QEMU_NBD};
 
 use client::Stop;
 use contender::{Bench, CONTENDERS, Contender};
 use options::Options;
+use rows::{ROWS, RowKind, Server};
 use server::{Target, work_dir};
-use work::{ROWS, RowKind, Server};
 
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask bench")]
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
+    check_promises()?;
     let rows: Vec<RowKind> = ROWS.iter().copied().filter(|row| is_wanted(options, row)).collect();
     ensure!(!rows.is_empty(), "no row is called so: see cargo xtask bench --list");
     if options.list {
@@ -72,13 +75,22 @@ fn run(options: &Options) -> Result<()> {
     let bench = Bench {
         stop: &stop,
         dir: dir.path(),
-        image: &image,
+        image,
         source: &source,
         quick: options.quick,
         parameters: &options.parameter,
     };
     let report = measure(options, &bench, &rows, &contenders)?;
     output::give(options, &report, size)
+}
+
+/// Fails if something is promised of a row that isn't there.
+fn check_promises() -> Result<()> {
+    let is_row = |name: &str| ROWS.iter().any(|row| row.name() == name);
+    match PROMISES.iter().find(|promise| !is_row(promise.row)) {
+        Some(promise) => bail!("{} is promised something, and is no row", promise.row),
+        None => Ok(()),
+    }
 }
 
 fn is_wanted(options: &Options, row: &RowKind) -> bool {
@@ -157,6 +169,7 @@ fn measure_row(
     bar: &ProgressBar,
     failures: &mut Vec<String>,
 ) -> Result<Row> {
+    let bench = &bench.part(row.part)?;
     let target = Target::start(daemons, row, bench).context("the server")?;
     let mut able: Vec<Contender> = contenders.iter().copied().filter(|one| one.can(row)).collect();
     let mut runs: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -180,5 +193,8 @@ fn measure_row(
         bar.inc(1);
     }
     let amount = row.work.amount(bench.source.len() as u64, bench.quick);
-    Ok(Row { name: row.name(), amount, unit: row.work.unit(), runs })
+    let disk = bench.source.len() as u64;
+    let rate = row.link.and_then(|link| link.rate);
+    let link = rate.map(|rate| rate.get() as f64 / row.work.unit().throughput_base());
+    Ok(Row { name: row.name(), amount, disk, link, unit: row.work.unit(), runs })
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use support::TestResult;
 use support::instructions::COUNTED;
+use support::report::promises::{self, Promise};
 use support::report::{CONTENDERS, Row, plot, table};
 
 use crate::facts::Facts;
@@ -27,7 +28,7 @@ pub(crate) struct Report {
 /// Prints, and writes the document of a whole run. Fails if anyone did.
 pub(crate) fn give(options: &Options, report: &Report, size: u64) -> Result<()> {
     let facts = Facts::collect();
-    let text = if options.json { json(report, &facts, size)? } else { tables(report) };
+    let text = if options.json { json(report, &facts, size)? } else { tables(report, size) };
     io::stdout().write_all(text.as_bytes())?;
     if !report.failures.is_empty() {
         bail!("failed, so nothing is written:\n{}", report.failures.join("\n"));
@@ -39,11 +40,25 @@ pub(crate) fn give(options: &Options, report: &Report, size: u64) -> Result<()> 
     Ok(())
 }
 
-fn tables(report: &Report) -> String {
+fn tables(report: &Report, size: u64) -> String {
     let mut text = table::ratios(&report.rows);
+    if let Some(table) = promises::table(&report.rows) {
+        text += "\n";
+        text += &table;
+    }
+    text + &details(report, size)
+}
+
+/// All figures of each row.
+fn details(report: &Report, size: u64) -> String {
+    let mut text = String::new();
     for row in &report.rows {
         text += "\n";
         text += &table::details(row);
+        if row.disk < size {
+            let disk = row.disk >> 20;
+            text += &format!("\nThe disk has {disk} MiB here, as a round would take too long.\n");
+        }
     }
     text
 }
@@ -63,18 +78,29 @@ fn json(report: &Report, facts: &Facts, size: u64) -> Result<String> {
 fn row_json(row: &Row) -> Value {
     let summaries: BTreeMap<_, _> =
         CONTENDERS.iter().filter_map(|name| Some((name, row.summary(name)?))).collect();
-    json!({ "name": row.name, "amount": row.amount, "unit": row.unit, "runs": row.runs, "summary": summaries })
+    json!({
+        "name": row.name,
+        "amount": row.amount,
+        "disk": row.disk,
+        "link": row.link,
+        "unit": row.unit,
+        "runs": row.runs,
+        "summary": summaries,
+        "promise": Promise::of(row).and_then(|promise| promise.verdict(row)),
+    })
 }
 
 fn write(options: &Options, report: &Report, facts: &Facts, size: u64) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs");
     let mut text = introduction(options, report, facts, size);
     text += &table::ratios(&report.rows);
-    text += "\n![the same as bars](benchmarks.svg)\n\n## All figures\n";
-    for row in &report.rows {
-        text += "\n";
-        text += &table::details(row);
+    text += "\n![the same as bars](benchmarks.svg)\n";
+    if let Some(table) = promises::table(&report.rows) {
+        text += "\n## What is promised\nFigures of one run on a noisy machine: what doesn't hold is measured again by itself.\n\n";
+        text += &table;
     }
+    text += "\n## All figures\n";
+    text += &details(report, size);
     match instructions() {
         Ok(instructions) => text += &instructions,
         Err(error) => writeln!(io::stderr(), "without instructions: {error}")?,
@@ -119,7 +145,11 @@ fn introduction(options: &Options, report: &Report, facts: &Facts, size: u64) ->
          - **CPU** is of the process that is in the plugin's place alone, and of everything: it, the client, the \
          server. It is counted while the client runs. For the imageio client and the limit, it is the process that \
          sends.\n\
-         - **nbdcopy-4m** is as virt-v2v runs nbdcopy: 16 requests of 4 MiB; **nbdcopy-256k** has 64 of 256 KiB; \
+         - **http-20ms** is by way of a relay that delivers each byte 20 ms late, in each direction; **http-100mib** \
+         by way of one that carries 100 MiB/s in each direction, 0.2 ms late. The relay's own CPU counts for nobody.\n\
+         - **nbdcopy-4m** is as virt-v2v runs nbdcopy: 16 requests of 4 MiB; **nbdcopy-4m-64** has 64 of them on their \
+         way, and **nbdcopy-256k** 64 of 256 KiB; **virt-v2v** is nbdcopy-4m with the doors called as virt-v2v calls \
+         nbdkit, ours by `imageio-nbd virt-v2v`; \
          **nbdcopy-default** is told no size; **read** is nbdcopy from the device, of a disk full of data; \
          **read-in-order** is the same with one request at a time on its way; **sparse** is a disk of six times the size with a thirtieth of data, in pieces of 1 MiB, read into a sparse file; \
          **qemu-img** is `convert -n -W`; **fio** writes 4 KiB at random.\n\n"

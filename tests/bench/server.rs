@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use fault_proxy::{Link, Relay};
 use support::daemon::{Daemons, Ticket};
 use support::door::{Door, built};
 use support::process::Daemon;
@@ -16,8 +17,9 @@ use tempfile::TempDir;
 
 use crate::contender::Bench;
 use crate::limit::Address;
+use crate::rows::{RowKind, Server};
 use crate::sparse::{SparseDisk, convert, sparse_size};
-use crate::work::{RowKind, Server, Work};
+use crate::work::Work;
 
 /// A transfer on a server, with its disk in memory.
 pub(crate) struct Target {
@@ -33,6 +35,7 @@ pub(crate) struct Target {
     size: u64,
     /// The contents of the disk, if they are sparse.
     pub(crate) sparse: Option<SparseDisk>,
+    relay: Option<Relay>,
     _qemu: Option<QemuNbd>,
     _fake: Option<Daemon>,
     // Last: the others use it to their end.
@@ -53,6 +56,7 @@ impl Target {
             storage: None,
             size,
             sparse: None,
+            relay: None,
             _qemu: None,
             _fake: None,
             dir,
@@ -60,7 +64,7 @@ impl Target {
         match row.server {
             Server::Real => {
                 let (disk, format) = target.make_disk(row.work, bench)?;
-                target.start_real(daemons, disk, format)?;
+                target.start_real(daemons, disk, format, row.link)?;
             }
             Server::FakeNull => target.start_fake()?,
         }
@@ -71,7 +75,7 @@ impl Target {
     fn make_disk(&mut self, work: Work, bench: &Bench<'_>) -> Result<(PathBuf, &'static str)> {
         let disk = self.dir.path().join("disk.img");
         match work {
-            work if work.is_read() => drop(fs::copy(bench.image, &disk)?),
+            work if work.is_read() => drop(fs::copy(&bench.image, &disk)?),
             Work::SparseRead { format, .. } => {
                 let sparse = SparseDisk::make(bench.dir, bench.source)?;
                 convert(sparse.path(), &disk, format)?;
@@ -83,7 +87,13 @@ impl Target {
         Ok((disk, "raw"))
     }
 
-    fn start_real(&mut self, daemons: &Daemons, disk: PathBuf, format: &str) -> Result<()> {
+    fn start_real(
+        &mut self,
+        daemons: &Daemons,
+        disk: PathBuf,
+        format: &str,
+        link: Option<Link>,
+    ) -> Result<()> {
         let qemu = QemuNbd::start(&disk, format, self.dir.path().join("nbd.sock"))?;
         self.pids.push(qemu.id());
         let uuid = daemons.new_uuid();
@@ -99,7 +109,9 @@ impl Target {
         daemons.with_daemon(self.via == Via::Https, |daemon| {
             daemon.add_ticket(&ticket)?;
             self.pids.push(daemon.id());
-            self.url = daemon.url(&uuid);
+            self.relay = link.map(|link| Relay::start(daemon.addr(), link)).transpose()?;
+            let addr = self.relay.as_ref().map_or(daemon.addr(), Relay::addr);
+            self.url = daemon.url_by(addr, &uuid);
             self.socket = daemon.local_socket().into();
             if let Some(pki) = daemon.pki() {
                 let cafile = self.dir.path().join("ca.pem");

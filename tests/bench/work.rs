@@ -1,30 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the contenders do, and where: the rows of the tables.
+//! What the contenders do.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use support::report::Unit;
-use support::target::Via;
 use support::tools::{FIO, NBDCOPY, QEMU_IMG, Tool};
 
 use crate::sparse::sparse_size;
 
-/// The server and what keeps its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Server {
-    /// The real daemon, with `qemu-nbd` and a raw image in memory.
-    Real,
-    /// The fake, which keeps nothing.
-    FakeNull,
-}
-
 /// What is done with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// nbdcopy writes all of it.
-    Upload { request: usize },
+    /// nbdcopy writes all of it, with so many requests of so many bytes on their way.
+    Upload { request: usize, requests: u32 },
+    /// [`AS_VIRT_V2V`], and the doors are called as virt-v2v calls nbdkit: ours by what stands in its place.
+    VirtV2v,
     /// The same; how large requests are is left to what nbdcopy makes of the server's preferred block size.
     UploadByDefault,
     /// nbdcopy reads all of it.
@@ -46,89 +38,23 @@ pub(crate) enum Reader {
     QemuImg,
 }
 
-use Server::{FakeNull, Real};
-use Via::{Http, Https, Unix};
+pub(crate) const TINY: usize = 64 << 10;
+pub(crate) const SMALL: usize = 256 << 10;
+pub(crate) const LARGE: usize = 4 << 20;
 
-const TINY: usize = 64 << 10;
-const SMALL: usize = 256 << 10;
-const LARGE: usize = 4 << 20;
-
-/// One line of the tables.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RowKind {
-    pub(crate) server: Server,
-    pub(crate) via: Via,
-    pub(crate) work: Work,
-    /// Measured with `--quick`.
-    pub(crate) quick: bool,
-}
-
-const fn row(server: Server, via: Via, work: Work) -> RowKind {
-    RowKind { server, via, work, quick: false }
-}
-
-const fn sparse(via: Via, client: Reader, format: &'static str) -> RowKind {
-    row(Real, via, Work::SparseRead { client, format })
-}
-
-const fn quick(server: Server, via: Via, work: Work) -> RowKind {
-    RowKind { server, via, work, quick: true }
-}
-
-pub(crate) const ROWS: &[RowKind] = &[
-    quick(Real, Http, Work::Upload { request: SMALL }),
-    row(Real, Unix, Work::Upload { request: SMALL }),
-    quick(Real, Https, Work::Upload { request: SMALL }),
-    quick(Real, Http, Work::Upload { request: LARGE }),
-    row(Real, Unix, Work::Upload { request: LARGE }),
-    row(Real, Https, Work::Upload { request: LARGE }),
-    row(Real, Http, Work::UploadByDefault),
-    row(Real, Unix, Work::UploadByDefault),
-    row(Real, Https, Work::UploadByDefault),
-    quick(Real, Http, Work::ReadBack { request: SMALL }),
-    row(Real, Unix, Work::ReadBack { request: SMALL }),
-    row(Real, Https, Work::ReadBack { request: SMALL }),
-    row(Real, Http, Work::ReadBack { request: LARGE }),
-    row(Real, Unix, Work::ReadBack { request: LARGE }),
-    row(Real, Https, Work::ReadBack { request: LARGE }),
-    row(Real, Http, Work::ReadInOrder { request: TINY }),
-    row(Real, Http, Work::ReadInOrder { request: SMALL }),
-    row(Real, Https, Work::ReadInOrder { request: SMALL }),
-    sparse(Http, Reader::Nbdcopy, "raw"),
-    sparse(Http, Reader::Nbdcopy, "qcow2"),
-    sparse(Https, Reader::Nbdcopy, "raw"),
-    sparse(Https, Reader::Nbdcopy, "qcow2"),
-    sparse(Http, Reader::QemuImg, "raw"),
-    sparse(Http, Reader::QemuImg, "qcow2"),
-    sparse(Https, Reader::QemuImg, "raw"),
-    sparse(Https, Reader::QemuImg, "qcow2"),
-    row(Real, Http, Work::Convert),
-    row(Real, Unix, Work::Convert),
-    row(Real, Https, Work::Convert),
-    quick(Real, Http, Work::RandomWrites { depth: 32 }),
-    row(Real, Http, Work::RandomWrites { depth: 1 }),
-    quick(FakeNull, Http, Work::Upload { request: SMALL }),
-    row(FakeNull, Unix, Work::Upload { request: SMALL }),
-    row(FakeNull, Https, Work::Upload { request: SMALL }),
-    row(FakeNull, Http, Work::Upload { request: LARGE }),
-    row(FakeNull, Http, Work::ReadBack { request: SMALL }),
-    row(FakeNull, Http, Work::RandomWrites { depth: 32 }),
-];
-
-impl RowKind {
-    pub(crate) fn name(&self) -> String {
-        let server = match self.server {
-            Real => "real",
-            FakeNull => "fake-null",
-        };
-        format!("{server}/{}/{}", self.via.name(), self.work.name())
-    }
-}
+/// nbdcopy as it runs by itself.
+pub(crate) const BY_ITSELF: Work = Work::Upload { request: SMALL, requests: 64 };
+/// nbdcopy as virt-v2v runs it.
+pub(crate) const AS_VIRT_V2V: Work = Work::Upload { request: LARGE, requests: 16 };
+/// The same with as many requests on their way as nbdcopy has by itself.
+pub(crate) const DEEP: Work = Work::Upload { request: LARGE, requests: 64 };
 
 impl Work {
-    fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
-            Self::Upload { request } => format!("nbdcopy-{}", size(request)),
+            BY_ITSELF | AS_VIRT_V2V => format!("nbdcopy-{}", size(self.request())),
+            Self::Upload { request, requests } => format!("nbdcopy-{}-{requests}", size(request)),
+            Self::VirtV2v => "virt-v2v".into(),
             Self::UploadByDefault => "nbdcopy-default".into(),
             Self::ReadBack { request } => format!("read-{}", size(request)),
             Self::ReadInOrder { request } => format!("read-in-order-{}", size(request)),
@@ -156,7 +82,7 @@ impl Work {
 
     /// Leaves a copy of the source on the server.
     pub(crate) fn is_upload(self) -> bool {
-        matches!(self, Self::Upload { .. } | Self::UploadByDefault | Self::Convert)
+        matches!(self, Self::Upload { .. } | Self::VirtV2v | Self::UploadByDefault | Self::Convert)
     }
 
     /// The size of requests is what the row says, whatever the server would prefer.
@@ -177,7 +103,7 @@ impl Work {
 
     pub(crate) fn tool(self) -> Tool {
         match self {
-            Self::Upload { .. } | Self::UploadByDefault => NBDCOPY,
+            Self::Upload { .. } | Self::VirtV2v | Self::UploadByDefault => NBDCOPY,
             Self::ReadBack { .. } | Self::ReadInOrder { .. } => NBDCOPY,
             Self::SparseRead { client: Reader::Nbdcopy, .. } => NBDCOPY,
             Self::SparseRead { client: Reader::QemuImg, .. } | Self::Convert => QEMU_IMG,
@@ -188,7 +114,10 @@ impl Work {
     /// The size of one request, where nobody but the client has a say in it, and else what is usual.
     pub(crate) fn request(self) -> usize {
         match self {
-            Self::Upload { request } | Self::ReadBack { request } | Self::ReadInOrder { request } => request,
+            Self::Upload { request, .. } | Self::ReadBack { request } | Self::ReadInOrder { request } => {
+                request
+            }
+            Self::VirtV2v => AS_VIRT_V2V.request(),
             Self::UploadByDefault => SMALL,
             // What ovirt-imageio's documentation recommends.
             Self::SparseRead { .. } => LARGE,
@@ -202,11 +131,11 @@ impl Work {
     pub(crate) fn command(self, source: &Path, uri: &str, amount: u64, back: Option<&Path>) -> Command {
         let mut command = Command::new(self.tool().path());
         match self {
-            Self::Upload { request } => {
-                command.arg(format!("--request-size={request}")).arg("--flush");
-                // As virt-v2v runs it.
-                command.args((request == LARGE).then_some("--requests=16")).arg(source).arg(uri);
+            Self::Upload { request, requests } => {
+                command.arg(format!("--request-size={request}")).arg(format!("--requests={requests}"));
+                command.arg("--flush").arg(source).arg(uri);
             }
+            Self::VirtV2v => return AS_VIRT_V2V.command(source, uri, amount, back),
             Self::UploadByDefault => drop(command.arg("--flush").arg(source).arg(uri)),
             Self::ReadBack { request } | Self::ReadInOrder { request } => {
                 let alone = ["--connections=1", "--requests=1"];

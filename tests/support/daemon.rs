@@ -106,8 +106,14 @@ impl RealDaemon {
     /// The transfer URL of a ticket.
     #[must_use]
     pub fn url(&self, uuid: &str) -> String {
+        self.url_by(self.addr, uuid)
+    }
+
+    /// The same by way of a proxy that listens there.
+    #[must_use]
+    pub fn url_by(&self, addr: SocketAddr, uuid: &str) -> String {
         let scheme = if self.pki.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}/images/{uuid}", self.addr)
+        format!("{scheme}://{addr}/images/{uuid}")
     }
 
     /// Adds a ticket.

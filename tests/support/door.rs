@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -95,7 +96,33 @@ impl Door {
         }
         Ok(command)
     }
+
+    /// The same as virt-v2v calls nbdkit for the plugin in Python: ours by the program that `imageio-nbd virt-v2v` puts in
+    /// nbdkit's place, which serves, or runs nbdkit.
+    ///
+    /// # Errors
+    /// If a part of it can't be made.
+    pub fn call_of_virt_v2v(
+        self,
+        dir: &Path,
+        options: &[&OsStr],
+        parameters: &[String],
+    ) -> io::Result<Command> {
+        if self == Self::Reference {
+            return self.command(dir, options, parameters);
+        }
+        // It is known by its name, and nobody reads it.
+        let script = format!("script={}", dir.join(SCRIPT).display());
+        let mut command = Command::new(built("imageio-nbd"));
+        command.arg0("nbdkit").args(options).args(["python", &script]).args(parameters);
+        command.env("IMAGEIO_NBD_DOOR", self.name());
+        command.env("IMAGEIO_NBD_PLUGIN", built("libnbdkit_imageio_plugin.so"));
+        Ok(command)
+    }
 }
+
+/// What virt-v2v calls its plugin in Python.
+const SCRIPT: &str = "rhv-upload-plugin.py";
 
 /// A program that serves.
 #[derive(Debug)]
@@ -167,7 +194,7 @@ fn reference_plugin(dir: &Path) -> io::Result<Vec<OsString>> {
     let start = program.windows(START.len()).position(|bytes| bytes == START);
     let text = start.and_then(|start| program[start..].split(|&byte| byte == 0).next());
     let text = text.ok_or_else(|| io::Error::other("virt-v2v has no upload plugin inside"))?;
-    let script = dir.join("upload-plugin.py");
+    let script = dir.join(SCRIPT);
     fs::write(&script, text)?;
     let mut argument = OsString::from("script=");
     argument.push(script);

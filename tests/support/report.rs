@@ -2,6 +2,7 @@
 //! The figures of a benchmark: from single runs to medians, ratios, tables and a plot.
 
 pub mod plot;
+pub mod promises;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -74,6 +75,10 @@ pub struct Row {
     pub name: String,
     /// How much was done in each run: bytes, or requests.
     pub amount: u64,
+    /// Size of the disk in bytes.
+    pub disk: u64,
+    /// What the link to the server carries at most, in the row's unit per second, where it is a narrow one.
+    pub link: Option<f64>,
     /// What throughput means here.
     pub unit: Unit,
     /// By contender, in the order of the rounds: runs of the same index were neighbours.
@@ -125,6 +130,8 @@ pub struct Summary {
     pub to_client: Option<f64>,
     /// Throughput, as a multiple of nbdcopy's straight into nbdkit's null plugin.
     pub to_null: Option<f64>,
+    /// Throughput, as a part of what the link carries.
+    pub to_link: Option<f64>,
 }
 
 impl Row {
@@ -143,6 +150,7 @@ impl Row {
             to_limit: self.ratio(runs, LIMIT, throughput),
             to_client: self.ratio(runs, CLIENT, throughput),
             to_null: self.ratio(runs, NULL, throughput),
+            to_link: median(runs.iter().map(|run| Some(run.throughput / self.link?))),
         })
     }
 
@@ -178,7 +186,8 @@ pub(crate) mod tests {
             (PLUGIN, vec![run(0.8, 1.0), run(0.4, 1.1), run(0.7, 1.05)]),
             (LIMIT, vec![without_memory(1.0), without_memory(0.5), without_memory(0.9)]),
         ]);
-        Row { name: "real/http/nbdcopy-256k".into(), amount: 1 << 30, unit: Unit::Gib, runs }
+        let name = "real/http/nbdcopy-256k".into();
+        Row { name, amount: 1 << 30, disk: 1 << 30, link: None, unit: Unit::Gib, runs }
     }
 
     #[test]
@@ -205,5 +214,11 @@ pub(crate) mod tests {
         assert_eq!(row.summary(NULL), None);
         assert_eq!(row.summary(PLUGIN).unwrap().to_null, None);
         assert_eq!(row.summary(LIMIT).unwrap().memory, None);
+    }
+
+    #[test]
+    fn a_narrow_link_is_what_its_rows_are_compared_to() {
+        let row = Row { link: Some(1.4), ..row() };
+        assert_eq!(row.summary(PLUGIN).unwrap().to_link, Some(0.5));
     }
 }

@@ -44,10 +44,11 @@ pub fn details(row: &Row) -> String {
     let mut heads = vec![row.name.as_str(), throughput, "min..max", cpu, "of everything", "peak MiB"];
     heads.extend(["x Python", "CPU x Python", "x limit", "x client"]);
     heads.extend(has_null.then_some("x null"));
+    heads.extend(row.link.map(|_| "x link"));
     let mut table = vec![header(&heads)];
     for contender in CONTENDERS {
         let line = match row.summary(contender) {
-            Some(summary) => figures(row.unit, &summary, has_null),
+            Some(summary) => figures(row, &summary),
             // It is told that it was there, and could not do this.
             None if contender != NULL => vec!["-".to_owned(); heads.len() - 1],
             None => continue,
@@ -67,8 +68,8 @@ pub fn instructions(counts: &[(Counted, u64)]) -> String {
     render(&table)
 }
 
-fn figures(unit: Unit, summary: &Summary, has_null: bool) -> Vec<String> {
-    let plain = |value| match unit {
+fn figures(row: &Row, summary: &Summary) -> Vec<String> {
+    let plain = |value| match row.unit {
         Unit::Gib => format!("{value:.2}"),
         Unit::Iops => format!("{value:.0}"),
     };
@@ -84,7 +85,8 @@ fn figures(unit: Unit, summary: &Summary, has_null: bool) -> Vec<String> {
         number(summary.to_limit),
         number(summary.to_client),
     ];
-    line.extend(has_null.then(|| number(summary.to_null)));
+    line.extend(row.runs.contains_key(NULL).then(|| number(summary.to_null)));
+    line.extend(row.link.map(|_| number(summary.to_link)));
     line
 }
 
@@ -95,7 +97,7 @@ fn speed(unit: Unit, summary: Summary) -> String {
     }
 }
 
-fn number(value: Option<f64>) -> String {
+pub(super) fn number(value: Option<f64>) -> String {
     or_dash(value.map(|value| format!("{value:.2}")))
 }
 
@@ -103,12 +105,12 @@ fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".into())
 }
 
-fn header(heads: &[&str]) -> Vec<String> {
+pub(super) fn header(heads: &[&str]) -> Vec<String> {
     heads.iter().map(ToString::to_string).collect()
 }
 
 /// The first line is the header, the first column is text, and all others are figures.
-fn render(table: &[Vec<String>]) -> String {
+pub(super) fn render(table: &[Vec<String>]) -> String {
     let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| table.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(|column| width(column).max(3)).collect();
@@ -163,6 +165,15 @@ mod tests {
         assert!(table.lines().next().unwrap().contains("x null"));
         let ours = table.lines().find(|line| line.starts_with("| our plugin")).unwrap();
         assert!(ours.trim_end_matches([' ', '|']).ends_with("2.00"));
+    }
+
+    #[test]
+    fn the_share_of_a_narrow_link_is_a_column_where_there_is_one() {
+        let table = details(&Row { link: Some(1.4), ..row() });
+        assert!(table.lines().next().unwrap().contains("x link"));
+        let ours = table.lines().find(|line| line.starts_with("| our plugin")).unwrap();
+        assert!(ours.trim_end_matches([' ', '|']).ends_with("0.50"));
+        assert!(!details(&row()).contains("x link"));
     }
 
     #[test]
