@@ -70,8 +70,9 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         control: &'a Arc<Control>,
         transport: &'a Transport,
     ) -> Self {
-        let Service { exports, config, counters, changes } = service;
+        let Service { exports, config, changes, .. } = service;
         let device = exports.device(negotiated.export);
+        let counters = exports.counters(negotiated.export);
         let replies = Replies::new(control, transport, counters, changes, config.requests);
         Self {
             service,
