@@ -47,7 +47,11 @@ impl Since {
                 request.end.is_some() && matches!(request.status, Some(200..=299)) && !is_cut(request)
             };
             assert_eq!(pair(traffic.sent), self.amount(log, op, |_| true), "sent: {op:?} {log:#?}");
-            assert_eq!(pair(traffic.answered), self.amount(log, op, is_answered), "answered: {op:?} {log:#?}");
+            assert_eq!(
+                pair(traffic.answered),
+                self.amount(log, op, is_answered),
+                "answered: {op:?} {log:#?}"
+            );
         }
         let connections = &log.connections[self.connections..];
         assert_eq!(told.connections.opened, connections.len() as u64);
@@ -118,7 +122,12 @@ fn after_each_fault_it_agrees_with_the_server_s_log() {
             let server = server();
             let short = Duration::from_millis(200);
             let timeouts = Timeouts { data: short, operation: short, ..settings(&server).timeouts };
-            let device = start(Settings { timeouts, reconnect_timeout: PATIENCE, connections: 1, ..settings(&server) });
+            let device = start(Settings {
+                timeouts,
+                reconnect_timeout: PATIENCE,
+                connections: 1,
+                ..settings(&server)
+            });
             let since = Since::now(&server.log());
             // Such as 403, which is answered at once.
             server.fault(Fault::on(op).nth(nth).then(what.clone()));
@@ -155,7 +164,8 @@ fn what_is_written_again_is_told_apart() {
     assert_eq!((told.connections.opened, told.connections.lost, told.retries), (2, 1, 1));
     // The test has a connection of its own there, which asks for something.
     let mut log = server.log();
-    log.connections.retain(|connection| log.requests.iter().any(|r| r.connection == connection.id && r.op != Op::Get));
+    log.connections
+        .retain(|connection| log.requests.iter().any(|r| r.connection == connection.id && r.op != Op::Get));
     log.requests.retain(|request| request.op != Op::Get || request.size == 1);
     let ours = Since { connections: log.connections.len() - 2, ..since };
     assert_eq!(ours.amount(&log, Op::Put, |_| true), (4, 16));

@@ -179,7 +179,9 @@ mod tests {
         let observer = Observer::new("program 1", exports, Some(Output::prepare(&path).unwrap()));
         let lines = observer.summaries();
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[1].starts_with("export 'sdb': from clients: 1 write of 4.0 KiB; to the server: 1 write "));
+        assert!(
+            lines[1].starts_with("export 'sdb': from clients: 1 write of 4.0 KiB; to the server: 1 write ")
+        );
         assert!(lines[2].starts_with("all exports: from clients: 2 writes of 8.0 KiB; "), "{lines:?}");
         observer.write(State::Running).unwrap();
         let told: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();

@@ -144,7 +144,8 @@ mod tests {
         assert_eq!(names(&told), ["elapsed_seconds", "exports", "program", "state", "total", "version"]);
         assert_eq!(names(&told["exports"][0]), ["clients", "name", "server"]);
         let (clients, server) = (&told["total"]["clients"], &told["total"]["server"]);
-        let of_clients = ["accepted", "connected", "extents", "flushes", "others", "reads", "writes", "zeroes"];
+        let of_clients =
+            ["accepted", "connected", "extents", "flushes", "others", "reads", "writes", "zeroes"];
         assert_eq!(names(clients), of_clients);
         assert_eq!(names(&clients["reads"]), ["bytes", "errors", "requests"]);
         let of_server = [

@@ -227,10 +227,7 @@ mod tests {
         scene.figures.server.for_clients.writes.answered.requests += 2;
         assert_eq!(scene.pass(1), ["the server goes on, after 60 s"]);
         assert!(scene.look().is_none());
-        assert_eq!(
-            scene.pass(11),
-            ["waiting for the server's answer to flush (connection 2), since 10 s"]
-        );
+        assert_eq!(scene.pass(11), ["waiting for the server's answer to flush (connection 2), since 10 s"]);
     }
 
     #[test]

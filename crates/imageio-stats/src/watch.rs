@@ -30,8 +30,7 @@ impl Watch {
     pub fn start(observer: Arc<Observer>) -> io::Result<Self> {
         let (end, ended) = channel();
         let watch = move || {
-            let mut stalls: Vec<_> =
-                observer.exports().iter().map(|_| Stall::new(Instant::now())).collect();
+            let mut stalls: Vec<_> = observer.exports().iter().map(|_| Stall::new(Instant::now())).collect();
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 for (export, stall) in observer.exports().iter().zip(&mut stalls) {
                     if let Some(event) = stall.look(export.look(), Instant::now()) {
