@@ -107,12 +107,12 @@ fn without_faults_all_that_is_sent_is_answered() {
 
 #[test]
 fn after_each_fault_it_agrees_with_the_server_s_log() {
+    // Not `CloseAfterAnswer`: what is sent a moment later is sent, and the server does not see it.
     let faults = [
         What::LoseAnswer,
         What::Reset { after: 70_000 },
         What::Close { after: 70_000 },
         What::NoAnswer,
-        What::CloseAfterAnswer,
         status(500),
         status(503),
         status(403),

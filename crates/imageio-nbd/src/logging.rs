@@ -27,7 +27,7 @@ enum Destination {
 }
 
 /// The target of messages that somebody has asked for, so that they are told whatever the level is.
-pub(crate) const ASKED_FOR: &str = "imageio_nbd::statistics";
+pub(crate) const ASKED_FOR: &str = "imageio_nbd::asked_for";
 
 /// Warnings and errors; with `verbose`, more.
 pub(crate) fn init(verbose: u8, format: LogFormat) {

@@ -76,13 +76,13 @@ pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
 
 fn update(bar: &ProgressBar, observer: &Observer) {
     let progress = observer.progress();
-    bar.set_position(progress.from_clients);
     bar.set_message(format!(
         "clients {}, server {}, waiting for {}",
         size(progress.from_clients),
         size(progress.to_server),
         progress.awaited
     ));
+    bar.set_position(progress.from_clients);
     bar.tick();
 }
 
