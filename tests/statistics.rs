@@ -6,12 +6,12 @@
 
 #[path = "support/statistics/figures.rs"]
 mod figures;
+#[path = "support/statistics/signals.rs"]
+mod signals;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 use figures::{Figures, amount};
@@ -20,6 +20,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::door::{Door, Served, built};
 use support::image::{SIZE, guest_disk, noise, same};
+use support::pki::Pki;
 use support::process::{Daemon, PATIENCE};
 use support::run::imageio_nbd;
 use support::tools::{NBDCOPY, Tool, trial};
@@ -34,7 +35,10 @@ const OF_BOTH_DOORS: &[(&str, fn(Door))] = &[
 ];
 
 const TESTS: &[(&str, &[Tool], fn())] = &[
-    ("a_thousand_signals_under_load_lose_nothing", &[NBDCOPY], a_thousand_signals),
+    ("a_thousand_signals_under_load_lose_nothing", &[NBDCOPY], || signals::a_thousand(None)),
+    ("a_thousand_signals_through_tls_lose_nothing", &[NBDCOPY], || {
+        signals::a_thousand(Some(&Pki::new().unwrap()))
+    }),
     ("a_signal_has_the_figures_told_whatever_is_logged", &[], told_on_a_signal),
     ("standard_error_gets_one_line", &[], on_standard_error),
     ("a_start_that_fails_with_a_device_is_told", &[], start_that_fails),
@@ -198,68 +202,6 @@ fn served(dir: &Path, options: &[&str]) -> Daemon {
     let mut served = Daemon::spawn(&mut command).unwrap();
     served.retry(|| fs::read_to_string(dir.join("pid"))).unwrap();
     served
-}
-
-fn copy(dir: &Path) -> bool {
-    let mut nbdcopy = Command::new("timeout");
-    nbdcopy.arg("60").arg(NBDCOPY.path()).args(["--flush", "--request-size=65536", "--connections=4"]);
-    nbdcopy.args(["disk", "nbd+unix:///?socket=nbd.sock"]).current_dir(dir).status().unwrap().success()
-}
-
-fn mebibytes(bytes: u64) -> String {
-    match bytes >> 20 {
-        few @ ..1024 => format!("{few}.0 MiB"),
-        many => format!("{:.1} GiB", many as f64 / 1024.0),
-    }
-}
-
-fn a_thousand_signals() {
-    const SIGNALS: usize = 1000;
-    let (server, dir) = server();
-    let (disk, path) = (noise(SIZE as usize, 3), dir.path().join("stats.json"));
-    fs::write(dir.path().join("disk"), &disk).unwrap();
-    let url = format!("url={}", server.url());
-    let mut served = served(dir.path(), &[&url, "--stats-json", "stats.json"]);
-    let (copies, are_signals_sent) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let copy_again_and_again = || {
-            // Once more after the last of them.
-            while !are_signals_sent.load(SeqCst) || copies.load(SeqCst) < 2 {
-                assert!(copy(dir.path()));
-                copies.fetch_add(1, SeqCst);
-            }
-        };
-        let copying = std::thread::Builder::new().spawn_scoped(scope, copy_again_and_again).unwrap();
-        for _ in 0..SIGNALS {
-            served.signal(Signal::SIGUSR1).unwrap();
-            // The document is whole at any moment.
-            if let Ok(text) = fs::read_to_string(&path) {
-                serde_json::from_str::<Value>(&text).unwrap();
-            }
-        }
-        are_signals_sent.store(true, SeqCst);
-        copying.join().unwrap();
-    });
-    // The last one is heeded.
-    served.signal(Signal::SIGUSR1).unwrap();
-    let written = copies.into_inner() * SIZE;
-    let is_last = |line: &str| line.contains(&format!(" writes of {}, ", mebibytes(written))).then_some(());
-    served.wait_for_line(is_last).unwrap();
-    let status = served.terminate().unwrap();
-    assert!(status.success(), "{:?}", served.said());
-    assert!(served.said().iter().all(|line| line.contains("info: from clients: ")), "{:?}", served.said());
-    assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
-    same("the disk", &server.contents().unwrap(), &disk).unwrap();
-    let told = document(dir.path());
-    assert_eq!(told["state"], "complete");
-    let total = &told["total"];
-    assert_eq!(total["clients"]["writes"]["errors"], 0);
-    assert_eq!(total["clients"]["writes"]["bytes"], written, "{total}");
-    assert_eq!(
-        (&total["server"]["connections"]["lost"], &total["server"]["retries"]),
-        (&0.into(), &0.into())
-    );
-    Figures(&total["server"]).assert_agree_with(&server.log());
 }
 
 fn told_on_a_signal() {
