@@ -23,7 +23,9 @@ use support::run::{Ended, imageio_nbd};
 use support::tools::{NBDCOPY, NBDSH, Tool, trial};
 use tempfile::TempDir;
 
-const TESTS: &[(&str, &[Tool], fn())] = &[
+type Test = (&'static str, &'static [Tool], fn());
+
+const TESTS: &[Test] = &[
     ("json_has_all_messages_one_a_line", &[], all_in_json),
     ("a_terminal_shows_how_far_it_is_and_messages_are_whole", &[NBDCOPY], on_a_terminal),
     ("a_terminal_is_left_clean_also_by_a_signal", &[], terminal_left_clean),

@@ -26,7 +26,9 @@ use support::run::imageio_nbd;
 use support::tools::{NBDCOPY, Tool, trial};
 use tempfile::TempDir;
 
-const OF_BOTH_DOORS: &[(&str, fn(Door))] = &[
+type TestOfDoors = (&'static str, fn(Door));
+
+const OF_BOTH_DOORS: &[TestOfDoors] = &[
     ("an_upload_without_faults_agrees", without_faults),
     ("an_upload_with_faults_agrees", with_faults),
     ("what_may_be_lost_is_told_as_incomplete", incomplete),
@@ -34,10 +36,12 @@ const OF_BOTH_DOORS: &[(&str, fn(Door))] = &[
     ("a_file_that_can_t_be_written_in_the_end_is_a_warning", unwritable_in_the_end),
 ];
 
-const TESTS: &[(&str, &[Tool], fn())] = &[
+type Test = (&'static str, &'static [Tool], fn());
+
+const TESTS: &[Test] = &[
     ("a_thousand_signals_under_load_lose_nothing", &[NBDCOPY], || signals::a_thousand(None)),
     ("a_thousand_signals_through_tls_lose_nothing", &[NBDCOPY], || {
-        signals::a_thousand(Some(&Pki::new().unwrap()))
+        signals::a_thousand(Some(&Pki::new().unwrap()));
     }),
     ("a_signal_has_the_figures_told_whatever_is_logged", &[], told_on_a_signal),
     ("standard_error_gets_one_line", &[], on_standard_error),
