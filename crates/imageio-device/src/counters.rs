@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counting what is asked of the server: see [`statistics`](crate::statistics) for what each figure means.
 //!
-//! A request to the server takes a few additions, and the clock twice. Nothing is read or written by what they say, so no
-//! order of memory depends on them.
+//! A request to the server takes a few additions, and a look at the clock three times. Nothing is read or written by what the
+//! figures say, so no order of memory depends on them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -114,10 +114,14 @@ impl Counters {
 
     /// The connection waits for something as long as the guard lives; then for what it waited for before.
     pub(crate) fn busy(&self, owner: Owner, awaited: Awaited, is_keep_alive: bool) -> Busy<'_> {
+        self.busy_since(Instant::now(), owner, awaited, is_keep_alive)
+    }
+
+    fn busy_since(&self, now: Instant, owner: Owner, awaited: Awaited, is_keep_alive: bool) -> Busy<'_> {
         let slot = &self.waits[owner];
         let before = slot.0.load(Relaxed);
         let is_keep_alive = is_keep_alive || Slot::is_keep_alive(before);
-        let millis = self.began.elapsed().as_millis() as u64;
+        let millis = now.saturating_duration_since(self.began).as_millis() as u64;
         slot.0.store(Slot::encode(awaited, is_keep_alive, millis), Relaxed);
         Busy { slot, before }
     }
@@ -167,8 +171,8 @@ impl Counters {
     }
 
     fn wait<T>(&self, owner: Owner, awaited: Awaited, work: impl FnOnce() -> T) -> T {
-        let _busy = self.busy(owner, awaited, false);
         let start = Instant::now();
+        let _busy = self.busy_since(start, owner, awaited, false);
         let result = work();
         self.waited.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
         result

@@ -70,8 +70,8 @@ pub struct Connections {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// What clients have asked for, merged and split as it went out; also what was read ahead of them, the flush at the end,
-    /// and every attempt but that to write again what was not flushed on a lost connection.
+    /// What clients have asked for, merged and split as it went out, with each further attempt; also what was read ahead of
+    /// them, and the flush at the end.
     pub for_clients: Operations,
     /// Flushes that nobody has asked for, as the replay buffer was about to be full.
     pub in_background: Operations,
@@ -83,7 +83,7 @@ pub struct Statistics {
     pub extents: Traffic,
     /// Connections, also those for extents, which are never lost by this count.
     pub connections: Connections,
-    /// How often a request was tried once more after an attempt had failed, without the first attempt.
+    /// How often something was tried once more after an attempt had failed, be it to connect or to send.
     pub retries: u64,
     /// The time from the begin of each request to the end of its answer, with that for opening connections: the sum over
     /// all connections, which wait side by side. In seconds where it is serialized.
