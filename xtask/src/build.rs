@@ -50,9 +50,15 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
         sh.copy_file(Path::new("crates/imageio-nbd/systemd").join(unit), &units)?;
     }
     sh.create_dir(&doc)?;
-    for text in
-        ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/virt-v2v.md", "docs/backup.md"]
-    {
+    for text in [
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "docs/virt-v2v.md",
+        "docs/backup.md",
+        "docs/statistics.md",
+    ] {
         sh.copy_file(text, &doc)?;
     }
     eprintln!("built into {}", dist.display());

@@ -21,6 +21,7 @@ mod tests {
         ("nbd-wire", &[]),
         ("nbd-frontend", &["block-device", "buffer-pool", "nbd-wire"]),
         ("imageio-device", &["block-device", "buffer-pool", "conn-pool", "imageio-client"]),
+        ("imageio-stats", &["block-device", "buffer-pool", "conn-pool", "imageio-client", "imageio-device"]),
         ("imageio-config", &["block-device", "buffer-pool", "conn-pool", "imageio-client", "imageio-device"]),
         (
             "nbdkit-imageio-plugin",
@@ -31,6 +32,7 @@ mod tests {
                 "imageio-client",
                 "imageio-config",
                 "imageio-device",
+                "imageio-stats",
             ],
         ),
         (
@@ -43,6 +45,7 @@ mod tests {
                 "imageio-client",
                 "imageio-config",
                 "imageio-device",
+                "imageio-stats",
                 "nbd-frontend",
                 "nbd-wire",
             ],

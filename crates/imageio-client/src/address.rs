@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use url::Host;
@@ -86,9 +86,20 @@ pub(crate) fn connect_unix(
     // The system gives what it allows. Its default is less than one request, and each time it is full costs a change of
     // threads.
     socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.connect(&SockAddr::unix(&address.0)?)?;
+    connect_uninterrupted(&socket, &SockAddr::unix(&address.0)?, timeout)?;
     users.check(&socket)?;
     Ok(socket)
+}
+
+/// Connects a unix socket, also where signals come. With a send timeout, the system doesn't try again by itself.
+fn connect_uninterrupted(socket: &Socket, address: &SockAddr, timeout: Duration) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match socket.connect(address) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && start.elapsed() < timeout => {}
+            result => return result,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -103,10 +103,16 @@ impl Connector {
             }
             socket.set_read_timeout(Some(left))?;
             socket.set_write_timeout(Some(left))?;
-            if tls.wants_write() {
-                tls.write_tls(&mut &*socket)?;
-            } else if tls.read_tls(&mut &*socket)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            let has_ended = match tls.wants_write() {
+                true => tls.write_tls(&mut &*socket).map(|_| false),
+                false => tls.read_tls(&mut &*socket).map(|n| n == 0),
+            };
+            match has_ended {
+                Ok(false) => {}
+                Ok(true) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // With a timeout, the system doesn't begin again by itself after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
             }
             if let Err(error) = tls.process_new_packets() {
                 // The alert that tells the server why; if it can't be sent, that's no further news.

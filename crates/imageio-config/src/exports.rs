@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parameters of several transfers, in sections.
 
+use std::path::Path;
+
 use imageio_device::{Settings, UrlSource};
 
 use crate::parse::export_name;
-use crate::table::EXPORT;
+use crate::table::{EXPORT, STATS_JSON};
 use crate::{ConfigError, Parser, split};
 
 /// How many transfers are served together. Each takes some threads and up to `replay-buffer` of memory.
@@ -44,7 +46,19 @@ impl Exports {
         if name == EXPORT.name {
             return self.begin(value).map_err(|reason| ConfigError::Value { name: EXPORT.name, reason });
         }
+        self.set(name, value)
+    }
+
+    /// Takes a parameter as [`Parser::set`] does.
+    ///
+    /// # Errors
+    /// As there; where an export is concerned, [`ConfigError::Export`] names it.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         match self.sections.last_mut() {
+            Some(_) if name.replace('_', "-") == STATS_JSON.name => Err(ConfigError::Value {
+                name: STATS_JSON.name,
+                reason: "it is about all exports: put it before the first export=".to_owned(),
+            }),
             Some((export, parser)) => parser.set(name, value).map_err(|error| error.of(export)),
             None => self.common.set(name, value),
         }
@@ -60,6 +74,12 @@ impl Exports {
         }
         self.sections.push((name, self.common.clone()));
         Ok(())
+    }
+
+    /// Where the figures of all transfers are to be written; `-` is standard error.
+    #[must_use]
+    pub fn stats_json(&self) -> Option<&Path> {
+        self.common.stats_json()
     }
 
     /// The settings of all transfers, in the order of the arguments.
@@ -151,6 +171,17 @@ mod tests {
         assert_eq!(stdin, "url: standard input has the URL of one transfer: use url=+FILE for the others");
         let early = refused(&["url=u", "export=sda", "url=v"]);
         assert!(early.starts_with("url: before the first export= stands what is for all: "), "{early}");
+    }
+
+    #[test]
+    fn one_file_has_the_figures_of_all() {
+        let mut exports = Exports::new();
+        for argument in ["stats_json=/s", "export=sda", "url=u"] {
+            exports.set_argument(argument).unwrap();
+        }
+        assert_eq!(exports.stats_json(), Some(Path::new("/s")));
+        let error = exports.set_argument("stats_json=/t").unwrap_err().to_string();
+        assert_eq!(error, "stats-json: it is about all exports: put it before the first export=");
     }
 
     #[test]

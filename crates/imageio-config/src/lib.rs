@@ -10,13 +10,15 @@ mod parse;
 mod secret;
 mod table;
 
+use std::path::{Path, PathBuf};
+
 use imageio_device::{Settings, UrlSource};
 
 pub use exports::{ExportSettings, Exports};
 pub use parse::{export_name, seconds, size};
 use secret::shown;
 pub use secret::{is_url, may_be_shown};
-pub use table::{EXPORT, PARAMETERS, Parameter, wrap};
+pub use table::{EXPORT, PARAMETERS, Parameter, STATS_JSON, wrap};
 
 /// The parameter that a value without a name belongs to.
 pub const MAGIC: &str = "url";
@@ -91,6 +93,7 @@ fn known() -> String {
 pub struct Parser {
     url: Option<UrlSource>,
     settings: Settings,
+    stats_json: Option<PathBuf>,
 }
 
 /// The user that imageio's daemon has on a host of oVirt.
@@ -106,7 +109,7 @@ impl Parser {
     /// All parameters at their defaults.
     #[must_use]
     pub fn new() -> Self {
-        Self { url: None, settings: Settings::new(UrlSource::Inline(String::new())) }
+        Self { url: None, settings: Settings::new(UrlSource::Inline(String::new())), stats_json: None }
     }
 
     /// Takes one parameter.
@@ -130,6 +133,12 @@ impl Parser {
     pub fn set_argument(&mut self, argument: &str) -> Result<(), ConfigError> {
         let (name, value) = split(argument);
         self.set(name, value)
+    }
+
+    /// Where the [figures](STATS_JSON) are to be written; `-` is standard error.
+    #[must_use]
+    pub fn stats_json(&self) -> Option<&Path> {
+        self.stats_json.as_deref()
     }
 
     fn has_url(&self) -> bool {
@@ -201,6 +210,11 @@ mod tests {
     fn paths_become_absolute_before_a_daemon_changes_directory() {
         let settings = settings(&["url=+ticket", "cafile=ca.pem"]).unwrap();
         let here = std::env::current_dir().unwrap();
+        let mut parser = Parser::new();
+        parser.set_argument("stats_json=stats").unwrap();
+        assert_eq!(parser.stats_json(), Some(&*here.join("stats")));
+        parser.set_argument("stats-json=-").unwrap();
+        assert_eq!(parser.stats_json(), Some(Path::new("-")));
         assert_eq!(settings.cafile, Some(here.join("ca.pem")));
         assert_eq!(settings.url, UrlSource::File(here.join("ticket")));
     }
@@ -273,6 +287,7 @@ mod tests {
             "cafile=",
             "url=",
             "url=+",
+            "stats-json=",
             "colour=red",
         ] {
             let error = settings(&["url=u", argument]).expect_err(argument).to_string();

@@ -142,6 +142,11 @@ pub(crate) fn path(text: &str) -> Result<PathBuf> {
     std::path::absolute(text).map_err(|_| "a file name is expected".to_owned())
 }
 
+/// A path, made absolute, or `-`.
+pub(crate) fn output(text: &str) -> Result<PathBuf> {
+    if text == "-" { Ok(text.into()) } else { path(text) }
+}
+
 /// The number of a user of this host, who is given by name or number.
 pub(crate) fn user(text: &str) -> Result<u32> {
     if let Ok(number) = text.parse() {

@@ -185,7 +185,19 @@ pub const PARAMETERS: &[Parameter] = &[
         help: "Give up what may be slow on some storage (zero, flush, extents, checksum) when no answer came for so long.",
         set: |parser, value| parse::seconds(value).map(|value| parser.settings.timeouts.operation = value),
     },
+    STATS_JSON,
 ];
+
+/// Where the figures of all transfers together go. It is about who serves them, and not about any of them, and an option of
+/// `imageio-nbd`, too.
+pub const STATS_JSON: Parameter = Parameter {
+    name: "stats-json",
+    value: "FILE|-",
+    default: "none",
+    help: "Write what was done into this file at the end, also after a failure: a JSON document, which docs/statistics.md \
+           explains. The file is replaced as a whole. - is standard error.",
+    set: |parser, value| parse::output(value).map(|value| parser.stats_json = Some(value)),
+};
 
 /// Begins the parameters of one of several transfers: see [`Exports`](crate::Exports). It isn't among the
 /// [others](PARAMETERS), as who serves one transfer has no use for it.

@@ -7,7 +7,7 @@ use block_device::piece_end;
 use bytes::Bytes;
 use imageio_client::{Connection, Flush};
 
-use crate::link::Exchange;
+use crate::counters::{Exchange, Kind, Purpose};
 use crate::tracker::{Content, Part, Tracker};
 
 /// What a piece that is kept counts at least, in bytes: keeping track of it takes memory, too.
@@ -34,14 +34,6 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// What it is for the link.
-    pub(crate) fn exchange(&self) -> Exchange {
-        match self {
-            Self::Write { .. } => Exchange::Data,
-            Self::Zero => Exchange::Other,
-        }
-    }
-
     /// Sends it on a connection, and waits for the answer.
     pub(crate) fn send(
         &self,
@@ -56,6 +48,15 @@ impl Change {
             Self::Zero if server.zero => connection.zero(offset, len, flush),
             Self::Zero => connection.write_zeroes(offset, len, flush),
         }
+    }
+
+    /// What sending it counts as.
+    pub(crate) fn exchange(&self, purpose: Purpose, range: &Range<u64>, server: ServerFeatures) -> Exchange {
+        let kind = match self {
+            Self::Zero if server.zero => Kind::Zero,
+            Self::Write { .. } | Self::Zero => Kind::Write,
+        };
+        Exchange { purpose, kind, bytes: range.end - range.start }
     }
 
     /// The memory that keeping it takes, in bytes. Buffers have powers of two.

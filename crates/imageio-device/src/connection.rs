@@ -15,13 +15,15 @@ use conn_pool::{Affected, Group, State, Task};
 use imageio_client::{Connection, Connector, Flush};
 
 use crate::change::{Change, ServerFeatures};
+use crate::counters::{Counters, Exchange, Kind, Purpose};
 use crate::error::Cause;
-use crate::link::{Exchange, Link};
+use crate::link::Link;
 use crate::outage::Outage;
 use crate::overlay;
 use crate::recovery::{Asked, Failing};
 use crate::replay_buffer::{ReplayBuffer, Reservation};
 use crate::request::{DeviceRequest, Operation};
+use crate::statistics::Awaited;
 use crate::tracker::{Owner, Tracker, UnderWay};
 
 /// A failed request.
@@ -41,6 +43,7 @@ pub(crate) struct Common {
     pub(crate) tracker: Arc<Tracker>,
     pub(crate) outage: Outage,
     pub(crate) replay_buffer: Arc<ReplayBuffer>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// What keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews only the first hop.
@@ -80,10 +83,13 @@ impl conn_pool::Connection for ReplayingConnection {
     type Request = DeviceRequest;
 
     fn carry_out(&mut self, task: Task<'_, DeviceRequest>) -> Result<(), Failure> {
+        // Also in the pauses between attempts.
+        let (counters, is_keep_alive) = (Arc::clone(&self.common.counters), matches!(task, Task::KeepAlive));
+        let _busy = counters.busy(self.owner, awaited(&task), is_keep_alive);
         match task {
             Task::Requests(group) => self.carry_out_group(group),
-            Task::Flush => self.flush(Connection::flush),
-            Task::FlushInBackground => self.flush_in_background(),
+            Task::Flush => self.flush(Purpose::Client, Connection::flush),
+            Task::FlushInBackground => self.flush_in_background(Purpose::Background),
             Task::KeepAlive => self.keep_alive(),
         }
     }
@@ -161,7 +167,10 @@ impl ReplayingConnection {
         let len: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
         let range = offset..offset + len;
         let newest = self.common.tracker.newest(&range);
-        self.send_again_and_again(Asked::Read, |connection| connection.read_vectored(offset, bufs))?;
+        let exchange = Exchange { purpose: Purpose::Client, kind: Kind::Read, bytes: len };
+        self.send_again_and_again(Asked::Read, exchange, |connection| {
+            connection.read_vectored(offset, bufs)
+        })?;
         for (part, content) in newest {
             overlay::put(bufs, &(part.start - offset..part.end - offset), &content);
         }
@@ -187,6 +196,7 @@ impl ReplayingConnection {
         let common = Arc::clone(&self.common);
         let (tracker, number) = (&common.tracker, common.tracker.number());
         let parts = || change.parts(&range, tracker);
+        let exchange = change.exchange(Purpose::Client, &range, common.server);
         let mut attempts = self.attempts();
         loop {
             // First, as writing again waits for what is under way.
@@ -194,9 +204,8 @@ impl ReplayingConnection {
             let Ok(under_way) = tracker.begin(range.clone(), number, parts) else {
                 return Err(other_in_doubt(&range));
             };
-            let result = self.attempt(change.exchange(), |connection| {
-                change.send(connection, &range, common.server, flush)
-            });
+            let result =
+                self.attempt(exchange, |connection| change.send(connection, &range, common.server, flush));
             if result.is_ok() {
                 self.changed(&range, change, flush, reserved.take(), &under_way);
             }
@@ -255,9 +264,13 @@ impl ReplayingConnection {
     }
 
     /// Flushes what is dirty; `send` is a flush. Writing again what was on a lost connection ends with a flush, too.
-    fn flush(&mut self, send: fn(&mut Connection) -> imageio_client::Result<()>) -> Result<(), Failure> {
+    fn flush(
+        &mut self,
+        purpose: Purpose,
+        send: fn(&mut Connection) -> imageio_client::Result<()>,
+    ) -> Result<(), Failure> {
         if self.is_dirty {
-            self.send_again_and_again(Asked::Flush, send)?;
+            self.send_again_and_again(Asked::Flush, Exchange::flush(purpose), send)?;
             self.flushed();
         }
         Ok(())
@@ -265,8 +278,8 @@ impl ReplayingConnection {
 
     /// Nobody has asked for it, and others wait for this connection: a connection without an answer is given up as soon as
     /// for a write. Its content is kept.
-    fn flush_in_background(&mut self) -> Result<(), Failure> {
-        self.flush(if self.keeps() { Connection::flush_promptly } else { Connection::flush })
+    fn flush_in_background(&mut self, purpose: Purpose) -> Result<(), Failure> {
+        self.flush(purpose, if self.keeps() { Connection::flush_promptly } else { Connection::flush })
     }
 
     fn flushed(&mut self) {
@@ -281,7 +294,7 @@ impl ReplayingConnection {
     fn keep_alive(&mut self) -> Result<(), Failure> {
         log::debug!("keeping an idle connection alive");
         if self.is_dirty {
-            return self.flush_in_background();
+            return self.flush_in_background(Purpose::KeepAlive);
         }
         // Once more where the server had closed the connection.
         let result =
@@ -289,7 +302,7 @@ impl ReplayingConnection {
         let level = if self.told_keep_alive { log::Level::Debug } else { log::Level::Warn };
         self.told_keep_alive = result.is_err();
         if let Err(error) = result {
-            self.open = None;
+            self.give_up_connection();
             log::log!(level, "keeping an idle connection alive: {error}");
         }
         Ok(())
@@ -299,11 +312,27 @@ impl ReplayingConnection {
         if self.open.is_none() {
             self.connect()?;
         }
-        let keep_alive = self.common.keep_alive;
-        self.attempt(Exchange::Other, |connection| match keep_alive {
-            KeepAlive::Flush => connection.flush_promptly(),
-            KeepAlive::ReadOneByte => connection.read(0, &mut [0]),
-        })
+        let purpose = Purpose::KeepAlive;
+        match self.common.keep_alive {
+            KeepAlive::Flush => self.attempt(Exchange::flush(purpose), Connection::flush_promptly),
+            KeepAlive::ReadOneByte => {
+                let exchange = Exchange { purpose, kind: Kind::Read, bytes: 1 };
+                self.attempt(exchange, |connection| connection.read(0, &mut [0]))
+            }
+        }
+    }
+}
+
+/// What a connection is busy with that carries out a task.
+fn awaited(task: &Task<'_, DeviceRequest>) -> Awaited {
+    match task {
+        Task::Requests(group) => match group.shape().operation {
+            Operation::Read => Awaited::Read,
+            Operation::Write { .. } => Awaited::Write,
+            Operation::Zero { .. } => Awaited::Zero,
+        },
+        Task::Flush | Task::FlushInBackground => Awaited::Flush,
+        Task::KeepAlive => Awaited::Connection,
     }
 }
 

@@ -14,6 +14,7 @@ use conn_pool::{Keeper, Pool};
 
 use crate::change::ServerFeatures;
 use crate::connection::{Common, KeepAlive, ReplayingConnection};
+use crate::counters::Counters;
 use crate::error::{Cause, OpenError, pool_error};
 use crate::extents::Extents;
 use crate::link::Link;
@@ -49,7 +50,7 @@ impl Device {
         let connections = connections.map(|owner| ReplayingConnection::new(Arc::clone(&common), owner));
         let pool = Pool::new(connections, Arc::new(Instant::now));
         let keeper = Keeper::start(pool.clone(), transfer.settings.keep_alive).map_err(OpenError::Keeper)?;
-        let extents = Extents::new(transfer, &common.tracker);
+        let extents = Extents::new(transfer, &common.tracker, &common.counters);
         Ok(Self {
             pool,
             common,
@@ -387,6 +388,7 @@ impl Common {
             tracker: Arc::new(Tracker::new(transfer.size(), link.replay_buffer())),
             outage: Outage::default(),
             replay_buffer: ReplayBuffer::new(Arc::clone(&link)),
+            counters: Arc::new(Counters::new(transfer.connections())),
             link,
         }
     }

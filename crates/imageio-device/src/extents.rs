@@ -10,6 +10,7 @@ use std::sync::Arc;
 use block_device::{ALLOCATION, Result};
 use imageio_client::ExtentsContext;
 
+use crate::counters::Counters;
 use crate::inquiry::{Inquiry, Waiter};
 use crate::tracker::{Context, Tracker};
 use crate::transfer::Transfer;
@@ -34,11 +35,11 @@ pub(crate) struct Extents {
 
 impl Extents {
     /// Nothing is asked yet.
-    pub(crate) fn new(transfer: &Transfer, tracker: &Arc<Tracker>) -> Self {
+    pub(crate) fn new(transfer: &Transfer, tracker: &Arc<Tracker>, counters: &Arc<Counters>) -> Self {
         let is_offered = transfer.capabilities().extents;
         let inquiry = |asked| {
             let (connector, tracker) = (Arc::clone(&transfer.connector), Arc::clone(tracker));
-            Inquiry::new(connector, tracker, transfer.size(), asked, is_offered)
+            Inquiry::new(connector, tracker, Arc::clone(counters), transfer.size(), asked, is_offered)
         };
         let mut all = vec![(ALLOCATION.to_owned(), Context::Zero)];
         if is_offered {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use block_device::{Batch, Errno, Error, Result};
 use imageio_client::{Canceller, Connection, Connector, ExtentsContext, StatusCode};
 
+use crate::counters::Counters;
 use crate::tracker::{ExtentMap, Tracker};
 
 /// Pauses before further attempts, where the connection breaks.
@@ -34,6 +35,7 @@ pub(crate) type Waiter = Box<dyn FnOnce(Result<bool>, &mut Batch) + Send>;
 struct Shared {
     connector: Arc<Connector>,
     tracker: Arc<Tracker>,
+    counters: Arc<Counters>,
     /// In bytes.
     disk_size: u64,
     asked: ExtentsContext,
@@ -72,12 +74,13 @@ impl Inquiry {
     pub(crate) fn new(
         connector: Arc<Connector>,
         tracker: Arc<Tracker>,
+        counters: Arc<Counters>,
         disk_size: u64,
         asked: ExtentsContext,
         is_offered: bool,
     ) -> Self {
         let (asking, changed) = (Mutex::default(), Condvar::new());
-        let shared = Shared { connector, tracker, disk_size, asked, is_offered, asking, changed };
+        let shared = Shared { connector, tracker, counters, disk_size, asked, is_offered, asking, changed };
         Self { shared: Arc::new(shared) }
     }
 
@@ -232,19 +235,29 @@ impl Shared {
     fn ask_once(&self) -> std::result::Result<ExtentMap, Failed> {
         let mut connection = self.connect()?;
         let mut map = ExtentMap::new(self.asked);
-        let end = connection.visit_extents(self.asked, |extent| {
-            // The client has found that its end fits into 64 bits.
-            let end = extent.start + extent.length;
-            if end > self.disk_size {
-                return Err(self.wrong_end(end));
-            }
-            let has_room = map.add(&extent);
-            has_room.then_some(()).ok_or_else(|| "there are too many".to_owned())
+        let end = self.counters.ask_extents(self.number(), || {
+            connection.visit_extents(self.asked, |extent| {
+                // The client has found that its end fits into 64 bits.
+                let end = extent.start + extent.length;
+                if end > self.disk_size {
+                    return Err(self.wrong_end(end));
+                }
+                let has_room = map.add(&extent);
+                has_room.then_some(()).ok_or_else(|| "there are too many".to_owned())
+            })
         });
         self.lock().canceller = None;
         match end? {
             end if end == self.disk_size => Ok(map),
             end => Err(Failed::new(self.wrong_end(end))),
+        }
+    }
+
+    /// Which of the device's inquiries it is.
+    fn number(&self) -> usize {
+        match self.asked {
+            ExtentsContext::Zero => 0,
+            ExtentsContext::Dirty => 1,
         }
     }
 
@@ -255,7 +268,8 @@ impl Shared {
     /// Opens a connection, unless the device is closed before or meanwhile.
     fn connect(&self) -> std::result::Result<Connection, Failed> {
         self.lock_open()?.is_connecting = true;
-        let connection = self.connector.connect();
+        let number = self.counters.inquirer(self.number());
+        let connection = self.counters.connect(number, || self.connector.connect());
         self.lock().is_connecting = false;
         let connection = connection?;
         self.lock_open()?.canceller = Some(connection.canceller());

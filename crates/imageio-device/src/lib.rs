@@ -19,11 +19,14 @@
 //!
 //! What the server tells of the disk's ranges is asked for once, and kept true under changes: see `extents`, `inquiry`.
 //!
+//! What is asked of the server is counted: see [`statistics`].
+//!
 //! A server that can't flush gets each write with `flush=y`, its own default, so that nothing is ever unflushed.
 
 mod change;
 mod checksum;
 mod connection;
+mod counters;
 mod device;
 mod error;
 mod extents;
@@ -36,6 +39,7 @@ mod recovery;
 mod replay_buffer;
 mod request;
 mod settings;
+pub mod statistics;
 mod summary;
 mod tracker;
 mod transfer;
@@ -46,5 +50,6 @@ pub use error::OpenError;
 pub use imageio_client::{Error as ClientError, StatusCode};
 pub use queue::Queue;
 pub use settings::{NoHole, Settings, UrlSource};
+pub use statistics::Statistics;
 pub use summary::{DirtySummary, ExtentsSummary};
 pub use transfer::Transfer;

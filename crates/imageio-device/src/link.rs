@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::counters::Exchange;
 use crate::settings::Settings;
 
 /// A latency from which on a link is long. Python's daemon takes about one millisecond to answer anything.
@@ -62,15 +63,6 @@ pub(crate) struct Link {
     /// The index of the current step.
     step: AtomicUsize,
     measured: Mutex<Measured>,
-}
-
-/// What was asked of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exchange {
-    /// Data was read or written.
-    Data,
-    /// Anything else: how long that takes says nothing of the link but its latency.
-    Other,
 }
 
 #[derive(Debug)]
@@ -161,7 +153,7 @@ impl Link {
 impl Measured {
     fn note(&mut self, exchange: Exchange, time: Duration) -> Option<Move> {
         self.latency = self.latency.min(time);
-        if exchange == Exchange::Data {
+        if exchange.is_data() {
             self.answers += 1;
             self.time += time;
         }
@@ -196,9 +188,12 @@ fn step_after(step: usize, moved: Move) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::{Kind, Purpose};
     use crate::settings::UrlSource;
 
     const MS: Duration = Duration::from_millis(1);
+    const WRITE: Exchange = Exchange { purpose: Purpose::Client, kind: Kind::Write, bytes: 4096 };
+    const KEEP_ALIVE: Exchange = Exchange { purpose: Purpose::KeepAlive, kind: Kind::Read, bytes: 1 };
 
     fn link(change: impl FnOnce(&mut Settings), latency: Duration) -> Link {
         let mut settings = Settings::new(UrlSource::Inline(String::new()));
@@ -207,7 +202,7 @@ mod tests {
     }
 
     fn data(link: &Link, answers: u32, time: Duration) {
-        (0..answers).for_each(|_| link.answered(Exchange::Data, time));
+        (0..answers).for_each(|_| link.answered(WRITE, time));
     }
 
     #[test]
@@ -247,7 +242,7 @@ mod tests {
         let link = link(|_| {}, 20 * MS);
         data(&link, 2 * ANSWERS, 25 * MS);
         assert_eq!(link.fit(), STEPS[2]);
-        link.answered(Exchange::Other, MS);
+        link.answered(KEEP_ALIVE, MS);
         data(&link, ANSWERS, 25 * MS);
         assert_eq!(link.fit(), STEPS[0]);
     }
@@ -255,7 +250,9 @@ mod tests {
     #[test]
     fn what_takes_its_time_without_data_says_nothing_of_the_time_of_data() {
         let link = link(|_| {}, 20 * MS);
-        (0..10 * ANSWERS).for_each(|_| link.answered(Exchange::Other, 20 * MS));
+        for exchange in [KEEP_ALIVE, Exchange::flush(Purpose::Client)] {
+            (0..10 * ANSWERS).for_each(|_| link.answered(exchange, 20 * MS));
+        }
         assert_eq!(link.fit(), STEPS[0]);
     }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: nbdkit's, where nbdkit has the option.
 
+mod help;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use anyhow::{Result, ensure};
 use blkhash::Algorithm;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
-use imageio_config::{EXPORT, PARAMETERS, Parameter, wrap};
+use imageio_config::STATS_JSON;
 
 /// Serve an oVirt disk transfer as an NBD device.
 #[derive(Debug, Parser)]
@@ -142,6 +144,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "WHERE")]
     pub(crate) log: Option<LogTo>,
 
+    /// What messages look like: text, or json for a JSON object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
+    /// Show on a terminal how far it is, while it serves in the foreground
+    #[arg(long)]
+    pub(crate) progress: bool,
+
+    // The parameter of that name.
+    #[arg(long, value_name = STATS_JSON.value, help = STATS_JSON.help.trim_end_matches('.'))]
+    pub(crate) stats_json: Option<String>,
+
     /// Print what this program is able to do, and exit
     #[arg(long)]
     pub(crate) dump_config: bool,
@@ -260,6 +274,13 @@ pub(crate) enum LogTo {
     Null,
 }
 
+/// Values of `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
 /// Values of `--tls`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TlsMode {
@@ -350,41 +371,9 @@ fn block_size(text: &str) -> std::result::Result<u64, String> {
 
 /// The parser, with the parameters' help under that of the options.
 pub(crate) fn command() -> clap::Command {
-    let info = |info: clap::Command| info.after_help(parameters_help());
-    Options::command().mut_subcommand("info", info).after_help(after_help())
+    let info = |info: clap::Command| info.after_help(help::parameters_of_info());
+    Options::command().mut_subcommand("info", info).after_help(help::after_options())
 }
-
-fn after_help() -> String {
-    parameters_help() + &parameter_help(&EXPORT) + EXIT_STATUS
-}
-
-fn parameters_help() -> String {
-    let heading = "Parameters (a hyphen may be an underscore; the last of a name counts):\n".to_owned();
-    heading + &PARAMETERS.iter().map(parameter_help).collect::<String>()
-}
-
-fn parameter_help(Parameter { name, value, default, help, .. }: &Parameter) -> String {
-    let lines = wrap(&format!("{help} [default: {default}]"), 86);
-    let lines: String = lines.iter().map(|line| format!("          {line}\n")).collect();
-    format!("  {name}={value}\n{lines}")
-}
-
-const EXIT_STATUS: &str = "
-Exit status:
-  0  all is well: what was written is flushed, and the connections are closed
-  1  an error, told in one line; or data may be lost
-  2  the command line can't be understood
-  With --run: that of the command, if it is not 0; 128 and the number of the signal that ended it.
-
-Examples:
-  imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
-  imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G
-  imageio-nbd -f -U /run/vm.sock cafile=ca.pem export=sda url=+sda.txt export=sdb url=+sdb.txt
-  imageio-nbd -s url=+url.txt
-  nbdcopy --flush -- disk.img [ imageio-nbd --exit-with-parent url=+url.txt cafile=ca.pem ]
-  imageio-nbd checksum url=+url.txt cafile=ca.pem --compare disk.img
-  imageio-nbd info --json url=+url.txt cafile=ca.pem
-  imageio-nbd virt-v2v -i disk guest.img -o rhv-upload …";
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,9 +8,10 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use imageio_config::{ExportSettings, export_label};
 use imageio_device::{Device, Queue, Transfer};
-use nbd_frontend::{Config, ExportInfo, Server};
+use nbd_frontend::{Config, ExportInfo, Server, Statistics};
 
 use crate::cli::Options;
+use crate::statistics::clients;
 
 /// A transfer that was found to be usable.
 pub(crate) struct Opened {
@@ -84,6 +85,21 @@ pub(crate) fn server(disks: &[Disk], config: Config) -> Result<Server<Queue>> {
         server.add_export(Arc::clone(&disk.queue), &info(disk))?;
     }
     Ok(server)
+}
+
+/// What is to be observed of each, by what the server counts.
+pub(crate) fn observed(disks: &[Disk], statistics: &Statistics) -> Vec<imageio_stats::Export> {
+    let observed = disks.iter().enumerate().map(|(index, disk)| {
+        let statistics = statistics.clone();
+        imageio_stats::Export {
+            name: disk.export.name.clone(),
+            label: disk.export.label.clone(),
+            device: Arc::clone(&disk.device),
+            // The server has them in the same order.
+            clients: Box::new(move || clients(&statistics.snapshot().exports[index])),
+        }
+    });
+    observed.collect()
 }
 
 /// Makes safe what was acknowledged, and closes all disks, side by side: each may take its time. False if one of them may be

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages: to standard error, and to syslog once the process is a daemon, whose standard error nobody sees; unless the
-//! user says otherwise (`--log`).
+//! user says otherwise (`--log`). They are text for people and journals, or JSON for programs (`--log-format`).
 
 use std::io::{self, Write};
+use std::panic;
 use std::sync::{Mutex, PoisonError};
 
+use env_logger::fmt::Formatter;
 use env_logger::{Builder, Env, Target};
-use log::LevelFilter;
+use log::{LevelFilter, Record};
+use serde::Serialize;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
-use crate::cli::LogTo;
+use crate::cli::{LogFormat, LogTo};
+use crate::progress;
 
 type Syslog = Logger<LoggerBackend, Formatter3164>;
 
@@ -22,8 +26,11 @@ enum Destination {
     Nowhere,
 }
 
+/// The target of messages that somebody has asked for, so that they are told whatever the level is.
+pub(crate) const ASKED_FOR: &str = "imageio_nbd::asked_for";
+
 /// Warnings and errors; with `verbose`, more.
-pub(crate) fn init(verbose: u8) {
+pub(crate) fn init(verbose: u8, format: LogFormat) {
     let level = match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Debug,
@@ -36,10 +43,43 @@ pub(crate) fn init(verbose: u8) {
         .filter_level(level)
         // Who serves what virt-v2v wanted of nbdkit is always told.
         .filter_module("imageio_nbd::virt_v2v", level.max(LevelFilter::Info))
+        .filter_module(ASKED_FOR, level.max(LevelFilter::Info))
         .parse_env(Env::default())
         .target(Target::Pipe(Box::new(Sink)))
-        .format(|out, record| writeln!(out, "imageio-nbd: {}: {}", label(record.level()), record.args()))
+        .format(match format {
+            LogFormat::Text => text,
+            LogFormat::Json => json,
+        })
         .init();
+    if format == LogFormat::Json {
+        panic::set_hook(Box::new(|panic| log::error!("bug: {panic}")));
+    }
+}
+
+fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    writeln!(out, "imageio-nbd: {}: {}", label(record.level()), record.args())
+}
+
+/// A message as programs read it. Its names stay.
+#[derive(Serialize)]
+struct Message<'a> {
+    /// RFC 3339, in UTC.
+    time: &'a str,
+    level: &'a str,
+    target: &'a str,
+    message: &'a str,
+}
+
+/// One object a line, whatever is in the message.
+fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let message = Message {
+        time: &out.timestamp_micros().to_string(),
+        level: &record.level().as_str().to_ascii_lowercase(),
+        target: record.target(),
+        message: &record.args().to_string(),
+    };
+    serde_json::to_writer(&mut *out, &message)?;
+    writeln!(out)
 }
 
 fn label(level: log::Level) -> &'static str {
@@ -80,7 +120,7 @@ struct Sink;
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match &mut *DESTINATION.lock().unwrap_or_else(PoisonError::into_inner) {
-            Destination::Stderr => io::stderr().write_all(line)?,
+            Destination::Stderr => progress::aside(|| io::stderr().write_all(line))?,
             Destination::Syslog(syslog) => {
                 syslog.notice(String::from_utf8_lossy(line).trim_end()).map_err(io::Error::other)?;
             }

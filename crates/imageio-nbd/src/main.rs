@@ -17,25 +17,30 @@ mod logging;
 mod nbdkit;
 mod probing;
 mod process;
+mod progress;
 mod secrets;
 mod selinux;
 mod serve;
 mod single;
+mod statistics;
 mod tls;
 mod virt_v2v;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::FromArgMatches;
-use imageio_config::{ExportSettings, Exports, Parser};
+use imageio_config::{ExportSettings, Exports, Parser, STATS_JSON};
 use imageio_device::{Settings, UrlSource};
+use imageio_stats::Output;
 use nbd_frontend::Listener;
 
 use crate::cli::{Command, Options};
 use crate::entrance::Entrance;
 use crate::identity::Identity;
 use crate::process::{Caught, Parent, PidFile};
+use crate::serve::Prepared;
 
 fn main() -> ExitCode {
     let result = if virt_v2v::shim::is_called() {
@@ -45,7 +50,7 @@ fn main() -> ExitCode {
         let options = matches.and_then(|matches| Options::from_arg_matches(&matches));
         match options {
             Ok(options) => {
-                logging::init(options.verbosity());
+                logging::init(options.verbosity(), options.log_format);
                 run(&options)
             }
             Err(error) => return secrets::print(&error),
@@ -109,15 +114,18 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     let identity = Identity::find(options)?;
     let pidfile = options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
     let tls = tls::configure(options)?;
-    let opened = disks::open(exports(options, is_activated)?, options)?;
+    let (exports, stats_json) = exports(options, is_activated)?;
+    let output = statistics::prepare(stats_json.as_deref(), options.becomes_daemon(is_activated))?;
+    let opened = disks::open(exports, options)?;
     // Before anybody can know that there is something to stop.
-    let signals = Caught::new()?;
+    let signals = Caught::for_server()?;
     let entrance = Entrance::open(options, std::mem::take(passed))?;
     if !identity.is_of_this_process() {
         entrance.give_to(&identity)?;
         identity.assume()?;
         parent.map(process::exit_with_parent).transpose()?;
         options.pidfile.as_deref().map(PidFile::prepare).transpose()?;
+        stats_json.as_deref().map(Output::prepare).transpose()?;
     }
     if options.swap {
         process::lock_memory()?;
@@ -133,10 +141,7 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
         }
     }
     let disks = disks::start(opened)?;
-    if let Some(pidfile) = pidfile {
-        pidfile.write()?;
-    }
-    serve::serve(options, entrance, tls, signals, &disks)
+    serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)
 }
 
 /// What the parameters of one transfer say.
@@ -145,15 +150,23 @@ fn settings(parameters: &[String]) -> Result<Settings> {
     for argument in parameters {
         parser.set_argument(argument)?;
     }
+    ensure!(
+        parser.stats_json().is_none(),
+        "stats-json: there are figures only where a disk is served: leave it out"
+    );
     Ok(parser.finish()?)
 }
 
-/// What is to be served.
-fn exports(options: &Options, is_activated: bool) -> Result<Vec<ExportSettings>> {
+/// What is to be served, and where the figures of that go.
+fn exports(options: &Options, is_activated: bool) -> Result<(Vec<ExportSettings>, Option<PathBuf>)> {
     let mut exports = Exports::new();
+    if let Some(stats_json) = &options.stats_json {
+        exports.set(STATS_JSON.name, stats_json)?;
+    }
     for argument in &options.parameters {
         exports.set_argument(argument)?;
     }
+    let stats_json = exports.stats_json().map(Path::to_owned);
     let mut exports = exports.finish()?;
     options.check(is_activated)?;
     for ExportSettings { name, settings, .. } in &mut exports {
@@ -167,5 +180,5 @@ fn exports(options: &Options, is_activated: bool) -> Result<Vec<ExportSettings>>
             "url=-: standard input is the NBD client's with -s: use url=+FILE"
         );
     }
-    Ok(exports)
+    Ok((exports, stats_json))
 }

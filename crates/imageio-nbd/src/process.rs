@@ -8,18 +8,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use imageio_stats::{Observer, State};
 use nbd_frontend::ShutdownHandle;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 use tempfile::NamedTempFile;
 
 use crate::listen::{Address, Place};
+use crate::{progress, statistics};
 
 /// A signal that comes sooner after the first belongs to it: the end of a session sends several.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -107,7 +110,8 @@ fn directory(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("/"))
 }
 
-/// The signals that end the server in good order are caught; what comes is kept for [`listen`](Self::listen).
+/// The signals that end a program in good order are caught; what comes is kept for [`listen`](Self::listen) or
+/// [`forward`](Self::forward).
 pub(crate) struct Caught(Signals);
 
 /// The thread that waits for signals.
@@ -128,11 +132,24 @@ impl Caught {
         Ok(Self(signals))
     }
 
-    /// The first signal, also one that came before, stops the server and is passed on to the `--run` command. One that
-    /// comes much later ends the process.
-    pub(crate) fn listen(self, server: ShutdownHandle, command: Option<Recipient>) -> Result<SignalThread> {
+    /// The same, and the signal that asks for the figures.
+    pub(crate) fn for_server() -> Result<Self> {
+        let caught = Self::new()?;
+        caught.0.add_signal(SIGUSR1)?;
+        Ok(caught)
+    }
+
+    /// The first signal that ends the server, also one that came before, stops it and is passed on to the `--run` command. One
+    /// that comes much later ends the process. SIGUSR1 has the figures told.
+    pub(crate) fn listen(
+        self,
+        server: ShutdownHandle,
+        command: Option<Recipient>,
+        observer: Arc<Observer>,
+    ) -> Result<SignalThread> {
         let mut first = None;
         self.forward(move |signal| match first {
+            _ if signal == SIGUSR1 => statistics::tell(&observer),
             None => {
                 log::info!("signal {signal}: finishing the requests in flight");
                 if let Some(command) = &command {
@@ -141,7 +158,7 @@ impl Caught {
                 server.shutdown();
                 first = Some(Instant::now());
             }
-            Some(first) if first.elapsed() >= AGAIN => give_up(signal),
+            Some(first) if first.elapsed() >= AGAIN => give_up(signal, &observer),
             Some(_) => {}
         })
     }
@@ -156,7 +173,9 @@ impl Caught {
 }
 
 /// Somebody insists, though what was acknowledged may not be flushed.
-fn give_up(signal: i32) {
+fn give_up(signal: i32, observer: &Observer) {
+    progress::clear();
+    statistics::finish(observer, State::Incomplete);
     log::error!("signal {signal} again: ending at once, the disk may be incomplete");
     signal_hook::low_level::exit(1);
 }

@@ -2,39 +2,89 @@
 //! Serving the disks, from the first client to the last flush.
 
 use std::process::Child;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
 use imageio_device::Queue;
+use imageio_stats::{Observer, Output, State, Watch};
 use nbd_frontend::{Config, Server, ShutdownHandle, Tls};
 
 use crate::cli::Options;
 use crate::disks::{self, Disk};
 use crate::entrance::{Beside, Entrance};
-use crate::process::{self, Caught, Recipient};
+use crate::process::{self, Caught, PidFile, Recipient, SignalThread};
+use crate::progress::Line;
 use crate::single::Relay;
+use crate::statistics::{self, PROGRAM};
+
+/// What was made ready while there was someone to tell.
+pub(crate) struct Prepared {
+    pub(crate) entrance: Entrance,
+    pub(crate) tls: Tls,
+    pub(crate) signals: Caught,
+    pub(crate) pidfile: Option<PidFile>,
+    pub(crate) output: Option<Output>,
+}
+
+/// A server with all that goes on beside it.
+struct Running {
+    server: Server<Queue>,
+    beside: Beside,
+    /// These are needed to the end: somebody may lose patience with the last flush, or want to know why it takes so long.
+    _signals: SignalThread,
+    _watch: Watch,
+    _line: Option<Line>,
+}
 
 /// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
-/// gone; and closes the disks. 1 if one of them may be incomplete.
-pub(crate) fn serve(
+/// gone; and closes the disks. 1 if one of them may be incomplete. The figures are told in the end, whatever happens.
+pub(crate) fn serve(options: &Options, prepared: Prepared, disks: &[Disk]) -> Result<u8> {
+    let Prepared { entrance, tls, signals, pidfile, output } = prepared;
+    let server = disks::server(disks, config(options, tls))?;
+    let observed = disks::observed(disks, &server.statistics());
+    let observer = Arc::new(Observer::new(PROGRAM, observed, output));
+    let running = start(options, server, entrance, signals, pidfile, &observer);
+    let (result, state) = match running {
+        Ok(running) => until_the_end(running, disks),
+        Err(error) => (Err(error), State::Incomplete),
+    };
+    statistics::finish(&observer, state);
+    result
+}
+
+fn start(
     options: &Options,
+    mut server: Server<Queue>,
     entrance: Entrance,
-    tls: Tls,
     signals: Caught,
-    disks: &[Disk],
-) -> Result<u8> {
-    let mut server = disks::server(disks, config(options, tls))?;
+    pidfile: Option<PidFile>,
+    observer: &Arc<Observer>,
+) -> Result<Running> {
+    if let Some(pidfile) = pidfile {
+        pidfile.write()?;
+    }
+    let beside = entrance.lead_to(&mut server, options)?;
+    let command = beside.command.as_ref().map(Recipient::of);
+    let signals = signals.listen(server.handle(), command, Arc::clone(observer))?;
+    let watch = Watch::start(Arc::clone(observer)).context("cannot start a thread")?;
+    // A daemon has no terminal.
+    let line = if options.progress { Line::draw(Arc::clone(observer))? } else { None };
+    Ok(Running { server, beside, _signals: signals, _watch: watch, _line: line })
+}
+
+fn until_the_end(running: Running, disks: &[Disk]) -> (Result<u8>, State) {
+    let Running { server, beside: Beside { command, relay, private }, _signals, _watch, _line } = running;
     let handle = server.handle();
-    let Beside { command, relay, private } = entrance.lead_to(&mut server, options)?;
-    // To the end: somebody may lose patience with the last flush.
-    let _signals = signals.listen(handle.clone(), command.as_ref().map(Recipient::of))?;
     let served = run_server(server, &handle, command);
     drop(private);
     // Whatever happened, what was acknowledged is to be made safe.
     let is_all_safe = disks::close(disks);
     relay.iter().for_each(Relay::finish);
-    let code = served?;
-    Ok(if is_all_safe { code } else { 1 })
+    match is_all_safe {
+        true => (served, State::Complete),
+        false => (served.map(|_| 1), State::Incomplete),
+    }
 }
 
 fn config(options: &Options, tls: Tls) -> Config {
@@ -59,7 +109,7 @@ fn run_server(server: Server<Queue>, handle: &ShutdownHandle, command: Option<Ch
         });
         let waiter = waiter.transpose()?;
         let outcome = server.run()?;
-        log::info!("{outcome:?}");
+        log::debug!("{outcome:?}");
         waiter.map_or(Ok(0), |waiter| waiter.join().unwrap_or(Ok(1)))
     })
 }

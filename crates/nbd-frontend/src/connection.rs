@@ -32,7 +32,7 @@ const SEND_BUFFER: usize = 4 << 20;
 pub(crate) struct Service<'a, D> {
     pub(crate) exports: &'a Exports<D>,
     pub(crate) config: &'a Config,
-    pub(crate) counters: &'a Arc<Counters>,
+    pub(crate) counters: &'a Counters,
     pub(crate) changes: &'a Arc<Changes>,
 }
 
@@ -57,6 +57,7 @@ impl<D: QueuedDevice> Service<'_, D> {
         match negotiate(&control.socket, &mut transport, self.exports, self.config, keep_place) {
             Ok(negotiated) => {
                 log::debug!("client {}: opened export '{}'", control.id, negotiated.export.name());
+                let _connected = self.exports.counters(negotiated.export).connect();
                 Session::new(self, negotiated, control, &transport).run();
             }
             Err(why @ Failed::TooSlow) => log::warn!("client {}: {why}", control.id),

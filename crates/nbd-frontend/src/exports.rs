@@ -6,6 +6,7 @@ use std::sync::Arc;
 use block_device::QueuedDevice;
 use nbd_wire::Export;
 
+use crate::stats::ExportCounters;
 use crate::{Error, ExportInfo};
 
 /// The longest answer to LIST in bytes. Each client may have one in memory, and nothing keeps it from asking for all.
@@ -20,11 +21,13 @@ pub(crate) struct Exports<D> {
     exports: Vec<Export>,
     /// In the same order.
     devices: Vec<Arc<D>>,
+    /// In the same order.
+    counters: Vec<Arc<ExportCounters>>,
 }
 
 impl<D: QueuedDevice> Exports<D> {
     pub(crate) fn new() -> Self {
-        Self { exports: Vec::new(), devices: Vec::new() }
+        Self { exports: Vec::new(), devices: Vec::new(), counters: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, device: Arc<D>, info: &ExportInfo) -> Result<(), Error> {
@@ -37,6 +40,7 @@ impl<D: QueuedDevice> Exports<D> {
         }
         self.exports.push(export);
         self.devices.push(device);
+        self.counters.push(Arc::default());
         Ok(())
     }
 
@@ -47,8 +51,22 @@ impl<D: QueuedDevice> Exports<D> {
 
     /// The device behind one of [these](Self::as_slice).
     pub(crate) fn device(&self, export: &Export) -> &D {
+        &self.devices[self.index(export)]
+    }
+
+    /// What counts the requests of its clients.
+    pub(crate) fn counters(&self, export: &Export) -> &Arc<ExportCounters> {
+        &self.counters[self.index(export)]
+    }
+
+    /// Those of all exports.
+    pub(crate) fn all_counters(&self) -> &[Arc<ExportCounters>] {
+        &self.counters
+    }
+
+    fn index(&self, export: &Export) -> usize {
         let index = self.exports.iter().position(|known| std::ptr::eq(known, export));
-        &self.devices[index.expect("clients choose among these")]
+        index.expect("clients choose among these")
     }
 
     /// Tells all devices that the server stops.

@@ -77,7 +77,8 @@
 //!
 //! [`ShutdownHandle::shutdown`] may be called from any thread. Requests in flight are finished and answered; who does not read
 //! its replies for [`Config::grace`] is cut off. [`Server::run`] returns when all of that is done, with an [`Outcome`] to log.
-//! What is written is then where the device has put it: a server flushes nothing by itself.
+//! What is written is then where the device has put it: a server flushes nothing by itself. [`Server::statistics`] tells
+//! meanwhile what clients ask for.
 
 mod accept;
 mod admission;
@@ -100,7 +101,7 @@ pub use error::Error;
 pub use export::{ExportInfo, MAX_PAYLOAD};
 pub use nbd_wire::InvalidExport;
 pub use server::{Config, Server, ShutdownHandle};
-pub use stats::Outcome;
+pub use stats::{ExportSnapshot, Outcome, Requests, Snapshot, Statistics};
 pub use tls::Tls;
 
 use std::any::Any;

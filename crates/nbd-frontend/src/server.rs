@@ -15,7 +15,7 @@ use crate::connection::Service;
 use crate::exports::Exports;
 use crate::registry::Registry;
 use crate::stats::Counters;
-use crate::{Error, ExportInfo, Listener, Outcome, Tls};
+use crate::{Error, ExportInfo, Listener, Outcome, Statistics, Tls};
 
 /// The limits of a server, and what it offers.
 #[derive(Debug, Clone)]
@@ -79,6 +79,7 @@ pub struct Server<D> {
     listeners: Vec<Listener>,
     connected: Vec<Socket>,
     registry: Arc<Registry>,
+    counters: Arc<Counters>,
 }
 
 /// Stops a running server, from any thread.
@@ -108,7 +109,8 @@ impl<D: QueuedDevice> Server<D> {
         let mut exports = Exports::new();
         exports.add(device, info)?;
         let registry = Registry::new()?;
-        Ok(Self { exports, config, listeners: Vec::new(), connected: Vec::new(), registry })
+        let (listeners, connected, counters) = (Vec::new(), Vec::new(), Arc::default());
+        Ok(Self { exports, config, listeners, connected, registry, counters })
     }
 
     /// Adds an export for `device`. Clients see all exports of a server (LIST), and each session is about the one that its
@@ -142,6 +144,12 @@ impl<D: QueuedDevice> Server<D> {
         ShutdownHandle(Arc::clone(&self.registry))
     }
 
+    /// What tells how much it has done, of the exports that it has by now.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics::new(&self.counters, self.exports.all_counters())
+    }
+
     /// Serves clients until [`ShutdownHandle::shutdown`] or, if there is nothing to listen on, until the last
     /// [adopted](Self::adopt) client has gone.
     ///
@@ -152,11 +160,11 @@ impl<D: QueuedDevice> Server<D> {
     /// # Errors
     /// [`Error::System`] if waiting for clients fails; sessions are ended as in a shutdown.
     pub fn run(mut self) -> Result<Outcome, Error> {
-        let (counters, changes) = (Arc::new(Counters::default()), Arc::new(Changes::default()));
+        let (statistics, changes) = (self.statistics(), Arc::new(Changes::default()));
         let connected = std::mem::take(&mut self.connected);
         let listeners = std::mem::take(&mut self.listeners);
-        let service =
-            Service { exports: &self.exports, config: &self.config, counters: &counters, changes: &changes };
+        let Self { exports, config, counters, .. } = &self;
+        let service = Service { exports, config, counters, changes: &changes };
         let mut cut_off = 0;
         thread::scope(|scope| {
             let mut accept = Accept::new(scope, &service, &self.registry);
@@ -167,6 +175,6 @@ impl<D: QueuedDevice> Server<D> {
             cut_off = self.registry.end_sessions(self.config.grace);
             accepted
         })?;
-        Ok(counters.outcome(cut_off as u64))
+        Ok(statistics.snapshot().outcome(cut_off as u64))
     }
 }

@@ -25,7 +25,6 @@ mod status;
 
 use std::io::BufReader;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use block_device::QueuedDevice;
@@ -67,15 +66,15 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         control: &'a Arc<Control>,
         transport: &'a Transport,
     ) -> Self {
-        let Service { exports, config, counters, changes } = service;
+        let Service { exports, config, changes, .. } = service;
         let device = exports.device(negotiated.export);
+        let counters = exports.counters(negotiated.export);
         let replies = Replies::new(control, transport, counters, changes, config.requests);
         Self { service, device, negotiated, control, transport, buffers: Pool::new(config.memory), replies }
     }
 
     /// Serves requests until the client leaves or the server stops; returns when all are answered.
     pub(crate) fn run(&self) {
-        let _present = self.service.counters.enter();
         thread::scope(|scope| {
             let writer = thread::Builder::new().name(format!("nbd-{}.w", self.control.id));
             if let Err(e) = writer.spawn_scoped(scope, || self.replies.send_rest()) {
@@ -121,7 +120,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
 
     /// The memory of this session follows what the device has a use for, of which each client has a part.
     fn adjust_memory(&self) {
-        let clients = self.service.counters.clients.load(Relaxed).max(1);
+        let clients = self.service.exports.counters(self.negotiated.export).connected().max(1);
         let part = usize::try_from(self.device.in_flight() / clients).unwrap_or(usize::MAX);
         self.buffers.set_budget(self.service.config.memory.max(part));
     }

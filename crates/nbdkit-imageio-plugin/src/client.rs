@@ -10,7 +10,7 @@ use block_device::{
 use bytes::Bytes;
 
 use crate::ffi::{channel, flags};
-use crate::stats::{self, Operation};
+use crate::stats::{self, Connected, Operation};
 
 /// How many extents are told at once. Whoever wants more asks again.
 const MOST_EXTENTS: usize = 8192;
@@ -19,6 +19,7 @@ const MOST_EXTENTS: usize = 8192;
 pub(crate) struct Client {
     device: Arc<dyn BlockDevice>,
     read_only: bool,
+    _connected: Connected,
 }
 
 /// A request as logs show it.
@@ -31,7 +32,7 @@ struct LoggedRequest {
 
 impl Client {
     pub(crate) fn new(device: Arc<dyn BlockDevice>, read_only: bool) -> Self {
-        Self { device, read_only }
+        Self { device, read_only, _connected: Connected::new() }
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {

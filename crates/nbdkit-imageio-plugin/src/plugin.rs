@@ -2,11 +2,13 @@
 //! The life of the plugin, from its parameters to the last flush.
 
 use std::mem;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block_device::{BlockDevice, Errno, Error, Result};
 use imageio_config::Parser;
 use imageio_device::{Device, Settings, Transfer};
+use imageio_stats::{Export, Observer, Output, State, Watch};
 
 use crate::client::Client;
 use crate::ffi::channel;
@@ -17,17 +19,23 @@ use crate::{logging, stats};
 enum Stage {
     Unloaded,
     Configuring(Parser),
-    Configured(Settings),
-    Ready(Transfer),
+    Configured { settings: Settings, stats_json: Option<PathBuf> },
+    Ready(Transfer, Option<Output>),
     Serving(Serving),
     Closed,
 }
 
 struct Serving {
     device: Arc<Device>,
+    observer: Arc<Observer>,
+    /// To the end: somebody may want to know why the last flush takes so long.
+    watch: Watch,
     /// Someone who didn't ask for a read-only disk was told that it is.
     told_read_only: bool,
 }
+
+/// Whose figures are told.
+const PROGRAM: &str = concat!("nbdkit-imageio-plugin ", env!("CARGO_PKG_VERSION"));
 
 static STAGE: Mutex<Stage> = Mutex::new(Stage::Unloaded);
 
@@ -56,7 +64,8 @@ pub(crate) fn config_complete() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
         Stage::Configuring(parser) => {
-            *stage = Stage::Configured(parser.finish().map_err(invalid)?);
+            let stats_json = parser.stats_json().map(Path::to_owned);
+            *stage = Stage::Configured { settings: parser.finish().map_err(invalid)?, stats_json };
             Ok(())
         }
         _ => Err(out_of_order("config_complete")),
@@ -69,12 +78,13 @@ pub(crate) fn config_complete() -> Result<()> {
 pub(crate) fn get_ready() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
-        Stage::Configured(settings) => {
+        Stage::Configured { settings, stats_json } => {
+            let output = stats_json.as_deref().map(Output::prepare).transpose().map_err(invalid)?;
             let transfer = Transfer::open_as_allowed(settings).map_err(invalid)?;
             if transfer.is_read_only() {
                 log::info!("the ticket allows reading only");
             }
-            *stage = Stage::Ready(transfer);
+            *stage = Stage::Ready(transfer, output);
             Ok(())
         }
         _ => Err(out_of_order("get_ready")),
@@ -85,9 +95,11 @@ pub(crate) fn get_ready() -> Result<()> {
 pub(crate) fn after_fork() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
-        Stage::Ready(transfer) => {
-            let device = transfer.start().map_err(|error| Error::new(Errno::Io, error.to_string()))?;
-            *stage = Stage::Serving(Serving { device: Arc::new(device), told_read_only: false });
+        Stage::Ready(transfer, output) => {
+            let device = Arc::new(transfer.start().map_err(failed)?);
+            let observer = Arc::new(Observer::new(PROGRAM, vec![observed(&device)], output));
+            let watch = Watch::start(Arc::clone(&observer)).map_err(failed)?;
+            *stage = Stage::Serving(Serving { device, observer, watch, told_read_only: false });
             Ok(())
         }
         _ => Err(out_of_order("after_fork")),
@@ -117,14 +129,31 @@ fn incomplete(error: &Error) -> String {
     format!("the disk may be incomplete: {error}: begin the upload anew")
 }
 
+/// What is to be observed of the one device.
+fn observed(device: &Arc<Device>) -> Export {
+    let (name, label, device) = (String::new(), None, Arc::clone(device));
+    Export { name, label, device, clients: Box::new(stats::clients) }
+}
+
+/// Tells what was done.
+fn tell(observer: &Observer, state: State) {
+    observer.summaries().iter().for_each(|line| log::info!("{line}"));
+    if let Err(error) = observer.write(state) {
+        log::warn!("{error}");
+    }
+}
+
 /// The clients are gone: waits for all that is under way, flushes, closes, and ends all threads. More calls change
 /// nothing.
 pub(crate) fn close() -> Result<()> {
     // Not under the lock: this may take long.
     let before = mem::replace(&mut *stage(), Stage::Closed);
     match before {
-        Stage::Serving(Serving { device, .. }) => {
-            device.close().map_err(|error| Error::new(error.errno(), incomplete(&error)))
+        Stage::Serving(Serving { device, observer, watch, .. }) => {
+            let closed = device.close();
+            drop(watch);
+            tell(&observer, if closed.is_ok() { State::Complete } else { State::Incomplete });
+            closed.map_err(|error| Error::new(error.errno(), incomplete(&error)))
         }
         _ => Ok(()),
     }
@@ -142,6 +171,11 @@ pub(crate) fn unload() {
 /// The user's mistake, or the server's refusal.
 fn invalid(error: impl std::error::Error) -> Error {
     Error::new(Errno::Inval, error.to_string())
+}
+
+/// No fault of anybody.
+fn failed(error: impl std::error::Error) -> Error {
+    Error::new(Errno::Io, error.to_string())
 }
 
 fn out_of_order(call: &str) -> Error {

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use imageio_stats::{ClientStatistics, Requests};
+
 /// The kinds of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -64,6 +66,14 @@ impl Counters {
         }
     }
 
+    fn requests(&self) -> Requests {
+        Requests {
+            requests: self.requests.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+        }
+    }
+
     fn line(&self, name: &str) -> String {
         let seconds = |nanos: u64| nanos as f64 / 1e9;
         let requests = self.requests.load(Relaxed);
@@ -79,6 +89,30 @@ impl Counters {
 
 static COUNTERS: [Counters; 5] = [const { Counters::new() }; 5];
 
+/// Clients that have come.
+static ACCEPTED: AtomicU64 = AtomicU64::new(0);
+
+/// Clients that are there.
+static CONNECTED: AtomicU64 = AtomicU64::new(0);
+
+/// A client is there as long as this lives.
+pub(crate) struct Connected(());
+
+impl Connected {
+    /// One has come.
+    pub(crate) fn new() -> Self {
+        ACCEPTED.fetch_add(1, Relaxed);
+        CONNECTED.fetch_add(1, Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        CONNECTED.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Takes note of a request that is done. Bytes count where it succeeded.
 pub(crate) fn count(operation: Operation, bytes: u64, took: Duration, succeeded: bool) {
     COUNTERS[operation as usize].count(bytes, took, succeeded);
@@ -87,6 +121,24 @@ pub(crate) fn count(operation: Operation, bytes: u64, took: Duration, succeeded:
 /// Forgets all.
 pub(crate) fn reset() {
     COUNTERS.iter().for_each(Counters::reset);
+    ACCEPTED.store(0, Relaxed);
+    CONNECTED.store(0, Relaxed);
+}
+
+/// What clients have asked for, in the words of both doors.
+pub(crate) fn clients() -> ClientStatistics {
+    let requests = |operation: Operation| COUNTERS[operation as usize].requests();
+    ClientStatistics {
+        accepted: ACCEPTED.load(Relaxed),
+        connected: CONNECTED.load(Relaxed),
+        reads: requests(Operation::Read),
+        writes: requests(Operation::Write),
+        zeroes: requests(Operation::Zero),
+        flushes: requests(Operation::Flush),
+        // A question moves no content.
+        extents: Requests { bytes: 0, ..requests(Operation::Extents) },
+        others: Requests::default(),
+    }
 }
 
 /// A table, line by line. The time is that of all requests added up, also of those that ran side by side.

@@ -7,16 +7,18 @@ use block_device::{Errno, Error};
 use conn_pool::Affected;
 use imageio_client::Connection;
 
-use super::{Failure, ReplayingConnection};
+use super::{Common, Failure, ReplayingConnection};
+use crate::counters::Exchange;
 use crate::error::{Cause, device_error};
-use crate::link::Exchange;
 use crate::recovery::{self, Again, Asked, Attempts, Decision, Ended, Failing, Next, Stake};
+use crate::statistics::Awaited;
 
 impl ReplayingConnection {
     /// Sends a request until it is answered or fails.
     pub(super) fn send_again_and_again(
         &mut self,
         asked: Asked,
+        exchange: Exchange,
         mut send: impl FnMut(&mut Connection) -> imageio_client::Result<()>,
     ) -> Result<(), Failure> {
         let mut attempts = self.attempts();
@@ -25,7 +27,6 @@ impl ReplayingConnection {
             if asked == Asked::Flush && !self.is_dirty {
                 return Ok(());
             }
-            let exchange = if asked == Asked::Read { Exchange::Data } else { Exchange::Other };
             let result = self.attempt(exchange, &mut send);
             let decision = self.decide(asked, &result);
             if self.goes_on(asked, decision, result, &mut attempts)? {
@@ -53,7 +54,8 @@ impl ReplayingConnection {
     }
 
     pub(super) fn connect(&mut self) -> imageio_client::Result<()> {
-        self.open = Some(self.common.connector.connect()?);
+        let Common { connector, counters, .. } = &*self.common;
+        self.open = Some(counters.connect(self.owner, || connector.connect())?);
         Ok(())
     }
 
@@ -64,14 +66,13 @@ impl ReplayingConnection {
         send: impl FnOnce(&mut Connection) -> imageio_client::Result<()>,
     ) -> imageio_client::Result<()> {
         let connection = self.open.as_mut().expect("it was opened before");
-        let start = Instant::now();
-        let result = send(connection);
+        let (result, time) = self.common.counters.exchange(self.owner, exchange, || send(connection));
         if result.is_ok() {
-            self.common.link.answered(exchange, start.elapsed());
+            self.common.link.answered(exchange, time);
             self.common.outage.answered();
         }
         if !connection.is_open() {
-            self.open = None;
+            self.give_up_connection();
             if result.as_ref().err().is_none_or(|error| error.status().is_none()) {
                 self.common.outage.connection_lost(Instant::now());
             }
@@ -96,9 +97,16 @@ impl ReplayingConnection {
         }
         let decision = recovery::decide(asked, stake, ended);
         if decision.gives_up_connection {
-            self.open = None;
+            self.give_up_connection();
         }
         decision
+    }
+
+    /// Closes the connection, if it is open, though nobody has asked for that.
+    pub(super) fn give_up_connection(&mut self) {
+        if self.open.take().is_some() {
+            self.common.counters.lost();
+        }
     }
 
     /// Whether the request is answered. Otherwise it is to be sent again, and this has waited until that makes sense.
@@ -113,6 +121,7 @@ impl ReplayingConnection {
             (Next::Answer, _) => return Ok(true),
             (Next::Again(again, _), Err(error)) if self.waits(again, decision.is_in_doubt, attempts) => {
                 log::info!("opening a connection again: {error}");
+                self.common.counters.again();
                 return Ok(false);
             }
             (next @ (Next::Again(_, failing) | Next::Fail(failing)), Err(error)) => {
@@ -136,7 +145,8 @@ impl ReplayingConnection {
 
     /// Whether another attempt makes sense, once it does.
     fn waits(&self, again: Again, is_in_doubt: bool, attempts: &mut Attempts) -> bool {
-        let outage = &self.common.outage;
+        let Common { outage, counters, .. } = &*self.common;
+        let _busy = counters.busy(self.owner, Awaited::Connection, false);
         let pause = attempts.next(again, is_in_doubt, outage, Instant::now());
         pause.is_some_and(|pause| outage.wait(pause))
     }

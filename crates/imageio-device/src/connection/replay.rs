@@ -8,7 +8,7 @@ use imageio_client::{Connection, Flush};
 
 use super::{Failure, ReplayingConnection};
 use crate::change::Change;
-use crate::link::Exchange;
+use crate::counters::{Exchange, Purpose};
 use crate::recovery::{self, Asked, Attempts, Ended, Failing, Stake};
 use crate::tracker::{Content, MayBeUndone, UnderWay};
 
@@ -38,7 +38,7 @@ impl ReplayingConnection {
     pub(super) fn replay(&mut self, attempts: &mut Attempts) -> Result<imageio_client::Result<()>, Failure> {
         let mut progress = Progress::default();
         // The new connection has only a part of it then: a flush there must not pass for one of all.
-        let result = self.write_all_again(&mut progress).inspect_err(|_| self.open = None)?;
+        let result = self.write_all_again(&mut progress).inspect_err(|_| self.give_up_connection())?;
         if progress.got_further {
             attempts.got_further();
         }
@@ -66,7 +66,7 @@ impl ReplayingConnection {
         }
         Ok(match progress.unflushed {
             0 => Ok(()),
-            _ => self.attempt(Exchange::Other, Connection::flush_promptly),
+            _ => self.attempt(Exchange::flush(Purpose::WriteAgain), Connection::flush_promptly),
         })
     }
 
@@ -99,8 +99,8 @@ impl ReplayingConnection {
         let is_step = progress.unflushed + len >= STEP || self.closes_early;
         let flush = if is_step { Flush::Prompt } else { Flush::No };
         let common = Arc::clone(&self.common);
-        let sent = self
-            .attempt(change.exchange(), |connection| change.send(connection, &range, common.server, flush));
+        let exchange = change.exchange(Purpose::WriteAgain, &range, common.server);
+        let sent = self.attempt(exchange, |connection| change.send(connection, &range, common.server, flush));
         if let Err(error) = &sent
             && is_in_doubt(error)
         {

@@ -19,7 +19,7 @@ use super::door::Door;
 use super::{
     PRELOAD, REDIRECT_FROM, REDIRECT_TO, answers, find, is_program, is_shim, plugin, preloaded_by_others,
 };
-use crate::cli::{self, Options};
+use crate::cli::{self, LogFormat, Options};
 use crate::process::PidFile;
 use crate::{logging, nbdkit, secrets};
 
@@ -38,17 +38,17 @@ const WAS_SHIM: &str = "IMAGEIO_NBD_WAS_SHIM";
 pub(crate) fn run() -> Result<u8> {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     let Some(call) = Call::find(&arguments) else {
-        logging::init(1);
+        logging::init(1, LogFormat::Text);
         return run_nbdkit(arguments);
     };
     match (Door::of_environment(), for_server(&call.without_plugin(&arguments))) {
         (Ok(Door::Server), Ok(options)) => {
-            logging::init(options.verbosity());
+            logging::init(options.verbosity(), options.log_format);
             log::info!("imageio-nbd serves in the place of nbdkit with {}", call.script.display());
             serve(&options)
         }
         (door, options) => {
-            logging::init(1);
+            logging::init(1, LogFormat::Text);
             if let (Door::Server, Err(error)) = (door?, options) {
                 log::warn!("nbdkit serves, as imageio-nbd can't do what it was told: {error}");
             }

@@ -91,13 +91,9 @@ impl Job {
 
     /// Answers a READ with what was read before it came.
     pub(super) fn succeed_with(mut self, slices: Vec<Slice>) {
-        if let Ok(command) = self.command {
-            self.replies.count_bytes(command);
-        }
-        self.is_answered = true;
         match self.chunk {
-            None => self.replies.push(Reply::simple_in_parts(self.request.cookie, slices), false),
-            Some(chunk) => self.replies.push(Reply::chunks(chunk, slices), false),
+            None => self.push(Reply::simple_in_parts(self.request.cookie, slices), false),
+            Some(chunk) => self.push(Reply::chunks(chunk, slices), false),
         }
         self.replies.send();
     }
@@ -148,8 +144,7 @@ impl Job {
                     .iter()
                     .enumerate()
                     .map(|(at, (context, extents))| Reply::status(chunk, *context, extents, at == last));
-                self.is_answered = true;
-                self.replies.push(replies, false);
+                self.push(replies, false);
             }
             // No context is selected without chunks, so there is always one.
             (Ok(_), None) => self.answer_error(ErrorValue::Inval, "no metadata context is selected", None),
@@ -174,8 +169,7 @@ impl Job {
             }
             Some(chunk) => {
                 let slice = Slice::whole(self.request.offset, buffer, std::mem::take(&mut self.holes));
-                self.is_answered = true;
-                self.replies.push(Reply::slice(chunk, slice, true), false);
+                self.push(Reply::slice(chunk, slice, true), false);
             }
         }
     }
@@ -190,8 +184,13 @@ impl Job {
     }
 
     fn answer(&mut self, reply: Reply, is_error: bool) {
+        self.push([reply], is_error);
+    }
+
+    /// The answer is there.
+    fn push(&mut self, replies: impl IntoIterator<Item = Reply>, is_error: bool) {
         self.is_answered = true;
-        self.replies.push([reply], is_error);
+        self.replies.push(&self.request, replies, is_error);
     }
 
     /// The device's fault, perhaps at one offset.
@@ -237,13 +236,10 @@ impl Completion for Job {
     fn complete(mut self: Box<Self>, result: block_device::Result<()>, batch: &mut Batch) {
         batch.at_end(&self.replies);
         match (result, self.command) {
-            (Ok(()), Ok(command)) => {
-                self.replies.count_bytes(command);
-                match self.buffer.take() {
-                    Some(buffer) => self.answer_content(buffer),
-                    None => self.answer_done(),
-                }
-            }
+            (Ok(()), Ok(_)) => match self.buffer.take() {
+                Some(buffer) => self.answer_content(buffer),
+                None => self.answer_done(),
+            },
             (Err(error), _) => self.fail(&error, None),
             (Ok(()), Err(error)) => self.answer_error(error, "the request is not possible", None),
         }

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use block_device::BatchEnd;
-use nbd_wire::Command;
+use nbd_wire::RequestHeader;
 use rustix::net::SendFlags;
 use socket2::Socket;
 
@@ -14,7 +14,7 @@ use super::reply::Reply;
 use crate::changes::Changes;
 use crate::lock;
 use crate::registry::Control;
-use crate::stats::{Counters, count};
+use crate::stats::ExportCounters;
 use crate::transport::Transport;
 
 /// How many replies go out with one system call: with a payload each, half as many parts as the system takes.
@@ -26,7 +26,7 @@ pub(crate) struct Replies {
     // Weak, as a device may keep this for a moment longer than the session lives, but not the socket.
     control: Weak<Control>,
     transport: Transport,
-    counters: Arc<Counters>,
+    counters: Arc<ExportCounters>,
     changes: Arc<Changes>,
     /// How many requests may be in flight.
     limit: usize,
@@ -66,7 +66,7 @@ impl Replies {
     pub(super) fn new(
         control: &Arc<Control>,
         transport: &Transport,
-        counters: &Arc<Counters>,
+        counters: &Arc<ExportCounters>,
         changes: &Arc<Changes>,
         limit: usize,
     ) -> Arc<Self> {
@@ -131,19 +131,15 @@ impl Replies {
         self.changes.end();
     }
 
-    pub(super) fn count_bytes(&self, command: Command) {
-        match command {
-            Command::Read { length, .. } => count(&self.counters.bytes_read, length as usize),
-            Command::Write { length, .. } => count(&self.counters.bytes_written, length as usize),
-            _ => {}
-        }
-    }
-
     /// Puts what answers one request in line, to be [sent](Self::send) with others. Only the last of the replies is
     /// [one](Reply::is_last).
-    pub(super) fn push(&self, replies: impl IntoIterator<Item = Reply>, is_error: bool) {
-        count(&self.counters.requests, 1);
-        count(&self.counters.errors, usize::from(is_error));
+    pub(super) fn push(
+        &self,
+        request: &RequestHeader,
+        replies: impl IntoIterator<Item = Reply>,
+        is_error: bool,
+    ) {
+        self.counters.answered(request, is_error);
         let mut state = lock(&self.state);
         state.line.extend(replies);
         state.unanswered -= 1;

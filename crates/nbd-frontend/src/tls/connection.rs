@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 use rustls::{ServerConfig, ServerConnection};
 use socket2::Socket;
@@ -106,7 +107,7 @@ impl TlsConnection {
             match self.try_send(socket, parts) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock && !flags.contains(SendFlags::DONTWAIT) => {
                     // If the connection is cut off, this returns, and then sending fails.
-                    poll(&mut [PollFd::new(socket, PollFlags::OUT)], None)?;
+                    retry_on_intr(|| poll(&mut [PollFd::new(socket, PollFlags::OUT)], None))?;
                 }
                 result => return result,
             }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A line that tells how far it is, for whoever watches a terminal (`--progress`).
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use imageio_stats::{Observer, size};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often the line is drawn anew.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+const TEMPLATE: &str = "{elapsed_precise} {binary_bytes_per_sec} {wide_msg}";
+
+/// What is drawn on the terminal, if anything is. Whoever writes there besides goes through [`aside`].
+static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// The line, until it is dropped.
+pub(crate) struct Line {
+    /// Dropped to end the thread.
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Line {
+    /// Starts to draw, if standard error is a terminal.
+    pub(crate) fn draw(observer: Arc<Observer>) -> Result<Option<Self>> {
+        // Its target is standard error, and it is hidden where that is no terminal.
+        let bar = ProgressBar::no_length().with_style(style());
+        if bar.is_hidden() {
+            return Ok(None);
+        }
+        set(Some(bar.clone()));
+        let (end, ended) = channel();
+        let draw = move || {
+            loop {
+                update(&bar, &observer);
+                if ended.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+        };
+        let thread = Builder::new().name("progress".into()).spawn(draw).context("--progress")?;
+        Ok(Some(Self { end: Some(end), thread: Some(thread) }))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // It doesn't panic; and there is nothing to do if it did.
+            let _ = thread.join();
+        }
+        clear();
+    }
+}
+
+/// Wipes the line out, and draws no other.
+pub(crate) fn clear() {
+    if let Some(bar) = set(None) {
+        bar.finish_and_clear();
+    }
+}
+
+/// Writes to standard error, and leaves the line whole.
+pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
+    match &*lock() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+fn update(bar: &ProgressBar, observer: &Observer) {
+    let progress = observer.progress();
+    bar.set_message(format!(
+        "clients {}, server {}, waiting for {}",
+        size(progress.from_clients),
+        size(progress.to_server),
+        progress.awaited
+    ));
+    bar.set_position(progress.from_clients);
+    bar.tick();
+}
+
+fn set(bar: Option<ProgressBar>) -> Option<ProgressBar> {
+    std::mem::replace(&mut *lock(), bar)
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template(TEMPLATE).expect("the template is sound")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_template_is_sound() {
+        super::style();
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What clients have asked for.
+
+use std::ops::{Add, AddAssign};
+
+use serde::Serialize;
+
+/// Requests of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    /// How many were answered, also with errors. One that went to the device in pieces is one.
+    pub requests: u64,
+    /// How many bytes those are about that succeeded; 0 for what is about no range, or doesn't change or tell its content.
+    pub bytes: u64,
+    /// How many were answered with an error. Zeroes that had to be fast, and can't be, are among them.
+    pub errors: u64,
+}
+
+/// What the clients of one transfer have asked for. Each figure is right by itself; together they are, once no request is
+/// under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ClientStatistics {
+    /// Clients that have come: connections, of which one program may have several.
+    pub accepted: u64,
+    /// Those of them that are still there.
+    pub connected: u64,
+    /// Reads, also those that the server was not asked for: what is known to be zero, and what was read ahead.
+    pub reads: Requests,
+    /// Writes, without zeroes.
+    pub writes: Requests,
+    /// Zeroes.
+    pub zeroes: Requests,
+    /// Flushes.
+    pub flushes: Requests,
+    /// Questions about ranges.
+    pub extents: Requests,
+    /// All else, such as what is not supported.
+    pub others: Requests,
+}
+
+impl ClientStatistics {
+    /// All kinds of request.
+    pub(crate) fn kinds(&self) -> [&Requests; 6] {
+        let Self { reads, writes, zeroes, flushes, extents, others, .. } = self;
+        [reads, writes, zeroes, flushes, extents, others]
+    }
+
+    /// Whether any content was asked for or changed.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.reads.bytes + self.writes.bytes + self.zeroes.bytes > 0
+    }
+}
+
+impl AddAssign for Requests {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.bytes += other.bytes;
+        self.errors += other.errors;
+    }
+}
+
+impl Add for Requests {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+}
+
+impl AddAssign for ClientStatistics {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.connected += other.connected;
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.zeroes += other.zeroes;
+        self.flushes += other.flushes;
+        self.extents += other.extents;
+        self.others += other.others;
+    }
+}

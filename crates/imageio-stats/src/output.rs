@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where the document goes: a file that is always whole, or standard error.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// Where the document goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// One line on standard error.
+    StandardError,
+    /// A file, which is replaced as a whole each time.
+    File(PathBuf),
+}
+
+/// The document can't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("stats-json: cannot write {}: {source}", path.display())]
+pub struct OutputError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Output {
+    /// Where `path` says; `-` is standard error. It should be absolute if the process changes its directory before it writes.
+    ///
+    /// Tries whether the file can be made, with one that has no name. So nothing is left behind, whatever comes next. To be
+    /// called again by a process that has become another user.
+    ///
+    /// # Errors
+    /// [`OutputError`], also for what is neither a file nor a free name: to replace a device or a pipe is surely not meant.
+    pub fn prepare(path: &Path) -> Result<Self, OutputError> {
+        if path == Path::new("-") {
+            return Ok(Self::StandardError);
+        }
+        // The file that a link leads to is meant, not the link.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        match prepare(&path) {
+            Ok(()) => Ok(Self::File(path)),
+            Err(source) => Err(OutputError { path, source }),
+        }
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// [`OutputError`]. The file is as it was before then.
+    pub(crate) fn write(&self, text: &str) -> Result<(), OutputError> {
+        match self {
+            Self::StandardError => io::stderr()
+                .write_all(text.as_bytes())
+                .map_err(|source| OutputError { path: "standard error".into(), source }),
+            Self::File(path) => {
+                replace(path, text).map_err(|source| OutputError { path: path.clone(), source })
+            }
+        }
+    }
+}
+
+fn prepare(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(io::Error::other("it is not a file: give a file, or - for standard error"));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let dir = directory(path);
+    // The usual mistake, told without the name of a temporary file.
+    dir.metadata()?;
+    tempfile::tempfile_in(dir).map(drop)
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = NamedTempFile::new_in(directory(path))?;
+    // Others may read it, as any file, where a temporary file is its owner's alone.
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn directory(file: &Path) -> &Path {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name());
+        let path = dir.path().join("stats.json");
+        let output = Output::prepare(&path).unwrap();
+        assert_eq!(names().count(), 0, "nothing is there before it is written");
+        output.write("first, and longer\n").unwrap();
+        // Who has it open sees what was there.
+        let before = fs::File::open(&path).unwrap();
+        output.write("second\n").unwrap();
+        assert_eq!(io::read_to_string(before).unwrap(), "first, and longer\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second\n");
+        assert_eq!(names().collect::<Vec<_>>(), ["stats.json"]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn a_link_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        symlink(&file, &link).unwrap();
+        Output::prepare(&link).unwrap().write("new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+    }
+
+    #[test]
+    fn what_can_not_be_written_is_told_in_one_line_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, reason) in [
+            (dir.path().join("no/file"), "No such file or directory"),
+            (dir.path().to_owned(), "is a directory"),
+            ("/dev/null".into(), "it is not a file"),
+            (socket, "it is not a file"),
+        ] {
+            let error = Output::prepare(&path).unwrap_err().to_string();
+            assert!(error.starts_with("stats-json: cannot write /") && error.contains(reason), "{error}");
+            assert_eq!(error.lines().count(), 1);
+        }
+        assert_eq!(Output::prepare(Path::new("-")).unwrap(), Output::StandardError);
+    }
+
+    #[test]
+    fn what_fails_in_the_end_leaves_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/stats.json");
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let output = Output::prepare(&path).unwrap();
+        fs::remove_dir(dir.path().join("sub")).unwrap();
+        let error = output.write("text").unwrap_err().to_string();
+        assert!(error.starts_with("stats-json: cannot write "), "{error}");
+    }
+}
