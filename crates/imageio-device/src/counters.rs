@@ -287,8 +287,8 @@ mod tests {
             let _ = counters.exchange(0, WRITE, || result);
         }
         let nothing = Exchange { bytes: 0, ..WRITE };
-        counters.exchange(0, nothing, || Ok(())).unwrap();
-        counters.exchange(0, Exchange::flush(Purpose::KeepAlive), || Ok(())).unwrap();
+        counters.exchange(0, nothing, || Ok(())).0.unwrap();
+        counters.exchange(0, Exchange::flush(Purpose::KeepAlive), || Ok(())).0.unwrap();
         let told = counters.statistics();
         let sent = Amount { requests: 2, bytes: 200 };
         assert_eq!(told.for_clients.writes, Traffic { sent, answered: Amount { requests: 1, bytes: 100 } });
