@@ -15,8 +15,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use fake_imageio::{Certificate, FakeServer, Op};
 use layout::{
-    Layout, PATH, VERSION_2_2, VERSION_2_8, VERSION_2_10, VERSION_2_10_WITH_SELINUX, Version, install,
-    stand_in,
+    Layout, PATH, VERSION_2_2, VERSION_2_6, VERSION_2_8, VERSION_2_10, VERSION_2_10_WITH_SELINUX, Version,
+    install, stand_in,
 };
 use libtest_mimic::{Arguments, Trial};
 use support::image::{SIZE, guest_disk};
@@ -28,6 +28,7 @@ type Test = (&'static str, &'static [Tool], fn());
 
 const TESTS: &[Test] = &[
     ("version_2_2_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_2, SERVER)),
+    ("version_2_6_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_6, SERVER)),
     ("version_2_8_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_8, SERVER)),
     ("version_2_10_uploads_two_disks", &[NBDKIT, NBDCOPY], || uploads_two_disks(&VERSION_2_10, SERVER)),
     ("version_2_10_with_a_label_uploads_two_disks", &[NBDKIT, NBDCOPY], || {
@@ -35,6 +36,9 @@ const TESTS: &[Test] = &[
     }),
     ("version_2_2_uploads_two_disks_by_nbdkit", &[NBDKIT, NBDCOPY], || {
         uploads_two_disks(&VERSION_2_2, PLUGIN);
+    }),
+    ("version_2_6_uploads_two_disks_by_nbdkit", &[NBDKIT, NBDCOPY], || {
+        uploads_two_disks(&VERSION_2_6, PLUGIN);
     }),
     ("version_2_8_uploads_two_disks_by_nbdkit", &[NBDKIT, NBDCOPY], || {
         uploads_two_disks(&VERSION_2_8, PLUGIN);

@@ -27,6 +27,8 @@ pub(crate) enum Nbdkit {
 
 pub(crate) const VERSION_2_2: Version =
     Version { script: "rhv-upload-plugin.py", nbdkit: Nbdkit::ByName, options: "--threads 8" };
+pub(crate) const VERSION_2_6: Version =
+    Version { options: "--threads 8 -D nbdkit.backend.datapath=0", ..VERSION_2_2 };
 pub(crate) const VERSION_2_8: Version = Version {
     script: "ovirt-upload-plugin.py",
     nbdkit: Nbdkit::ByName,
