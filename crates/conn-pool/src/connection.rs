@@ -22,9 +22,9 @@ pub trait Connection: Send {
     /// asked under the pool's lock, and may change from dirty to full while the connection is idle.
     fn state(&self) -> State;
 
-    /// How many connections requests should have at a time, at least one, as far as this connection knows: all, unless it says
-    /// otherwise. What waits then waits for one of these, and the others stay idle, but for flushes and keep-alives. The one
-    /// that comes back last is asked, under the pool's lock.
+    /// How many connections requests should have at a time, at least one: all, unless an implementation says otherwise. Requests
+    /// beyond that wait for one of these, and the other connections stay idle, but for flushes and keep-alives. The pool asks
+    /// each connection that comes back, under its lock, and goes by the last answer.
     fn concurrency(&self) -> usize {
         usize::MAX
     }

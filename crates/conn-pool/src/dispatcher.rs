@@ -367,7 +367,7 @@ impl<C: Connection> Dispatcher<C> {
             return Some(connection);
         }
         // Whoever waits can't go on without it, and its request may flush it at less cost.
-        if self.line.wants(slot) {
+        if self.line.wants(slot, self.has_room()) {
             return Some(connection);
         }
         match self.call_keeper() {

@@ -21,8 +21,8 @@
 //!   told of its end. Nothing else is locked by this crate, so there is no order of locks.
 //! - A connection is in one of three places: idle in its slot, busy with someone or on the way there, or gone (after
 //!   [`Pool::close`]). An idle connection never coexists with a waiter that wants it and may have it.
-//! - Requests have no more connections at a time than the one that came back last [says](Connection::concurrency), but those
-//!   that they had before it said so. As long as a request waits, another has a connection, or somebody who gives one back.
+//! - Requests are given no more connections at a time than the one that came back last [says](Connection::concurrency). As
+//!   long as a request waits, others have connections, or somebody has one who gives it back.
 //! - Whoever waits for a connection has none. So no cycle of waiting exists, whatever the callers do.
 //! - Waiters are served in the order of their tickets. A flush keeps its ticket for all its connections.
 //! - A failure, once set, stays: data may be lost, and no later success may hide that. It is set before the connection

@@ -97,9 +97,9 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
         self.len > 0
     }
 
-    /// Whether anyone would have this connection.
-    pub(crate) fn wants(&self, slot: Slot) -> bool {
-        self.len > 0 || self.first_visit(slot).is_some()
+    /// Whether anyone would have this connection, if requests may have it.
+    pub(crate) fn wants(&self, slot: Slot, requests_may: bool) -> bool {
+        (requests_may && self.len > 0) || self.first_visit(slot).is_some()
     }
 
     /// Whoever is the first that would have this connection, if requests may have it. A request takes along what goes with it.

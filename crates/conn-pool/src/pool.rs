@@ -124,8 +124,8 @@ impl<C: Connection> Pool<C> {
         self.lock().waiting()
     }
 
-    /// Ends the pool: newcomers are refused, those in line are served, then each connection is flushed if it has to
-    /// be, and dropped. After a failure nothing is flushed any more: it can't change the outcome, and a server that
+    /// Ends the pool: newcomers are refused, those in line are served, and each connection that nobody needs any more is flushed if
+    /// it has to be, and dropped. After a failure nothing is flushed any more: it can't change the outcome, and a server that
     /// hangs would be waited for by each connection anew.
     ///
     /// # Errors

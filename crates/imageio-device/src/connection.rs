@@ -37,8 +37,6 @@ pub(crate) struct Common {
     pub(crate) link: Arc<Link>,
     /// How long to try to get a connection again.
     pub(crate) reconnect_timeout: Duration,
-    /// How long a change that is in doubt is left alone before it is sent again.
-    pub(crate) settles: Duration,
     pub(crate) keep_alive: KeepAlive,
     pub(crate) tracker: Arc<Tracker>,
     pub(crate) outage: Outage,

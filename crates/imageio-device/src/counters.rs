@@ -82,7 +82,7 @@ impl Exchange {
     }
 
     /// What has no bytes is not sent at all.
-    fn is_nothing(self) -> bool {
+    pub(crate) fn is_nothing(self) -> bool {
         self.bytes == 0 && matches!(self.kind, Kind::Read | Kind::Write)
     }
 

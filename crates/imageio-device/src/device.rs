@@ -19,7 +19,6 @@ use crate::error::{Cause, OpenError, pool_error};
 use crate::extents::Extents;
 use crate::link::Link;
 use crate::outage::Outage;
-use crate::recovery::SETTLES;
 use crate::replay_buffer::ReplayBuffer;
 use crate::request::{DeviceRequest, DiskRange};
 use crate::settings::NoHole;
@@ -382,10 +381,8 @@ impl Common {
             connector: Arc::clone(&transfer.connector),
             server: ServerFeatures { flush: capabilities.flush, zero: capabilities.zero },
             reconnect_timeout: settings.reconnect_timeout,
-            // Who gives the server little time to answer has none that is slow.
-            settles: SETTLES.min(settings.timeouts.data / 10),
             keep_alive: if transfer.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte },
-            tracker: Arc::new(Tracker::new(transfer.size(), link.replay_buffer())),
+            tracker: Arc::new(Tracker::new(transfer.size(), link.replay_buffer(), settings.settle_time)),
             outage: Outage::default(),
             replay_buffer: ReplayBuffer::new(Arc::clone(&link)),
             counters: Arc::new(Counters::new(transfer.connections())),

@@ -7,15 +7,18 @@
 //!
 //! # The rule
 //! The *latency* is the shortest time in which the server has answered anything. Most answers to OPTIONS, flushes and small
-//! requests take little more, and no answer takes less. Eight answers to reads and writes at a time are looked at. If the
-//! latency is more than half of the time that they took, a step up in [`STEPS`] is taken. If it is less than a sixth,
-//! a step down is taken. A step doubles what is on its way. Where that makes the answers take twice as long, as the link
-//! or the server is busy all the time then, it halves the latency's part of it, which is still more than a sixth: so the rule
-//! comes to rest. Latencies below [`LONG`] count as nothing: what little there is to gain isn't worth the memory.
+//! requests take little more, and no answer takes less. The shortest of all is kept: a link that becomes longer later is taken
+//! for as long as it was. Eight answers to reads and writes at a time are looked at. If the latency is more than a half of the
+//! time that they took on average, a step up in [`STEPS`] is taken. If it is less than a sixth, a step down is taken.
+//! A step up doubles what is on its way. If the link or the server is busy all the time by then, the answers take twice as long,
+//! so that the latency is more than a quarter of that, and the rule comes to rest. Latencies below [`LONG`] count as nothing:
+//! what little there is to gain isn't worth the memory.
 //!
 //! A slow storage makes answers slow, and not the latency, so nothing is gained by more, and none is used. If only
 //! requests that are slow by themselves have been answered, the latency seems to be long. Then up to 8 connections are
 //! used, which costs memory, and some throughput where the server is on this host.
+//!
+//! A proxy that answers OPTIONS itself, and forwards the rest, hides the latency of what is behind it: then nothing changes.
 //!
 //! No request waits for another by this, and nothing happens at a certain time: answers are all that is looked at.
 
@@ -37,7 +40,7 @@ const ANSWERS: u32 = 8;
 struct Fit {
     connections: u32,
     max_request: u64,
-    /// As much as is flushed seldom, in relation to what is on its way.
+    /// Twice as much as is on its way, or more, so that a flush is seldom needed.
     replay_buffer: u64,
 }
 
@@ -144,9 +147,11 @@ impl Link {
     }
 
     /// How many bytes are of use on their way to the server at a time, by all clients together: those of each connection, and
-    /// half as much that is coming from the clients meanwhile. 0 where that is not known, as clients' own requests are sent.
+    /// half as much that is coming from the clients meanwhile; no more than a long link has, whatever the user has chosen. 0 where
+    /// that is not known, as clients' own requests are sent.
     pub(crate) fn in_flight(&self) -> u64 {
-        self.max_request().saturating_mul(self.connections().into()) / 2 * 3
+        let most = u64::from(MOST_CONNECTIONS) * STEPS[STEPS.len() - 1].max_request;
+        self.max_request().saturating_mul(self.connections().into()).min(most) / 2 * 3
     }
 }
 
@@ -266,6 +271,8 @@ mod tests {
         data(&fixed, 10 * ANSWERS, 20 * MS);
         assert_eq!((fixed.connections(), fixed.max_request(), fixed.replay_buffer()), (2, 0, 1));
         assert_eq!((fixed.longest_request(), fixed.in_flight()), (u64::MAX, 0));
+        let huge = link(|settings| settings.max_request = Some(u64::MAX - 4095), MS);
+        assert_eq!(huge.in_flight(), 48 << 20);
         let settings = Settings::new(UrlSource::Inline(String::new()));
         let single = Link::new(&settings, 1, 20 * MS);
         data(&single, 10 * ANSWERS, 20 * MS);

@@ -8,9 +8,6 @@
 //! - **Only what surely did not happen is forgotten.** imageio answers 400 also after it has written a part of the body,
 //!   and 403 also after an operation, if the ticket was cancelled meanwhile. Proxies answer 5xx where they have lost the
 //!   server, which may carry out the request all the same.
-//! - **The server has time to finish what it received of a change that was cut off** ([`Attempts::next`]): imageio writes the
-//!   part that came. Where that ends inside a block of its storage, it reads the block, changes it and writes it back. If the
-//!   change were written again in between, that would bring back a part of what was there before.
 //! - **All that can be tried again is tried again**, reads as well as changes: every operation of imageio is idempotent.
 
 use std::time::{Duration, Instant};
@@ -187,17 +184,12 @@ pub(crate) struct Attempts {
     timeout: Duration,
     began: Instant,
     first_failure: Option<Instant>,
-    /// How long what is in doubt is left alone before it is sent again.
-    settles: Duration,
     next_pause: Duration,
     was_sent_again_once: bool,
 }
 
 /// The first pause that is one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// How long the server may take for a block that it reads, changes and writes back.
-pub(crate) const SETTLES: Duration = Duration::from_secs(1);
 
 /// A failure that took longer is no matter of one part of a request.
 const LONG_FOR_A_PART: Duration = Duration::from_secs(10);
@@ -206,9 +198,9 @@ const LONG_FOR_A_PART: Duration = Duration::from_secs(10);
 const TICKET_COMES_BACK: Duration = Duration::from_secs(10);
 
 impl Attempts {
-    pub(crate) fn new(timeout: Duration, settles: Duration, now: Instant) -> Self {
+    pub(crate) fn new(timeout: Duration, now: Instant) -> Self {
         let next_pause = Duration::ZERO;
-        Self { timeout, began: now, first_failure: None, settles, next_pause, was_sent_again_once: false }
+        Self { timeout, began: now, first_failure: None, next_pause, was_sent_again_once: false }
     }
 
     /// A part of what is to be done is done for good, so the time for the rest of it begins anew.
@@ -224,15 +216,8 @@ impl Attempts {
         if failing == Failing::Part && is_slow { Failing::Request } else { failing }
     }
 
-    /// How long to wait before the next attempt; `None` if there is to be none. The first one is at once, unless the server
-    /// may still be busy with what it received of a change.
-    pub(crate) fn next(
-        &mut self,
-        again: Again,
-        is_in_doubt: bool,
-        outage: &Outage,
-        now: Instant,
-    ) -> Option<Duration> {
+    /// How long to wait before the next attempt, which is the first one at once; `None` if there is to be none.
+    pub(crate) fn next(&mut self, again: Again, outage: &Outage, now: Instant) -> Option<Duration> {
         let mut waited = now.saturating_duration_since(*self.first_failure.get_or_insert(now));
         let makes_sense = match again {
             Again::UntilTimeout => {
@@ -245,9 +230,7 @@ impl Attempts {
         };
         let pause = self.next_pause;
         self.next_pause = (pause * 2).clamp(PAUSES.0, PAUSES.1);
-        let may_wait = pause.is_zero() || waited + pause <= self.timeout;
-        let settles = if is_in_doubt { self.settles } else { Duration::ZERO };
-        (makes_sense && may_wait).then_some(pause.max(settles))
+        (makes_sense && (pause.is_zero() || waited + pause <= self.timeout)).then_some(pause)
     }
 }
 

@@ -77,6 +77,9 @@ pub struct Settings {
     pub replay_buffer: Option<u64>,
     /// For how long a connection that was lost is tried to be opened again.
     pub reconnect_timeout: Duration,
+    /// How long a place is left alone where a write was cut off, before it is written there again: the server may still be busy
+    /// with the part that it has received, and bring back what was there before in the last block of that.
+    pub settle_time: Duration,
     /// The size of request that clients are told to prefer, in bytes: a power of two.
     pub preferred_block_size: u32,
     /// A connection idle for so long is used, so that the server doesn't close it. `None`: never.
@@ -105,6 +108,7 @@ impl Settings {
             no_hole: NoHole::Ignore,
             replay_buffer: None,
             reconnect_timeout: Duration::from_secs(60),
+            settle_time: Duration::from_secs(1),
             preferred_block_size: 2 << 20,
             keep_alive: Some(Duration::from_secs(20)),
             timeouts: Timeouts::default(),

@@ -7,6 +7,7 @@
 //!   lose one of them (`blocks`);
 //! - `replay_log`: acknowledged content, until its connection is flushed;
 //! - `in_doubt`: places to which something may still be written;
+//! - `unsettled`: places where that may be happening right now;
 //! - `missing`: what was not written in the end;
 //! - `extents`: what reads as zeroes, and what is dirty, each told by an answer of the server (`extent_map`).
 //!
@@ -24,6 +25,7 @@ mod in_doubt;
 mod missing;
 mod range_lock;
 mod replay_log;
+mod unsettled;
 
 pub(crate) use extent_map::{Context, ExtentMap};
 pub(crate) use identity::Owner;
@@ -35,6 +37,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use block_device::{Extent, piece_end};
 use buffer_pool::Pool;
@@ -48,6 +51,7 @@ use in_doubt::InDoubt;
 use missing::Missing;
 use range_lock::RangeLock;
 use replay_log::{ReplayLog, Unflushed};
+use unsettled::Unsettled;
 
 /// The records that all connections of a device share.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub(crate) struct Tracker {
     hasher: RandomState,
     /// Something is no longer under way.
     released: Condvar,
+    /// How long a place is left alone where a change was cut off.
+    settle_time: Duration,
     /// Something may be known to be zero: a hint, so that nobody needs the lock to find out that nothing is.
     knows_zeroes: AtomicBool,
 }
@@ -69,6 +75,7 @@ struct Records {
     range_lock: RangeLock,
     replay_log: ReplayLog,
     in_doubt: InDoubt,
+    unsettled: Unsettled,
     missing: Missing,
     zero: Extents,
     dirty: Extents,
@@ -80,6 +87,15 @@ struct Records {
 /// Different content may still be written to the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OtherInDoubt;
+
+/// Why a change can't begin now.
+#[derive(Debug, Clone, Copy)]
+enum Obstacle {
+    /// Something else is under way there.
+    Other,
+    /// The place is to be left alone for so long.
+    Unsettled(Duration),
+}
 
 /// What was acknowledged can't be made safe: something else may undo it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,14 +114,15 @@ pub(crate) struct UnderWay {
 }
 
 impl Tracker {
-    /// For a disk of `disk_size` bytes. `replay_buffer` is how many bytes the connections will keep together.
-    pub(crate) fn new(disk_size: u64, replay_buffer: u64) -> Self {
+    /// For a disk of `disk_size` bytes. `replay_buffer` is how many bytes the connections will keep together, to begin with.
+    pub(crate) fn new(disk_size: u64, replay_buffer: u64, settle_time: Duration) -> Self {
         Self {
             disk_size,
             records: Mutex::default(),
             copies: Pool::new(usize::try_from(replay_buffer).unwrap_or(usize::MAX)),
             hasher: RandomState::new(),
             released: Condvar::new(),
+            settle_time,
             knows_zeroes: AtomicBool::new(false),
         }
     }
@@ -133,12 +150,12 @@ impl Tracker {
             if !records.in_doubt.allows(&range, number, &parts) {
                 return Err(OtherInDoubt);
             }
-            if records.range_lock.try_lock(&blocks) {
+            let Err(obstacle) = records.try_begin(&blocks) else {
                 let _discarded = records.changing(&blocks);
                 drop(records);
                 return Ok(UnderWay { tracker: Arc::clone(self), range, blocks, number });
-            }
-            records = self.wait(records);
+            };
+            records = self.wait(records, obstacle);
         }
     }
 
@@ -165,14 +182,14 @@ impl Tracker {
                 return Err(MayBeUndone { offset: range.start });
             }
             let blocks = self.blocks(&range);
-            if records.range_lock.try_lock(&blocks) {
+            let Err(obstacle) = records.try_begin(&blocks) else {
                 let _discarded = records.changing(&blocks);
                 drop(records);
                 let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
                 return Ok(Some((under_way, content)));
-            }
+            };
             // What is under way is newer, and may replace it.
-            records = self.wait(records);
+            records = self.wait(records, obstacle);
         }
     }
 
@@ -272,9 +289,16 @@ impl Tracker {
         blocks::touched(range, self.disk_size)
     }
 
-    fn wait<'a>(&self, mut records: MutexGuard<'a, Records>) -> MutexGuard<'a, Records> {
+    /// Waits until the obstacle may be gone.
+    fn wait<'a>(&self, mut records: MutexGuard<'a, Records>, obstacle: Obstacle) -> MutexGuard<'a, Records> {
         records.waiting += 1;
-        records = self.released.wait(records).unwrap_or_else(PoisonError::into_inner);
+        records = match obstacle {
+            Obstacle::Other => self.released.wait(records).unwrap_or_else(PoisonError::into_inner),
+            Obstacle::Unsettled(time) => {
+                let waited = self.released.wait_timeout(records, time);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
         records.waiting -= 1;
         records
     }
@@ -286,6 +310,17 @@ impl Tracker {
 }
 
 impl Records {
+    /// A change of these blocks is under way from now on, unless something is in its way.
+    fn try_begin(&mut self, blocks: &Range<u64>) -> Result<(), Obstacle> {
+        if !self.unsettled.is_empty() {
+            let now = Instant::now();
+            if let Some(until) = self.unsettled.until(blocks, now) {
+                return Err(Obstacle::Unsettled(until - now));
+            }
+        }
+        if self.range_lock.try_lock(blocks) { Ok(()) } else { Err(Obstacle::Other) }
+    }
+
     /// What is known from the answer to this question.
     fn extents(&mut self, asked: ExtentsContext) -> &mut Extents {
         match asked {
@@ -343,7 +378,9 @@ impl UnderWay {
 
     /// It was sent, part by part, and its outcome is not known.
     pub(crate) fn is_in_doubt(&self, parts: Vec<Part>) {
-        self.tracker.lock().in_doubt.add(self.number, &self.blocks, parts);
+        let (mut records, now) = (self.tracker.lock(), Instant::now());
+        records.in_doubt.add(self.number, &self.blocks, parts);
+        records.unsettled.add(self.blocks.clone(), now + self.tracker.settle_time, now);
     }
 }
 

@@ -53,9 +53,9 @@ fn places(gathered: &Gathered<Range, &'static str>) -> Vec<u32> {
 #[test]
 fn first_come_first_served() {
     let mut line = line(&[10, 20, 30]);
-    assert_eq!((line.len(), line.wants(7)), (3, true));
+    assert_eq!((line.len(), line.wants(7, true)), (3, true));
     assert_eq!([0, 0, 0].map(|slot| next(&mut line, slot)), [Ok(vec![10]), Ok(vec![20]), Ok(vec![30])]);
-    assert_eq!((next(&mut line, 0), line.len(), line.wants(7)), (Err(None), 0, false));
+    assert_eq!((next(&mut line, 0), line.len(), line.wants(7, true)), (Err(None), 0, false));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_visit_is_not_passed_at_its_connections_but_elsewhere() {
     assert_eq!([4, 4].map(|slot| next(&mut at_its_own, slot)), [Ok(vec![3]), Ok(vec![9])]);
     let mut elsewhere = setup();
     assert_eq!([5, 5].map(|slot| next(&mut elsewhere, slot)), [Ok(vec![1, 2, 3]), Ok(vec![9])]);
-    assert!(elsewhere.wants(3) && !elsewhere.wants(5));
+    assert!(elsewhere.wants(3, true) && !elsewhere.wants(5, true));
     assert_eq!((next(&mut elsewhere, 5), next(&mut elsewhere, 3)), (Err(None), Err(Some("flush"))));
 }
 

@@ -67,7 +67,7 @@ impl ReplayingConnection {
     ) -> imageio_client::Result<()> {
         let connection = self.open.as_mut().expect("it was opened before");
         let (result, time) = self.common.counters.exchange(self.owner, exchange, || send(connection));
-        if result.is_ok() {
+        if result.is_ok() && !exchange.is_nothing() {
             self.common.link.answered(exchange, time);
             self.common.outage.answered();
         }
@@ -119,7 +119,7 @@ impl ReplayingConnection {
     ) -> Result<bool, Failure> {
         let (failing, error) = match (decision.next, result) {
             (Next::Answer, _) => return Ok(true),
-            (Next::Again(again, _), Err(error)) if self.waits(again, decision.is_in_doubt, attempts) => {
+            (Next::Again(again, _), Err(error)) if self.waits(again, attempts) => {
                 log::info!("opening a connection again: {error}");
                 self.common.counters.again();
                 return Ok(false);
@@ -140,14 +140,14 @@ impl ReplayingConnection {
     }
 
     pub(super) fn attempts(&self) -> Attempts {
-        Attempts::new(self.common.reconnect_timeout, self.common.settles, Instant::now())
+        Attempts::new(self.common.reconnect_timeout, Instant::now())
     }
 
     /// Whether another attempt makes sense, once it does.
-    fn waits(&self, again: Again, is_in_doubt: bool, attempts: &mut Attempts) -> bool {
+    fn waits(&self, again: Again, attempts: &mut Attempts) -> bool {
         let Common { outage, counters, .. } = &*self.common;
         let _busy = counters.busy(self.owner, Awaited::Connection, false);
-        let pause = attempts.next(again, is_in_doubt, outage, Instant::now());
+        let pause = attempts.next(again, outage, Instant::now());
         pause.is_some_and(|pause| outage.wait(pause))
     }
 

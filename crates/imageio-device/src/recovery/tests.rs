@@ -152,10 +152,10 @@ fn each_error_has_its_row() {
 #[test]
 fn another_attempt_comes_at_once_then_later_and_later_until_the_timeout() {
     let (outage, start) = (Outage::default(), Instant::now());
-    let mut attempts = Attempts::new(Duration::from_secs(5), Duration::ZERO, start);
+    let mut attempts = Attempts::new(Duration::from_secs(5), start);
     let mut now = start;
     let mut pauses = Vec::new();
-    while let Some(pause) = attempts.next(Again::UntilTimeout, false, &outage, now) {
+    while let Some(pause) = attempts.next(Again::UntilTimeout, &outage, now) {
         now += pause;
         pauses.push(pause.as_millis());
     }
@@ -163,70 +163,57 @@ fn another_attempt_comes_at_once_then_later_and_later_until_the_timeout() {
     assert!(outage.was_within(Duration::from_secs(1), now));
     // There is one other attempt also where no time is given.
     outage.answered();
-    let mut attempts = Attempts::new(Duration::ZERO, Duration::ZERO, start);
-    assert_eq!(attempts.next(Again::UntilTimeout, false, &outage, start), Some(Duration::ZERO));
-    assert_eq!(attempts.next(Again::UntilTimeout, false, &outage, start), None);
+    let mut attempts = Attempts::new(Duration::ZERO, start);
+    assert_eq!(attempts.next(Again::UntilTimeout, &outage, start), Some(Duration::ZERO));
+    assert_eq!(attempts.next(Again::UntilTimeout, &outage, start), None);
 }
 
 #[test]
 fn what_failed_by_itself_is_sent_again_once_and_a_ticket_is_waited_for_after_a_loss() {
     let (outage, now) = (Outage::default(), Instant::now());
-    let mut attempts = Attempts::new(Duration::from_secs(5), Duration::ZERO, now);
-    assert_eq!(attempts.next(Again::Once, false, &outage, now), Some(Duration::ZERO));
-    assert_eq!(attempts.next(Again::Once, false, &outage, now), None);
-    let mut attempts = Attempts::new(Duration::from_secs(60), Duration::ZERO, now);
-    assert_eq!(attempts.next(Again::IfTicketComesBack, false, &outage, now), None);
+    let mut attempts = Attempts::new(Duration::from_secs(5), now);
+    assert_eq!(attempts.next(Again::Once, &outage, now), Some(Duration::ZERO));
+    assert_eq!(attempts.next(Again::Once, &outage, now), None);
+    let mut attempts = Attempts::new(Duration::from_secs(60), now);
+    assert_eq!(attempts.next(Again::IfTicketComesBack, &outage, now), None);
     outage.connection_lost(now);
-    assert!(attempts.next(Again::IfTicketComesBack, false, &outage, now).is_some());
-    assert_eq!(attempts.next(Again::IfTicketComesBack, false, &outage, now + TICKET_COMES_BACK), None);
+    assert!(attempts.next(Again::IfTicketComesBack, &outage, now).is_some());
+    assert_eq!(attempts.next(Again::IfTicketComesBack, &outage, now + TICKET_COMES_BACK), None);
 }
 
 #[test]
 fn all_requests_together_wait_for_the_timeout_once() {
     let (outage, start, timeout) = (Outage::default(), Instant::now(), Duration::from_secs(5));
-    let next = |attempts: &mut Attempts, now| attempts.next(Again::UntilTimeout, false, &outage, now);
-    assert!(next(&mut Attempts::new(timeout, Duration::ZERO, start), start).is_some());
+    let next = |attempts: &mut Attempts, now| attempts.next(Again::UntilTimeout, &outage, now);
+    assert!(next(&mut Attempts::new(timeout, start), start).is_some());
     let later = start + timeout;
-    assert_eq!(next(&mut Attempts::new(timeout, Duration::ZERO, later), later), Some(Duration::ZERO));
+    assert_eq!(next(&mut Attempts::new(timeout, later), later), Some(Duration::ZERO));
     let too_late = later + Duration::from_millis(1);
-    assert_eq!(next(&mut Attempts::new(timeout, Duration::ZERO, too_late), too_late), None);
+    assert_eq!(next(&mut Attempts::new(timeout, too_late), too_late), None);
     outage.answered();
-    assert!(next(&mut Attempts::new(timeout, Duration::ZERO, too_late), too_late).is_some());
+    assert!(next(&mut Attempts::new(timeout, too_late), too_late).is_some());
 }
 
 #[test]
 fn the_time_begins_anew_for_whoever_gets_further() {
     let (outage, start) = (Outage::default(), Instant::now());
-    let mut attempts = Attempts::new(Duration::from_secs(5), Duration::ZERO, start);
+    let mut attempts = Attempts::new(Duration::from_secs(5), start);
     let later = start + Duration::from_secs(5);
     for now in [start, start, later] {
-        attempts.next(Again::UntilTimeout, false, &outage, now);
+        attempts.next(Again::UntilTimeout, &outage, now);
     }
-    assert_eq!(attempts.next(Again::UntilTimeout, false, &outage, later), None);
+    assert_eq!(attempts.next(Again::UntilTimeout, &outage, later), None);
     outage.answered();
     attempts.got_further();
-    assert_eq!(attempts.next(Again::UntilTimeout, false, &outage, later), Some(Duration::ZERO));
+    assert_eq!(attempts.next(Again::UntilTimeout, &outage, later), Some(Duration::ZERO));
 }
 
 #[test]
 fn a_failure_that_took_long_is_no_matter_of_one_part() {
     let start = Instant::now();
-    let attempts = Attempts::new(Duration::from_secs(60), Duration::ZERO, start);
+    let attempts = Attempts::new(Duration::from_secs(60), start);
     let (soon, late) = (start + LONG_FOR_A_PART, start + 2 * LONG_FOR_A_PART);
     assert_eq!(attempts.failing(Failing::Part, soon), Failing::Part);
     assert_eq!(attempts.failing(Failing::Part, late), Failing::Request);
     assert_eq!(attempts.failing(Failing::Transfer, late), Failing::Transfer);
-}
-
-#[test]
-fn what_is_in_doubt_is_left_alone_for_a_moment() {
-    let (outage, now, settles) = (Outage::default(), Instant::now(), Duration::from_secs(1));
-    let mut attempts = Attempts::new(Duration::from_secs(60), settles, now);
-    let mut next = |is_in_doubt| attempts.next(Again::UntilTimeout, is_in_doubt, &outage, now);
-    assert_eq!((next(true), next(false)), (Some(settles), Some(PAUSES.0)));
-    let longer: Vec<_> = (0..6).filter_map(|_| next(true)).collect();
-    assert_eq!((longer[0], longer[5]), (settles, PAUSES.1), "the other pauses go on");
-    // Also where there is only one attempt.
-    let mut attempts = Attempts::new(Duration::ZERO, settles, now);
-    assert_eq!(attempts.next(Again::UntilTimeout, true, &outage, now), Some(settles));
 }

@@ -43,6 +43,7 @@ pub fn settings(server: &FakeServer) -> Settings {
         keep_alive: None,
         timeouts: Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE },
         reconnect_timeout: Duration::ZERO,
+        settle_time: Duration::from_millis(20),
         ..Settings::new(UrlSource::Inline(server.url()))
     }
 }

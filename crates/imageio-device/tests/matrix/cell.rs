@@ -82,6 +82,7 @@ impl Way {
             keep_alive: None,
             timeouts: Timeouts { connect: TIMEOUT, data: TIMEOUT, operation: TIMEOUT },
             reconnect_timeout: PATIENCE,
+            settle_time: TIMEOUT / 5,
             ..Settings::new(UrlSource::Inline(self.url()))
         }
     }
