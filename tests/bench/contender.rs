@@ -229,9 +229,9 @@ fn serve(
     let ended = match client::run(client.current_dir(target.dir.path()), bench.stop) {
         Ok(ended) => ended,
         Err(error) => {
-            // Why is what the door says, if it can still end.
-            let _ = door.terminate();
-            return Err(error.context(door.said().join("\n")));
+            // The reason is what the door says, all of which is there once it has ended, however it does.
+            let ended = door.terminate().map_or_else(|error| error.to_string(), |status| status.to_string());
+            return Err(error.context(format!("the server, {ended}: {}", door.said().join("\n"))));
         }
     };
     let plugin_cpu = cpu(door.id())?.own - door_before.own;

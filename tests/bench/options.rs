@@ -13,7 +13,7 @@ pub(crate) struct Options {
     /// Write docs/benchmarks.md and .svg in any case; else they are written of all rows, in full
     #[arg(long)]
     pub(crate) write: bool,
-    /// Only rows with this in their name, such as "real/http", "nbdcopy-256k", "fio"; may be given again
+    /// Only rows with this in their name, such as "real/http/", "20ms", "nbdcopy-256k"; may be given again
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
     /// Only contenders with this in their name, such as "plugin", "limit"; may be given again

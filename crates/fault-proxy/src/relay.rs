@@ -23,7 +23,7 @@ const NARROW: usize = 256 << 10;
 /// number of them is on the way, up to 128 MiB for each direction of each connection. Dropping it ends all connections.
 ///
 /// The first bytes of a connection wait for the round trip that the handshake takes. What it is not like: a connection is
-/// accepted, and refused, and reset, at once. Nothing is lost, and TCP's windows are those of the two local connections: there
+/// accepted, and refused, at once; a reset arrives as an end. Nothing is lost, and TCP's windows are those of the two local connections: there
 /// is no slow start, and one connection gets as much as the link has. Packets have no heads, which count in a real rate.
 ///
 /// A byte is late by the delay, and by what the system takes to wake a thread: some 0.1 ms.
@@ -46,9 +46,9 @@ impl Relay {
         let addr = listener.local_addr()?;
         let (stopped, stop) = io::pipe()?;
         let wires = [(); 2].map(|()| Mutex::new(Wire::new(link)));
-        let ends = Ends { upstream, link, stopped, wires };
+        let shared = Shared { upstream, link, stopped, wires };
         let accepting = thread::Builder::new().name("relay".into());
-        let accepting = accepting.spawn(move || ends.accept(&listener))?;
+        let accepting = accepting.spawn(move || shared.accept(&listener))?;
         Ok(Self { addr, stop: Some(stop), accepting: Some(accepting) })
     }
 
@@ -68,7 +68,7 @@ impl Drop for Relay {
 }
 
 /// What all connections share.
-struct Ends {
+struct Shared {
     upstream: SocketAddr,
     link: Link,
     /// Readable once all shall end.
@@ -83,7 +83,7 @@ struct Pair {
     server: TcpStream,
 }
 
-impl Ends {
+impl Shared {
     fn accept(&self, listener: &TcpListener) {
         thread::scope(|scope| {
             while let Ok(Woken { stopped: false, .. }) = wait(&self.stopped, Some(listener), None, None) {
@@ -108,21 +108,28 @@ impl Ends {
             let (pair, flight) = (Arc::clone(&pair), Flight::new(self.link, now));
             thread::Builder::new().name(name.into()).spawn_scoped(scope, move || {
                 if self.carry(&pair, way, flight).is_err() {
-                    // What breaks one direction ends the other. Either socket may be gone already.
-                    let _ = pair.client.shutdown(Shutdown::Both);
-                    let _ = pair.server.shutdown(Shutdown::Both);
+                    // The receiver is gone, so nothing more comes from it: the other direction ends with what is on its way.
+                    let (from, to, _) = self.ends(&pair, way);
+                    // Either may be closed already.
+                    let _ = to.shutdown(Shutdown::Both);
+                    let _ = from.shutdown(Shutdown::Read);
                 }
             })?;
         }
         Ok(())
     }
 
-    /// Returns when the end of this direction has arrived, or all ends.
-    fn carry(&self, pair: &Pair, way: Way, mut flight: Flight) -> io::Result<()> {
-        let (from, to, wire) = match way {
+    /// Where bytes of this direction come from, where they go, and what they share.
+    fn ends<'a>(&'a self, pair: &'a Pair, way: Way) -> (&'a TcpStream, &'a TcpStream, &'a Mutex<Wire>) {
+        match way {
             Way::ToServer => (&pair.client, &pair.server, &self.wires[0]),
             Way::ToClient => (&pair.server, &pair.client, &self.wires[1]),
-        };
+        }
+    }
+
+    /// Returns when the end of this direction has arrived, or all ends; an error is the receiver's.
+    fn carry(&self, pair: &Pair, way: Way, mut flight: Flight) -> io::Result<()> {
+        let (from, to, wire) = self.ends(pair, way);
         let pass = |bytes| {
             let mut wire = wire.lock().unwrap_or_else(PoisonError::into_inner);
             wire.pass(Instant::now(), bytes)
@@ -134,17 +141,15 @@ impl Ends {
             if sent == Sent::End {
                 return Ok(());
             }
-            let (from_or_none, to_or_none) =
-                (flight.has_room(now).then_some(from), (sent == Sent::Blocked).then_some(to));
-            let woken = wait(&self.stopped, from_or_none, to_or_none, flight.next(now))?;
+            let source = flight.has_room(now).then_some(from);
+            let sink = (sent == Sent::Blocked).then_some(to);
+            let woken = wait(&self.stopped, source, sink, flight.next(now))?;
             if woken.stopped {
                 return Ok(());
             }
             if woken.readable {
-                match flight.take(|memory| (&mut &*from).read(memory), pass) {
-                    Err(error) if !is_for_later(&error) => return Err(error),
-                    _ => {}
-                }
+                // If there was nothing after all, it is another turn.
+                let _ = flight.take(|memory| receive(from, memory), pass);
             }
         }
     }
@@ -173,6 +178,14 @@ fn deliver(mut to: &TcpStream, flight: &mut Flight, now: Instant) -> io::Result<
         }
     }
     Ok(Sent::All)
+}
+
+/// Receives, or fails if there is nothing yet. A reset is an end like any other, which comes behind what was sent before.
+fn receive(mut from: &TcpStream, memory: &mut [u8]) -> io::Result<usize> {
+    match from.read(memory) {
+        Err(error) if !is_for_later(&error) => Ok(0),
+        received => received,
+    }
 }
 
 fn is_for_later(error: &io::Error) -> bool {
