@@ -140,6 +140,23 @@ impl Awaited {
     }
 }
 
+/// Who wants to have the answer that a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Initiator {
+    /// A client.
+    Client,
+    /// Nobody, but clients may come to wait for it: the flush of a replay buffer that is about to be full.
+    Background,
+    /// Nobody: it is to keep the connection alive.
+    KeepAlive,
+}
+
+impl Initiator {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Client, Self::Background, Self::KeepAlive];
+}
+
 /// A connection that waits for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -150,15 +167,18 @@ pub struct Wait {
     pub awaited: Awaited,
     /// Since when, to the millisecond.
     pub since: Instant,
-    /// Nobody needs the answer: it is to keep the connection alive.
-    pub is_keep_alive: bool,
+    /// For whom.
+    pub initiator: Initiator,
+    /// How many bytes the connection has moved so far, in all its requests, also before it was opened again. While `since` is
+    /// the same, more of them tell that the request goes on.
+    pub moved: u64,
 }
 
 impl Wait {
     /// For what has something else than a device to look at.
     #[must_use]
     pub fn new(connection: usize, awaited: Awaited, since: Instant) -> Self {
-        Self { connection, awaited, since, is_keep_alive: false }
+        Self { connection, awaited, since, initiator: Initiator::Client, moved: 0 }
     }
 }
 
