@@ -83,7 +83,9 @@ pub struct Statistics {
     pub extents: Traffic,
     /// Connections, also those for extents, which are never lost by this count.
     pub connections: Connections,
-    /// How often something was tried once more after an attempt had failed, be it to connect or to send.
+    /// How often something was tried once more after an attempt had failed, be it to connect or to send. Not counted are a
+    /// question for extents that is asked again, and a keep-alive that is sent again at once, as the server had closed its
+    /// connection.
     pub retries: u64,
     /// The time from the begin of each request to the end of its answer, with that for opening connections: the sum over
     /// all connections, which wait side by side. In seconds where it is serialized.
