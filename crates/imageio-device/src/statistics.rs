@@ -84,8 +84,8 @@ pub struct Statistics {
     /// Connections, also those for extents, which are never lost by this count.
     pub connections: Connections,
     /// How often something was tried once more after an attempt had failed, be it to connect or to send. Not counted are a
-    /// question for extents that is asked again, and a keep-alive that is sent again at once, as the server had closed its
-    /// connection.
+    /// question for extents that is asked again, requests that went out as one and are sent each by itself as the one was
+    /// refused, and a keep-alive that is sent again at once, as the server had closed its connection.
     pub retries: u64,
     /// The time from the begin of each request to the end of its answer, with that for opening connections: the sum over
     /// all connections, which wait side by side. In seconds where it is serialized.
