@@ -36,6 +36,9 @@ const OF_BOTH_DOORS: &[TestOfDoors] = &[
     ("a_file_that_can_t_be_written_in_the_end_is_a_warning", unwritable_in_the_end),
 ];
 
+const OF_BOTH_DOORS_AS_ROOT: &[TestOfDoors] =
+    &[("a_file_that_the_user_of_u_can_t_write_is_an_error_at_the_start", unwritable_by_another_user)];
+
 type Test = (&'static str, &'static [Tool], fn());
 
 const TESTS: &[Test] = &[
@@ -52,14 +55,19 @@ const TESTS: &[Test] = &[
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
-    for (door, &(name, run)) in
-        Door::ALL.iter().flat_map(|&door| OF_BOTH_DOORS.iter().map(move |test| (door, test)))
-    {
-        let test = move || {
-            run(door);
-            Ok(())
-        };
-        trials.push(trial(format!("{}/{name}", door.name()), &[door.tools(), &[NBDCOPY]].concat(), test));
+    let is_root = rustix::process::getuid().is_root();
+    for door in Door::ALL {
+        let of_root = OF_BOTH_DOORS_AS_ROOT.iter().map(|test| (test, !is_root));
+        for (&(name, run), ignored) in OF_BOTH_DOORS.iter().map(|test| (test, false)).chain(of_root) {
+            let test = move || {
+                run(door);
+                Ok(())
+            };
+            let note = if ignored { " (it takes root)" } else { "" };
+            let name = format!("{}/{name}{note}", door.name());
+            let trial = trial(name, &[door.tools(), &[NBDCOPY]].concat(), test);
+            trials.push(if ignored { trial.with_ignored_flag(true) } else { trial });
+        }
     }
     for &(name, tools, run) in TESTS {
         let test = move || {
@@ -187,12 +195,26 @@ fn unwritable(door: Door) {
     assert_eq!(server.log().requests.len(), 0, "nobody has asked the server");
 }
 
+fn unwritable_by_another_user(door: Door) {
+    let (server, dir) = server();
+    // The directory is root's alone.
+    let options = ["-f", "-U", "nbd.sock", "-u", "65534"].map(AsRef::as_ref);
+    let mut command = door.command(dir.path(), &options, &parameters(&server, dir.path(), &[])).unwrap();
+    let mut served = Daemon::spawn(command.current_dir(dir.path())).unwrap();
+    assert_eq!(served.wait().unwrap().code(), Some(1), "{:?}", served.said());
+    let is_told =
+        |line: &String| line.contains("stats-json: cannot write ") && line.contains("Permission denied");
+    assert!(served.said().iter().any(is_told), "{:?}", served.said());
+}
+
 fn unwritable_in_the_end(door: Door) {
     let (server, dir) = server();
     let sub = dir.path().join("sub");
     fs::create_dir(&sub).unwrap();
     let parameters = [format!("url={}", server.url()), format!("stats-json={}", sub.join("stats").display())];
     let served = door.serve(dir.path(), &parameters).unwrap();
+    // Who is served knows that the start is over.
+    figures::write(served.socket(), 0, &[1; 4096]);
     fs::remove_dir(&sub).unwrap();
     let (status, said) = served.finish().unwrap();
     assert!(status.success(), "{said}");

@@ -12,6 +12,7 @@ use socket2::Socket;
 use url::Host;
 
 use crate::address::{self, UnixAddress};
+use crate::byte_counter::ByteCounter;
 use crate::connection::Connection;
 use crate::operation::Heads;
 use crate::stream::Stream;
@@ -66,13 +67,23 @@ impl Connector {
     /// # Errors
     /// [`Error::Resolve`], [`Error::Connect`] or [`Error::Tls`].
     pub fn connect(&self) -> Result<Connection> {
+        self.connect_counted(&ByteCounter::default())
+    }
+
+    /// Opens a connection that counts in `moved` the bytes that it moves.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_counted(&self, moved: &ByteCounter) -> Result<Connection> {
         let socket = match &self.unix_socket {
             Some((address, users)) => self.connect_unix(address, users)?,
             None => address::connect_tcp(&self.url, self.timeouts.connect)?,
         };
         let stream = match &self.tls {
-            Some(tls) if self.unix_socket.is_none() => Stream::tls(self.secured(tls, &socket)?, socket),
-            _ => Stream::plain(socket),
+            Some(tls) if self.unix_socket.is_none() => {
+                Stream::tls(self.secured(tls, &socket)?, socket, moved.clone())
+            }
+            _ => Stream::plain(socket, moved.clone()),
         };
         let stream = stream.map_err(|source| Error::Connect { peer: self.url.authority(), source })?;
         Connection::new(stream, Arc::clone(&self.url), Arc::clone(&self.heads), self.timeouts)

@@ -7,6 +7,7 @@
 mod address;
 mod answer;
 mod body;
+mod byte_counter;
 mod canceller;
 mod capabilities;
 mod connection;
@@ -26,6 +27,7 @@ mod trust;
 mod url;
 
 pub use crate::address::UnixAddress;
+pub use crate::byte_counter::ByteCounter;
 pub use crate::canceller::Canceller;
 pub use crate::capabilities::Capabilities;
 pub use crate::connection::{Connection, Flush};

@@ -14,6 +14,8 @@ use hyper::rt::ReadBufCursor;
 use rustls::ClientConnection;
 use socket2::Socket;
 
+use crate::byte_counter::ByteCounter;
+
 /// How much one read of a plain socket takes for hyper: heads and short answers.
 const READ_CHUNK: usize = 8 << 10;
 
@@ -33,6 +35,8 @@ pub(crate) struct Readiness {
     pub(crate) want_write: AtomicBool,
     /// Bytes moved since the driver last looked.
     pub(crate) progress: AtomicBool,
+    /// All of those, for others to look at.
+    moved: ByteCounter,
     /// What is read counts as progress. Not so while an answer's head is awaited: a head has no business to drip.
     pub(crate) reading_body: AtomicBool,
     /// Bytes of HTTP that the socket has taken since the connection was opened.
@@ -45,13 +49,14 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    fn new(socket: Socket) -> Self {
+    fn new(socket: Socket, moved: ByteCounter) -> Self {
         Self {
             socket,
             may_read: AtomicBool::new(true),
             want_read: AtomicBool::new(false),
             want_write: AtomicBool::new(false),
             progress: AtomicBool::new(false),
+            moved,
             reading_body: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             handed: AtomicU64::new(0),
@@ -84,6 +89,7 @@ impl Readiness {
     fn moved(&self, n: usize) {
         if n > 0 {
             self.progress.store(true, Relaxed);
+            self.moved.add(n);
         }
     }
 
@@ -102,7 +108,6 @@ impl Readiness {
     }
 
     fn sent_more(&self, n: usize) {
-        self.moved(n);
         self.sent.fetch_add(n as u64, Relaxed);
     }
 
@@ -142,19 +147,19 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// A stream over a connected socket, which becomes non-blocking.
-    pub(crate) fn plain(socket: Socket) -> io::Result<Self> {
-        Self::new(socket, Transport::Plain { chunk: Box::default() })
+    pub(crate) fn plain(socket: Socket, moved: ByteCounter) -> io::Result<Self> {
+        Self::new(socket, moved, Transport::Plain { chunk: Box::default() })
     }
 
     /// A stream over a connected socket on which the TLS handshake is done.
-    pub(crate) fn tls(mut session: ClientConnection, socket: Socket) -> io::Result<Self> {
+    pub(crate) fn tls(mut session: ClientConnection, socket: Socket, moved: ByteCounter) -> io::Result<Self> {
         session.set_buffer_limit(Some(TLS_WRITE_BUFFER));
-        Self::new(socket, Transport::Tls(Box::new(Tls { session, unsent: 0 })))
+        Self::new(socket, moved, Transport::Tls(Box::new(Tls { session, unsent: 0 })))
     }
 
-    fn new(socket: Socket, transport: Transport) -> io::Result<Self> {
+    fn new(socket: Socket, moved: ByteCounter, transport: Transport) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { readiness: Arc::new(Readiness::new(socket)), transport })
+        Ok(Self { readiness: Arc::new(Readiness::new(socket, moved)), transport })
     }
 
     pub(crate) fn readiness(&self) -> Arc<Readiness> {
@@ -256,6 +261,7 @@ impl hyper::rt::Write for Stream {
             Transport::Plain { .. } => {
                 retry(|| (&this.readiness.socket).write_vectored(bufs)).inspect(|&n| {
                     this.readiness.note_handed(n);
+                    this.readiness.moved(n);
                     this.readiness.sent_more(n);
                 })
             }

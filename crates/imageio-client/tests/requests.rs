@@ -9,7 +9,9 @@ use std::net::ToSocketAddrs;
 use bytes::Bytes;
 use common::{MIB, TIMEOUTS, abstract_socket, connect, connector, connector_to, each_way, error, pattern};
 use fake_imageio::{Backend, FakeServer, Fault, Op, OptionsMode, Transport, What};
-use imageio_client::{Capabilities, Error, ExtentsContext, Flush, StatusCode, TrustedUsers, UnixAddress};
+use imageio_client::{
+    ByteCounter, Capabilities, Error, ExtentsContext, Flush, StatusCode, TrustedUsers, UnixAddress,
+};
 
 fn server() -> FakeServer {
     FakeServer::builder().start().unwrap()
@@ -296,4 +298,27 @@ fn a_checksum_of_something_else_is_nonsense() {
         let error = answer(&right.replace(from, to)).unwrap_err();
         assert!(matches!(error, Error::Protocol { .. }), "{from} {to}: {error}");
     }
+}
+
+#[test]
+fn bytes_are_counted_while_they_move() {
+    each_way(&FakeServer::builder().size(8 << 20), |way, _server, connector| {
+        let (moved, mut before) = (ByteCounter::default(), 0);
+        let mut has_moved = |about: usize, what: &str| {
+            let by = moved.bytes() - before;
+            before = moved.bytes();
+            // What comes together with a head doesn't count, but a head that is sent does, and what TLS adds.
+            let expected = (about - about / 20) as u64..(about + about / 20 + 4096) as u64;
+            assert!(expected.contains(&by), "{way}, {what}: {by}");
+        };
+        let mut connection = connector.connect_counted(&moved).unwrap();
+        has_moved(0, "connect");
+        connection.write(0, [Bytes::from(vec![1; 4 * MIB])], Flush::No).unwrap();
+        has_moved(4 * MIB, "write");
+        connection.read(0, &mut vec![0; 4 * MIB]).unwrap();
+        has_moved(4 * MIB, "read");
+        let mut another = connector.connect_counted(&moved).unwrap();
+        another.read(0, &mut vec![0; MIB]).unwrap();
+        has_moved(MIB, "read on another connection");
+    });
 }

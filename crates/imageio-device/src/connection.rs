@@ -23,7 +23,7 @@ use crate::overlay;
 use crate::recovery::{Asked, Failing};
 use crate::replay_buffer::{ReplayBuffer, Reservation};
 use crate::request::{DeviceRequest, Operation};
-use crate::statistics::Awaited;
+use crate::statistics::{Awaited, Initiator};
 use crate::tracker::{Owner, Tracker, UnderWay};
 
 /// A failed request.
@@ -82,8 +82,8 @@ impl conn_pool::Connection for ReplayingConnection {
 
     fn carry_out(&mut self, task: Task<'_, DeviceRequest>) -> Result<(), Failure> {
         // Also in the pauses between attempts.
-        let (counters, is_keep_alive) = (Arc::clone(&self.common.counters), matches!(task, Task::KeepAlive));
-        let _busy = counters.busy(self.owner, awaited(&task), is_keep_alive);
+        let counters = Arc::clone(&self.common.counters);
+        let _busy = counters.busy(self.owner, awaited(&task), Some(initiator(&task)));
         match task {
             Task::Requests(group) => self.carry_out_group(group),
             Task::Flush => self.flush(Purpose::Client, Connection::flush),
@@ -331,6 +331,15 @@ fn awaited(task: &Task<'_, DeviceRequest>) -> Awaited {
         },
         Task::Flush | Task::FlushInBackground => Awaited::Flush,
         Task::KeepAlive => Awaited::Connection,
+    }
+}
+
+/// Who wants a task to be carried out.
+fn initiator(task: &Task<'_, DeviceRequest>) -> Initiator {
+    match task {
+        Task::Requests(_) | Task::Flush => Initiator::Client,
+        Task::FlushInBackground => Initiator::Background,
+        Task::KeepAlive => Initiator::KeepAlive,
     }
 }
 

@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::statistics::{Amount, Awaited, Connections, Operations, Statistics, Traffic, Wait};
+use imageio_client::ByteCounter;
+
+use crate::statistics::{Amount, Awaited, Connections, Initiator, Operations, Statistics, Traffic, Wait};
 use crate::tracker::Owner;
 
 /// What for a request is sent.
@@ -66,9 +68,13 @@ struct Count {
     answered_bytes: AtomicU64,
 }
 
-/// What a connection waits for, in one number that is always whole: see [`Slot::encode`]. 0: nothing.
+/// A connection, as it is seen from outside.
 #[derive(Debug, Default)]
-struct Slot(AtomicU64);
+struct Slot {
+    /// What it waits for, in one number that is always whole: see [`Slot::encode`]. 0: nothing.
+    waits_for: AtomicU64,
+    moved: ByteCounter,
+}
 
 /// A connection waits as long as this lives.
 pub(crate) struct Busy<'a> {
@@ -117,27 +123,35 @@ impl Counters {
         }
     }
 
-    /// The connection waits for something as long as the guard lives; then for what it waited for before.
-    pub(crate) fn busy(&self, owner: Owner, awaited: Awaited, is_keep_alive: bool) -> Busy<'_> {
-        self.busy_since(Instant::now(), owner, awaited, is_keep_alive)
+    /// The connection waits for something as long as the guard lives; then for what it waited for before. Without an
+    /// initiator, that is for the same one.
+    pub(crate) fn busy(&self, owner: Owner, awaited: Awaited, initiator: Option<Initiator>) -> Busy<'_> {
+        self.busy_since(Instant::now(), owner, awaited, initiator)
     }
 
-    fn busy_since(&self, now: Instant, owner: Owner, awaited: Awaited, is_keep_alive: bool) -> Busy<'_> {
+    fn busy_since(
+        &self,
+        now: Instant,
+        owner: Owner,
+        awaited: Awaited,
+        initiator: Option<Initiator>,
+    ) -> Busy<'_> {
         let slot = &self.waits[owner];
-        let before = slot.0.load(Relaxed);
-        let is_keep_alive = is_keep_alive || Slot::is_keep_alive(before);
+        let before = slot.waits_for.load(Relaxed);
+        let initiator = initiator.unwrap_or_else(|| Slot::initiator(before));
         let millis = now.saturating_duration_since(self.began).as_millis() as u64;
-        slot.0.store(Slot::encode(awaited, is_keep_alive, millis), Relaxed);
+        slot.waits_for.store(Slot::encode(awaited, initiator, millis), Relaxed);
         Busy { slot, before }
     }
 
-    /// Opens a connection.
+    /// Opens a connection, which is to count the bytes that it moves.
     pub(crate) fn connect<T>(
         &self,
         owner: Owner,
-        connect: impl FnOnce() -> imageio_client::Result<T>,
+        connect: impl FnOnce(&ByteCounter) -> imageio_client::Result<T>,
     ) -> imageio_client::Result<T> {
-        let (result, _) = self.wait(owner, Awaited::Connection, connect);
+        let moved = &self.waits[owner].moved;
+        let (result, _) = self.wait(owner, Awaited::Connection, || connect(moved));
         if result.is_ok() {
             self.opened.fetch_add(1, Relaxed);
         }
@@ -177,7 +191,7 @@ impl Counters {
 
     fn wait<T>(&self, owner: Owner, awaited: Awaited, work: impl FnOnce() -> T) -> (T, Duration) {
         let start = Instant::now();
-        let _busy = self.busy_since(start, owner, awaited, false);
+        let _busy = self.busy_since(start, owner, awaited, None);
         let result = work();
         let time = start.elapsed();
         self.waited.fetch_add(time.as_nanos() as u64, Relaxed);
@@ -214,9 +228,9 @@ impl Counters {
 
     pub(crate) fn waits(&self) -> Vec<Wait> {
         let wait = |(owner, slot): (Owner, &Slot)| {
-            let (awaited, is_keep_alive, millis) = Slot::decode(slot.0.load(Relaxed))?;
+            let (awaited, initiator, millis) = Slot::decode(slot.waits_for.load(Relaxed))?;
             let since = self.began + Duration::from_millis(millis);
-            Some(Wait { connection: owner + 1, awaited, since, is_keep_alive })
+            Some(Wait { connection: owner + 1, awaited, since, initiator, moved: slot.moved.bytes() })
         };
         self.waits.iter().enumerate().filter_map(wait).collect()
     }
@@ -248,24 +262,25 @@ impl Count {
 }
 
 impl Slot {
-    /// The lowest byte has what is awaited, from 1 on, and a bit for keep-alives; the rest is the time in milliseconds.
-    fn encode(awaited: Awaited, is_keep_alive: bool, millis: u64) -> u64 {
-        millis << 8 | u64::from(is_keep_alive) << 7 | (awaited as u64 + 1)
+    /// The lowest four bits have what is awaited, from 1 on, and the next four for whom; the rest is the time in milliseconds.
+    fn encode(awaited: Awaited, initiator: Initiator, millis: u64) -> u64 {
+        millis << 8 | (initiator as u64) << 4 | (awaited as u64 + 1)
     }
 
-    fn decode(code: u64) -> Option<(Awaited, bool, u64)> {
-        let awaited = ((code & 0x7f) as usize).checked_sub(1)?;
-        Some((Awaited::ALL[awaited], Self::is_keep_alive(code), code >> 8))
+    fn decode(code: u64) -> Option<(Awaited, Initiator, u64)> {
+        let awaited = ((code & 0xf) as usize).checked_sub(1)?;
+        Some((Awaited::ALL[awaited], Self::initiator(code), code >> 8))
     }
 
-    fn is_keep_alive(code: u64) -> bool {
-        code & 1 << 7 != 0
+    /// A client, where nothing was awaited.
+    fn initiator(code: u64) -> Initiator {
+        Initiator::ALL[(code >> 4 & 0xf) as usize]
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.slot.0.store(self.before, Relaxed);
+        self.slot.waits_for.store(self.before, Relaxed);
     }
 }
 
@@ -300,8 +315,8 @@ mod tests {
     #[test]
     fn a_connection_that_was_opened_counts() {
         let counters = Counters::new(1);
-        counters.connect(0, || Ok(())).unwrap();
-        counters.connect(0, || lost(true)).unwrap_err();
+        counters.connect(0, |_| Ok(())).unwrap();
+        counters.connect(0, |_| lost(true)).unwrap_err();
         counters.lost();
         let Connections { opened, lost } = counters.statistics().connections;
         assert_eq!((opened, lost), (1, 1));
@@ -312,25 +327,29 @@ mod tests {
         let counters = Counters::new(2);
         let seen = || -> Vec<_> {
             let waits = counters.waits().into_iter();
-            waits.map(|wait| (wait.connection, wait.awaited, wait.is_keep_alive)).collect()
+            waits.map(|wait| (wait.connection, wait.awaited, wait.initiator)).collect()
         };
         assert_eq!(seen(), []);
         let all = Awaited::ALL.map(|awaited| {
-            let _busy = counters.busy(1, awaited, false);
+            let _busy = counters.busy(1, awaited, None);
             seen()
         });
-        assert_eq!(all, Awaited::ALL.map(|awaited| vec![(2, awaited, false)]));
-        let _keep_alive = counters.busy(0, Awaited::Flush, true);
+        assert_eq!(all, Awaited::ALL.map(|awaited| vec![(2, awaited, Initiator::Client)]));
+        let _keep_alive = counters.busy(0, Awaited::Flush, Some(Initiator::KeepAlive));
         counters
-            .connect(0, || {
-                assert_eq!(seen(), [(1, Awaited::Connection, true)], "still to keep it alive");
+            .connect(0, |_| {
+                assert_eq!(
+                    seen(),
+                    [(1, Awaited::Connection, Initiator::KeepAlive)],
+                    "still to keep it alive"
+                );
                 Ok(())
             })
             .unwrap();
-        assert_eq!(seen(), [(1, Awaited::Flush, true)]);
+        assert_eq!(seen(), [(1, Awaited::Flush, Initiator::KeepAlive)]);
         counters
             .ask_extents(1, || {
-                assert_eq!(seen()[1], (4, Awaited::Extents, false));
+                assert_eq!(seen()[1], (4, Awaited::Extents, Initiator::Client));
                 Ok(())
             })
             .unwrap();
@@ -340,7 +359,7 @@ mod tests {
     #[test]
     fn the_time_of_a_wait_is_kept() {
         let (counters, before) = (Counters::new(1), Instant::now());
-        let _busy = counters.busy(0, Awaited::Zero, false);
+        let _busy = counters.busy(0, Awaited::Zero, None);
         let since = counters.waits()[0].since;
         assert!(since <= Instant::now() && before.duration_since(since) <= Duration::from_millis(1));
     }

@@ -269,7 +269,7 @@ impl Shared {
     fn connect(&self) -> std::result::Result<Connection, Failed> {
         self.lock_open()?.is_connecting = true;
         let number = self.counters.inquirer(self.number());
-        let connection = self.counters.connect(number, || self.connector.connect());
+        let connection = self.counters.connect(number, |moved| self.connector.connect_counted(moved));
         self.lock().is_connecting = false;
         let connection = connection?;
         self.lock_open()?.canceller = Some(connection.canceller());

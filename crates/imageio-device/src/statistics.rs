@@ -83,7 +83,9 @@ pub struct Statistics {
     pub extents: Traffic,
     /// Connections, also those for extents, which are never lost by this count.
     pub connections: Connections,
-    /// How often something was tried once more after an attempt had failed, be it to connect or to send.
+    /// How often something was tried once more after an attempt had failed, be it to connect or to send. Not counted are a
+    /// question for extents that is asked again, requests that went out as one and are sent each by itself as the one was
+    /// refused, and a keep-alive that is sent again at once, as the server had closed its connection.
     pub retries: u64,
     /// The time from the begin of each request to the end of its answer, with that for opening connections: the sum over
     /// all connections, which wait side by side. In seconds where it is serialized.
@@ -140,6 +142,23 @@ impl Awaited {
     }
 }
 
+/// Who wants to have the answer that a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Initiator {
+    /// A client.
+    Client,
+    /// Nobody, but clients may come to wait for it: the flush of a replay buffer that is about to be full.
+    Background,
+    /// Nobody: it is to keep the connection alive.
+    KeepAlive,
+}
+
+impl Initiator {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Client, Self::Background, Self::KeepAlive];
+}
+
 /// A connection that waits for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -150,15 +169,18 @@ pub struct Wait {
     pub awaited: Awaited,
     /// Since when, to the millisecond.
     pub since: Instant,
-    /// Nobody needs the answer: it is to keep the connection alive.
-    pub is_keep_alive: bool,
+    /// For whom.
+    pub initiator: Initiator,
+    /// How many bytes the connection has moved so far, in all its requests, also before it was opened again. While `since` is
+    /// the same, more of them tell that the request goes on.
+    pub moved: u64,
 }
 
 impl Wait {
     /// For what has something else than a device to look at.
     #[must_use]
     pub fn new(connection: usize, awaited: Awaited, since: Instant) -> Self {
-        Self { connection, awaited, since, is_keep_alive: false }
+        Self { connection, awaited, since, initiator: Initiator::Client, moved: 0 }
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::{NO_FUA, PATIENCE, close_after_loss, close_idle, device, settings, start, status, write};
 use fake_imageio::{ClosedBy, FakeServer, Fault, Gate, Log, Op, RequestRecord, What};
 use imageio_client::Timeouts;
-use imageio_device::statistics::{Amount, Awaited, Operations, Traffic};
+use imageio_device::statistics::{Amount, Awaited, Initiator, Operations, Traffic};
 use imageio_device::{Device, Settings, Statistics};
 
 const MIB: u64 = 1 << 20;
@@ -219,8 +219,9 @@ fn a_server_that_can_t_zero_is_sent_writes_and_questions_for_extents_count() {
 fn what_is_waited_for_is_told_while_it_is() {
     let server = server();
     let device = start(Settings { connections: Some(2), ..settings(&server) });
-    write(&device, 0, b"data").unwrap();
+    write(&device, 0, &[7; 4096]).unwrap();
     assert!(device.waits().is_empty());
+    let mut moved = 4096;
     for (op, awaited) in [(Op::Flush, Awaited::Flush), (Op::Get, Awaited::Read), (Op::Put, Awaited::Write)] {
         let (gate, before) = (Gate::new(), Instant::now());
         server.fault(Fault::on(op).then(What::Block(gate.clone())));
@@ -234,7 +235,10 @@ fn what_is_waited_for_is_told_while_it_is() {
             let waits = device.waits();
             assert_eq!(waits.len(), 1, "{waits:?}");
             assert_eq!((waits[0].connection, waits[0].awaited), (1, awaited));
-            assert!(waits[0].since + Duration::from_millis(1) >= before && !waits[0].is_keep_alive);
+            assert!(waits[0].since + Duration::from_millis(1) >= before);
+            assert_eq!(waits[0].initiator, Initiator::Client);
+            assert!(waits[0].moved > moved, "the content, and each request that was sent: {waits:?}");
+            moved = waits[0].moved;
             gate.open();
             request.join().unwrap().unwrap();
         });

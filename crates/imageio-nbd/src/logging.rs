@@ -2,8 +2,9 @@
 //! Messages: to standard error, and to syslog once the process is a daemon, whose standard error nobody sees; unless the
 //! user says otherwise (`--log`). They are text for people and journals, or JSON for programs (`--log-format`).
 
+use std::fmt;
 use std::io::{self, Write};
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
 
 use env_logger::fmt::Formatter;
@@ -13,7 +14,8 @@ use serde::Serialize;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::cli::{LogFormat, LogTo};
-use crate::progress;
+use crate::progress::StandardError;
+use crate::writing;
 
 type Syslog = Logger<LoggerBackend, Formatter3164>;
 
@@ -52,8 +54,23 @@ pub(crate) fn init(verbose: u8, format: LogFormat) {
         })
         .init();
     if format == LogFormat::Json {
-        panic::set_hook(Box::new(|panic| log::error!("bug: {panic}")));
+        panic::set_hook(Box::new(|panic| tell_panic(panic, &mut io::stderr())));
     }
+}
+
+/// A panic is a message, too. One in the middle of another is written past the locks that its thread holds then.
+fn tell_panic(panic: &dyn fmt::Display, stderr: &mut dyn Write) {
+    if !writing::is_under_way() {
+        return log::error!("bug: {panic}");
+    }
+    let message = Message {
+        time: &format!("{:.6}", jiff::Timestamp::now()),
+        level: "error",
+        target: module_path!(),
+        message: &format!("bug: {panic}"),
+    };
+    // There is nobody left to tell that this can't be told.
+    let _ = message.write(stderr);
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
@@ -78,8 +95,14 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
         target: record.target(),
         message: &record.args().to_string(),
     };
-    serde_json::to_writer(&mut *out, &message)?;
-    writeln!(out)
+    message.write(out)
+}
+
+impl Message<'_> {
+    fn write(&self, mut out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer(&mut out, self)?;
+        writeln!(out)
+    }
 }
 
 fn label(level: log::Level) -> &'static str {
@@ -115,21 +138,61 @@ fn set(destination: Destination) {
     *DESTINATION.lock().unwrap_or_else(PoisonError::into_inner) = destination;
 }
 
+impl Destination {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stderr => StandardError.write_all(line),
+            Self::Syslog(syslog) => {
+                syslog.notice(String::from_utf8_lossy(line).trim_end()).map_err(io::Error::other)
+            }
+            Self::Nowhere => Ok(()),
+        }
+    }
+}
+
+/// The logger has a lock of its own around this, and could not take it again after a panic.
+fn catch(write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let written = panic::catch_unwind(AssertUnwindSafe(write));
+    written.unwrap_or_else(|_| Err(io::Error::other("writing a message panicked")))
+}
+
 struct Sink;
 
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *DESTINATION.lock().unwrap_or_else(PoisonError::into_inner) {
-            Destination::Stderr => progress::aside(|| io::stderr().write_all(line))?,
-            Destination::Syslog(syslog) => {
-                syslog.notice(String::from_utf8_lossy(line).trim_end()).map_err(io::Error::other)?;
-            }
-            Destination::Nowhere => {}
-        }
+        catch(|| writing::write(|| DESTINATION.lock().unwrap_or_else(PoisonError::into_inner).write(line)))?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_in_the_middle_of_a_message_is_a_message_and_waits_for_no_lock() {
+        let mut out = Vec::new();
+        let caught = catch(|| {
+            writing::write(|| {
+                let _held = DESTINATION.lock();
+                tell_panic(&"of\nsomebody", &mut out);
+                panic!("of this test");
+            })
+        });
+        assert!(caught.is_err());
+        let told: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&told["level"], &told["message"]), (&"error".into(), &"bug: of\nsomebody".into()));
+        let time = told["time"].as_str().unwrap();
+        assert!(time.len() == "2026-01-02T03:04:05.678901Z".len() && time.ends_with('Z'), "{time}");
+        // Others go the way of all messages.
+        out.clear();
+        tell_panic(&"of somebody", &mut out);
+        assert_eq!(out, b"");
     }
 }

@@ -25,6 +25,7 @@ mod single;
 mod statistics;
 mod tls;
 mod virt_v2v;
+mod writing;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -22,10 +22,14 @@ use signal_hook::iterator::{Handle, Signals};
 use tempfile::NamedTempFile;
 
 use crate::listen::{Address, Place};
-use crate::{progress, statistics};
+use crate::progress;
+use crate::statistics::{self, Teller};
 
 /// A signal that comes sooner after the first belongs to it: the end of a session sends several.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// For how long the figures may keep a process that is to end at once.
+const LAST_FIGURES: Duration = Duration::from_secs(1);
 
 /// What ends the server in good order.
 const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
@@ -148,8 +152,10 @@ impl Caught {
         observer: Arc<Observer>,
     ) -> Result<SignalThread> {
         let mut first = None;
+        let asked = Arc::clone(&observer);
+        let teller = Teller::start(move || statistics::tell(&asked))?;
         self.forward(move |signal| match first {
-            _ if signal == SIGUSR1 => statistics::tell(&observer),
+            _ if signal == SIGUSR1 => teller.ask(),
             None => {
                 log::info!("signal {signal}: finishing the requests in flight");
                 if let Some(command) = &command {
@@ -173,10 +179,11 @@ impl Caught {
 }
 
 /// Somebody insists, though what was acknowledged may not be flushed.
-fn give_up(signal: i32, observer: &Observer) {
+fn give_up(signal: i32, observer: &Arc<Observer>) {
     progress::clear();
-    statistics::finish(observer, State::Incomplete);
     log::error!("signal {signal} again: ending at once, the disk may be incomplete");
+    let observer = Arc::clone(observer);
+    statistics::within(LAST_FIGURES, move || statistics::finish(&observer, State::Incomplete));
     signal_hook::low_level::exit(1);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A line that tells how far it is, for whoever watches a terminal (`--progress`).
 
+use std::io::{self, Write};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -10,12 +11,14 @@ use anyhow::{Context, Result};
 use imageio_stats::{Observer, size};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::writing;
+
 /// How often the line is drawn anew.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 const TEMPLATE: &str = "{elapsed_precise} {binary_bytes_per_sec} {wide_msg}";
 
-/// What is drawn on the terminal, if anything is. Whoever writes there besides goes through [`aside`].
+/// What is drawn on the terminal, if anything is. Whoever writes there besides goes through [`StandardError`].
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// The line, until it is dropped.
@@ -66,11 +69,22 @@ pub(crate) fn clear() {
     }
 }
 
-/// Writes to standard error, and leaves the line whole.
-pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
-    match &*lock() {
-        Some(bar) => bar.suspend(write),
-        None => write(),
+/// Standard error, where the line stays whole.
+pub(crate) struct StandardError;
+
+impl Write for StandardError {
+    /// Writes all of it.
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let write = || io::stderr().write_all(text);
+        writing::write(|| match &*lock() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        })?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -32,9 +32,9 @@ struct Running {
     server: Server<Queue>,
     beside: Beside,
     /// These are needed to the end: somebody may lose patience with the last flush, or want to know why it takes so long.
-    _signals: SignalThread,
-    _watch: Watch,
-    _line: Option<Line>,
+    signals: SignalThread,
+    watch: Watch,
+    line: Option<Line>,
 }
 
 /// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
@@ -44,13 +44,13 @@ pub(crate) fn serve(options: &Options, prepared: Prepared, disks: &[Disk]) -> Re
     let server = disks::server(disks, config(options, tls))?;
     let observed = disks::observed(disks, &server.statistics());
     let observer = Arc::new(Observer::new(PROGRAM, observed, output));
-    let running = start(options, server, entrance, signals, pidfile, &observer);
-    let (result, state) = match running {
-        Ok(running) => until_the_end(running, disks),
-        Err(error) => (Err(error), State::Incomplete),
-    };
-    statistics::finish(&observer, state);
-    result
+    match start(options, server, entrance, signals, pidfile, &observer) {
+        Ok(running) => until_the_end(running, disks, &observer),
+        Err(error) => {
+            statistics::finish(&observer, State::Incomplete);
+            Err(error)
+        }
+    }
 }
 
 fn start(
@@ -70,21 +70,22 @@ fn start(
     let watch = Watch::start(Arc::clone(observer)).context("cannot start a thread")?;
     // A daemon has no terminal.
     let line = if options.progress { Line::draw(Arc::clone(observer))? } else { None };
-    Ok(Running { server, beside, _signals: signals, _watch: watch, _line: line })
+    Ok(Running { server, beside, signals, watch, line })
 }
 
-fn until_the_end(running: Running, disks: &[Disk]) -> (Result<u8>, State) {
-    let Running { server, beside: Beside { command, relay, private }, _signals, _watch, _line } = running;
+fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Result<u8> {
+    let Running { server, beside: Beside { command, relay, private }, signals, watch, line } = running;
     let handle = server.handle();
     let served = run_server(server, &handle, command);
     drop(private);
     // Whatever happened, what was acknowledged is to be made safe.
     let is_all_safe = disks::close(disks);
     relay.iter().for_each(Relay::finish);
-    match is_all_safe {
-        true => (served, State::Complete),
-        false => (served.map(|_| 1), State::Incomplete),
-    }
+    drop((line, watch));
+    statistics::finish(observer, if is_all_safe { State::Complete } else { State::Incomplete });
+    // Not before: the file system of the figures may hang.
+    drop(signals);
+    if is_all_safe { served } else { served.map(|_| 1) }
 }
 
 fn config(options: &Options, tls: Tls) -> Config {

@@ -2,7 +2,8 @@
 //! Who looks at transfers while they are served.
 
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use imageio_device::Device;
@@ -31,6 +32,8 @@ pub struct Observer {
     program: String,
     exports: Vec<Export>,
     output: Option<Output>,
+    /// The last document is written, or about to be. Held while one is written: they come one after another.
+    has_ended: Mutex<bool>,
     began: Instant,
 }
 
@@ -76,7 +79,7 @@ impl Observer {
     /// `program` is the name and version of whoever serves; `output` is where [`write`](Self::write) writes.
     #[must_use]
     pub fn new(program: impl Into<String>, exports: Vec<Export>, output: Option<Output>) -> Self {
-        Self { program: program.into(), exports, output, began: Instant::now() }
+        Self { program: program.into(), exports, output, has_ended: Mutex::new(false), began: Instant::now() }
     }
 
     pub(crate) fn exports(&self) -> &[Export] {
@@ -95,18 +98,25 @@ impl Observer {
         lines
     }
 
-    /// Writes the document, if it is wanted, with the figures of this moment.
+    /// Writes the document, if it is wanted, with the figures of this moment: to `standard_error` if that is its place. This
+    /// may take long, as file systems may hang. Nothing is written after one whose state is not [`State::Running`].
     ///
     /// # Errors
     /// [`OutputError`].
-    pub fn write(&self, state: State) -> Result<(), OutputError> {
+    pub fn write(&self, state: State, standard_error: &mut dyn io::Write) -> Result<(), OutputError> {
         let Some(output) = &self.output else { return Ok(()) };
+        let mut has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if *has_ended {
+            return Ok(());
+        }
+        *has_ended = state != State::Running;
         let exports: Vec<_> = self.exports.iter().map(|export| (&*export.name, export.figures())).collect();
         let report = Report::new(&self.program, state, self.began.elapsed().as_secs_f64(), &exports);
-        output.write(&match output {
+        let text = match output {
             Output::StandardError => report.line(),
             Output::File(_) => report.document(),
-        })
+        };
+        output.write(&text, standard_error)
     }
 
     /// How far it is.
@@ -183,14 +193,20 @@ mod tests {
             lines[1].starts_with("export 'sdb': from clients: 1 write of 4.0 KiB; to the server: 1 write ")
         );
         assert!(lines[2].starts_with("all exports: from clients: 2 writes of 8.0 KiB; "), "{lines:?}");
-        observer.write(State::Running).unwrap();
-        let told: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let document =
+            || -> Value { serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap() };
+        observer.write(State::Running, &mut io::empty()).unwrap();
+        let told = document();
         assert_eq!((&told["program"], &told["state"]), (&"program 1".into(), &"running".into()));
         assert_eq!(told["exports"][0]["clients"]["accepted"], 2);
         assert_eq!(told["exports"][0]["server"]["connections"]["opened"], 1);
         assert_eq!(told["total"]["server"]["all"]["writes"]["answered"]["bytes"], 8192);
         let Progress { from_clients, to_server, awaited } = observer.progress();
         assert_eq!((from_clients, to_server, &*awaited), (8192, 8192, "nothing"));
+        for state in [State::Complete, State::Running, State::Incomplete] {
+            observer.write(state, &mut io::empty()).unwrap();
+            assert_eq!(document()["state"], "complete", "nothing comes after the end");
+        }
         observer.exports().iter().for_each(|export| export.device.close().unwrap());
     }
 
@@ -199,7 +215,9 @@ mod tests {
         let (_server, export) = export("", None);
         let observer = Observer::new("program 1", vec![export], None);
         assert_eq!(observer.summaries().len(), 1);
-        observer.write(State::Complete).unwrap();
+        let mut standard_error = Vec::new();
+        observer.write(State::Complete, &mut standard_error).unwrap();
+        assert_eq!(standard_error, b"");
         observer.exports()[0].device.close().unwrap();
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::Builder;
 
 /// Where the document goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,9 +49,9 @@ impl Output {
     ///
     /// # Errors
     /// [`OutputError`]. The file is as it was before then.
-    pub(crate) fn write(&self, text: &str) -> Result<(), OutputError> {
+    pub(crate) fn write(&self, text: &str, standard_error: &mut dyn Write) -> Result<(), OutputError> {
         match self {
-            Self::StandardError => io::stderr()
+            Self::StandardError => standard_error
                 .write_all(text.as_bytes())
                 .map_err(|source| OutputError { path: "standard error".into(), source }),
             Self::File(path) => {
@@ -64,6 +64,9 @@ impl Output {
 fn prepare(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.is_symlink() => {
+            return Err(io::Error::other("it is a link to what is not there: give the file itself"));
+        }
         Ok(metadata) if !metadata.is_file() => {
             return Err(io::Error::other("it is not a file: give a file, or - for standard error"));
         }
@@ -76,9 +79,13 @@ fn prepare(path: &Path) -> io::Result<()> {
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = NamedTempFile::new_in(directory(path))?;
-    // Others may read it, as any file, where a temporary file is its owner's alone.
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    let before = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode() & 0o777);
+    // The system takes off what the umask says, as from any new file. A temporary file would be its owner's alone.
+    let mode = Permissions::from_mode(before.unwrap_or(0o666));
+    let mut file = Builder::new().permissions(mode.clone()).tempfile_in(directory(path))?;
+    if before.is_some() {
+        file.as_file().set_permissions(mode)?;
+    }
     file.write_all(text.as_bytes())?;
     file.persist(path)?;
     Ok(())
@@ -101,14 +108,24 @@ mod tests {
         let path = dir.path().join("stats.json");
         let output = Output::prepare(&path).unwrap();
         assert_eq!(names().count(), 0, "nothing is there before it is written");
-        output.write("first, and longer\n").unwrap();
+        let write = |text: &str| output.write(text, &mut io::empty()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        write("first, and longer\n");
+        // As the system makes it of the umask, which belongs to the whole process.
+        let other = dir.path().join("other");
+        fs::write(&other, "").unwrap();
+        assert_eq!(mode(&path), mode(&other));
+        fs::remove_file(&other).unwrap();
         // Who has it open sees what was there.
         let before = fs::File::open(&path).unwrap();
-        output.write("second\n").unwrap();
+        for kept in [0o600, 0o666] {
+            fs::set_permissions(&path, Permissions::from_mode(kept)).unwrap();
+            write("second\n");
+            assert_eq!(mode(&path), kept);
+        }
         assert_eq!(io::read_to_string(before).unwrap(), "first, and longer\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "second\n");
         assert_eq!(names().collect::<Vec<_>>(), ["stats.json"]);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     }
 
     #[test]
@@ -117,7 +134,7 @@ mod tests {
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         fs::write(&file, "old").unwrap();
         symlink(&file, &link).unwrap();
-        Output::prepare(&link).unwrap().write("new").unwrap();
+        Output::prepare(&link).unwrap().write("new", &mut io::empty()).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
     }
@@ -127,7 +144,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let dangling = dir.path().join("dangling");
+        symlink(dir.path().join("nothing"), &dangling).unwrap();
         for (path, reason) in [
+            (dangling, "it is a link to what is not there"),
             (dir.path().join("no/file"), "No such file or directory"),
             (dir.path().to_owned(), "is a directory"),
             ("/dev/null".into(), "it is not a file"),
@@ -147,7 +167,7 @@ mod tests {
         fs::create_dir(dir.path().join("sub")).unwrap();
         let output = Output::prepare(&path).unwrap();
         fs::remove_dir(dir.path().join("sub")).unwrap();
-        let error = output.write("text").unwrap_err().to_string();
+        let error = output.write("text", &mut io::empty()).unwrap_err().to_string();
         assert!(error.starts_with("stats-json: cannot write "), "{error}");
     }
 }

@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! When a transfer stalls, and whom it waits for. Time is a parameter, and nothing is asked here.
+//!
+//! The client and the server are watched each by itself, as what the one does is no progress of the other: the server may
+//! hang while clients come and go, and a flush in the background says nothing of the client.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use imageio_device::statistics::{Awaited, Operations, Wait};
+use imageio_device::statistics::{Awaited, Initiator, Operations, Wait};
 
 use crate::report::Figures;
 
-/// For how long nothing may move before that is worth a message.
+/// For how long nothing may move before that is worth a message. It doubles with each stall that was told, so that there are
+/// few messages, however long and slow a transfer is.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// For what may well take long where all is well: slow storage zeroes and flushes at its pace, and tells nothing meanwhile.
+const LONG_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is seen of a transfer at a moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Look {
-    /// It grows with each answer, to a client or of the server; but not by keep-alives.
-    progress: u64,
+    /// How much the server has answered, but for keep-alives.
+    answered: u64,
+    /// How much clients were answered, also with errors.
+    asked: u64,
     /// How many clients are connected.
     connected: u64,
     /// Some content was asked for or changed.
     has_moved: bool,
     /// What is expected of the server; no keep-alives.
     waits: Vec<Wait>,
-}
-
-/// Who has to do something next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Awaits {
-    /// The client has come and gone, or not begun.
-    Nobody,
-    Client,
-    Server,
 }
 
 /// A transfer that stalls or goes on.
@@ -43,16 +43,27 @@ pub(crate) enum Event {
     /// It goes on after so long, whoever it has waited for.
     ClientGoesOn(Duration),
     ServerGoesOn(Duration),
+    /// Nothing is expected of the server any more, and it has done nothing of it for so long.
+    ServerFails(Duration),
 }
 
 /// What is remembered from one look to the next.
 #[derive(Debug)]
 pub(crate) struct Stall {
     seen: Look,
+    client: Silence,
+    server: Silence,
+}
+
+/// One side in which nothing moves.
+#[derive(Debug)]
+struct Silence {
     /// When something has moved last, as far as was seen.
     since: Instant,
-    /// Of this stall.
-    was_told: bool,
+    /// This silence was.
+    is_told: bool,
+    /// How many were.
+    told: u32,
 }
 
 impl Look {
@@ -60,72 +71,123 @@ impl Look {
         let operations = server.for_clients + server.in_background + server.written_again;
         let Operations { reads, writes, zeroes, flushes, .. } = operations;
         let answered = [reads, writes, zeroes, flushes, server.extents].map(|kind| kind.answered.requests);
-        let to_clients = clients.kinds().map(|kind| kind.requests);
-        waits.retain(|wait| !wait.is_keep_alive);
+        waits.retain(|wait| wait.initiator != Initiator::KeepAlive);
         Self {
-            progress: answered.iter().chain(&to_clients).sum(),
+            answered: answered.iter().sum(),
+            asked: clients.kinds().iter().map(|kind| kind.requests).sum(),
             connected: clients.connected,
             has_moved: clients.has_moved(),
             waits,
         }
     }
 
-    fn awaits(&self) -> Awaits {
-        match () {
-            () if !self.waits.is_empty() => Awaits::Server,
-            () if self.connected > 0 && self.has_moved => Awaits::Client,
-            () => Awaits::Nobody,
-        }
+    /// A client waits for the server.
+    fn client_waits(&self) -> bool {
+        self.waits.iter().any(|wait| wait.initiator == Initiator::Client)
+    }
+
+    /// Bytes of a request have moved that was under way before. Those of a new attempt are no progress.
+    fn moves_since(&self, before: &Self) -> bool {
+        self.waits.iter().any(|wait| {
+            let is_same = |old: &&Wait| (old.connection, old.since) == (wait.connection, wait.since);
+            before.waits.iter().find(is_same).is_some_and(|old| old.moved != wait.moved)
+        })
+    }
+
+    /// How long the server may be silent: what may take long holds up all else.
+    fn limit(&self) -> Duration {
+        self.waits.iter().map(|wait| limit(wait.awaited)).max().unwrap_or(LIMIT)
+    }
+}
+
+fn limit(awaited: Awaited) -> Duration {
+    match awaited {
+        Awaited::Zero | Awaited::Flush | Awaited::Extents => LONG_LIMIT,
+        _ => LIMIT,
     }
 }
 
 impl Stall {
     /// Nothing has moved yet.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { seen: Look::default(), since: now, was_told: false }
+        Self { seen: Look::default(), client: Silence::new(now), server: Silence::new(now) }
     }
 
     /// Takes another look. What is worth a message is told once for each stall, and once when it is over.
-    pub(crate) fn look(&mut self, look: Look, now: Instant) -> Option<Event> {
-        let (before, awaits) = (self.seen.awaits(), look.awaits());
-        let is_same = look.progress == self.seen.progress && look.connected == self.seen.connected;
-        if !is_same || awaits != before {
-            // A client that has asked for something goes on, though it has got no answer yet.
-            let goes_on = look.progress != self.seen.progress || awaits == Awaits::Server;
-            let after = now.saturating_duration_since(self.since);
-            let was_told = std::mem::replace(&mut self.was_told, false);
-            (self.seen, self.since) = (look, now);
-            return (was_told && goes_on).then_some(before).and_then(|before| before.goes_on(after));
-        }
+    pub(crate) fn look(&mut self, look: Look, now: Instant) -> impl Iterator<Item = Event> + use<> {
+        let events = [self.look_at_server(&look, now), self.look_at_client(&look, now)];
         self.seen = look;
-        let waited = now.saturating_duration_since(self.since);
-        if waited < LIMIT || self.was_told {
-            return None;
+        events.into_iter().flatten()
+    }
+
+    /// While it is waited for, only what it answers is progress; and bytes that move, as long as nothing was told.
+    fn look_at_server(&mut self, look: &Look, now: Instant) -> Option<Event> {
+        let Self { seen, server, .. } = self;
+        if look.answered != seen.answered {
+            return server.ends(now).map(Event::ServerGoesOn);
         }
-        let event = match awaits {
-            Awaits::Nobody => return None,
-            Awaits::Client => Event::ClientStalls(waited),
-            Awaits::Server => Event::ServerStalls(waited, self.seen.waits.clone()),
-        };
-        self.was_told = true;
-        Some(event)
+        if look.waits.is_empty() {
+            return server.ends(now).map(Event::ServerFails);
+        }
+        if seen.waits.is_empty() || !server.is_told && look.moves_since(seen) {
+            server.ends(now);
+        }
+        let waited = server.exceeds(look.limit(), now)?;
+        Some(Event::ServerStalls(waited, look.waits.clone()))
+    }
+
+    /// It is waited for while it is there and has asked for nothing, if it has moved anything before.
+    fn look_at_client(&mut self, look: &Look, now: Instant) -> Option<Event> {
+        let Self { seen, client, .. } = self;
+        if look.asked != seen.asked || look.client_waits() {
+            return client.ends(now).map(Event::ClientGoesOn);
+        }
+        let is_waited_for = look.connected > 0 && look.has_moved;
+        if !is_waited_for || look.connected != seen.connected {
+            client.ends(now);
+        } else if !look.waits.is_empty() {
+            // It may wait for what is done in the background.
+            client.may_be_excused(now);
+        }
+        client.exceeds(LIMIT, now).map(Event::ClientStalls)
     }
 }
 
-impl Awaits {
-    fn goes_on(self, after: Duration) -> Option<Event> {
-        match self {
-            Self::Nobody => None,
-            Self::Client => Some(Event::ClientGoesOn(after)),
-            Self::Server => Some(Event::ServerGoesOn(after)),
+impl Silence {
+    fn new(now: Instant) -> Self {
+        Self { since: now, is_told: false, told: 0 }
+    }
+
+    /// Tells how long it was, if it was told.
+    fn ends(&mut self, now: Instant) -> Option<Duration> {
+        let lasted = now.saturating_duration_since(self.since);
+        self.since = now;
+        std::mem::take(&mut self.is_told).then_some(lasted)
+    }
+
+    /// It begins now, unless it was told.
+    fn may_be_excused(&mut self, now: Instant) {
+        if !self.is_told {
+            self.since = now;
         }
+    }
+
+    /// Tells how long it has lasted, once that is too long.
+    fn exceeds(&mut self, limit: Duration, now: Instant) -> Option<Duration> {
+        let lasted = now.saturating_duration_since(self.since);
+        if self.is_told || lasted < limit.saturating_mul(1_u32.checked_shl(self.told).unwrap_or(u32::MAX)) {
+            return None;
+        }
+        self.is_told = true;
+        self.told += 1;
+        Some(lasted)
     }
 }
 
 impl Event {
     /// Whether it concerns the server, which is expected to answer; a client may do what it likes.
     pub(crate) fn is_warning(&self) -> bool {
-        matches!(self, Self::ServerStalls(..) | Self::ServerGoesOn(_))
+        matches!(self, Self::ServerStalls(..) | Self::ServerGoesOn(_) | Self::ServerFails(_))
     }
 }
 
@@ -139,6 +201,9 @@ impl fmt::Display for Event {
             }
             Self::ClientGoesOn(time) => write!(f, "the client goes on, after {} s", time.as_secs()),
             Self::ServerGoesOn(time) => write!(f, "the server goes on, after {} s", time.as_secs()),
+            Self::ServerFails(time) => {
+                write!(f, "the wait for the server has ended without success, after {} s", time.as_secs())
+            }
         }
     }
 }
@@ -158,136 +223,4 @@ fn awaited(waits: &[Wait]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clients::Requests;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// A transfer, and a clock that stands still between two looks.
-    struct Scene {
-        stall: Stall,
-        now: Instant,
-        figures: Figures,
-        waits: Vec<Wait>,
-    }
-
-    impl Scene {
-        /// A client that has written something.
-        fn begin() -> Self {
-            let now = Instant::now();
-            let mut figures = Figures::default();
-            figures.clients.connected = 1;
-            figures.clients.writes = Requests { requests: 1, bytes: 512, errors: 0 };
-            let mut scene = Self { stall: Stall::new(now), now, figures, waits: Vec::new() };
-            assert_eq!(scene.look(), None);
-            scene
-        }
-
-        fn look(&mut self) -> Option<Event> {
-            self.stall.look(Look::new(&self.figures, self.waits.clone()), self.now)
-        }
-
-        /// Looks once a second.
-        fn pass(&mut self, seconds: u32) -> Vec<String> {
-            let looks = (0..seconds).filter_map(|_| {
-                self.now += SECOND;
-                self.look().map(|event| event.to_string())
-            });
-            looks.collect()
-        }
-
-        fn waits(&mut self, of: &[(usize, Awaited)]) {
-            let wait = |&(connection, awaited)| Wait::new(connection, awaited, self.now);
-            self.waits = of.iter().map(wait).collect();
-        }
-    }
-
-    #[test]
-    fn a_client_that_stalls_is_told_once_and_when_it_goes_on() {
-        let mut scene = Scene::begin();
-        assert_eq!(scene.pass(9), [""; 0]);
-        assert_eq!(scene.pass(50), ["waiting for the client, since 10 s"]);
-        scene.figures.clients.writes.requests += 1;
-        assert_eq!(scene.pass(1), ["the client goes on, after 60 s"]);
-        assert_eq!(scene.pass(60), ["waiting for the client, since 10 s"], "another stall");
-        scene.waits(&[(1, Awaited::Read)]);
-        assert_eq!(scene.pass(1), ["the client goes on, after 61 s"], "it has asked for something");
-    }
-
-    #[test]
-    fn a_server_that_stalls_is_told_with_what_it_is_to_answer() {
-        let mut scene = Scene::begin();
-        scene.waits(&[(2, Awaited::Flush), (3, Awaited::Write), (1, Awaited::Write)]);
-        assert_eq!(
-            scene.pass(60),
-            ["waiting for the server's answer to write (connections 3, 1), flush (connection 2), since 10 s"]
-        );
-        scene.waits(&[(2, Awaited::Flush)]);
-        scene.figures.server.for_clients.writes.answered.requests += 2;
-        assert_eq!(scene.pass(1), ["the server goes on, after 60 s"]);
-        assert!(scene.look().is_none());
-        assert_eq!(scene.pass(11), ["waiting for the server's answer to flush (connection 2), since 10 s"]);
-    }
-
-    #[test]
-    fn what_moves_doesn_t_stall() {
-        let mut scene = Scene::begin();
-        scene.waits(&[(1, Awaited::Write)]);
-        for _ in 0..10 {
-            assert_eq!(scene.pass(9), [""; 0]);
-            scene.figures.clients.reads.requests += 1;
-            assert_eq!(scene.pass(9), [""; 0]);
-            scene.figures.server.written_again.flushes.answered.requests += 1;
-        }
-    }
-
-    #[test]
-    fn attempts_that_fail_are_no_progress() {
-        let mut scene = Scene::begin();
-        for _ in 0..9 {
-            scene.waits(&[(1, Awaited::Connection)]);
-            scene.figures.server.retries += 1;
-            scene.figures.server.for_clients.writes.sent.requests += 1;
-            assert_eq!(scene.pass(1), [""; 0]);
-        }
-        assert_eq!(
-            scene.pass(2),
-            ["waiting for the server's answer to connect (connection 1), since 10 s"],
-            "the look before this was the first that saw the wait"
-        );
-    }
-
-    #[test]
-    fn keep_alives_are_nobody_s_progress_and_nobody_waits_for_them() {
-        let mut scene = Scene::begin();
-        scene.waits(&[(1, Awaited::Flush)]);
-        scene.waits[0].is_keep_alive = true;
-        for _ in 0..5 {
-            scene.figures.server.keep_alives.flushes.answered.requests += 1;
-            scene.pass(1);
-        }
-        assert_eq!(scene.pass(5), ["waiting for the client, since 10 s"]);
-    }
-
-    #[test]
-    fn who_is_not_there_or_has_not_begun_is_not_waited_for() {
-        let mut scene = Scene::begin();
-        scene.figures.clients.connected = 0;
-        assert_eq!(scene.pass(60), [""; 0], "nobody is there");
-        scene.figures.clients.connected = 1;
-        assert_eq!(scene.pass(10), [""; 0], "it has come a moment ago");
-        assert_eq!(scene.pass(1), ["waiting for the client, since 10 s"]);
-        scene.figures.clients.connected = 0;
-        assert_eq!(scene.pass(60), [""; 0], "it has gone, which is no progress");
-        scene.figures.clients = Default::default();
-        scene.figures.clients.connected = 1;
-        assert_eq!(scene.pass(60), [""; 0], "it has moved nothing");
-    }
-
-    #[test]
-    fn only_the_server_is_a_matter_for_a_warning() {
-        assert!(Event::ServerStalls(LIMIT, Vec::new()).is_warning());
-        assert!(!Event::ClientStalls(LIMIT).is_warning());
-    }
-}
+mod tests;

@@ -33,9 +33,7 @@ impl Watch {
             let mut stalls: Vec<_> = observer.exports().iter().map(|_| Stall::new(Instant::now())).collect();
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 for (export, stall) in observer.exports().iter().zip(&mut stalls) {
-                    if let Some(event) = stall.look(export.look(), Instant::now()) {
-                        tell(export, &event);
-                    }
+                    stall.look(export.look(), Instant::now()).for_each(|event| tell(export, &event));
                 }
             }
         };

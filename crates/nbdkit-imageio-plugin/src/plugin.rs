@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The life of the plugin, from its parameters to the last flush.
 
-use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{io, mem};
 
 use block_device::{BlockDevice, Errno, Error, Result};
 use imageio_config::Parser;
@@ -20,7 +20,7 @@ enum Stage {
     Unloaded,
     Configuring(Parser),
     Configured { settings: Settings, stats_json: Option<PathBuf> },
-    Ready(Transfer, Option<Output>),
+    Ready(Transfer, Option<PathBuf>),
     Serving(Serving),
     Closed,
 }
@@ -79,23 +79,30 @@ pub(crate) fn get_ready() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
         Stage::Configured { settings, stats_json } => {
-            let output = stats_json.as_deref().map(Output::prepare).transpose().map_err(invalid)?;
+            output(stats_json.as_deref())?;
             let transfer = Transfer::open_as_allowed(settings).map_err(invalid)?;
             if transfer.is_read_only() {
                 log::info!("the ticket allows reading only");
             }
-            *stage = Stage::Ready(transfer, output);
+            *stage = Stage::Ready(transfer, stats_json);
             Ok(())
         }
         _ => Err(out_of_order("get_ready")),
     }
 }
 
+/// Where the figures go, if they are wanted: tried by the user that the process is.
+fn output(stats_json: Option<&Path>) -> Result<Option<Output>> {
+    stats_json.map(Output::prepare).transpose().map_err(invalid)
+}
+
 /// Starts the threads.
 pub(crate) fn after_fork() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
-        Stage::Ready(transfer, output) => {
+        Stage::Ready(transfer, stats_json) => {
+            // Once more: nbdkit may have become another user (-u) meanwhile.
+            let output = output(stats_json.as_deref())?;
             let device = Arc::new(transfer.start().map_err(failed)?);
             let observer = Arc::new(Observer::new(PROGRAM, vec![observed(&device)], output));
             let watch = Watch::start(Arc::clone(&observer)).map_err(failed)?;
@@ -138,7 +145,7 @@ fn observed(device: &Arc<Device>) -> Export {
 /// Tells what was done.
 fn tell(observer: &Observer, state: State) {
     observer.summaries().iter().for_each(|line| log::info!("{line}"));
-    if let Err(error) = observer.write(state) {
+    if let Err(error) = observer.write(state, &mut io::stderr()) {
         log::warn!("{error}");
     }
 }

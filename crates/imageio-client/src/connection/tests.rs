@@ -8,6 +8,7 @@ use std::thread;
 use socket2::{SockRef, Socket};
 
 use super::*;
+use crate::byte_counter::ByteCounter;
 use crate::extents::ExtentsContext;
 use crate::operation::head_length;
 use crate::stream::Stream;
@@ -23,7 +24,8 @@ fn pair(ticket: &str) -> (Connection, UnixStream) {
     let url = Arc::new(TransferUrl::parse(&format!("http://h/images/{ticket}")).unwrap());
     let heads = Arc::new(Heads::new(&url).unwrap());
     let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
-    let stream = Stream::plain(Socket::from(std::os::fd::OwnedFd::from(ours))).unwrap();
+    let stream =
+        Stream::plain(Socket::from(std::os::fd::OwnedFd::from(ours)), ByteCounter::default()).unwrap();
     (Connection::new(stream, url, heads, timeouts).unwrap(), theirs)
 }
 

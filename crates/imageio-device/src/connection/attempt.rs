@@ -55,7 +55,7 @@ impl ReplayingConnection {
 
     pub(super) fn connect(&mut self) -> imageio_client::Result<()> {
         let Common { connector, counters, .. } = &*self.common;
-        self.open = Some(counters.connect(self.owner, || connector.connect())?);
+        self.open = Some(counters.connect(self.owner, |moved| connector.connect_counted(moved))?);
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl ReplayingConnection {
     /// Whether another attempt makes sense, once it does.
     fn waits(&self, again: Again, attempts: &mut Attempts) -> bool {
         let Common { outage, counters, .. } = &*self.common;
-        let _busy = counters.busy(self.owner, Awaited::Connection, false);
+        let _busy = counters.busy(self.owner, Awaited::Connection, None);
         let pause = attempts.next(again, outage, Instant::now());
         pause.is_some_and(|pause| outage.wait(pause))
     }
