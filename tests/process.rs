@@ -226,8 +226,9 @@ fn who_insists_ends_it_in_the_middle_of_the_last_flush_and_is_told_so() {
     served.wait_for_line(|line| line.contains("listening: ").then_some(())).unwrap();
     client(&dir.path().join("sock")).write_all(&[4; 512]).unwrap();
     assert_eq!(served.terminate_insistently().unwrap().code(), Some(1));
-    let said = served.said().join("\n");
-    assert!(said.ends_with("signal 15 again: ending at once, the disk may be incomplete"), "{said}");
+    let [.., error, figures] = served.said() else { panic!("{:?}", served.said()) };
+    assert!(error.ends_with("signal 15 again: ending at once, the disk may be incomplete"), "{error}");
+    assert!(figures.contains("info: from clients: "), "{figures}");
     assert_eq!(server.log().of(Op::Flush).count(), 1);
 }
 
