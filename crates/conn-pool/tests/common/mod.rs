@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
 
+mod gate;
+
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -14,6 +16,8 @@ use conn_pool::{
     State, Task, Workers,
 };
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded as bounded_channel, unbounded};
+
+pub use gate::Gate;
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,25 +97,6 @@ struct Barrier {
     what: &'static str,
     entered: Sender<usize>,
     may_go: Receiver<()>,
-}
-
-/// Holds up what stands at it. It is open once it is dropped.
-pub struct Gate {
-    entered: Receiver<usize>,
-    go: Sender<()>,
-}
-
-impl Gate {
-    /// Waits until a task stands at the gate; the number of its connection.
-    #[track_caller]
-    pub fn entered(&self) -> usize {
-        self.entered.recv_timeout(PATIENCE).expect("nothing comes to the gate")
-    }
-
-    /// Lets one task go on.
-    pub fn pass(&self) {
-        self.go.send(()).unwrap();
-    }
 }
 
 /// Takes down what is carried out. Requests panic at `!`, are refused at `?`, alone or together at `%`, and break at `#`;
