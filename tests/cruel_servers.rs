@@ -228,10 +228,19 @@ fn upload(door: Door, client: Client, cruelty: &Cruelty) {
         same("the disk", &server.contents().unwrap(), &expected).unwrap();
     } else {
         assert_eq!(cruelty.end(), End::WellOrTold, "{said}");
+        if has_nbdkit_aborted(&said) {
+            return;
+        }
         let lines: BTreeSet<_> =
             said.lines().filter(|line| line.contains("the disk may be incomplete: ")).collect();
         assert_eq!(lines.len(), 1, "{said}");
     }
+}
+
+/// nbdkit 1.32 ends by an assertion of its own if its client leaves while another reply is about to be sent. Its exit status
+/// tells that, and the plugin isn't asked any more.
+fn has_nbdkit_aborted(said: &str) -> bool {
+    said.contains("raw_send_socket: Assertion")
 }
 
 fn parameters(server: &FakeServer) -> Vec<String> {
