@@ -2,14 +2,14 @@
 //! What both sides of a connection find when something happens to it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
+mod common;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use common::{PATIENCE, assert_passes};
 use fault_proxy::{Drip, Fault, Point, Proxy, Way};
-
-/// Longer than anything here takes; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Long enough to see that nothing comes.
 const NOTHING: Duration = Duration::from_millis(100);
@@ -53,14 +53,6 @@ fn read_to_end(mut end: &TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
 fn assert_silent(end: &TcpStream) {
     end.set_read_timeout(Some(NOTHING)).unwrap();
     assert_eq!(read_to_end(end), (Vec::new(), Some(ErrorKind::WouldBlock)));
-}
-
-#[track_caller]
-fn assert_passes(mut from: &TcpStream, mut to: &TcpStream, data: &[u8]) {
-    from.write_all(data).unwrap();
-    let mut found = vec![0; data.len()];
-    to.read_exact(&mut found).unwrap();
-    assert_eq!(found, data);
 }
 
 #[test]

@@ -2,16 +2,16 @@
 //! What comes out of a link, and not before when.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{PATIENCE, assert_passes};
 use fault_proxy::{Link, Relay};
-
-/// Longer than anything here takes; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Long enough to see that nothing goes on.
 const NOTHING: Duration = Duration::from_millis(100);
@@ -42,15 +42,6 @@ impl Ends {
         }
         (client, server)
     }
-}
-
-/// Sends it, and returns when it has arrived.
-#[track_caller]
-fn assert_passes(mut from: &TcpStream, mut to: &TcpStream, data: &[u8]) {
-    from.write_all(data).unwrap();
-    let mut found = vec![0; data.len()];
-    to.read_exact(&mut found).unwrap();
-    assert_eq!(found, data);
 }
 
 fn read_to_end(mut end: &TcpStream) -> Vec<u8> {
