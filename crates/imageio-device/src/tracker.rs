@@ -378,9 +378,9 @@ impl UnderWay {
 
     /// It was sent, part by part, and its outcome is not known.
     pub(crate) fn is_in_doubt(&self, parts: Vec<Part>) {
-        let (mut records, now) = (self.tracker.lock(), Instant::now());
+        let mut records = self.tracker.lock();
         records.in_doubt.add(self.number, &self.blocks, parts);
-        records.unsettled.add(self.blocks.clone(), now + self.tracker.settle_time, now);
+        records.unsettled.add(self.blocks.clone(), Instant::now() + self.tracker.settle_time);
     }
 }
 

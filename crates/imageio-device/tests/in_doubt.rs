@@ -5,6 +5,7 @@
 mod common;
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use block_device::{BlockDevice, Errno};
 use common::{
@@ -50,6 +51,25 @@ fn what_may_still_come_true_is_not_changed_any_more() {
         assert_eq!(server.read(BLOCK - 1, 5).unwrap(), b"\0data");
         let told = error(device.close()).to_string();
         assert!(told.contains(" bytes were not written, the first at 7: "), "{told}");
+    }
+}
+
+/// The server may still be busy with the block in which a change was cut off.
+#[test]
+fn a_place_in_doubt_is_left_alone_by_whichever_request_writes_there_again() {
+    const SETTLE_TIME: Duration = Duration::from_millis(50);
+    // The first is sent again by itself, the second by the client.
+    for what in [What::LoseAnswer, status(400)] {
+        let server = server();
+        let settings = settings(&server);
+        let device = start(Settings { settle_time: SETTLE_TIME, reconnect_timeout: PATIENCE, ..settings });
+        server.fault(Fault::on(Op::Put).then(what));
+        let begin = Instant::now();
+        let _ = write(&device, BLOCK, b"data");
+        write(&device, BLOCK, b"data").unwrap();
+        assert!(begin.elapsed() >= SETTLE_TIME, "{:?}", begin.elapsed());
+        assert_eq!(server.read(BLOCK, 4).unwrap(), b"data");
+        device.close().unwrap();
     }
 }
 

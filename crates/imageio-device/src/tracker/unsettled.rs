@@ -17,21 +17,20 @@ pub(crate) struct Unsettled {
 
 impl Unsettled {
     /// These blocks are left alone until then.
-    pub(crate) fn add(&mut self, blocks: Range<u64>, until: Instant, now: Instant) {
-        self.places.retain(|(_, until)| *until > now);
+    pub(crate) fn add(&mut self, blocks: Range<u64>, until: Instant) {
         self.places.push((blocks, until));
     }
 
-    /// Until when some of these blocks are left alone, if that is later than now.
-    pub(crate) fn until(&self, blocks: &Range<u64>, now: Instant) -> Option<Instant> {
-        let concerned = self
-            .places
-            .iter()
-            .filter(|(place, until)| *until > now && place.start < blocks.end && blocks.start < place.end);
+    /// Until when some of these blocks are left alone, if that is later than now. What is over is forgotten, so that nobody needs
+    /// a clock any more once all is.
+    pub(crate) fn until(&mut self, blocks: &Range<u64>, now: Instant) -> Option<Instant> {
+        self.places.retain(|(_, until)| *until > now);
+        let concerned =
+            self.places.iter().filter(|(place, _)| place.start < blocks.end && blocks.start < place.end);
         concerned.map(|(_, until)| *until).max()
     }
 
-    /// Whether nothing was ever cut off, or all of that is forgotten.
+    /// Whether no place is known that has to be left alone.
     pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
@@ -48,21 +47,23 @@ mod tests {
     #[test]
     fn a_place_is_left_alone_until_its_time() {
         let (mut unsettled, now) = (Unsettled::default(), Instant::now());
-        unsettled.add(4096..8192, now + SECOND, now);
-        unsettled.add(8192..12288, now + 2 * SECOND, now);
-        let until = |range: Range<u64>, now| unsettled.until(&range, now);
+        unsettled.add(4096..8192, now + SECOND);
+        unsettled.add(8192..12288, now + 2 * SECOND);
+        let mut until = |range: Range<u64>, now| unsettled.until(&range, now);
         assert_eq!(until(0..4096, now), None);
         assert_eq!(until(0..4097, now), Some(now + SECOND));
         assert_eq!(until(4096..12288, now), Some(now + 2 * SECOND));
-        assert_eq!(until(4096..8192, now + SECOND), None);
         assert_eq!(until(12288..16384, now), None);
+        assert_eq!(until(4096..8192, now + SECOND), None);
     }
 
     #[test]
     fn what_is_over_is_forgotten() {
         let (mut unsettled, now) = (Unsettled::default(), Instant::now());
         assert!(unsettled.is_empty());
-        (0..100).for_each(|second| unsettled.add(0..1, now + (second + 1) * SECOND, now + second * SECOND));
-        assert_eq!(unsettled.places.len(), 1);
+        unsettled.add(0..1, now + SECOND);
+        unsettled.add(1..2, now + 2 * SECOND);
+        assert_eq!((unsettled.until(&(8..9), now + SECOND), unsettled.is_empty()), (None, false));
+        assert_eq!((unsettled.until(&(8..9), now + 2 * SECOND), unsettled.is_empty()), (None, true));
     }
 }
