@@ -51,7 +51,6 @@ fn mebibytes(bytes: u64) -> String {
 
 /// While a disk is uploaded and read back, again and again; through TLS on both sides, if there are certificates.
 pub(crate) fn a_thousand(pki: Option<&Pki>) {
-    const SIGNALS: usize = 1000;
     let builder = FakeServer::builder().size(SIZE);
     let builder = if pki.is_some() { builder.tls(Certificate::default()) } else { builder };
     let (server, dir) = (builder.start().unwrap(), tempfile::tempdir().unwrap());
@@ -66,29 +65,10 @@ pub(crate) fn a_thousand(pki: Option<&Pki>) {
         None => "nbd+unix:///?socket=nbd.sock".to_owned(),
     };
     let mut served = served(dir.path(), &[&[&*url, "--stats-json=stats.json"], &options[..]].concat());
-    let (copies, are_signals_sent) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let copy_again_and_again = || {
-            // Once more after the last of them.
-            while !are_signals_sent.load(SeqCst) || copies.load(SeqCst) < 2 {
-                assert!(copy(dir.path(), &uri));
-                copies.fetch_add(1, SeqCst);
-            }
-        };
-        let copying = std::thread::Builder::new().spawn_scoped(scope, copy_again_and_again).unwrap();
-        for number in 0..SIGNALS {
-            signal_thread(served.id(), number);
-            // The document is whole at any moment.
-            if let Ok(text) = fs::read_to_string(&path) {
-                serde_json::from_str::<Value>(&text).unwrap();
-            }
-        }
-        are_signals_sent.store(true, SeqCst);
-        copying.join().unwrap();
-    });
+    let copies = copies_while_signals_come(dir.path(), &uri, served.id(), &path);
     // The last one is heeded.
     served.signal(Signal::SIGUSR1).unwrap();
-    let written = copies.into_inner() * SIZE;
+    let written = copies * SIZE;
     let is_last = |line: &str| line.contains(&format!(" writes of {}, ", mebibytes(written))).then_some(());
     served.wait_for_line(is_last).unwrap();
     let status = served.terminate().unwrap();
@@ -109,4 +89,30 @@ pub(crate) fn a_thousand(pki: Option<&Pki>) {
         (&0.into(), &0.into())
     );
     Figures(&total["server"]).assert_agree_with(&server.log());
+}
+
+/// Copies again and again until all signals are sent. Returns how often that was.
+fn copies_while_signals_come(dir: &Path, uri: &str, process: u32, document: &Path) -> u64 {
+    const SIGNALS: usize = 1000;
+    let (copies, are_signals_sent) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let copy_again_and_again = || {
+            // Once more after the last of them.
+            while !are_signals_sent.load(SeqCst) || copies.load(SeqCst) < 2 {
+                assert!(copy(dir, uri));
+                copies.fetch_add(1, SeqCst);
+            }
+        };
+        let copying = std::thread::Builder::new().spawn_scoped(scope, copy_again_and_again).unwrap();
+        for number in 0..SIGNALS {
+            signal_thread(process, number);
+            // The document is whole at any moment.
+            if let Ok(text) = fs::read_to_string(document) {
+                serde_json::from_str::<Value>(&text).unwrap();
+            }
+        }
+        are_signals_sent.store(true, SeqCst);
+        copying.join().unwrap();
+    });
+    copies.into_inner()
 }
