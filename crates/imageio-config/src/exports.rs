@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use imageio_device::{Settings, UrlSource};
+use engine_transfer::Source;
+use imageio_device::UrlSource;
 
 use crate::parse::export_name;
 use crate::table::{EXPORT, STATS_JSON};
@@ -26,8 +27,8 @@ pub struct Exports {
 pub struct ExportSettings {
     /// What clients call it; `None` for the only one of a command line without `export=`.
     pub name: Option<String>,
-    /// The transfer's.
-    pub settings: Settings,
+    /// Where the disk is.
+    pub source: Source,
 }
 
 impl Exports {
@@ -88,19 +89,19 @@ impl Exports {
     /// A transfer isn't named, or two come from standard input.
     pub fn finish(self) -> Result<Vec<ExportSettings>, ConfigError> {
         if self.sections.is_empty() {
-            return Ok(vec![ExportSettings { name: None, settings: self.common.finish()? }]);
+            return Ok(vec![ExportSettings { name: None, source: self.common.finish()? }]);
         }
-        if self.common.has_url() {
+        if self.common.names_a_disk() {
             return Err(url(
-                "before the first export= stands what is for all: put each url= behind its export=",
+                "before the first export= stands what is for all: put each url= or disk= behind its export=",
             ));
         }
         let finish = |(name, parser): (String, Parser)| match parser.finish() {
-            Ok(settings) => Ok(ExportSettings { name: Some(name), settings }),
+            Ok(source) => Ok(ExportSettings { name: Some(name), source }),
             Err(error) => Err(error.of(&name)),
         };
         let exports = self.sections.into_iter().map(finish).collect::<Result<Vec<_>, _>>()?;
-        if exports.iter().filter(|export| export.settings.url == UrlSource::Stdin).count() > 1 {
+        if exports.iter().filter(|export| export.source.settings.url == UrlSource::Stdin).count() > 1 {
             return Err(url("standard input has the URL of one transfer: use url=+FILE for the others"));
         }
         Ok(exports)
@@ -134,23 +135,23 @@ mod tests {
         let exports = exports(&[&given[..], &more].concat()).unwrap();
         let told: Vec<_> = exports
             .iter()
-            .map(|ExportSettings { name, settings }| {
+            .map(|ExportSettings { name, source: Source { settings, .. } }| {
                 assert_eq!(settings.cafile.as_deref(), Some("/ca.pem".as_ref()));
                 (name.as_deref().unwrap(), settings.connections, settings.size)
             })
             .collect();
         assert_eq!(told, [("sda", Some(3), Some(5)), ("sdb", Some(2), Some(7)), ("", Some(2), Some(5))]);
         let here = std::env::current_dir().unwrap();
-        assert_eq!(exports[0].settings.url, UrlSource::File(here.join("sda.url")));
-        assert_eq!(exports[1].settings.url, UrlSource::Inline("http://h/images/b".into()));
-        assert_eq!(exports[2].settings.url, UrlSource::Stdin);
+        assert_eq!(exports[0].source.settings.url, UrlSource::File(here.join("sda.url")));
+        assert_eq!(exports[1].source.settings.url, UrlSource::Inline("http://h/images/b".into()));
+        assert_eq!(exports[2].source.settings.url, UrlSource::Stdin);
     }
 
     #[test]
     fn without_a_section_there_is_one_transfer() {
         let exports = exports(&["http://h/images/a=b", "size=5"]).unwrap();
-        let [ExportSettings { name: None, settings }] = &exports[..] else { panic!("{exports:?}") };
-        assert_eq!(settings.size, Some(5));
+        let [ExportSettings { name: None, source }] = &exports[..] else { panic!("{exports:?}") };
+        assert_eq!(source.settings.size, Some(5));
         assert_eq!(refused(&["size=5"]), ConfigError::MissingUrl.to_string());
     }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The parameters of a transfer, each declared once: [`PARAMETERS`] feeds the parser, the help and the man page.
+//! The parameters of a transfer, each declared once: [`parameters`] feed the parser, the help and the man page.
 //!
 //! A name may be written with hyphens or underscores. A parameter may be given again; the last one counts.
 //!
 //! A [`Parser`] takes those of one transfer, and [`Exports`] those of several.
 
+mod engine;
 mod exports;
 mod parse;
 mod secret;
@@ -12,13 +13,16 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
+use engine_transfer::Source;
 use imageio_device::{Settings, UrlSource};
+
+use engine::EngineArguments;
 
 pub use exports::{ExportSettings, Exports};
 pub use parse::{export_name, seconds, size};
 use secret::shown;
 pub use secret::{is_url, may_be_shown};
-pub use table::{EXPORT, PARAMETERS, Parameter, STATS_JSON, wrap};
+pub use table::{EXPORT, Parameter, STATS_JSON, parameters, wrap};
 
 /// The parameter that a value without a name belongs to.
 pub const MAGIC: &str = "url";
@@ -44,7 +48,9 @@ pub enum ConfigError {
     },
 
     /// The transfer isn't named.
-    #[error("url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line")]
+    #[error(
+        "url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line; or disk=NAME of an engine"
+    )]
     MissingUrl,
 
     /// Something is wrong with one of several exports.
@@ -76,7 +82,7 @@ const FEATURES: &str =
 /// What both doors tell of themselves by `--dump-plugin`: one `key=value` a line.
 #[must_use]
 pub fn facts(version: &str) -> Vec<String> {
-    let names: Vec<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
+    let names: Vec<_> = parameters().map(|parameter| parameter.name).collect();
     vec![
         format!("imageio_version={version}"),
         format!("imageio_features={FEATURES}"),
@@ -85,13 +91,14 @@ pub fn facts(version: &str) -> Vec<String> {
 }
 
 fn known() -> String {
-    PARAMETERS.iter().map(|parameter| parameter.name).collect::<Vec<_>>().join(", ")
+    parameters().map(|parameter| parameter.name).collect::<Vec<_>>().join(", ")
 }
 
 /// Takes parameters one by one, and gives the settings.
 #[derive(Debug, Clone)]
 pub struct Parser {
     url: Option<UrlSource>,
+    engine: EngineArguments,
     settings: Settings,
     stats_json: Option<PathBuf>,
 }
@@ -109,7 +116,8 @@ impl Parser {
     /// All parameters at their defaults.
     #[must_use]
     pub fn new() -> Self {
-        Self { url: None, settings: Settings::new(UrlSource::Inline(String::new())), stats_json: None }
+        let settings = Settings::new(UrlSource::Inline(String::new()));
+        Self { url: None, engine: EngineArguments::default(), settings, stats_json: None }
     }
 
     /// Takes one parameter.
@@ -118,8 +126,7 @@ impl Parser {
     /// [`ConfigError::Unknown`] or [`ConfigError::Value`].
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let wanted = name.replace('_', "-");
-        let parameter = PARAMETERS
-            .iter()
+        let parameter = parameters()
             .chain([&EXPORT])
             .find(|parameter| parameter.name == wanted)
             .ok_or_else(|| ConfigError::Unknown { name: name.to_owned() })?;
@@ -141,23 +148,34 @@ impl Parser {
         self.stats_json.as_deref()
     }
 
-    fn has_url(&self) -> bool {
-        self.url.is_some()
+    fn names_a_disk(&self) -> bool {
+        self.url.is_some() || self.engine.has_target()
     }
 
-    /// The settings.
+    /// Where the disk is, and how to treat it.
     ///
     /// # Errors
-    /// [`ConfigError::MissingUrl`].
-    pub fn finish(self) -> Result<Settings, ConfigError> {
+    /// [`ConfigError::MissingUrl`], or [`ConfigError::Value`] where parameters contradict each other.
+    pub fn finish(self) -> Result<Source, ConfigError> {
         let unix_socket_user = self.settings.unix_socket_user.or_else(|| self.default_user());
-        let url = self.url.ok_or(ConfigError::MissingUrl)?;
-        Ok(Settings { url, unix_socket_user, ..self.settings })
+        let engine = self.engine.finish(self.settings.size)?;
+        let settings = Settings { unix_socket_user, ..self.settings };
+        match (self.url, engine) {
+            (None, Some(engine)) => Ok(Source::engine(settings, engine)),
+            (Some(url), None) => Ok(Source::url(Settings { url, ..settings })),
+            (None, None) => Err(ConfigError::MissingUrl),
+            (Some(_), Some(_)) => {
+                let reason = "disk= is given, too: the engine tells the URL".to_owned();
+                Err(ConfigError::Value { name: MAGIC, reason })
+            }
+        }
     }
 
     /// imageio's user, if the unix socket may be used and this host has that user.
     fn default_user(&self) -> Option<u32> {
-        let is_wanted = self.settings.is_ovirt_host && self.settings.unix_socket;
+        // With an engine, it turns out later whether this is a host of oVirt.
+        let may_be_host = self.settings.is_ovirt_host || self.engine.has_target();
+        let is_wanted = may_be_host && self.settings.unix_socket;
         // What can't be looked up isn't trusted; the warning about the socket tells who it was.
         if is_wanted { parse::user_named(IMAGEIO_USER).ok().flatten() } else { None }
     }
@@ -185,7 +203,7 @@ mod tests {
         for argument in arguments {
             parser.set_argument(argument)?;
         }
-        parser.finish()
+        parser.finish().map(|source| source.settings)
     }
 
     #[test]
@@ -324,11 +342,17 @@ mod tests {
     fn a_secret_in_the_wrong_place_is_not_shown() {
         const TICKET: &str = "e0f2f8f4-6f6c-4a40-9f3b-6f0f3c1d2e4a";
         let url = format!("https://host:54322/images/{TICKET}");
-        let places = PARAMETERS.iter().map(|parameter| parameter.name).filter(|name| *name != "url");
+        let places = parameters().map(|parameter| parameter.name).filter(|name| *name != "url");
         let values = [TICKET, &url, &format!("+{url}"), &url[8..]].map(str::to_owned);
         let wrong = places.flat_map(|name| values.iter().map(move |value| format!("{name}={value}")));
-        // Bitmaps have such names, too.
-        let wrong = wrong.filter(|argument| *argument != format!("dirty-bitmap={TICKET}"));
+        // These have such names, too.
+        let may_be_uuid = |argument: &str| {
+            let (name, value) = split(argument);
+            value == TICKET
+                && ["dirty-bitmap", "disk", "new-disk", "snapshot", "storage-domain", "config", "description"]
+                    .contains(&name)
+        };
+        let wrong = wrong.filter(|argument| !may_be_uuid(argument));
         let more = [
             format!("{TICKET}=x"),
             format!("ticket={TICKET}"),
@@ -354,7 +378,7 @@ mod tests {
 
     #[test]
     fn the_table_is_fit_for_a_man_page() {
-        for parameter in PARAMETERS {
+        for parameter in parameters() {
             assert!(is_name(parameter.name) && !parameter.name.contains('_'));
             assert!(parameter.help.ends_with('.'), "{}", parameter.name);
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parameters.
 
+use crate::engine::ENGINE_PARAMETERS;
 use crate::{Parser, parse};
 
 /// One parameter, with all that is ever said of it.
@@ -22,11 +23,16 @@ pub struct Parameter {
 const MOST_CONNECTIONS: u32 = 64;
 
 /// All parameters, in the order of their use.
-pub const PARAMETERS: &[Parameter] = &[
+pub fn parameters() -> impl Iterator<Item = &'static Parameter> + Clone {
+    PARAMETERS.iter().chain(ENGINE_PARAMETERS)
+}
+
+/// Those of a transfer, whoever got it of the engine.
+const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "url",
         value: "URL|+FILE|-",
-        default: "required",
+        default: "required, or disk= of an engine",
         help: "The transfer's URL, https://HOST:54322/images/TICKET. The ticket in it is the key to the disk: \
                +FILE reads the URL from the first line of a file, and - from standard input, so that ps doesn't show it. \
                The name may be left out: a value alone is the URL.",
@@ -200,7 +206,7 @@ pub const STATS_JSON: Parameter = Parameter {
 };
 
 /// Begins the parameters of one of several transfers: see [`Exports`](crate::Exports). It isn't among the
-/// [others](PARAMETERS), as who serves one transfer has no use for it.
+/// [others](parameters), as who serves one transfer has no use for it.
 pub const EXPORT: Parameter = Parameter {
     name: "export",
     value: "NAME",

@@ -52,6 +52,15 @@ pub enum OpenError {
     Keeper(io::Error),
 }
 
+impl OpenError {
+    /// Whether this host has no way to the server, so that another URL may lead there.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        use imageio_client::Error::{Connect, Resolve, Tls};
+        matches!(self, Self::Client(Resolve { .. } | Connect { .. } | Tls { broken: true, .. }))
+    }
+}
+
 /// Why a request failed, as the pool knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cause(pub(crate) Error);

@@ -19,6 +19,7 @@ use imageio_device::{Device, Settings, StatusCode, Transfer};
 
 use crate::cli::ChecksumOptions;
 use crate::process::Caught;
+use crate::reading;
 use image::Image;
 use progress::Progress;
 
@@ -41,9 +42,13 @@ enum Outcome {
 /// Everything, up to the exit status: 1 if the disk and the image differ.
 pub(crate) fn run(options: &ChecksumOptions) -> Result<u8> {
     let image = options.compare.as_deref().map(Image::open).transpose()?;
-    let settings = crate::settings(&options.parameters)?;
+    let mut source = crate::source(&options.parameters)?;
     // The server's checksum is of the whole disk, whatever size is offered elsewhere.
-    let transfer = Transfer::open(Settings { read_only: true, size: None, ..settings })?;
+    source.settings = Settings { read_only: true, size: None, ..source.settings };
+    reading::with(source, |transfer| compare(options, transfer, image))
+}
+
+fn compare(options: &ChecksumOptions, transfer: Transfer, image: Option<Image>) -> Result<u8> {
     ensure!(transfer.capabilities().checksum, NOT_OFFERED);
     if let Some(image) = &image {
         image.check_size(transfer.size())?;

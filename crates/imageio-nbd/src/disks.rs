@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The disks that are served: all are opened before any is, and each is flushed whatever becomes of the others.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
+use engine_transfer::{Clock, Ending};
 use imageio_config::{ExportSettings, export_label};
 use imageio_device::{Device, Queue, Transfer};
 use nbd_frontend::{Config, ExportInfo, Server, Statistics};
@@ -17,6 +18,7 @@ use crate::statistics::clients;
 pub(crate) struct Opened {
     export: Export,
     transfer: Transfer,
+    ending: Ending,
 }
 
 /// A transfer in use.
@@ -25,6 +27,8 @@ pub(crate) struct Disk {
     device: Arc<Device>,
     /// Its end would close the device, one after the other: it has to outlive [`close`].
     queue: Arc<Queue>,
+    /// Last: its end gives up the transfer, for which all connections have to be closed.
+    ending: Mutex<Option<Ending>>,
 }
 
 /// What clients call a disk, and what messages do.
@@ -49,29 +53,35 @@ impl Export {
     }
 }
 
-/// Opens all transfers. None is left open if one fails, as they hold no connections.
-pub(crate) fn open(exports: Vec<ExportSettings>, options: &Options) -> Result<Vec<Opened>> {
+/// Opens all transfers, those that an engine has to be asked for by this clock. None is left open if one fails: they hold no
+/// connections, and the engine is told that they aren't needed.
+pub(crate) fn open(
+    exports: Vec<ExportSettings>,
+    options: &Options,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Opened>> {
     let mut opened = Vec::<Opened>::with_capacity(exports.len());
-    for ExportSettings { name, settings, .. } in exports {
+    for ExportSettings { name, source, .. } in exports {
         let export = Export::new(name, options);
-        let transfer = export.label(Transfer::open(settings).map_err(Into::into))?;
+        let source = export.label(source.open(Arc::clone(clock)).map_err(Into::into))?;
+        let engine_transfer::Opened { transfer, ending } = source;
         // Neither would know of the other's changes.
         let is_same = |other: &&Opened| other.transfer.url().is_same_transfer(transfer.url());
         if let Some(other) = opened.iter().find(is_same) {
             let other = export_label(&other.export.name);
             return export.label(Err(anyhow!("it is the transfer of {other}: give each disk its own")));
         }
-        opened.push(Opened { export, transfer });
+        opened.push(Opened { export, transfer, ending });
     }
     Ok(opened)
 }
 
 /// Starts the threads.
 pub(crate) fn start(opened: Vec<Opened>) -> Result<Vec<Disk>> {
-    let start = |Opened { export, transfer }| {
+    let start = |Opened { export, transfer, ending }| {
         let device = Arc::new(transfer.start()?);
         let queue = Arc::new(Queue::start(Arc::clone(&device))?);
-        Ok(Disk { export, device, queue })
+        Ok(Disk { export, device, queue, ending: Mutex::new(Some(ending)) })
     };
     opened.into_iter().map(start).collect()
 }
@@ -102,14 +112,15 @@ pub(crate) fn observed(disks: &[Disk], statistics: &Statistics) -> Vec<imageio_s
     observed.collect()
 }
 
-/// Makes safe what was acknowledged, and closes all disks, side by side: each may take its time. False if one of them may be
-/// incomplete, for each of which a line is logged.
-pub(crate) fn close(disks: &[Disk]) -> bool {
+/// Makes safe what was acknowledged, and closes all disks, side by side: each may take its time. Transfers that an engine was asked for
+/// are ended; where a client has not written all (`is_complete`), they are given up. False if a disk may be incomplete, for each of
+/// which a line is logged.
+pub(crate) fn close(disks: &[Disk], is_complete: bool) -> bool {
     let is_all_safe = AtomicBool::new(true);
     thread::scope(|scope| {
         for disk in disks {
             let close = || {
-                if let Err(error) = disk.close() {
+                if let Err(error) = disk.close(is_complete) {
                     log::error!("{}", crate::one_line(&error));
                     is_all_safe.store(false, Relaxed);
                 }
@@ -124,10 +135,14 @@ pub(crate) fn close(disks: &[Disk]) -> bool {
 }
 
 impl Disk {
-    fn close(&self) -> Result<()> {
+    fn close(&self, is_complete: bool) -> Result<()> {
         let closed = self.device.close();
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The line that says what became of the data comes before the engine is waited for.
         let closed =
             closed.map_err(|error| anyhow!("the disk may be incomplete: {error}: begin the upload anew"));
-        self.export.label(closed)
+        let closed = self.export.label(closed);
+        let ended = ending.map_or(Ok(()), |ending| ending.end(is_complete && closed.is_ok()));
+        closed.and(self.export.label(ended.map_err(Into::into)))
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use imageio_config::{EXPORT, PARAMETERS, Parameter};
+use imageio_config::{EXPORT, Parameter, parameters};
 
 use crate::cli;
 use crate::nbdkit::{OPTIONS, Treatment};
@@ -52,8 +52,8 @@ fn page(name: &str, text: &str) -> std::io::Result<String> {
         .replace(CHECKSUM_OPTIONS_HERE, &options(of_checksum)?)
         .replace(OPTIONS_HERE, &options_of_all)
         .replace(NBDKIT_HERE, &options_of_nbdkit())
-        .replace(EXPORT_HERE, &list(&[EXPORT]))
-        .replace(PARAMETERS_HERE, &list(PARAMETERS));
+        .replace(EXPORT_HERE, &list([&EXPORT]))
+        .replace(PARAMETERS_HERE, &list(parameters()));
     Ok(title + &page)
 }
 
@@ -65,7 +65,7 @@ fn options(command: clap::Command) -> std::io::Result<String> {
     Ok(section.split_once(".SH OPTIONS\n").map_or(&*section, |(_, body)| body).to_owned())
 }
 
-fn list(parameters: &[Parameter]) -> String {
+fn list<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> String {
     let mut list = Roff::new();
     for parameter in parameters {
         list.control("TP", []);
@@ -121,7 +121,7 @@ mod tests {
     fn every_page_has_every_parameter_and_no_place_left_open() {
         for (name, text) in PAGES {
             let page = page(name, text).unwrap();
-            for parameter in PARAMETERS {
+            for parameter in parameters() {
                 let entry = format!("\\fB{}=\\fR", parameter.name.replace('-', "\\-"));
                 assert!(page.contains(&entry), "{name} lacks {entry}");
             }

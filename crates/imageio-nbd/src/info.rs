@@ -8,8 +8,11 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
-use imageio_device::{DirtySummary, ExtentsSummary, Settings, Transfer};
+use engine_transfer::Source;
+use imageio_device::{DirtySummary, ExtentsSummary, Transfer};
 use serde::Serialize;
+
+use crate::reading;
 
 /// All that is told.
 #[derive(Debug, Serialize)]
@@ -51,8 +54,8 @@ struct Dirty {
 }
 
 /// Asks the server, and prints what it tells.
-pub(crate) fn run(settings: Settings, json: bool) -> Result<u8> {
-    let info = Info::ask(&Transfer::open_as_allowed(settings)?)?;
+pub(crate) fn run(source: Source, json: bool) -> Result<u8> {
+    let info = reading::with(source, |transfer| Info::ask(&transfer))?;
     let text = if json { serde_json::to_string_pretty(&info)? + "\n" } else { info.to_string() };
     io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(0)

@@ -12,12 +12,14 @@ mod entrance;
 mod generate;
 mod identity;
 mod info;
+mod interrupt;
 mod listen;
 mod logging;
 mod nbdkit;
 mod probing;
 mod process;
 mod progress;
+mod reading;
 mod secrets;
 mod selinux;
 mod serve;
@@ -29,17 +31,20 @@ mod writing;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::FromArgMatches;
+use engine_transfer::{Source, SystemClock};
 use imageio_config::{ExportSettings, Exports, Parser, STATS_JSON};
-use imageio_device::{Settings, UrlSource};
+use imageio_device::UrlSource;
 use imageio_stats::Output;
 use nbd_frontend::Listener;
 
 use crate::cli::{Command, Options};
 use crate::entrance::Entrance;
 use crate::identity::Identity;
+use crate::interrupt::Interrupts;
 use crate::process::{Caught, Parent, PidFile};
 use crate::serve::Prepared;
 
@@ -88,7 +93,7 @@ fn run(options: &Options) -> Result<u8> {
     match &options.command {
         // As they are: a parser has its own idea of `--`.
         Some(Command::VirtV2v { .. }) => return virt_v2v::run(std::env::args_os().skip(2)),
-        Some(Command::Info { json, parameters, .. }) => return info::run(settings(parameters)?, *json),
+        Some(Command::Info { json, parameters, .. }) => return info::run(source(parameters)?, *json),
         Some(Command::Checksum(options)) => return checksum::run(options),
         None => {}
     }
@@ -117,9 +122,15 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     let tls = tls::configure(options)?;
     let (exports, stats_json) = exports(options, is_activated)?;
     let output = statistics::prepare(stats_json.as_deref(), options.becomes_daemon(is_activated))?;
-    let opened = disks::open(exports, options)?;
+    // What is begun in an engine has to be ended there, whatever comes.
+    let asks_engine = exports.iter().any(|export| export.source.engine.is_some());
+    let caught = asks_engine.then(Caught::for_server).transpose()?;
+    let interrupts = asks_engine.then(Interrupts::new).transpose()?;
+    let clock = interrupts.as_ref().map_or_else(|| Arc::new(SystemClock::default()) as _, Interrupts::clock);
+    let opened = disks::open(exports, options, &clock)?;
+    drop(interrupts);
     // Before anybody can know that there is something to stop.
-    let signals = Caught::for_server()?;
+    let signals = caught.map_or_else(Caught::for_server, Ok)?;
     let entrance = Entrance::open(options, std::mem::take(passed))?;
     if !identity.is_of_this_process() {
         entrance.give_to(&identity)?;
@@ -145,8 +156,8 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)
 }
 
-/// What the parameters of one transfer say.
-fn settings(parameters: &[String]) -> Result<Settings> {
+/// Where the disk is that the parameters of one transfer name.
+fn source(parameters: &[String]) -> Result<Source> {
     let mut parser = Parser::new();
     for argument in parameters {
         parser.set_argument(argument)?;
@@ -170,7 +181,7 @@ fn exports(options: &Options, is_activated: bool) -> Result<(Vec<ExportSettings>
     let stats_json = exports.stats_json().map(Path::to_owned);
     let mut exports = exports.finish()?;
     options.check(is_activated)?;
-    for ExportSettings { name, settings, .. } in &mut exports {
+    for ExportSettings { name, source: Source { settings, .. }, .. } in &mut exports {
         settings.read_only |= options.readonly;
         ensure!(
             name.is_none() || options.export_name.is_none(),

@@ -125,15 +125,9 @@ pub(crate) struct SignalThread {
 }
 
 impl Caught {
-    /// From now on, signals wait. A SIGHUP that was ignored when this process started stays so: `nohup` asks for that.
+    /// From now on, signals wait.
     pub(crate) fn new() -> Result<Self> {
-        let signals = Signals::new(STOP)?;
-        // The standard library has no call for it, and without /proc there is no `nohup` to be seen.
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        if !is_ignored(SIGHUP, &status) {
-            signals.add_signal(SIGHUP)?;
-        }
-        Ok(Self(signals))
+        Ok(Self(Signals::new(stop_signals())?))
     }
 
     /// The same, and the signal that asks for the figures.
@@ -195,6 +189,15 @@ impl Drop for SignalThread {
             let _ = thread.join();
         }
     }
+}
+
+/// The signals that end a program in good order. A SIGHUP that was ignored when this process started isn't one of them: `nohup` asks
+/// for that.
+pub(crate) fn stop_signals() -> impl Iterator<Item = i32> {
+    // The standard library has no call for it, and without /proc there is no `nohup` to be seen.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hang_up = (!is_ignored(SIGHUP, &status)).then_some(SIGHUP);
+    STOP.into_iter().chain(hang_up)
 }
 
 /// Whether a process ignores a signal, by what its `/proc/PID/status` tells (`proc_pid_status(5)`).

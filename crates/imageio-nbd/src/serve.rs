@@ -79,7 +79,8 @@ fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Resul
     let served = run_server(server, &handle, command);
     drop(private);
     // Whatever happened, what was acknowledged is to be made safe.
-    let is_all_safe = disks::close(disks);
+    // Where the command has failed, nobody knows whether it has written all.
+    let is_all_safe = disks::close(disks, matches!(served, Ok(0)));
     relay.iter().for_each(Relay::finish);
     drop((line, watch));
     statistics::finish(observer, if is_all_safe { State::Complete } else { State::Incomplete });

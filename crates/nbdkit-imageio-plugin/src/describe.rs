@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the plugin says of itself: `--help` and `--dump-plugin`.
 
-use imageio_config::{PARAMETERS, wrap};
+use imageio_config::{parameters, wrap};
 
 /// Of the plugin.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,7 +25,7 @@ pub(crate) fn facts() -> Vec<String> {
 /// All parameters.
 pub(crate) fn config_help() -> String {
     let mut help = String::new();
-    for parameter in PARAMETERS {
+    for parameter in parameters() {
         help += &format!("{}={}  ({})\n", parameter.name, parameter.value, parameter.default);
         for line in wrap(parameter.help, WIDTH - INDENT.len()) {
             help += &format!("{INDENT}{line}\n");
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn the_help_has_all_parameters_and_fits_a_terminal() {
         let help = config_help();
-        for parameter in PARAMETERS {
+        for parameter in parameters() {
             assert!(help.lines().any(|line| line.starts_with(&format!("{}=", parameter.name))));
         }
         assert!(help.lines().all(|line| line.chars().count() <= WIDTH), "{help}");

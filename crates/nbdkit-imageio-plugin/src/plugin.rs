@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
 
 use block_device::{BlockDevice, Errno, Error, Result};
+use engine_transfer::{Ending, Opened, Source, SystemClock};
 use imageio_config::Parser;
-use imageio_device::{Device, Settings, Transfer};
+use imageio_device::Device;
 use imageio_stats::{Export, Observer, Output, State, Watch};
 
 use crate::client::Client;
@@ -19,20 +20,25 @@ use crate::{logging, stats};
 enum Stage {
     Unloaded,
     Configuring(Parser),
-    Configured { settings: Settings, stats_json: Option<PathBuf> },
-    Ready(Transfer, Option<PathBuf>),
+    Configured { source: Source, stats_json: Option<PathBuf> },
+    Ready(Opened, Option<PathBuf>),
     Serving(Serving),
     Closed,
 }
 
 struct Serving {
     device: Arc<Device>,
+    ending: Ending,
     observer: Arc<Observer>,
     /// To the end: somebody may want to know why the last flush takes so long.
     watch: Watch,
     /// Someone who didn't ask for a read-only disk was told that it is.
     told_read_only: bool,
 }
+
+/// What nbdkit's user has to say.
+const NO_DIRECTION: &str =
+    "direction: say direction=download to read the disk (with -r), or direction=upload to write it";
 
 /// Whose figures are told.
 const PROGRAM: &str = concat!("nbdkit-imageio-plugin ", env!("CARGO_PKG_VERSION"));
@@ -65,7 +71,11 @@ pub(crate) fn config_complete() -> Result<()> {
     match mem::replace(&mut *stage, Stage::Closed) {
         Stage::Configuring(parser) => {
             let stats_json = parser.stats_json().map(Path::to_owned);
-            *stage = Stage::Configured { settings: parser.finish().map_err(invalid)?, stats_json };
+            let source = parser.finish().map_err(invalid)?;
+            if !source.has_direction() {
+                return Err(Error::new(Errno::Inval, NO_DIRECTION));
+            }
+            *stage = Stage::Configured { source, stats_json };
             Ok(())
         }
         _ => Err(out_of_order("config_complete")),
@@ -78,13 +88,13 @@ pub(crate) fn config_complete() -> Result<()> {
 pub(crate) fn get_ready() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
-        Stage::Configured { settings, stats_json } => {
+        Stage::Configured { source, stats_json } => {
             output(stats_json.as_deref())?;
-            let transfer = Transfer::open_as_allowed(settings).map_err(invalid)?;
-            if transfer.is_read_only() {
+            let opened = source.open_as_allowed(Arc::new(SystemClock::default())).map_err(invalid)?;
+            if opened.transfer.is_read_only() {
                 log::info!("the ticket allows reading only");
             }
-            *stage = Stage::Ready(transfer, stats_json);
+            *stage = Stage::Ready(opened, stats_json);
             Ok(())
         }
         _ => Err(out_of_order("get_ready")),
@@ -100,13 +110,13 @@ fn output(stats_json: Option<&Path>) -> Result<Option<Output>> {
 pub(crate) fn after_fork() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
-        Stage::Ready(transfer, stats_json) => {
+        Stage::Ready(Opened { transfer, ending }, stats_json) => {
             // Once more: nbdkit may have become another user (-u) meanwhile.
             let output = output(stats_json.as_deref())?;
             let device = Arc::new(transfer.start().map_err(failed)?);
             let observer = Arc::new(Observer::new(PROGRAM, vec![observed(&device)], output));
             let watch = Watch::start(Arc::clone(&observer)).map_err(failed)?;
-            *stage = Stage::Serving(Serving { device, observer, watch, told_read_only: false });
+            *stage = Stage::Serving(Serving { device, ending, observer, watch, told_read_only: false });
             Ok(())
         }
         _ => Err(out_of_order("after_fork")),
@@ -156,11 +166,13 @@ pub(crate) fn close() -> Result<()> {
     // Not under the lock: this may take long.
     let before = mem::replace(&mut *stage(), Stage::Closed);
     match before {
-        Stage::Serving(Serving { device, observer, watch, .. }) => {
+        Stage::Serving(Serving { device, ending, observer, watch, .. }) => {
             let closed = device.close();
+            let ended = ending.end(closed.is_ok()).map_err(failed);
             drop(watch);
-            tell(&observer, if closed.is_ok() { State::Complete } else { State::Incomplete });
-            closed.map_err(|error| Error::new(error.errno(), incomplete(&error)))
+            let is_complete = closed.is_ok() && ended.is_ok();
+            tell(&observer, if is_complete { State::Complete } else { State::Incomplete });
+            closed.map_err(|error| Error::new(error.errno(), incomplete(&error))).and(ended)
         }
         _ => Ok(()),
     }

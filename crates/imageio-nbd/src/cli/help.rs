@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What `--help` tells besides the options.
 
-use imageio_config::{EXPORT, PARAMETERS, Parameter, STATS_JSON, wrap};
+use imageio_config::{EXPORT, Parameter, STATS_JSON, parameters, wrap};
 
 /// What comes after the options.
 pub(super) fn after_options() -> String {
-    list(PARAMETERS.iter().chain([&EXPORT])) + EXIT_STATUS
+    list(parameters().chain([&EXPORT])) + EXIT_STATUS
 }
 
 /// The parameters that make sense where nothing is served.
 pub(super) fn parameters_of_info() -> String {
-    list(PARAMETERS.iter().filter(|parameter| parameter.name != STATS_JSON.name))
+    list(parameters().filter(|parameter| parameter.name != STATS_JSON.name))
 }
 
 fn list<'a>(parameters: impl Iterator<Item = &'a Parameter>) -> String {

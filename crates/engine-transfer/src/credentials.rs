@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which engine, and as whom: what was given, else what `ovirt-img`'s configuration file has, else the environment.
+
+use std::env;
+use std::fs;
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
+
+use configparser::ini::Ini;
+use ovirt_engine_client::{Config, Secret, Trust};
+
+use crate::open::Error;
+
+/// Variables of the environment, as Ansible's collection `ovirt.ovirt` names them.
+const URL: &str = "OVIRT_URL";
+const USER: &str = "OVIRT_USERNAME";
+const PASSWORD: &str = "OVIRT_PASSWORD";
+const CAFILE: &str = "OVIRT_CAFILE";
+
+/// How long a password may be. What is longer is another file.
+const LONGEST_PASSWORD: usize = 4096;
+
+/// How to reach an engine, and who asks. What is left out is taken from a section of `ovirt-img`'s configuration file, if one is named,
+/// and else from the environment: `OVIRT_URL`, `OVIRT_USERNAME`, `OVIRT_PASSWORD`, `OVIRT_CAFILE`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// The engine's URL: see [`ovirt_engine_client::Config::url`].
+    pub url: Option<String>,
+    /// The user with its profile.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<PasswordSource>,
+    /// A PEM file with the engine's CA.
+    pub cafile: Option<PathBuf>,
+    /// Don't verify the engine's certificate: whoever is in between gets the password.
+    pub insecure: bool,
+    /// A section of `ovirt-img.conf`, in `$XDG_CONFIG_HOME` or `~/.config`.
+    pub section: Option<String>,
+}
+
+/// Where a password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PasswordSource {
+    /// In the first line of a file.
+    File(PathBuf),
+    /// In the first line of standard input.
+    Stdin,
+    /// Here.
+    Inline(Secret),
+}
+
+/// What a section of the configuration file has, by the names that `ovirt_imageio/client/_options.py` reads.
+#[derive(Debug, Default)]
+struct Section {
+    engine_url: Option<String>,
+    username: Option<String>,
+    password: Option<Secret>,
+    cafile: Option<PathBuf>,
+    is_insecure: bool,
+}
+
+impl Credentials {
+    /// What is needed to log in, and the CA's file, which the imageio server's certificate is signed by as well.
+    ///
+    /// # Errors
+    /// Something is missing, or a file can't be read.
+    pub(crate) fn resolve(&self) -> Result<(Config, Option<PathBuf>), Error> {
+        let section = self.section.as_deref().map(Section::read).transpose()?.unwrap_or_default();
+        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let url = self.url.clone().or(section.engine_url).or_else(|| variable(URL));
+        let url = url.ok_or(Error::Missing("engine", "the engine's URL", URL))?;
+        let user = self.user.clone().or(section.username).or_else(|| variable(USER));
+        let user = user.ok_or(Error::Missing("user", "a user such as admin@internal", USER))?;
+        let password = match &self.password {
+            Some(source) => Some(source.read()?),
+            None => section.password.or_else(|| variable(PASSWORD).map(Secret::new)),
+        };
+        let password = password.ok_or(Error::Missing("password", "the user's password", PASSWORD))?;
+        let cafile = self.cafile.clone().or(section.cafile).or_else(|| variable(CAFILE).map(PathBuf::from));
+        let mut config = Config::new(url, user, password);
+        config.trust = trust(self.insecure || section.is_insecure, cafile.as_deref())?;
+        Ok((config, cafile))
+    }
+}
+
+fn trust(is_insecure: bool, cafile: Option<&Path>) -> Result<Trust, Error> {
+    if is_insecure {
+        log::warn!(
+            "engine-insecure=true: the engine's certificate is not verified, anyone in between gets the password"
+        );
+        return Ok(Trust::Insecure);
+    }
+    Ok(cafile.map(Trust::file).transpose()?.unwrap_or(Trust::System))
+}
+
+impl PasswordSource {
+    fn read(&self) -> Result<Secret, Error> {
+        let (from, line) = match self {
+            Self::Inline(password) => return Ok(password.clone()),
+            Self::File(path) => {
+                let read = fs::File::open(path).and_then(|file| first_line(io::BufReader::new(file)));
+                (format!("+{}", path.display()), read)
+            }
+            Self::Stdin => ("-".to_owned(), first_line(io::stdin().lock())),
+        };
+        match line {
+            Ok(password) if !password.is_empty() => Ok(Secret::new(password)),
+            Ok(_) => Err(Error::Password { from, reason: "the first line is empty".to_owned() }),
+            Err(error) => Err(Error::Password { from, reason: error.to_string() }),
+        }
+    }
+}
+
+/// Blanks belong to a password, and the end of the line doesn't.
+fn first_line(input: impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    input.take(LONGEST_PASSWORD as u64).read_line(&mut line)?;
+    if line.len() == LONGEST_PASSWORD {
+        return Err(io::Error::other("the first line is too long for a password"));
+    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+impl Section {
+    fn read(name: &str) -> Result<Self, Error> {
+        let path = config_file();
+        let fail = |reason: String| Error::ConfigFile { path: path.clone(), reason };
+        let text = fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
+        Self::parse(name, text).map_err(fail)
+    }
+
+    fn parse(name: &str, text: String) -> Result<Self, String> {
+        let mut file = Ini::new_cs();
+        // Its words may repeat a line of the file, which may have the password.
+        file.read(text).map_err(|_| "a line of it is no section and no name = value".to_owned())?;
+        if !file.sections().iter().any(|section| section == name) {
+            return Err(format!("it has no section [{}]", name.escape_debug()));
+        }
+        let value = |option| file.get(name, option).filter(|value| !value.is_empty());
+        Ok(Self {
+            engine_url: value("engine_url"),
+            username: value("username"),
+            password: value("password").map(Secret::new),
+            cafile: value("cafile").map(PathBuf::from),
+            is_insecure: value("secure").is_some_and(|value| is_no(&value)),
+        })
+    }
+}
+
+/// Python's `configparser` takes these for false.
+fn is_no(value: &str) -> bool {
+    matches!(&*value.to_ascii_lowercase(), "no" | "false" | "off" | "0")
+}
+
+fn config_file() -> PathBuf {
+    let base = env::var_os("XDG_CONFIG_HOME").filter(|base| !base.is_empty()).map(PathBuf::from);
+    let base = base.or_else(|| Some(env::home_dir()?.join(".config")));
+    base.unwrap_or_default().join("ovirt-img.conf")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "\
+# engines
+[lab]
+engine_url = https://engine.example.com
+username = admin@internal
+password = pass=word%1
+cafile: /etc/pki/lab.pem
+
+[other]
+engine_url = https://other.example.com
+secure = no
+log_level = debug
+";
+
+    #[test]
+    fn a_section_is_read_as_ovirt_img_reads_it() {
+        let lab = Section::parse("lab", FILE.to_owned()).unwrap();
+        assert_eq!(lab.engine_url.as_deref(), Some("https://engine.example.com"));
+        assert_eq!(lab.username.as_deref(), Some("admin@internal"));
+        assert_eq!(lab.password, Some(Secret::new("pass=word%1")));
+        assert_eq!((lab.cafile.as_deref(), lab.is_insecure), (Some(Path::new("/etc/pki/lab.pem")), false));
+        let other = Section::parse("other", FILE.to_owned()).unwrap();
+        assert!(other.password.is_none() && other.is_insecure);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_file_is_told_without_its_secrets() {
+        assert_eq!(Section::parse("Lab", FILE.to_owned()).unwrap_err(), "it has no section [Lab]");
+        let error = Section::parse("lab", "[lab\npassword = secret".to_owned()).unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_a_line() {
+        for (text, password) in [("a b \r\nmore", "a b "), ("x", "x"), ("\n", "")] {
+            assert_eq!(first_line(text.as_bytes()).unwrap(), password);
+        }
+        assert!(first_line("x".repeat(5000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_given_counts_more_than_the_environment() {
+        // No test sets variables, as others run at the same time.
+        let mut given = Credentials {
+            url: Some("https://engine.example.com".into()),
+            user: Some("admin@internal".into()),
+            password: Some(PasswordSource::Inline(Secret::new("p"))),
+            ..Credentials::default()
+        };
+        let (config, _) = given.resolve().unwrap();
+        assert_eq!((&*config.url, config.password.reveal()), ("https://engine.example.com", "p"));
+        given.cafile = Some("/no/such/file".into());
+        assert!(given.resolve().unwrap_err().to_string().contains("/no/such/file"));
+        given.insecure = true;
+        assert!(matches!(given.resolve().unwrap().0.trust, Trust::Insecure));
+        given.password = Some(PasswordSource::File("/no/such/password".into()));
+        let error = given.resolve().unwrap_err().to_string();
+        assert!(error.starts_with("password=+/no/such/password: "), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Ending a transfer, and what becomes of its disk.
+
+use ovirt_engine_client::{Direction, DiskStatus, End, Engine, ImageTransfer, Secret};
+
+use crate::open::{Error, ItsDisk};
+
+/// A transfer that the engine was asked for.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) engine: Engine,
+    pub(crate) transfer: ImageTransfer,
+    pub(crate) direction: Direction,
+    pub(crate) disk: Option<ItsDisk>,
+    pub(crate) is_by_this_host: bool,
+}
+
+/// What is to be done when a device is closed. It has to be closed before: the engine waits for its connections to the server.
+///
+/// An ending that is dropped gives up the transfer.
+#[derive(Debug)]
+#[must_use]
+pub struct Ending(Option<Begun>);
+
+impl Ending {
+    /// Nothing: somebody else ends the transfer.
+    pub(crate) fn of_somebody_else() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn of(begun: Begun) -> Self {
+        Self(Some(begun))
+    }
+
+    /// The ways to the server, the best one first.
+    pub(crate) fn urls(&self) -> Vec<Secret> {
+        let transfer = self.0.as_ref().map(|begun| &begun.transfer);
+        let urls = transfer.map(|transfer| [transfer.transfer_url.clone(), transfer.proxy_url.clone()]);
+        let mut urls: Vec<_> = urls.into_iter().flatten().flatten().collect();
+        urls.dedup();
+        urls
+    }
+
+    /// The id of the disk, if the engine was asked for its transfer.
+    #[must_use]
+    pub fn disk(&self) -> Option<&str> {
+        self.0.as_ref()?.disk.as_ref().map(|disk| &*disk.id)
+    }
+
+    /// Ends the transfer, and waits until the engine has. `is_complete`: all data is there, and flushed; else the transfer is given
+    /// up, and a line is logged that says what became of the disk.
+    ///
+    /// # Errors
+    /// The engine doesn't say that a complete disk is good.
+    pub fn end(mut self, is_complete: bool) -> Result<(), Error> {
+        let Some(begun) = self.0.take() else { return Ok(()) };
+        let ended = if is_complete {
+            begun.finish().inspect_err(|_| begun.tell_fate())
+        } else {
+            begun.give_up();
+            Ok(())
+        };
+        begun.engine.log_out();
+        ended
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(begun) = self.0.take() {
+            begun.give_up();
+            begun.engine.log_out();
+        }
+    }
+}
+
+impl Begun {
+    fn finish(&self) -> Result<(), Error> {
+        let transfer = self.engine.end_transfer(&self.transfer.id, self.direction, End::Complete)?;
+        match (transfer, &self.disk, self.direction) {
+            (Some(ended), ..) => log::info!("{ended}"),
+            (None, Some(disk), Direction::Upload) => self.engine.judge_by_disk(&disk.id)?,
+            (None, ..) => log::info!("transfer {} has ended", self.transfer.id),
+        }
+        Ok(())
+    }
+
+    fn give_up(&self) {
+        if let Err(error) = self.engine.end_transfer(&self.transfer.id, self.direction, End::Incomplete) {
+            log::error!("{error}: cancel transfer {} in the engine", self.transfer.id);
+        }
+        if let Some(ItsDisk { id, is_new: true }) = &self.disk {
+            remove(&self.engine, id);
+        } else {
+            self.tell_fate();
+        }
+    }
+
+    /// What became of a disk that was there before.
+    fn tell_fate(&self) {
+        let Some(disk) = &self.disk else { return };
+        if self.direction == Direction::Download {
+            return;
+        }
+        match self.engine.disk(&disk.id) {
+            Err(error) if error.is_missing() => log::error!("the engine has removed disk {}", disk.id),
+            Err(error) => log::error!("{error}: look for disk {} in the engine", disk.id),
+            Ok(found) => {
+                let status = found.status.unwrap_or(DiskStatus::Ok);
+                log::error!("disk {} is {status}, and its content can't be relied on", disk.id);
+            }
+        }
+    }
+}
+
+/// Removes a disk that was made for a transfer which has failed. The engine does so after it has cancelled an upload.
+pub(crate) fn remove(engine: &Engine, disk: &str) {
+    match engine.remove_unfinished_disk(disk) {
+        Ok(()) => log::error!("disk {disk}, which was made for this, has been removed"),
+        Err(error) => log::error!("{error}: remove disk {disk} in the engine"),
+    }
+}

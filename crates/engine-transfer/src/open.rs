@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Getting a transfer of the engine, and opening it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use imageio_device::{OpenError, Settings, Transfer, UrlSource};
+use ovirt_engine_client::{
+    Clock, Direction, Disk, DiskFormat, Engine, ImageTransfer, NewDisk, NewTransfer, Secret, StorageDomain,
+    Subject,
+};
+
+use crate::ending::{Begun, Ending};
+use crate::settings::{EngineSettings, NewDiskSettings, Source, Target};
+
+/// Where a host of oVirt has its hardware id (`vdsm.utils.getHostUUID`).
+const HARDWARE_ID: &str = "/etc/vdsm/vdsm.id";
+
+/// Why a disk can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The engine's doing.
+    #[error(transparent)]
+    Engine(#[from] ovirt_engine_client::Error),
+    /// The imageio server's.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What is asked for makes no sense.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// Something isn't given: its parameter, what it is, and the variable of the environment for it.
+    #[error("{0} is missing: give {1} with {0}=, or by a section of ovirt-img.conf, or by ${2}")]
+    Missing(&'static str, &'static str, &'static str),
+    /// A password can't be read.
+    #[error("password={from}: {reason}")]
+    Password {
+        /// `+` and the file, or `-` for standard input.
+        from: String,
+        /// Why not.
+        reason: String,
+    },
+    /// `ovirt-img`'s configuration file can't be used.
+    #[error("{}: {reason}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// A disk that can be used.
+#[derive(Debug)]
+pub struct Opened {
+    /// What becomes a device.
+    pub transfer: Transfer,
+    /// What is to be done when the device is closed.
+    pub ending: Ending,
+}
+
+impl Source {
+    /// Gets the transfer of the engine if there is one, and opens it. No thread and no connection is left, so the process may
+    /// fork. If it fails, nothing is left in the engine. `clock` may end the wait for the engine.
+    ///
+    /// # Errors
+    /// What the engine or the server refuses, or that they can't be reached.
+    pub fn open(self, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
+        self.open_with(clock, Transfer::open)
+    }
+
+    /// Opens it for reading only where its ticket allows no more.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as_allowed(self, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
+        self.open_with(clock, Transfer::open_as_allowed)
+    }
+
+    fn open_with(self, clock: Arc<dyn Clock>, open: Open) -> Result<Opened, Error> {
+        let Self { mut settings, engine } = self;
+        let Some(engine) = engine else {
+            return Ok(Opened { transfer: open(settings)?, ending: Ending::of_somebody_else() });
+        };
+        let direction = direction(&engine, settings.read_only)?;
+        settings.read_only = direction == Direction::Download;
+        let (config, cafile) = engine.credentials.resolve()?;
+        let begun = begin(Engine::with_clock(config, clock)?, &engine, direction)?;
+        settings.cafile = settings.cafile.or(cafile);
+        settings.is_ovirt_host |= begun.is_by_this_host;
+        // Its drop gives up the transfer.
+        let ending = Ending::of(begun);
+        let transfer = by_any_way(&settings, ending.urls(), open)?;
+        Ok(Opened { transfer, ending })
+    }
+}
+
+type Open = fn(Settings) -> Result<Transfer, OpenError>;
+
+/// Where data is to go.
+fn direction(engine: &EngineSettings, read_only: bool) -> Result<Direction, Error> {
+    use Direction::{Download, Upload};
+    match (&engine.target, engine.direction, read_only) {
+        (Target::NewDisk(_), _, true) => {
+            Err(Error::Usage("new-disk: there is nothing to read on a disk that is made now: leave out -r"))
+        }
+        (_, Some(Upload), true) => {
+            Err(Error::Usage("direction=upload: the disk is to be written: leave out -r"))
+        }
+        (Target::Snapshot { .. } | Target::Backup { .. }, ..) | (_, Some(Download), _) | (_, None, true) => {
+            Ok(Download)
+        }
+        (_, Some(Upload) | None, false) => Ok(Upload),
+    }
+}
+
+/// By the first URL that leads to the server.
+fn by_any_way(settings: &Settings, urls: Vec<Secret>, open: Open) -> Result<Transfer, Error> {
+    let mut urls = urls.into_iter().peekable();
+    let mut unreachable = None;
+    while let Some(url) = urls.next() {
+        let url = UrlSource::Inline(url.reveal().to_owned());
+        match open(Settings { url, ..settings.clone() }) {
+            Err(error) if error.is_unreachable() => {
+                if urls.peek().is_some() {
+                    log::warn!("{error}: trying the engine's proxy instead");
+                }
+                unreachable.get_or_insert(error);
+            }
+            opened => return opened.map_err(Error::from),
+        }
+    }
+    // The first one is where the data should go.
+    Err(unreachable.map_or(Error::Usage("the engine has given out no URL for the transfer"), Error::from))
+}
+
+fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Result<Begun, Error> {
+    let begun = begin_with(&engine, settings, direction);
+    match begun {
+        Ok((transfer, disk, is_by_this_host)) => {
+            Ok(Begun { engine, transfer, direction, disk, is_by_this_host })
+        }
+        Err(error) => {
+            engine.log_out();
+            Err(error)
+        }
+    }
+}
+
+/// A disk of which the engine has been asked for a transfer.
+#[derive(Debug, Clone)]
+pub(crate) struct ItsDisk {
+    pub(crate) id: String,
+    /// It was made for this transfer, and is good for nothing if that fails.
+    pub(crate) is_new: bool,
+}
+
+fn begin_with(
+    engine: &Engine,
+    settings: &EngineSettings,
+    direction: Direction,
+) -> Result<(ImageTransfer, Option<ItsDisk>, bool), Error> {
+    let (subject, disk) = match &settings.target {
+        Target::Snapshot { image, shallow } => {
+            (Subject::Snapshot { image: image.clone(), shallow: *shallow }, None)
+        }
+        Target::Backup { disk, backup } => {
+            (Subject::Backup { disk: disk.clone(), backup: backup.clone() }, None)
+        }
+        Target::Disk(name_or_id) => {
+            let disk = engine.find_disk(name_or_id)?;
+            (Subject::Disk(disk.id.clone()), Some((disk, false)))
+        }
+        Target::NewDisk(new) => {
+            let disk = make_disk(engine, new)?;
+            (Subject::Disk(disk.id.clone()), Some((disk, true)))
+        }
+    };
+    let mut new = NewTransfer::new(direction, subject);
+    new.inactivity_timeout = settings.inactivity_timeout;
+    new.host = disk.as_ref().and_then(|(disk, _)| this_host(engine, disk));
+    let is_by_this_host = new.host.is_some();
+    let its_disk = disk.map(|(disk, is_new)| ItsDisk { id: disk.id, is_new });
+    match engine.begin_transfer(&new) {
+        Ok(transfer) => Ok((transfer, its_disk, is_by_this_host)),
+        Err(error) => {
+            if let Some(ItsDisk { id, is_new: true }) = &its_disk {
+                crate::ending::remove(engine, id);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// This host, if it is one of oVirt that reaches the disk. A question that isn't answered costs nothing but speed.
+fn this_host(engine: &Engine, disk: &Disk) -> Option<String> {
+    let hardware_id = fs::read_to_string(HARDWARE_ID).ok()?;
+    let domain = disk.storage_domains.first()?;
+    let host = engine
+        .storage_domain(&domain.id)
+        .and_then(|domain| engine.find_host(hardware_id.trim(), &domain))
+        .inspect_err(|error| log::warn!("the server's unix socket isn't used: {error}"));
+    host.ok().flatten().map(|host| host.id)
+}
+
+fn make_disk(engine: &Engine, new: &NewDiskSettings) -> Result<Disk, Error> {
+    let domain = engine.find_storage_domain(&new.storage_domain)?;
+    let disk = engine.create_disk(&request(new, &domain))?;
+    log::info!("disk {} is being made", disk.id);
+    engine
+        .wait_for_disk(&disk.id)
+        .inspect_err(|_| crate::ending::remove(engine, &disk.id))
+        .map_err(Error::from)
+}
+
+/// What the engine is asked for: block storage has no sparse raw disks, and has to be told how much of a sparse one is to be
+/// written before a guest could extend it.
+fn request(new: &NewDiskSettings, domain: &StorageDomain) -> NewDisk {
+    let mut disk = NewDisk::new(&new.name, new.size, &domain.id);
+    disk.description.clone_from(&new.description);
+    disk.format = if new.tracks_changes { DiskFormat::Cow } else { new.format.clone() };
+    disk.sparse = new.sparse.unwrap_or(disk.format == DiskFormat::Cow || !domain.is_block());
+    disk.tracks_changes = new.tracks_changes;
+    let needs_initial_size = disk.sparse && disk.format == DiskFormat::Cow && domain.is_block();
+    disk.initial_size = new.initial_size.or(needs_initial_size.then_some(new.size));
+    disk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(kind: &str) -> StorageDomain {
+        let text = format!(r#"{{"id": "s", "name": "data", "storage": {{"type": "{kind}"}}}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_disk_suits_its_storage() {
+        let mut new = NewDiskSettings::new("x", "data", 5);
+        let asked = |new: &NewDiskSettings, kind| {
+            let disk = request(new, &domain(kind));
+            (disk.format.word().to_owned(), disk.sparse, disk.initial_size)
+        };
+        assert_eq!(asked(&new, "nfs"), ("raw".into(), true, None));
+        assert_eq!(asked(&new, "iscsi"), ("raw".into(), false, None));
+        new.tracks_changes = true;
+        assert_eq!(asked(&new, "nfs"), ("cow".into(), true, None));
+        assert_eq!(asked(&new, "fcp"), ("cow".into(), true, Some(5)));
+        new.initial_size = Some(7);
+        assert_eq!(asked(&new, "fcp"), ("cow".into(), true, Some(7)));
+    }
+}

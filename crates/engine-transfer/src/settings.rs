@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a user can choose.
+
+use std::time::Duration;
+
+use imageio_device::Settings;
+use ovirt_engine_client::{Direction, DiskFormat};
+
+use crate::credentials::Credentials;
+
+/// Where a disk is, and how to treat it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Source {
+    /// How to reach the transfer's server, and how to treat it. Where there is an [engine](Self::engine), the URL in it is not used.
+    pub settings: Settings,
+    /// The engine that is to be asked for the transfer. Without one, somebody has got the transfer, and will end it.
+    pub engine: Option<EngineSettings>,
+}
+
+impl Source {
+    /// A transfer that somebody else has got of the engine.
+    #[must_use]
+    pub fn url(settings: Settings) -> Self {
+        Self { settings, engine: None }
+    }
+
+    /// Whether it was said if the disk is to be read or to be written, or makes no difference, or follows from something else. A door
+    /// that doesn't know in time whether clients may write has to insist.
+    #[must_use]
+    pub fn has_direction(&self) -> bool {
+        let is_open =
+            |engine: &EngineSettings| matches!(engine.target, Target::Disk(_)) && engine.direction.is_none();
+        !self.engine.as_ref().is_some_and(is_open)
+    }
+
+    /// A transfer that is to be got of an engine.
+    #[must_use]
+    pub fn engine(settings: Settings, engine: EngineSettings) -> Self {
+        Self { settings, engine: Some(engine) }
+    }
+}
+
+/// An engine, who asks it, and for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineSettings {
+    /// The engine, and who asks it.
+    pub credentials: Credentials,
+    /// What is transferred.
+    pub target: Target,
+    /// Whether a disk is to be read or written. `None`: read if the device is for reading only.
+    pub direction: Option<Direction>,
+    /// When the engine is to pause a transfer that nobody uses.
+    pub inactivity_timeout: Duration,
+}
+
+impl EngineSettings {
+    /// A transfer that is paused when nobody has used it for a minute.
+    #[must_use]
+    pub fn new(credentials: Credentials, target: Target) -> Self {
+        Self { credentials, target, direction: None, inactivity_timeout: Duration::from_secs(60) }
+    }
+}
+
+/// What is transferred.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// A disk, by name or id: out of it if the device is for reading only, else into it.
+    Disk(String),
+    /// A disk that is to be made.
+    NewDisk(NewDiskSettings),
+    /// A disk as it was when a snapshot was made, for reading only.
+    Snapshot {
+        /// The id of the disk's image in the snapshot.
+        image: String,
+        /// What this image has alone, without those below it.
+        shallow: bool,
+    },
+    /// A disk in a backup that is under way, for reading only.
+    Backup {
+        /// The disk's id.
+        disk: String,
+        /// The backup's id.
+        backup: String,
+    },
+}
+
+/// A disk that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewDiskSettings {
+    /// Its name.
+    pub name: String,
+    /// The name or id of the storage domain where it is to be.
+    pub storage_domain: String,
+    /// The size that a guest sees, in bytes.
+    pub size: u64,
+    /// How it is stored.
+    pub format: DiskFormat,
+    /// Whether its storage is allocated as it is needed. `None`: as is usual for this format and storage.
+    pub sparse: Option<bool>,
+    /// How much of it is allocated from the beginning on block storage, in bytes. `None`: as much as a guest sees.
+    pub initial_size: Option<u64>,
+    /// A description, for those who look at it later.
+    pub description: String,
+    /// Whether changes are tracked for incremental backups.
+    pub tracks_changes: bool,
+}
+
+impl NewDiskSettings {
+    /// A raw disk.
+    #[must_use]
+    pub fn new(name: impl Into<String>, storage_domain: impl Into<String>, size: u64) -> Self {
+        Self {
+            name: name.into(),
+            storage_domain: storage_domain.into(),
+            size,
+            format: DiskFormat::Raw,
+            sparse: None,
+            initial_size: None,
+            description: String::new(),
+            tracks_changes: false,
+        }
+    }
+}

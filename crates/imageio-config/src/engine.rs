@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The parameters of a disk that an engine is asked for.
+
+use std::time::Duration;
+
+use engine_transfer::{
+    Credentials, Direction, DiskFormat, EngineSettings, NewDiskSettings, PasswordSource, Target,
+};
+
+use crate::parse::{self, path};
+use crate::secret::{is_url, is_uuid, shown};
+use crate::{ConfigError, Parameter};
+
+/// What has been said of the engine and its disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EngineArguments {
+    pub(crate) credentials: Credentials,
+    target: Option<(&'static str, String)>,
+    direction: Option<Direction>,
+    inactivity_timeout: Option<Duration>,
+    shallow: bool,
+    storage_domain: Option<String>,
+    format: Option<DiskFormat>,
+    initial_size: Option<u64>,
+    description: Option<String>,
+    tracks_changes: bool,
+    /// Parameters that make sense for one kind of target only, and its name.
+    given_for: Vec<(&'static str, &'static str)>,
+}
+
+const DISK: &str = "disk";
+const NEW_DISK: &str = "new-disk";
+const SNAPSHOT: &str = "snapshot";
+
+/// The parameters, in the order of their use.
+pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "engine",
+        value: "URL",
+        default: "that of config=, or $OVIRT_URL",
+        help: "The oVirt engine that is asked for the transfer, in place of url=: https://ENGINE/ovirt-engine/api. The \
+               transfer is begun before the first client is served, and finalized at the end.",
+        set: |parser, value| engine(value).map(|value| parser.engine.credentials.url = Some(value)),
+    },
+    Parameter {
+        name: "user",
+        value: "USER@PROFILE",
+        default: "that of config=, or $OVIRT_USERNAME",
+        help: "The engine's user, such as admin@internal, or admin@ovirt@internalsso.",
+        set: |parser, value| user(value).map(|value| parser.engine.credentials.user = Some(value)),
+    },
+    Parameter {
+        name: "password",
+        value: "+FILE|-",
+        default: "that of config=, or $OVIRT_PASSWORD",
+        help: "The user's password: +FILE reads it from the first line of a file, and - from standard input. It can't be given \
+               by itself, as every user of this host could read it with ps.",
+        set: |parser, value| password(value).map(|value| parser.engine.credentials.password = Some(value)),
+    },
+    Parameter {
+        name: "engine-cafile",
+        value: "FILE",
+        default: "that of config=, or $OVIRT_CAFILE, or the system's roots",
+        help: "A PEM file with the engine's CA. It has also signed the certificates of the imageio servers, so cafile= is not needed \
+               then.",
+        set: |parser, value| path(value).map(|value| parser.engine.credentials.cafile = Some(value)),
+    },
+    Parameter {
+        name: "engine-insecure",
+        value: "true|false",
+        default: "false",
+        help: "Don't verify the engine's certificate. Anyone in between gets the password.",
+        set: |parser, value| parse::boolean(value).map(|value| parser.engine.credentials.insecure = value),
+    },
+    Parameter {
+        name: "config",
+        value: "SECTION",
+        default: "none",
+        help: "Take what isn't given of the engine, the user, the password and the CA from this section of ovirt-img's \
+               configuration file, ~/.config/ovirt-img.conf.",
+        set: |parser, value| name(value).map(|value| parser.engine.credentials.section = Some(value)),
+    },
+    Parameter {
+        name: DISK,
+        value: "NAME|ID",
+        default: "none",
+        help: "The engine's disk to read, with -r or direction=download; else to write. What was on it is lost then, as an upload \
+               that isn't finished leaves the disk illegal, and the engine may remove it.",
+        set: |parser, value| parser.engine.set_target(DISK, value),
+    },
+    Parameter {
+        name: NEW_DISK,
+        value: "NAME",
+        default: "none",
+        help: "Make a disk of this name, of size= bytes in storage-domain=, and write it. If that fails, the disk is removed.",
+        set: |parser, value| parser.engine.set_target(NEW_DISK, value),
+    },
+    Parameter {
+        name: SNAPSHOT,
+        value: "ID",
+        default: "none",
+        help: "Read a disk as it was when a snapshot was made: the id is that of the disk's image in the snapshot (image_id in \
+               the API).",
+        set: |parser, value| parser.engine.set_target(SNAPSHOT, value),
+    },
+    Parameter {
+        name: "shallow",
+        value: "true|false",
+        default: "false",
+        help: "With snapshot=, read what this snapshot has alone, without those below it.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("shallow", SNAPSHOT));
+            parse::boolean(value).map(|value| parser.engine.shallow = value)
+        },
+    },
+    Parameter {
+        name: "direction",
+        value: "upload|download",
+        default: "upload; download with -r",
+        help: "With disk=, whether to write the disk or to read it. nbdkit doesn't tell a plugin of -r in time, so there it has \
+               to be said.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("direction", DISK));
+            direction(value).map(|value| parser.engine.direction = Some(value))
+        },
+    },
+    Parameter {
+        name: "inactivity-timeout",
+        value: "SECONDS",
+        default: "60",
+        help: "The engine pauses a transfer that nobody has used for so long. It is used by keep-alive= while this runs, so this \
+               is about the time after a crash or an outage. Whole seconds.",
+        set: |parser, value| {
+            parse::seconds(value).map(|value| parser.engine.inactivity_timeout = Some(value))
+        },
+    },
+    Parameter {
+        name: "storage-domain",
+        value: "NAME|ID",
+        default: "required with new-disk",
+        help: "With new-disk=, where the disk is to be.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("storage-domain", NEW_DISK));
+            name(value).map(|value| parser.engine.storage_domain = Some(value))
+        },
+    },
+    Parameter {
+        name: "format",
+        value: "cow|raw",
+        default: "raw; cow with backup=incremental",
+        help: "With new-disk=, how the engine is to store the disk. What is read and written here is the same in both cases.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("format", NEW_DISK));
+            format(value).map(|value| parser.engine.format = Some(value))
+        },
+    },
+    Parameter {
+        name: "initial-size",
+        value: "BYTES",
+        default: "size",
+        help: "With new-disk= and format=cow on block storage (iSCSI, FC), how much of the disk is allocated from the beginning: what \
+               qemu-img measure tells as required.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("initial-size", NEW_DISK));
+            parse::size(value).map(|value| parser.engine.initial_size = Some(value))
+        },
+    },
+    Parameter {
+        name: "description",
+        value: "TEXT",
+        default: "none",
+        help: "With new-disk=, what the engine's users are told of the disk.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("description", NEW_DISK));
+            name(value).map(|value| parser.engine.description = Some(value))
+        },
+    },
+    Parameter {
+        name: "backup",
+        value: "incremental|none",
+        default: "none",
+        help: "With new-disk=, whether the engine is to track what changes on the disk, for incremental backups.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("backup", NEW_DISK));
+            tracks_changes(value).map(|value| parser.engine.tracks_changes = value)
+        },
+    },
+];
+
+impl EngineArguments {
+    /// Whether a disk of the engine is named.
+    pub(crate) fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
+    fn set_target(&mut self, kind: &'static str, value: &str) -> Result<(), String> {
+        match self.target {
+            Some((other, _)) if other != kind => {
+                Err(format!("{other}= is given, too: one of them is enough"))
+            }
+            _ => name(value).map(|value| self.target = Some((kind, value))),
+        }
+    }
+
+    /// What the engine is to be asked for, if it is to be asked.
+    pub(crate) fn finish(self, size: Option<u64>) -> Result<Option<EngineSettings>, ConfigError> {
+        let given = self.target.as_ref().map(|(kind, _)| *kind);
+        if let Some((name, kind)) = self.given_for.iter().find(|(_, kind)| Some(*kind) != given) {
+            let reason = format!("this is for {kind}=, which isn't given");
+            return Err(ConfigError::Value { name, reason });
+        }
+        let Some((kind, value)) = self.target else {
+            return if self.credentials == Credentials::default() {
+                Ok(None)
+            } else {
+                Err(wrong("disk", "which one of the engine's? disk=NAME, new-disk=NAME or snapshot=ID"))
+            };
+        };
+        let target = match kind {
+            SNAPSHOT => Target::Snapshot { image: value, shallow: self.shallow },
+            NEW_DISK => {
+                let domain = self.storage_domain;
+                let domain = domain
+                    .ok_or_else(|| wrong("storage-domain", "it is missing: where shall the disk be?"))?;
+                let size =
+                    size.ok_or_else(|| wrong("size", "it is missing: how large shall the disk be?"))?;
+                let mut new = NewDiskSettings::new(value, domain, size);
+                new.format = match (self.format, self.tracks_changes) {
+                    (Some(DiskFormat::Raw), true) => {
+                        return Err(wrong("backup", "changes can be tracked with format=cow only"));
+                    }
+                    (Some(format), _) => format,
+                    (None, true) => DiskFormat::Cow,
+                    (None, false) => DiskFormat::Raw,
+                };
+                new.initial_size = self.initial_size;
+                new.description = self.description.unwrap_or_default();
+                new.tracks_changes = self.tracks_changes;
+                Target::NewDisk(new)
+            }
+            _ => Target::Disk(value),
+        };
+        let mut settings = EngineSettings::new(self.credentials, target);
+        settings.direction = self.direction;
+        settings.inactivity_timeout = self.inactivity_timeout.unwrap_or(settings.inactivity_timeout);
+        Ok(Some(settings))
+    }
+}
+
+fn wrong(name: &'static str, reason: &str) -> ConfigError {
+    ConfigError::Value { name, reason: reason.to_owned() }
+}
+
+/// A name or an id. Disks have UUIDs, as tickets have.
+fn name(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 255;
+    if is_url(text) && !is_uuid(text) {
+        return Err("a name is expected, not a URL".to_owned());
+    }
+    if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
+        return Err(format!("a text of 1 to {LONGEST} bytes is expected"));
+    }
+    Ok(text.to_owned())
+}
+
+fn engine(text: &str) -> Result<String, String> {
+    if text.is_empty() || is_uuid(text) || text.contains("images/") {
+        return Err("the engine's URL is expected, https://ENGINE/ovirt-engine/api".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn user(text: &str) -> Result<String, String> {
+    if !text.contains('@') || is_url(text) {
+        return Err(format!("{} has no profile: a user such as admin@internal is expected", shown(text)));
+    }
+    name(text)
+}
+
+fn password(text: &str) -> Result<PasswordSource, String> {
+    match text.strip_prefix('+') {
+        Some(file) => Ok(PasswordSource::File(path(file)?)),
+        None if text == "-" => Ok(PasswordSource::Stdin),
+        // It isn't repeated.
+        None => {
+            Err("put it into a file, and give that as +FILE, as every user of this host sees a command line"
+                .to_owned())
+        }
+    }
+}
+
+fn direction(text: &str) -> Result<Direction, String> {
+    match text {
+        "upload" => Ok(Direction::Upload),
+        "download" => Ok(Direction::Download),
+        _ => Err(format!("{} is neither upload nor download", shown(text))),
+    }
+}
+
+fn format(text: &str) -> Result<DiskFormat, String> {
+    match text {
+        "raw" => Ok(DiskFormat::Raw),
+        "cow" | "qcow2" => Ok(DiskFormat::Cow),
+        _ => Err(format!("{} is neither cow nor raw", shown(text))),
+    }
+}
+
+fn tracks_changes(text: &str) -> Result<bool, String> {
+    match text {
+        "incremental" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(format!("{} is neither incremental nor none", shown(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_transfer::Source;
+
+    use super::*;
+    use crate::Parser;
+
+    fn source(arguments: &[&str]) -> Result<Source, ConfigError> {
+        let mut parser = Parser::new();
+        arguments.iter().try_for_each(|argument| parser.set_argument(argument))?;
+        parser.finish()
+    }
+
+    fn target(arguments: &[&str]) -> Target {
+        source(arguments).unwrap().engine.unwrap().target
+    }
+
+    #[test]
+    fn a_disk_takes_the_place_of_a_url() {
+        let given =
+            ["engine=https://e/ovirt-engine/api", "user=admin@internal", "password=+/pw", "disk=my disk"];
+        let engine = source(&given).unwrap().engine.unwrap();
+        assert_eq!(engine.target, Target::Disk("my disk".into()));
+        assert_eq!(engine.credentials.password, Some(PasswordSource::File("/pw".into())));
+        assert_eq!((engine.direction, engine.inactivity_timeout), (None, Duration::from_secs(60)));
+        let more = ["config=lab", "disk=x", "direction=download", "inactivity_timeout=300"];
+        let engine = source(&more).unwrap().engine.unwrap();
+        assert_eq!((engine.direction, engine.inactivity_timeout.as_secs()), (Some(Direction::Download), 300));
+        assert!(source(&["url=u"]).unwrap().engine.is_none());
+    }
+
+    #[test]
+    fn a_new_disk_and_a_snapshot_have_parameters_of_their_own() {
+        let Target::NewDisk(new) =
+            target(&["new-disk=x", "storage-domain=data", "size=1G", "backup=incremental"])
+        else {
+            panic!()
+        };
+        assert_eq!((new.size, new.format, new.tracks_changes), (1 << 30, DiskFormat::Cow, true));
+        let snapshot = target(&["snapshot=0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a", "shallow=true"]);
+        assert!(matches!(snapshot, Target::Snapshot { shallow: true, .. }));
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_refused() {
+        for (arguments, expected) in [
+            (&["url=u", "disk=x"][..], "url: disk= is given, too"),
+            (&["disk=x", "new-disk=y"], "new-disk: disk= is given, too"),
+            (&["engine=https://e"], "disk: which one"),
+            (&["disk=x", "format=raw"], "format: this is for new-disk="),
+            (&["url=u", "shallow=true"], "shallow: this is for snapshot="),
+            (&["new-disk=x", "size=1G"], "storage-domain: it is missing"),
+            (&["new-disk=x", "storage-domain=s"], "size: it is missing"),
+            (
+                &["new-disk=x", "storage-domain=s", "size=1", "format=raw", "backup=incremental"],
+                "backup: changes can be tracked",
+            ),
+        ] {
+            let error = source(arguments).expect_err(&arguments.join(" ")).to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_values_are_told_in_one_line_and_a_password_never() {
+        for argument in [
+            "engine=",
+            "engine=0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a",
+            "user=admin",
+            "password=hunter2",
+            "disk=",
+            "disk=https://h/images/x",
+            "direction=sideways",
+            "format=vmdk",
+            "backup=often",
+            "config=",
+        ] {
+            let error = source(&["disk=x", argument]).expect_err(argument).to_string();
+            assert!(error.lines().count() == 1 && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can go wrong, in one line that says who is at fault and what to do.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::{DiskStatus, Kind, TransferPhase};
+
+/// The result of asking the engine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the engine didn't do what it was asked for. No text of it has a password, a token or a ticket.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The engine's address can't be used.
+    #[error("the engine's URL: {reason}: https://ENGINE/ovirt-engine/api is expected")]
+    Url {
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The user's name can't be used.
+    #[error("the engine's user: a name and its profile are expected, such as admin@internal")]
+    User,
+
+    /// There are no certificates to trust.
+    #[error("the engine's CA: {0}")]
+    Certificates(String),
+
+    /// The engine can't be reached, or doesn't answer.
+    #[error("the engine {request}: {reason}")]
+    Unreachable {
+        /// What was asked.
+        request: Request,
+        /// What went wrong.
+        reason: String,
+        /// The request may have been carried out all the same.
+        may_be_done: bool,
+    },
+
+    /// The user can't log in.
+    #[error("the engine refuses the login: {reason}")]
+    Login {
+        /// The engine's words.
+        reason: String,
+    },
+
+    /// The engine has answered with an error.
+    #[error("the engine refuses {request}: {status}{}", fault(reason, detail))]
+    Refused {
+        /// What was asked.
+        request: Request,
+        /// The status of HTTP.
+        status: u16,
+        /// The engine's reason, if it told one.
+        reason: String,
+        /// The engine's details, if it told any.
+        detail: String,
+    },
+
+    /// The answer isn't what the API's documentation says.
+    #[error(
+        "the engine's answer to {request} can't be understood: {reason}: is it an oVirt engine of 4.3 or later?"
+    )]
+    Answer {
+        /// What was asked.
+        request: Request,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// There is none of this name or id.
+    #[error("the engine has no {kind} '{}'", name.escape_debug())]
+    Missing {
+        /// Of what.
+        kind: Kind,
+        /// What was looked for.
+        name: String,
+    },
+
+    /// There are several of this name.
+    #[error("the engine has {} {kind}s '{}': use an id: {}", ids.len(), name.escape_debug(), ids.join(", "))]
+    Ambiguous {
+        /// Of what.
+        kind: Kind,
+        /// What was looked for.
+        name: String,
+        /// Those of that name.
+        ids: Vec<String>,
+    },
+
+    /// A disk can't be used.
+    #[error("disk {id} is {status}: {advice}")]
+    Disk {
+        /// The disk.
+        id: String,
+        /// Its status.
+        status: DiskStatus,
+        /// What to do.
+        advice: &'static str,
+    },
+
+    /// A transfer didn't come to where it was to come.
+    #[error("the engine has ended transfer {id} ({phase}): {advice}")]
+    Transfer {
+        /// The transfer.
+        id: String,
+        /// Its phase.
+        phase: TransferPhase,
+        /// What to do.
+        advice: &'static str,
+    },
+
+    /// A backup has failed.
+    #[error(
+        "the engine has ended backup {id} ({phase}): see the events of the virtual machine in the engine"
+    )]
+    Backup {
+        /// The backup.
+        id: String,
+        /// Its phase, or that it is gone.
+        phase: String,
+    },
+
+    /// What was waited for did not come.
+    #[error("the engine has not {what} within {} s", time.as_secs())]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        time: Duration,
+    },
+
+    /// The one who waited was stopped.
+    #[error("stopped, while the engine had not yet {what}")]
+    Stopped {
+        /// What was waited for.
+        what: String,
+    },
+}
+
+/// A request, as messages name it: without what is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub(crate) method: &'static str,
+    /// Behind the API's root, and without a query.
+    pub(crate) path: String,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+fn fault(reason: &str, detail: &str) -> String {
+    let told = [reason, detail].map(|text| text.trim().trim_matches(['[', ']']).escape_debug().to_string());
+    told.into_iter().filter(|text| !text.is_empty()).map(|text| format!(": {text}")).collect()
+}
+
+impl Error {
+    /// Whether asking again later may help: the engine is being started again, or the network is down.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Refused { status: 408 | 429 | 500 | 502 | 503 | 504, .. }
+        )
+    }
+
+    /// Whether what was asked for may have been done, though nobody told so.
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        match self {
+            Self::Unreachable { may_be_done, .. } => *may_be_done,
+            // A proxy in front of the engine has lost it.
+            Self::Refused { status, .. } => matches!(status, 502 | 504),
+            Self::Answer { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the engine doesn't have (any more) what was asked about.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Refused { status: 404, .. })
+    }
+
+    /// The status of HTTP that the engine has answered with, if it is an error.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Virtual machines, their disks and snapshots; hosts.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::disks::{Reference, StorageDomain};
+use crate::find::{Kind, Named, quoted};
+use crate::words::HostStatus;
+use crate::{Disk, Engine, Result, wire};
+
+/// A virtual machine (`Vm` of the API's model).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Vm {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    #[serde(default, deserialize_with = "wire::text")]
+    pub name: String,
+    /// What it does: `up`, `down` and others.
+    #[serde(default, deserialize_with = "wire::text")]
+    pub status: String,
+}
+
+impl Named for Vm {
+    const KIND: Kind = Kind::Vm;
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A snapshot of a virtual machine (`Snapshot` of the API's model).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Its id.
+    pub id: String,
+    /// What it was made for.
+    #[serde(default, deserialize_with = "wire::text")]
+    pub description: String,
+    /// `active`, `regular` and others.
+    #[serde(default, deserialize_with = "wire::text")]
+    pub snapshot_type: String,
+}
+
+/// A disk's part in a snapshot. A transfer of a snapshot is asked for by [`image_id`](Self::image_id).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct SnapshotDisk {
+    /// The disk's id.
+    pub id: String,
+    /// The id of what the disk's storage has for this snapshot.
+    #[serde(default, deserialize_with = "wire::text")]
+    pub image_id: String,
+    /// The disk's name.
+    #[serde(default, deserialize_with = "wire::text")]
+    pub name: String,
+}
+
+/// A host (`Host` of the API's model).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Host {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    #[serde(default, deserialize_with = "wire::text")]
+    pub name: String,
+    /// What it does.
+    #[serde(default)]
+    pub status: Option<HostStatus>,
+}
+
+#[derive(Deserialize)]
+struct DiskAttachment {
+    #[serde(default)]
+    disk: Reference,
+}
+
+#[derive(Deserialize)]
+struct DataCenter {
+    #[serde(default, deserialize_with = "wire::text")]
+    name: String,
+}
+
+impl Engine {
+    /// The virtual machine of this name or id.
+    ///
+    /// # Errors
+    /// [`Missing`](crate::Error::Missing), [`Ambiguous`](crate::Error::Ambiguous), or the engine can't be asked.
+    pub fn find_vm(&self, name_or_id: &str) -> Result<Vm> {
+        self.find(name_or_id)
+    }
+
+    /// All that the engine tells of a virtual machine, with its configuration as OVF, for whoever makes it anew.
+    ///
+    /// # Errors
+    /// The engine can't be asked.
+    pub fn vm_configuration(&self, vm: &str) -> Result<Value> {
+        self.get(&format!("/vms/{vm}?all_content=true"))
+    }
+
+    /// The disks of a virtual machine.
+    ///
+    /// # Errors
+    /// The engine can't be asked.
+    pub fn vm_disks(&self, vm: &str) -> Result<Vec<Disk>> {
+        let attachments: Vec<DiskAttachment> = self.list(&format!("/vms/{vm}/diskattachments"))?;
+        attachments.iter().map(|attachment| self.disk(&attachment.disk.id)).collect()
+    }
+
+    /// The snapshots of a virtual machine.
+    ///
+    /// # Errors
+    /// The engine can't be asked.
+    pub fn snapshots(&self, vm: &str) -> Result<Vec<Snapshot>> {
+        self.list(&format!("/vms/{vm}/snapshots"))
+    }
+
+    /// The disks of a snapshot.
+    ///
+    /// # Errors
+    /// The engine can't be asked.
+    pub fn snapshot_disks(&self, vm: &str, snapshot: &str) -> Result<Vec<SnapshotDisk>> {
+        self.list(&format!("/vms/{vm}/snapshots/{snapshot}/disks"))
+    }
+
+    /// The host with this hardware id, which oVirt keeps in `/etc/vdsm/vdsm.id`, if it works and reaches a storage domain: a
+    /// transfer by it can use the server's unix socket. (As `find_host` of `ovirt_imageio/client/_ovirt.py` does.)
+    ///
+    /// # Errors
+    /// The engine can't be asked.
+    pub fn find_host(&self, hardware_id: &str, domain: &StorageDomain) -> Result<Option<Host>> {
+        let centers: Vec<DataCenter> =
+            self.search("datacenters", &format!("storage.name={}", quoted(&domain.name)))?;
+        let Some(center) = centers.into_iter().next() else { return Ok(None) };
+        let condition =
+            format!("hw_id={} and datacenter={} and status=Up", quoted(hardware_id), quoted(&center.name));
+        Ok(self.search::<Host>("hosts", &condition)?.into_iter().next())
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Enumerations of the API. A newer engine may have words that this crate doesn't know: they are kept.
+
+/// Declares an enumeration with the words that the engine has for its values.
+macro_rules! words {
+    (
+        $(#[$about:meta])*
+        $name:ident { $( $(#[$doc:meta])* $value:ident = $word:literal ),+ $(,)? }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+        #[serde(from = "String")]
+        #[non_exhaustive]
+        pub enum $name {
+            $( $(#[$doc])* $value, )+
+            /// A word that this crate doesn't know.
+            Other(String),
+        }
+
+        impl $name {
+            /// The engine's word for it.
+            #[must_use]
+            pub fn word(&self) -> &str {
+                match self {
+                    $( Self::$value => $word, )+
+                    Self::Other(word) => word,
+                }
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(word: String) -> Self {
+                match &*word {
+                    $( $word => Self::$value, )+
+                    _ => Self::Other(word),
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                // It may come from whoever answers in the engine's place.
+                write!(f, "{}", self.word().escape_debug())
+            }
+        }
+    };
+}
+
+words! {
+    /// What a disk is busy with (`DiskStatus` of the API's model).
+    DiskStatus {
+        /// It can be used.
+        Ok = "ok",
+        /// It is being made, transferred, copied or removed.
+        Locked = "locked",
+        /// Its content can't be relied on.
+        Illegal = "illegal",
+    }
+}
+
+words! {
+    /// How a disk's data is stored, or transferred (`DiskFormat`).
+    DiskFormat {
+        /// Byte by byte.
+        Raw = "raw",
+        /// As qcow2.
+        Cow = "cow",
+    }
+}
+
+words! {
+    /// How far a transfer is (`ImageTransferPhase`).
+    TransferPhase {
+        /// The engine prepares the disk.
+        Initializing = "initializing",
+        /// Data may flow.
+        Transferring = "transferring",
+        /// It is being resumed.
+        Resuming = "resuming",
+        /// The engine has paused it, as nothing was transferred for too long.
+        PausedSystem = "paused_system",
+        /// Somebody has paused it.
+        PausedUser = "paused_user",
+        /// The engine has cancelled it.
+        CancelledSystem = "cancelled_system",
+        /// Somebody has cancelled it.
+        CancelledUser = "cancelled_user",
+        /// It was cancelled; the word of engines before 4.4.
+        Cancelled = "cancelled",
+        /// The disk is verified, and will be released.
+        FinalizingSuccess = "finalizing_success",
+        /// The transfer has failed, and the disk is cleaned up.
+        FinalizingFailure = "finalizing_failure",
+        /// The transfer was cancelled, and the disk is cleaned up.
+        FinalizingCleanup = "finalizing_cleanup",
+        /// All went well.
+        FinishedSuccess = "finished_success",
+        /// It has failed.
+        FinishedFailure = "finished_failure",
+        /// It was cancelled, and the disk is cleaned up.
+        FinishedCleanup = "finished_cleanup",
+    }
+}
+
+words! {
+    /// How far a backup is (`BackupPhase`).
+    BackupPhase {
+        /// It has been asked for.
+        Initializing = "initializing",
+        /// The virtual machine's disks are made ready.
+        Starting = "starting",
+        /// The disks can be transferred.
+        Ready = "ready",
+        /// It is being ended.
+        Finalizing = "finalizing",
+        /// It has ended well.
+        Succeeded = "succeeded",
+        /// It has failed.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// What a disk's part in a backup has (`DiskBackupMode`).
+    BackupMode {
+        /// All of the disk.
+        Full = "full",
+        /// What has changed since a checkpoint.
+        Incremental = "incremental",
+    }
+}
+
+words! {
+    /// What a host does (`HostStatus`).
+    HostStatus {
+        /// It works.
+        Up = "up",
+        /// It is down.
+        Down = "down",
+        /// It is kept out of use.
+        Maintenance = "maintenance",
+    }
+}
