@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -103,6 +103,18 @@ impl RealDaemon {
         self.dir.path().join("local").display().to_string()
     }
 
+    /// Its unix socket for whoever gives it tickets.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.dir.path().join("control")
+    }
+
+    /// What transfer URLs begin with: scheme, address and port.
+    #[must_use]
+    pub fn base(&self) -> String {
+        format!("{}://{}", if self.pki.is_some() { "https" } else { "http" }, self.addr)
+    }
+
     /// The transfer URL of a ticket.
     #[must_use]
     pub fn url(&self, uuid: &str) -> String {
@@ -160,7 +172,7 @@ impl RealDaemon {
     }
 
     fn control(&self, method: &str, uuid: &str, body: &[u8]) -> io::Result<()> {
-        let endpoint = Endpoint::Unix(self.dir.path().join("control").display().to_string());
+        let endpoint = Endpoint::Unix(self.control_socket().display().to_string());
         let answer = Client::connect(&endpoint)?.request(method, &format!("/tickets/{uuid}"), &[], body)?;
         if matches!(answer.status, 200 | 204) {
             return Ok(());

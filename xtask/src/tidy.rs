@@ -15,6 +15,7 @@ mod tests {
         ("buffer-pool", &[]),
         ("conn-pool", &[]),
         ("exec-redirect", &[]),
+        ("fake-engine", &["fake-imageio"]),
         ("fake-imageio", &[]),
         ("fault-proxy", &[]),
         ("imageio-client", &[]),

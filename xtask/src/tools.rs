@@ -23,6 +23,8 @@ enum Place {
     Target { variable: &'static str, file: &'static str },
     /// Among nbdkit's plugins.
     Plugin,
+    /// What the virtual environment's Python can import.
+    Module,
 }
 
 /// The real imageio daemon, in a virtual environment.
@@ -30,6 +32,18 @@ pub const IMAGEIO: Tool = Tool {
     name: "ovirt-imageio",
     install: "python3 -m venv target/ovirt-imageio && target/ovirt-imageio/bin/pip install ovirt-imageio==2.5.1",
     place: Place::Target { variable: "IMAGEIO_DAEMON", file: "ovirt-imageio/bin/ovirt-imageio" },
+};
+/// Uploads and downloads disks by the engine.
+pub const OVIRT_IMG: Tool = Tool {
+    name: "ovirt-img",
+    install: IMAGEIO.install,
+    place: Place::Target { variable: "OVIRT_IMG", file: "ovirt-imageio/bin/ovirt-img" },
+};
+/// The engine's client for Python, in the same virtual environment: its place is that of the Python that has it.
+pub const OVIRT_SDK: Tool = Tool {
+    name: "ovirtsdk4",
+    install: "apt-get install python3-dev libxml2-dev libcurl4-openssl-dev libssl-dev gcc && target/ovirt-imageio/bin/pip install ovirt-engine-sdk-python==4.6.3",
+    place: Place::Module,
 };
 /// Serves images over NBD.
 pub const QEMU_NBD: Tool = in_path("qemu-nbd", "apt-get install qemu-utils");
@@ -85,6 +99,8 @@ pub const CARGO_DENY: Tool = in_path("cargo-deny", "cargo install --locked cargo
 /// All of them.
 pub const TOOLS: &[Tool] = &[
     IMAGEIO,
+    OVIRT_IMG,
+    OVIRT_SDK,
     QEMU_NBD,
     QEMU_IMG,
     QEMU_IO,
@@ -123,6 +139,7 @@ impl Tool {
                 let named = std::env::var_os(variable).map(PathBuf::from);
                 named.or_else(|| in_target(file)).or_else(in_path)
             }
+            Place::Module => python().filter(|python| imports(python, self.name)),
             Place::Plugin => Some(plugin_dir()?.join(self.name)).filter(|plugin| plugin.exists()),
         }
     }
@@ -132,6 +149,16 @@ fn in_target(file: &str) -> Option<PathBuf> {
     // Whoever compiles this file is a folder of the workspace.
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     Some(workspace.join("target").join(file)).filter(|file| file.exists())
+}
+
+/// The Python of the virtual environment that the daemon is in.
+fn python() -> Option<PathBuf> {
+    Some(IMAGEIO.find()?.parent()?.join("python")).filter(|python| python.exists())
+}
+
+fn imports(python: &Path, module: &str) -> bool {
+    let output = Command::new(python).arg("-c").arg(format!("import {module}")).output();
+    output.is_ok_and(|output| output.status.success())
 }
 
 fn plugin_dir() -> Option<PathBuf> {

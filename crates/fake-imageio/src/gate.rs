@@ -46,7 +46,8 @@ impl Gate {
         true
     }
 
-    pub(crate) async fn pass(&self) {
+    /// Waits until it is open.
+    pub async fn pass(&self) {
         // Created before the look at `open`: a notify_waiters() from here on is not missed.
         let opened = self.0.opened.notified();
         {

@@ -85,7 +85,10 @@ impl Pki {
     }
 
     /// TLS 1.2 and 1.3 with this certificate.
-    pub(crate) fn server_config(&self) -> io::Result<Arc<ServerConfig>> {
+    ///
+    /// # Errors
+    /// If the certificate doesn't fit its key.
+    pub fn server_config(&self) -> io::Result<Arc<ServerConfig>> {
         let key = PrivateKeyDer::Pkcs8(self.key.clone().into());
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What serves the data of transfers: an imageio server that is given tickets.
+
+mod control_socket;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use control_socket::ControlSocket;
+
+use crate::state::{DiskFormat, TicketId, TicketStatus};
+
+/// What a transfer may do to which image.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Ticket {
+    /// What the client has to know.
+    pub id: TicketId,
+    /// The transfer that it is for.
+    pub transfer: String,
+    /// How many bytes can be reached.
+    pub size: u64,
+    /// The image: `nbd:unix:/path` or `file:///path`.
+    pub url: String,
+    /// The file that the image is in.
+    pub file: PathBuf,
+    /// How that file is to be read.
+    pub format: DiskFormat,
+    /// Without it, a ticket for reading only.
+    pub writable: bool,
+    /// A bitmap tells what is dirty.
+    pub dirty: bool,
+    /// What isn't allocated stays so.
+    pub sparse: bool,
+    /// For how many seconds a connection may be idle.
+    pub inactivity_timeout: u64,
+}
+
+/// What came of removing a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Done,
+    /// Requests are still being carried out; no new ones are.
+    InUse,
+}
+
+/// An imageio server, as a host's agent sees it.
+pub trait Host: Send + Sync + std::fmt::Debug {
+    /// Adds a ticket, or replaces it.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or refuses it.
+    fn add_ticket(&self, ticket: &Ticket) -> io::Result<()>;
+
+    /// How a ticket is used; `None` if the server doesn't know it.
+    ///
+    /// # Errors
+    /// If the server can't be reached.
+    fn ticket(&self, id: &TicketId) -> io::Result<Option<TicketStatus>>;
+
+    /// Lets a ticket live on.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or doesn't know it.
+    fn extend_ticket(&self, id: &TicketId) -> io::Result<()>;
+
+    /// Removes a ticket; one that isn't there is no error.
+    ///
+    /// # Errors
+    /// If the server can't be reached.
+    fn remove_ticket(&self, id: &TicketId) -> io::Result<Removal>;
+
+    /// Where clients reach a ticket directly, and by way of a proxy.
+    fn urls(&self, id: &TicketId) -> Option<(String, String)>;
+}

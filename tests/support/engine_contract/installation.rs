@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An installation of oVirt: the fake engine, the real imageio daemon, and a place for its clients' files.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fake_engine::{
+    Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, FakeEngine, Pki,
+};
+use support::TestResult;
+use support::daemon::RealDaemon;
+use support::image::same;
+use support::run::Ended;
+use support::tools::{OVIRT_IMG, QEMU_IMG};
+use tempfile::TempDir;
+
+/// The name of its storage domain.
+pub(crate) const STORAGE_DOMAIN: &str = "data";
+
+/// The name of its virtual machine.
+pub(crate) const VM: &str = "guest";
+
+/// The engine, the daemon, and files.
+pub(crate) struct Installation {
+    pub(crate) engine: FakeEngine,
+    // After the engine, which gives its tickets back.
+    _daemon: RealDaemon,
+    dir: TempDir,
+}
+
+impl Installation {
+    pub(crate) fn new() -> TestResult<Self> {
+        Self::with(|builder| builder)
+    }
+
+    /// With what else is chosen about the engine.
+    pub(crate) fn with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
+        let dir = tempfile::Builder::new().prefix("engine-contract-").tempdir()?;
+        // As in oVirt, all have the same CA.
+        let pki = Pki::generate(&Certificate::default())?;
+        fs::write(dir.path().join("ca.pem"), &pki.ca_pem)?;
+        fs::write(dir.path().join("password"), DEFAULT_PASSWORD)?;
+        let daemon = RealDaemon::start(Some(pki.clone()))?;
+        let imageio = ControlSocket {
+            path: daemon.control_socket(),
+            transfer_url: daemon.base(),
+            proxy_url: daemon.base(),
+        };
+        let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
+        Ok(Self { engine: choose(builder).start()?, _daemon: daemon, dir })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs a program in the directory for files, for a minute at most.
+    pub(crate) fn run<S: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> TestResult<Ended> {
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "60"]).arg(program).args(arguments);
+        let ended: Ended = command.current_dir(self.dir.path()).output()?.into();
+        let is_secret_kept = !ended.err.contains(DEFAULT_PASSWORD) && !ended.out.contains(DEFAULT_PASSWORD);
+        if is_secret_kept { Ok(ended) } else { Err("the password is shown".into()) }
+    }
+
+    pub(crate) fn ovirt_img(&self, arguments: &[&str]) -> TestResult<Ended> {
+        let of_engine = ["--engine-url", &self.engine.base(), "--username", DEFAULT_USER];
+        let files = ["--password-file", "password", "--cafile", "ca.pem"];
+        self.run(&OVIRT_IMG.path(), [arguments, &of_engine, &files].concat())
+    }
+
+    pub(crate) fn qemu_img(&self, arguments: &[&str]) -> TestResult<String> {
+        succeed(self.run(&QEMU_IMG.path(), arguments)?)
+    }
+
+    /// The only disk that there is.
+    pub(crate) fn disk(&self) -> TestResult<Disk> {
+        let disks = self.engine.disks();
+        let [disk] = disks.as_slice() else { return Err(format!("one disk is expected: {disks:?}").into()) };
+        Ok(disk.clone())
+    }
+
+    /// Compares what a file holds with what a virtual machine would see on a disk.
+    pub(crate) fn assert_same(&self, file: &str, format: &str, disk: &Disk) -> TestResult {
+        let image = self.engine.image_file(disk).display().to_string();
+        let stored = if disk.format.name() == "raw" { "raw" } else { "qcow2" };
+        self.qemu_img(&["convert", "-f", stored, "-O", "raw", &image, "stored.raw"])?;
+        self.qemu_img(&["convert", "-f", format, "-O", "raw", file, "given.raw"])?;
+        same(file, &fs::read(self.path("stored.raw"))?, &fs::read(self.path("given.raw"))?)
+    }
+}
+
+/// What a program has printed, if it succeeded.
+pub(crate) fn succeed(ended: Ended) -> TestResult<String> {
+    if ended.code == 0 { Ok(ended.out) } else { Err(format!("{ended:?}").into()) }
+}
