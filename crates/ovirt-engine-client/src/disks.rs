@@ -272,7 +272,8 @@ impl Engine {
             match self.delete_disk(id) {
                 // Somebody was faster: the engine itself.
                 Err(Error::Refused { status: 409, .. }) => Ok(None),
-                deleted => deleted.map(Some),
+                // It is gone when it isn't found any more.
+                deleted => deleted.map(|()| None),
             }
         })
     }

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Disks of an engine through both doors: the fake engine with the real imageio daemon, and what becomes of disk and transfer.
+
+#[path = "support/engine/faults.rs"]
+mod faults;
+#[path = "support/engine_contract/installation.rs"]
+#[allow(dead_code, reason = "the contract's tests use the rest")]
+mod installation;
+#[path = "support/engine/serving.rs"]
+mod serving;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use support::TestResult;
+use support::tools::{IMAGEIO, QEMU_IMG, QEMU_NBD, Tool, trial};
+
+/// What all tests need.
+const TOOLS: &[Tool] = &[IMAGEIO, QEMU_IMG, QEMU_NBD];
+
+type Test = (&'static str, fn() -> TestResult);
+
+const TESTS: &[&[Test]] = &[serving::TESTS, faults::TESTS];
+
+fn main() -> ExitCode {
+    let trials: Vec<Trial> = TESTS
+        .iter()
+        .copied()
+        .flatten()
+        .map(|&(name, run)| trial(name, TOOLS, move || run().map_err(|error| error.to_string().into())))
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
