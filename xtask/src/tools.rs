@@ -139,7 +139,7 @@ impl Tool {
                 let named = std::env::var_os(variable).map(PathBuf::from);
                 named.or_else(|| in_target(file)).or_else(in_path)
             }
-            Place::Module => python().filter(|python| imports(python, self.name)),
+            Place::Module => python_with(self.name),
             Place::Plugin => Some(plugin_dir()?.join(self.name)).filter(|plugin| plugin.exists()),
         }
     }
@@ -151,14 +151,12 @@ fn in_target(file: &str) -> Option<PathBuf> {
     Some(workspace.join("target").join(file)).filter(|file| file.exists())
 }
 
-/// The Python of the virtual environment that the daemon is in.
-fn python() -> Option<PathBuf> {
-    Some(IMAGEIO.find()?.parent()?.join("python")).filter(|python| python.exists())
-}
-
-fn imports(python: &Path, module: &str) -> bool {
-    let output = Command::new(python).arg("-c").arg(format!("import {module}")).output();
-    output.is_ok_and(|output| output.status.success())
+/// The Python of the virtual environment that the daemon is in, if it has this module. To import it would take a second.
+fn python_with(module: &str) -> Option<PathBuf> {
+    let bin = IMAGEIO.find()?.parent()?.to_owned();
+    let mut versions = bin.parent()?.join("lib").read_dir().ok()?.filter_map(Result::ok);
+    let has_it = versions.any(|version| version.path().join("site-packages").join(module).exists());
+    Some(bin.join("python")).filter(|python| has_it && python.exists())
 }
 
 fn plugin_dir() -> Option<PathBuf> {

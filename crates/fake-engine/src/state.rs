@@ -162,7 +162,9 @@ impl State {
     pub(crate) fn date(&self, at: Instant) -> String {
         // A fake that runs for longer than a timestamp can tell is none.
         let since = at.saturating_duration_since(self.epoch.0);
-        self.epoch.1.checked_add(since).unwrap_or(self.epoch.1).to_string()
+        let date = self.epoch.1.checked_add(since).unwrap_or(self.epoch.1);
+        // The SDK for Python takes no more than microseconds.
+        date.strftime("%Y-%m-%dT%H:%M:%S%.3f+00:00").to_string()
     }
 
     fn has_room<T>(of_a_kind: &[T]) -> Result<(), Refusal> {

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fake_engine::{
-    Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, FakeEngine, Pki,
+    Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskFormat, FakeEngine, Pki,
 };
 use support::TestResult;
 use support::daemon::RealDaemon;
 use support::image::same;
 use support::run::Ended;
-use support::tools::{OVIRT_IMG, QEMU_IMG};
+use support::tools::{OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO};
 use tempfile::TempDir;
 
 /// The name of its storage domain.
@@ -42,6 +42,8 @@ impl Installation {
         let pki = Pki::generate(&Certificate::default())?;
         fs::write(dir.path().join("ca.pem"), &pki.ca_pem)?;
         fs::write(dir.path().join("password"), DEFAULT_PASSWORD)?;
+        fs::create_dir(dir.path().join("python"))?;
+        fs::write(dir.path().join("python/sitecustomize.py"), include_str!("sitecustomize.py"))?;
         let daemon = RealDaemon::start(Some(pki.clone()))?;
         let imageio = ControlSocket {
             path: daemon.control_socket(),
@@ -64,7 +66,8 @@ impl Installation {
     ) -> TestResult<Ended> {
         let mut command = Command::new("timeout");
         command.args(["--foreground", "60"]).arg(program).args(arguments);
-        let ended: Ended = command.current_dir(self.dir.path()).output()?.into();
+        command.current_dir(self.dir.path()).env("PYTHONPATH", self.path("python"));
+        let ended: Ended = command.output()?.into();
         let is_secret_kept = !ended.err.contains(DEFAULT_PASSWORD) && !ended.out.contains(DEFAULT_PASSWORD);
         if is_secret_kept { Ok(ended) } else { Err("the password is shown".into()) }
     }
@@ -73,6 +76,36 @@ impl Installation {
         let of_engine = ["--engine-url", &self.engine.base(), "--username", DEFAULT_USER];
         let files = ["--password-file", "password", "--cafile", "ca.pem"];
         self.run(&OVIRT_IMG.path(), [arguments, &of_engine, &files].concat())
+    }
+
+    /// Runs a script by the Python that has the engine's client.
+    pub(crate) fn python(&self, script: &Path, arguments: &[&str]) -> TestResult<Ended> {
+        let script = script.as_os_str();
+        self.run(&OVIRT_SDK.path(), [script].into_iter().chain(arguments.iter().map(OsStr::new)))
+    }
+
+    /// Uploads an image, and tells of the disk that it has become.
+    pub(crate) fn upload(&self, file: &str, format: &str) -> TestResult<Disk> {
+        let before = self.engine.disks();
+        let what = ["upload-disk", "--storage-domain", STORAGE_DOMAIN, "--format", format, file];
+        succeed(self.ovirt_img(&what)?)?;
+        let new = self.engine.disks().into_iter().find(|disk| before.iter().all(|known| known.id != disk.id));
+        new.ok_or_else(|| "there is no new disk".into())
+    }
+
+    /// The identifier of its virtual machine.
+    pub(crate) fn vm(&self) -> String {
+        self.engine.vms()[0].id.clone()
+    }
+
+    /// A virtual machine is at work on a disk, while nobody serves it.
+    pub(crate) fn guest_does(&self, disk: &Disk, commands: &[&str]) -> TestResult {
+        let image = self.engine.image_file(disk).display().to_string();
+        let mut arguments = vec!["-f", if disk.format == DiskFormat::Raw { "raw" } else { "qcow2" }];
+        arguments.extend(commands.iter().flat_map(|command| ["-c", command]));
+        arguments.push(&image);
+        succeed(self.run(&QEMU_IO.path(), arguments)?)?;
+        Ok(())
     }
 
     pub(crate) fn qemu_img(&self, arguments: &[&str]) -> TestResult<String> {
@@ -89,7 +122,7 @@ impl Installation {
     /// Compares what a file holds with what a virtual machine would see on a disk.
     pub(crate) fn assert_same(&self, file: &str, format: &str, disk: &Disk) -> TestResult {
         let image = self.engine.image_file(disk).display().to_string();
-        let stored = if disk.format.name() == "raw" { "raw" } else { "qcow2" };
+        let stored = if disk.format == DiskFormat::Raw { "raw" } else { "qcow2" };
         self.qemu_img(&["convert", "-f", stored, "-O", "raw", &image, "stored.raw"])?;
         self.qemu_img(&["convert", "-f", format, "-O", "raw", file, "given.raw"])?;
         same(file, &fs::read(self.path("stored.raw"))?, &fs::read(self.path("given.raw"))?)
