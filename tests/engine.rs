@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Disks of an engine through both doors: the fake engine with the real imageio daemon, and what becomes of disk and transfer.
 
+#[path = "support/engine/commands.rs"]
+mod commands;
 #[path = "support/engine/faults.rs"]
 mod faults;
 #[path = "support/engine_contract/installation.rs"]
@@ -20,7 +22,7 @@ const TOOLS: &[Tool] = &[IMAGEIO, QEMU_IMG, QEMU_NBD];
 
 type Test = (&'static str, fn() -> TestResult);
 
-const TESTS: &[&[Test]] = &[serving::TESTS, faults::TESTS];
+const TESTS: &[&[Test]] = &[serving::TESTS, commands::TESTS, faults::TESTS];
 
 fn main() -> ExitCode {
     let trials: Vec<Trial> = TESTS

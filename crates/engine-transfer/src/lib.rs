@@ -18,5 +18,5 @@ mod settings;
 pub use credentials::{Credentials, PasswordSource};
 pub use ending::Ending;
 pub use open::{Error, Opened};
-pub use ovirt_engine_client::{Clock, Direction, DiskFormat, Secret, SystemClock};
+pub use ovirt_engine_client::{Clock, ContentType, Direction, DiskFormat, Secret, SystemClock};
 pub use settings::{EngineSettings, NewDiskSettings, Source, Target};

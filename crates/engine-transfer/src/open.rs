@@ -221,6 +221,7 @@ fn request(new: &NewDiskSettings, domain: &StorageDomain) -> NewDisk {
     disk.description.clone_from(&new.description);
     disk.format = if new.tracks_changes { DiskFormat::Cow } else { new.format.clone() };
     disk.sparse = new.sparse.unwrap_or(disk.format == DiskFormat::Cow || !domain.is_block());
+    disk.content_type = new.content_type.clone();
     disk.tracks_changes = new.tracks_changes;
     let needs_initial_size = disk.sparse && disk.format == DiskFormat::Cow && domain.is_block();
     disk.initial_size = new.initial_size.or(needs_initial_size.then_some(new.size));

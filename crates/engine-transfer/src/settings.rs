@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use imageio_device::Settings;
-use ovirt_engine_client::{Direction, DiskFormat};
+use ovirt_engine_client::{ContentType, Direction, DiskFormat};
 
 use crate::credentials::Credentials;
 
@@ -101,6 +101,8 @@ pub struct NewDiskSettings {
     pub format: DiskFormat,
     /// Whether its storage is allocated as it is needed. `None`: as is usual for this format and storage.
     pub sparse: Option<bool>,
+    /// What is on it.
+    pub content_type: ContentType,
     /// How much of it is allocated from the beginning on block storage, in bytes. `None`: as much as a guest sees.
     pub initial_size: Option<u64>,
     /// A description, for those who look at it later.
@@ -119,6 +121,7 @@ impl NewDiskSettings {
             size,
             format: DiskFormat::Raw,
             sparse: None,
+            content_type: ContentType::Data,
             initial_size: None,
             description: String::new(),
             tracks_changes: false,

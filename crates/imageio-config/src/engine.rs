@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use engine_transfer::{
-    Credentials, Direction, DiskFormat, EngineSettings, NewDiskSettings, PasswordSource, Target,
+    ContentType, Credentials, Direction, DiskFormat, EngineSettings, NewDiskSettings, PasswordSource, Target,
 };
 
 use crate::parse::{self, path};
@@ -21,6 +21,8 @@ pub(crate) struct EngineArguments {
     shallow: bool,
     storage_domain: Option<String>,
     format: Option<DiskFormat>,
+    sparse: Option<bool>,
+    content_type: Option<ContentType>,
     initial_size: Option<u64>,
     description: Option<String>,
     tracks_changes: bool,
@@ -155,6 +157,26 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         },
     },
     Parameter {
+        name: "sparse",
+        value: "true|false",
+        default: "true; false for raw disks on block storage",
+        help: "With new-disk=, whether storage is allocated as it is needed, or all at once.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("sparse", NEW_DISK));
+            parse::boolean(value).map(|value| parser.engine.sparse = Some(value))
+        },
+    },
+    Parameter {
+        name: "content-type",
+        value: "data|iso",
+        default: "data",
+        help: "With new-disk=, whether it is a disk, or the image of an optical one.",
+        set: |parser, value| {
+            parser.engine.given_for.push(("content-type", NEW_DISK));
+            content_type(value).map(|value| parser.engine.content_type = Some(value))
+        },
+    },
+    Parameter {
         name: "initial-size",
         value: "BYTES",
         default: "size",
@@ -233,6 +255,8 @@ impl EngineArguments {
                     (None, true) => DiskFormat::Cow,
                     (None, false) => DiskFormat::Raw,
                 };
+                new.sparse = self.sparse;
+                new.content_type = self.content_type.unwrap_or(ContentType::Data);
                 new.initial_size = self.initial_size;
                 new.description = self.description.unwrap_or_default();
                 new.tracks_changes = self.tracks_changes;
@@ -302,6 +326,14 @@ fn format(text: &str) -> Result<DiskFormat, String> {
         "raw" => Ok(DiskFormat::Raw),
         "cow" | "qcow2" => Ok(DiskFormat::Cow),
         _ => Err(format!("{} is neither cow nor raw", shown(text))),
+    }
+}
+
+fn content_type(text: &str) -> Result<ContentType, String> {
+    match text {
+        "data" => Ok(ContentType::Data),
+        "iso" => Ok(ContentType::Iso),
+        _ => Err(format!("{} is neither data nor iso", shown(text))),
     }
 }
 

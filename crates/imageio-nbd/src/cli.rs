@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: nbdkit's, where nbdkit has the option.
 
+pub(crate) mod copy;
 mod help;
 
 use std::ffi::OsString;
@@ -13,6 +14,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
 use imageio_config::STATS_JSON;
 
+use crate::copy::Copy;
+use copy::{DownloadOptions, UploadOptions};
+
 /// Serve an oVirt disk transfer as an NBD device.
 #[derive(Debug, Parser)]
 #[command(
@@ -23,6 +27,8 @@ use imageio_config::STATS_JSON;
                       imageio-nbd [OPTIONS] [NAME=VALUE]... export=NAME url=URL|+FILE|- [NAME=VALUE]... [export=NAME ...]\n       \
                       imageio-nbd checksum [--compare FILE|NBD-URI] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
+                      imageio-nbd upload FILE --storage-domain NAME [-c SECTION] [NAME=VALUE]...\n       \
+                      imageio-nbd download DISK FILE [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...",
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
@@ -189,6 +195,10 @@ pub(crate) struct Options {
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+
+    /// In the place of `--run`, by a command that copies.
+    #[arg(skip)]
+    pub(crate) copy: Option<Copy>,
 }
 
 impl Options {
@@ -199,6 +209,7 @@ impl Options {
             || self.port.is_some()
             || self.ipaddr.is_some()
             || self.run.is_some()
+            || self.copy.is_some()
             || self.single;
         ensure!(
             tells || is_activated,
@@ -216,13 +227,16 @@ impl Options {
         match &self.command {
             Some(Command::Info { verbose, .. }) => *verbose,
             Some(Command::Checksum(options)) => options.verbose,
+            Some(Command::Upload(options)) => options.common.verbose,
+            Some(Command::Download(options)) => options.common.verbose,
             Some(Command::VirtV2v { .. }) | None => self.verbose,
         }
     }
 
     /// Whether the process goes into the background once clients can connect.
     pub(crate) fn becomes_daemon(&self, is_activated: bool) -> bool {
-        !(self.foreground || self.run.is_some() || self.exit_with_parent || self.single || is_activated)
+        let runs = self.run.is_some() || self.copy.is_some();
+        !(self.foreground || runs || self.exit_with_parent || self.single || is_activated)
     }
 }
 
@@ -329,6 +343,20 @@ pub(crate) enum Command {
         after_help = "The parameters are those of imageio-nbd: see `imageio-nbd --help`."
     )]
     Checksum(ChecksumOptions),
+
+    /// Upload an image into a disk of an oVirt engine, which is made for it, and print the disk's id
+    #[command(
+        override_usage = "imageio-nbd upload FILE --storage-domain NAME [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
+        after_help = "The parameters are those of imageio-nbd: see `imageio-nbd --help`."
+    )]
+    Upload(UploadOptions),
+
+    /// Download a disk of an oVirt engine into a file
+    #[command(
+        override_usage = "imageio-nbd download DISK FILE [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
+        after_help = "The parameters are those of imageio-nbd: see `imageio-nbd --help`."
+    )]
+    Download(DownloadOptions),
 }
 
 /// Options of `imageio-nbd checksum`.

@@ -21,6 +21,13 @@ pub(crate) struct Opened {
     ending: Ending,
 }
 
+impl Opened {
+    /// The disk's id, if an engine was asked for it.
+    pub(crate) fn id(&self) -> Option<String> {
+        self.ending.disk().map(str::to_owned)
+    }
+}
+
 /// A transfer in use.
 pub(crate) struct Disk {
     export: Export,

@@ -85,6 +85,10 @@ fn listen(listening: Listening, server: &mut Server<Queue>, options: &Options) -
         writeln!(io::stdout(), "{uri}").context("--print-uri")?;
     }
     listeners.into_iter().for_each(|listener| server.listen(listener));
-    let run = options.run.as_deref().map(|run| process::run_command(run, &address, export_name));
-    Ok(Beside { command: run.transpose()?, private, ..Beside::default() })
+    let command = match (&options.copy, &options.run) {
+        (Some(copy), _) => Some(copy.start(&uri)?),
+        (None, Some(run)) => Some(process::run_command(run, &address, export_name)?),
+        (None, None) => None,
+    };
+    Ok(Beside { command, private, ..Beside::default() })
 }

@@ -7,6 +7,7 @@
 mod activation;
 mod checksum;
 mod cli;
+mod copy;
 mod disks;
 mod entrance;
 mod generate;
@@ -95,6 +96,8 @@ fn run(options: &Options) -> Result<u8> {
         Some(Command::VirtV2v { .. }) => return virt_v2v::run(std::env::args_os().skip(2)),
         Some(Command::Info { json, parameters, .. }) => return info::run(source(parameters)?, *json),
         Some(Command::Checksum(options)) => return checksum::run(options),
+        Some(Command::Upload(options)) => return copy::upload::run(options),
+        Some(Command::Download(options)) => return copy::download::run(options),
         None => {}
     }
     nbdkit::check(options)?;
@@ -110,10 +113,18 @@ fn run(options: &Options) -> Result<u8> {
     // What is left of them is closed by the exit, after the error was told: a client that finds them closed ends this
     // process.
     std::mem::forget(passed);
-    result
+    result.map(|served| served.code)
 }
 
-fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
+/// What came of serving.
+struct Served {
+    /// The exit status.
+    code: u8,
+    /// The ids of the disks that an engine was asked for, in the order of the exports.
+    disks: Vec<Option<String>>,
+}
+
+fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<Served> {
     let is_activated = !passed.is_empty();
     let parent = options.exit_with_parent.then(Parent::of_this_process);
     parent.map(process::exit_with_parent).transpose()?;
@@ -152,8 +163,10 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
             process::lock_memory()?;
         }
     }
+    let ids = opened.iter().map(disks::Opened::id).collect();
     let disks = disks::start(opened)?;
-    serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)
+    let code = serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)?;
+    Ok(Served { code, disks: ids })
 }
 
 /// Where the disk is that the parameters of one transfer name.

@@ -21,11 +21,45 @@ const TEMPLATE: &str = "{elapsed_precise} {binary_bytes_per_sec} {wide_msg}";
 /// What is drawn on the terminal, if anything is. Whoever writes there besides goes through [`StandardError`].
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// The line, until it is dropped.
-pub(crate) struct Line {
+/// Something that is done again and again by a thread, until this is dropped.
+pub(crate) struct Ticker {
     /// Dropped to end the thread.
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    /// Starts to do it: at once, after each interval, and once more in the end.
+    pub(crate) fn start(interval: Duration, mut tell: impl FnMut() + Send + 'static) -> Result<Self> {
+        let (end, ended) = channel();
+        let tick = move || {
+            loop {
+                tell();
+                if ended.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+                    break tell();
+                }
+            }
+        };
+        let thread =
+            Builder::new().name("progress".into()).spawn(tick).context("cannot tell the progress")?;
+        Ok(Self { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // It doesn't panic; and there is nothing to do if it did.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The line, until it is dropped.
+pub(crate) struct Line {
+    /// Dropped before the line is wiped out.
+    ticker: Option<Ticker>,
 }
 
 impl Line {
@@ -37,27 +71,14 @@ impl Line {
             return Ok(None);
         }
         set(Some(bar.clone()));
-        let (end, ended) = channel();
-        let draw = move || {
-            loop {
-                update(&bar, &observer);
-                if ended.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
-                    break;
-                }
-            }
-        };
-        let thread = Builder::new().name("progress".into()).spawn(draw).context("--progress")?;
-        Ok(Some(Self { end: Some(end), thread: Some(thread) }))
+        let ticker = Ticker::start(INTERVAL, move || update(&bar, &observer))?;
+        Ok(Some(Self { ticker: Some(ticker) }))
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
-            // It doesn't panic; and there is nothing to do if it did.
-            let _ = thread.join();
-        }
+        drop(self.ticker.take());
         clear();
     }
 }

@@ -14,7 +14,7 @@ use crate::cli::Options;
 use crate::disks::{self, Disk};
 use crate::entrance::{Beside, Entrance};
 use crate::process::{self, Caught, PidFile, Recipient, SignalThread};
-use crate::progress::Line;
+use crate::progress::{Line, Ticker};
 use crate::single::Relay;
 use crate::statistics::{self, PROGRAM};
 
@@ -35,6 +35,7 @@ struct Running {
     signals: SignalThread,
     watch: Watch,
     line: Option<Line>,
+    report: Option<Ticker>,
 }
 
 /// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
@@ -70,11 +71,14 @@ fn start(
     let watch = Watch::start(Arc::clone(observer)).context("cannot start a thread")?;
     // A daemon has no terminal.
     let line = if options.progress { Line::draw(Arc::clone(observer))? } else { None };
-    Ok(Running { server, beside, signals, watch, line })
+    let report = options.copy.as_ref().map(|copy| copy.report.follow(Arc::clone(observer)));
+    let report = report.transpose()?.flatten();
+    Ok(Running { server, beside, signals, watch, line, report })
 }
 
 fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Result<u8> {
-    let Running { server, beside: Beside { command, relay, private }, signals, watch, line } = running;
+    let Running { server, beside: Beside { command, relay, private }, signals, watch, line, report } =
+        running;
     let handle = server.handle();
     let served = run_server(server, &handle, command);
     drop(private);
@@ -82,7 +86,7 @@ fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Resul
     // Where the command has failed, nobody knows whether it has written all.
     let is_all_safe = disks::close(disks, matches!(served, Ok(0)));
     relay.iter().for_each(Relay::finish);
-    drop((line, watch));
+    drop((line, report, watch));
     statistics::finish(observer, if is_all_safe { State::Complete } else { State::Incomplete });
     // Not before: the file system of the figures may hang.
     drop(signals);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::find::{Kind, Named};
-use crate::words::{DiskFormat, DiskStatus};
+use crate::words::{ContentType, DiskFormat, DiskStatus};
 use crate::{Engine, Error, Result, wire};
 
 /// How long a disk may take to be made or released. Preallocated ones take their time.
@@ -127,6 +127,8 @@ pub struct NewDisk {
     pub format: DiskFormat,
     /// Whether its storage is allocated as it is needed.
     pub sparse: bool,
+    /// What is on it.
+    pub content_type: ContentType,
     /// Whether changes are tracked for incremental backups. That takes the format `cow`.
     pub tracks_changes: bool,
     /// Where it is to be: the storage domain's id.
@@ -144,6 +146,7 @@ impl NewDisk {
             initial_size: None,
             format: DiskFormat::Raw,
             sparse: true,
+            content_type: ContentType::Data,
             tracks_changes: false,
             storage_domain: storage_domain.into(),
         }
@@ -155,7 +158,7 @@ impl NewDisk {
             "id": id.to_string(),
             "name": self.name,
             "description": self.description,
-            "content_type": "data",
+            "content_type": self.content_type.word(),
             "format": self.format.word(),
             "provisioned_size": self.provisioned_size,
             "sparse": self.sparse,

@@ -64,4 +64,4 @@ pub use find::Kind;
 pub use secret::Secret;
 pub use transfers::{Direction, End, ImageTransfer, NewTransfer, Subject, TimeoutPolicy};
 pub use vms::{Host, Snapshot, SnapshotDisk, Vm};
-pub use words::{BackupMode, BackupPhase, DiskFormat, DiskStatus, HostStatus, TransferPhase};
+pub use words::{BackupMode, BackupPhase, ContentType, DiskFormat, DiskStatus, HostStatus, TransferPhase};

@@ -69,6 +69,16 @@ words! {
 }
 
 words! {
+    /// What is on a disk (`DiskContentType`).
+    ContentType {
+        /// A guest's data.
+        Data = "data",
+        /// The image of an optical disk.
+        Iso = "iso",
+    }
+}
+
+words! {
     /// How far a transfer is (`ImageTransferPhase`).
     TransferPhase {
         /// The engine prepares the disk.

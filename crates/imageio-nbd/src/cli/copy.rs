@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Options of the commands that copy disks.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, ValueEnum};
+
+/// What these commands have in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Take the engine's URL, user, password and CA from this section of ~/.config/ovirt-img.conf
+    #[arg(short, long, value_name = "SECTION")]
+    pub(crate) config: Option<String>,
+
+    /// How progress is told: text draws a line on a terminal, json prints a line of JSON a second, as ovirt-img does
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: Output,
+
+    /// Say what happens; twice: every detail. RUST_LOG overrides it
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Parameters of the transfer, such as engine=, user= and password=
+    #[arg(value_name = "NAME=VALUE", hide = true)]
+    pub(crate) parameters: Vec<String>,
+}
+
+/// Values of `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+/// Values of `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Qcow2,
+    Raw,
+}
+
+/// Options of `imageio-nbd upload`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UploadOptions {
+    /// The image, of any format that qemu-img reads
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Make the disk in this storage domain
+    #[arg(short, long, value_name = "NAME|ID", required_unless_present = "disk")]
+    pub(crate) storage_domain: Option<String>,
+
+    /// Write this disk, which is there already, instead of making one
+    #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["storage_domain", "disk_name", "format", "preallocated", "description"])]
+    pub(crate) disk: Option<String>,
+
+    /// Call the disk so [default: the file's name without its extension]
+    #[arg(long, visible_alias = "name", value_name = "NAME")]
+    pub(crate) disk_name: Option<String>,
+
+    /// How the engine stores the disk. With qcow2, it tracks changes for incremental backups [default: qcow2; raw for an ISO image]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<Format>,
+
+    /// Allocate the whole disk at once. Block storage (iSCSI, FC) needs that for raw disks, and does so by itself
+    #[arg(long)]
+    pub(crate) preallocated: bool,
+
+    /// Tell this to those who look at the disk in the engine
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Options of `imageio-nbd download`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DownloadOptions {
+    /// The disk
+    #[arg(value_name = "NAME|ID")]
+    pub(crate) disk: String,
+
+    /// Where its content goes. A file that is there is replaced when all has come
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// The format of the file
+    #[arg(short, long, value_name = "FORMAT", default_value = "qcow2")]
+    pub(crate) format: Format,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl Format {
+    /// qemu's word for it.
+    pub(crate) fn of_qemu(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `imageio-nbd download`: a disk becomes an image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::image::QEMU_IMG;
+use super::{Argument, Copy, Report};
+use crate::cli::copy::DownloadOptions;
+
+/// Downloads the disk into the file, which appears, or is replaced, when it is complete.
+pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
+    let target = Target::new(&options.file)?;
+    // How much there is to be read is known later; ovirt-img doesn't tell it here, either.
+    let report = Report::new(options.common.output, "downloading image", 0);
+    report.tell("creating transfer");
+    let copy = Copy { program: QEMU_IMG, arguments: convert(options, &target), report };
+    let report = copy.report.clone();
+    let parameters = vec![format!("disk={}", options.disk), "direction=download".to_owned()];
+    super::serve(copy, &options.common, parameters)?;
+    target.complete()?;
+    report.finish("download completed", None);
+    Ok(0)
+}
+
+/// Where the content goes.
+enum Target {
+    /// A file, which is written under another name beside it, and renamed when it is complete.
+    File { partial: tempfile::TempPath, path: PathBuf },
+    /// A block device, or whatever else is no file.
+    Device(PathBuf),
+}
+
+impl Target {
+    fn new(path: &Path) -> Result<Self> {
+        let fail = || format!("cannot write {}", path.display());
+        let path = std::path::absolute(path).with_context(fail)?;
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            return Ok(Self::Device(path));
+        }
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".");
+        let partial = tempfile::Builder::new().prefix(&name).suffix(".partial").tempfile_in(dir);
+        Ok(Self::File { partial: partial.with_context(fail)?.into_temp_path(), path })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::File { partial, .. } => partial,
+            Self::Device(path) => path,
+        }
+    }
+
+    /// The file gets its name.
+    fn complete(self) -> Result<()> {
+        let Self::File { partial, path } = self else { return Ok(()) };
+        let fail = || format!("cannot write {}", path.display());
+        fs::File::open(&partial).and_then(|file| file.sync_all()).with_context(fail)?;
+        partial.persist(&path).with_context(fail)
+    }
+}
+
+/// The arguments of `qemu-img`. Its usual cache mode doesn't flush what it has written.
+fn convert(options: &DownloadOptions, target: &Target) -> Vec<Argument> {
+    let mut arguments: Vec<Argument> =
+        ["convert", "-W", "-m", "16", "-t", "writeback", "-f", "raw"].map(Argument::from).into();
+    if let Target::Device(_) = target {
+        arguments.push("-n".into());
+    }
+    arguments.extend([
+        Argument::from("-O"),
+        Argument::from(options.format.of_qemu()),
+        Argument::Disk,
+        Argument::from(target.path()),
+    ]);
+    arguments
+}

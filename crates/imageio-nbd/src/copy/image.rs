@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an image is, as `qemu-img` knows it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::missing;
+
+pub(super) const QEMU_IMG: &str = "qemu-img";
+
+/// An image file.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    pub(super) path: PathBuf,
+    /// qemu's word for its format.
+    pub(super) format: String,
+    /// The size that a guest sees, in bytes.
+    pub(super) size: u64,
+    /// It is the image of an optical disk.
+    pub(super) is_iso: bool,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    format: String,
+    #[serde(rename = "virtual-size")]
+    virtual_size: u64,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    required: u64,
+}
+
+impl Image {
+    pub(super) fn inspect(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path).context("the name of an image is expected")?;
+        // The usual mistake, in fewer words than qemu-img's.
+        File::open(&path).with_context(|| path.display().to_string())?;
+        let Info { format, virtual_size } = ask(&["info".as_ref(), path.as_ref()])?;
+        let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
+        Ok(Self { path, format, size: virtual_size, is_iso })
+    }
+
+    /// How many bytes its content takes as qcow2.
+    pub(super) fn measure(&self) -> Result<u64> {
+        let format = OsStr::new(&self.format);
+        let options = ["measure", "-O", "qcow2", "-f"].map(OsStr::new);
+        let Measured { required } = ask(&[&options[..], &[format, self.path.as_ref()]].concat())?;
+        Ok(required)
+    }
+
+    /// What a disk of it is called by default.
+    pub(super) fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// Asks `qemu-img` for JSON. Its own errors go where ours go.
+fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
+    let (command, rest) = arguments.split_first().context("bug: no command")?;
+    let mut qemu_img = Command::new(QEMU_IMG);
+    qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = qemu_img.output().with_context(|| missing(QEMU_IMG))?;
+    if !output.status.success() {
+        bail!("{QEMU_IMG} can't use the image");
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
+}
+
+/// Whether it has the first volume descriptor of ISO 9660, behind the area that is the system's (ECMA-119, 7.2 and 9.4).
+fn is_iso(path: &Path) -> std::io::Result<bool> {
+    const DESCRIPTOR: u64 = 0x8000;
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(DESCRIPTOR))?;
+    let mut found = Vec::new();
+    file.take(7).read_to_end(&mut found)?;
+    Ok(found == b"\x01CD001\x01")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_iso_image_is_known_by_its_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        std::fs::write(&path, [0; 100]).unwrap();
+        assert!(!is_iso(&path).unwrap());
+        let mut iso = vec![0; 0x9000];
+        iso[0x8000..0x8007].copy_from_slice(b"\x01CD001\x01");
+        std::fs::write(&path, &iso).unwrap();
+        assert!(is_iso(&path).unwrap());
+    }
+
+    #[test]
+    fn a_disk_is_called_by_its_image() {
+        let image = |path: &str| Image { path: path.into(), format: "raw".into(), size: 0, is_iso: false };
+        assert_eq!(image("/tmp/fedora-40.qcow2").name(), "fedora-40");
+        assert_eq!(image("/tmp/disk").name(), "disk");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_by_name() {
+        let error = format!("{:#}", Image::inspect(Path::new("/no/such/image")).unwrap_err());
+        assert_eq!(error, "/no/such/image: No such file or directory (os error 2)");
+    }
+}

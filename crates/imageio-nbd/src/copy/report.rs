@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Telling programs how far a copy is: a JSON object a line on standard output, as `ovirt-img --output json` does.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use imageio_stats::Observer;
+use serde::Serialize;
+
+use crate::cli::copy::Output;
+use crate::progress::Ticker;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is told, and to whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    output: Output,
+    start: Instant,
+    /// What is done while data flows.
+    description: &'static str,
+    size: u64,
+}
+
+/// A line. The names are `ovirt-img`'s (`ovirt_imageio/client/_ui.py`), but for the last.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// In bytes.
+    transferred: u64,
+    /// In seconds.
+    elapsed: f64,
+    description: &'a str,
+    /// In bytes.
+    size: u64,
+    /// The disk's id, when all is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<&'a str>,
+}
+
+impl Report {
+    /// Nothing has been done yet of so many bytes.
+    pub(crate) fn new(output: Output, description: &'static str, size: u64) -> Self {
+        Self { output, start: Instant::now(), description, size }
+    }
+
+    /// Tells something that isn't about data.
+    pub(crate) fn tell(&self, description: &str) {
+        self.line(description, 0, None);
+    }
+
+    /// Tells until it is dropped how far it is.
+    pub(crate) fn follow(&self, observer: Arc<Observer>) -> Result<Option<Ticker>> {
+        if self.output == Output::Text {
+            return Ok(None);
+        }
+        let report = self.clone();
+        let tell = move || {
+            let transferred = observer.progress().from_clients.min(report.size);
+            report.line(report.description, transferred, None);
+        };
+        Ticker::start(INTERVAL, tell).map(Some)
+    }
+
+    /// Tells that all is done, with the disk's id.
+    pub(crate) fn finish(&self, description: &str, disk: Option<&str>) {
+        match (self.output, disk) {
+            (Output::Json, disk) => self.line(description, self.size, disk),
+            (Output::Text, Some(disk)) => drop(writeln!(io::stdout(), "{disk}")),
+            (Output::Text, None) => {}
+        }
+    }
+
+    /// A reader that has gone is no failure of the copy.
+    fn line(&self, description: &str, transferred: u64, disk: Option<&str>) {
+        if self.output == Output::Text {
+            return;
+        }
+        let elapsed = self.start.elapsed().as_secs_f64();
+        let line = Line { transferred, elapsed, description, size: self.size, disk };
+        if let Ok(line) = serde_json::to_string(&line) {
+            drop(writeln!(io::stdout(), "{line}"));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `imageio-nbd upload` and `download`.
+
+use std::fs;
+use std::process::Command;
+
+use fake_engine::{ContentType, DEFAULT_PASSWORD, DEFAULT_USER, DiskFormat};
+use serde_json::Value;
+use support::TestResult;
+use support::door::built;
+use support::image::{SIZE, guest_disk, same};
+use support::run::Ended;
+
+use crate::Test;
+use crate::installation::{Installation, STORAGE_DOMAIN, succeed};
+use crate::serving::{assert_all_well, site};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("images_of_any_format_are_uploaded", images_of_any_format_are_uploaded),
+    ("an_optical_disk_is_uploaded_as_such", an_optical_disk_is_uploaded_as_such),
+    ("a_disk_is_downloaded_in_both_formats", a_disk_is_downloaded_in_both_formats),
+    ("progress_is_told_as_json", progress_is_told_as_json),
+    ("a_copy_that_fails_leaves_nothing", a_copy_that_fails_leaves_nothing),
+    ("what_is_missing_is_told", what_is_missing_is_told),
+];
+
+/// Runs a command with a section of the configuration file.
+fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
+    let file = format!(
+        "[lab]\nengine_url = {}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
+        site.engine.base(),
+        site.path("ca.pem").display()
+    );
+    fs::write(site.path("ovirt-img.conf"), file)?;
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "60"]).arg(built("imageio-nbd")).args(arguments).args(["-c", "lab"]);
+    let command = command.current_dir(site.path("")).env("XDG_CONFIG_HOME", site.path(""));
+    let ended: Ended = command.output()?.into();
+    assert!(!ended.err.contains(DEFAULT_PASSWORD) && !ended.out.contains(DEFAULT_PASSWORD), "{ended:?}");
+    Ok(ended)
+}
+
+fn upload(site: &Installation, file: &str, more: &[&str]) -> TestResult<Ended> {
+    run(site, &[&["upload", file, "--storage-domain", STORAGE_DOMAIN], more].concat())
+}
+
+fn images_of_any_format_are_uploaded() -> TestResult {
+    for (image_format, disk_format) in [("raw", "qcow2"), ("qcow2", "raw"), ("vmdk", "qcow2")] {
+        let site = site()?;
+        let file = format!("guest.{image_format}");
+        site.qemu_img(&["convert", "-f", "raw", "-O", image_format, "disk.img", &file])?;
+        let id = succeed(upload(&site, &file, &["--format", disk_format, "--description", "a test"])?)?;
+        let disk = site.disk()?;
+        assert_eq!((id.trim(), &*disk.name, disk.provisioned_size), (&*disk.id, "guest", SIZE));
+        let is_cow = disk.format == DiskFormat::Cow;
+        assert_eq!((is_cow, disk.incremental_backup), (disk_format == "qcow2", disk_format == "qcow2"));
+        site.assert_same("disk.img", "raw", &disk)?;
+        assert_all_well(&site);
+    }
+    Ok(())
+}
+
+fn an_optical_disk_is_uploaded_as_such() -> TestResult {
+    let site = site()?;
+    let mut iso = guest_disk(7);
+    iso[0x8000..0x8007].copy_from_slice(b"\x01CD001\x01");
+    fs::write(site.path("setup.iso"), &iso)?;
+    succeed(upload(&site, "setup.iso", &["--disk-name", "setup"])?)?;
+    let disk = site.disk()?;
+    assert_eq!((disk.content_type, disk.format, disk.sparse), (ContentType::Iso, DiskFormat::Raw, false));
+    site.assert_same("setup.iso", "raw", &disk)?;
+    assert_all_well(&site);
+    Ok(())
+}
+
+fn a_disk_is_downloaded_in_both_formats() -> TestResult {
+    let site = site()?;
+    succeed(upload(&site, "disk.img", &[])?)?;
+    for format in ["raw", "qcow2"] {
+        fs::write(site.path("copy"), "what was there before")?;
+        succeed(run(&site, &["download", "disk", "copy", "--format", format])?)?;
+        site.assert_same("copy", format, &site.disk()?)?;
+    }
+    assert_all_well(&site);
+    Ok(())
+}
+
+fn progress_is_told_as_json() -> TestResult {
+    let site = site()?;
+    let out = succeed(upload(&site, "disk.img", &["--output", "json"])?)?;
+    let lines: Vec<Value> = out.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let last = lines.last().ok_or("nothing is told")?;
+    assert_eq!(last["description"], "upload completed");
+    assert_eq!((&last["transferred"], &last["size"]), (&SIZE.into(), &SIZE.into()));
+    assert_eq!(last["disk"], site.disk()?.id);
+    let transferred: Vec<_> = lines.iter().map(|line| line["transferred"].as_u64()).collect();
+    assert!(transferred.is_sorted() && lines.len() >= 3, "{lines:?}");
+    Ok(())
+}
+
+fn a_copy_that_fails_leaves_nothing() -> TestResult {
+    let site = site()?;
+    succeed(upload(&site, "disk.img", &[])?)?;
+    let before = site.engine.disks();
+    // qemu-img finds out when it reads: the file is shorter than what its first cluster says.
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "broken.qcow2"])?;
+    let image = fs::read(site.path("broken.qcow2"))?;
+    fs::write(site.path("broken.qcow2"), &image[..image.len() / 2])?;
+    let ended = upload(&site, "broken.qcow2", &[])?;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("qemu-img has failed with exit status 1"), "{ended:?}");
+    assert_eq!(site.engine.disks(), before, "what was made is removed, and nothing else");
+
+    // No room for the file.
+    let ended = run(&site, &["download", "disk", "/no/such/directory/copy"])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    fs::write(site.path("copy"), "what was there before")?;
+    let limited = format!("ulimit -f 100; exec {} download disk copy -c lab", built("imageio-nbd").display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &limited]).current_dir(site.path("")).env("XDG_CONFIG_HOME", site.path(""));
+    let ended: Ended = shell.output()?.into();
+    assert_ne!(ended.code, 0, "{ended:?}");
+    same("the file", &fs::read(site.path("copy"))?, b"what was there before")?;
+    let left: Vec<_> =
+        fs::read_dir(site.path(""))?.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
+    assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
+    Ok(())
+}
+
+fn what_is_missing_is_told() -> TestResult {
+    let site = site()?;
+    for (arguments, expected) in [
+        (&["upload", "none.img", "--storage-domain", STORAGE_DOMAIN][..], "none.img: No such file"),
+        (&["upload", "disk.img", "--storage-domain", "none"], "the engine has no storage domain 'none'"),
+        (&["upload", "disk.img", "--disk", "none"], "the engine has no disk 'none'"),
+        (&["download", "none", "copy"], "the engine has no disk 'none'"),
+    ] {
+        let ended = run(&site, arguments)?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(expected), "{ended:?}");
+    }
+    let ended = run(&site, &["upload", "disk.img"])?;
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(site.engine.disks().is_empty() && !site.path("copy").exists());
+    Ok(())
+}
