@@ -6,6 +6,8 @@ mod backup;
 mod disk;
 mod inventory;
 mod phase;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::time::{Duration, Instant};
