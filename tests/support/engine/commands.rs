@@ -2,6 +2,7 @@
 //! `imageio-nbd upload` and `download`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use fake_engine::{ContentType, DEFAULT_PASSWORD, DEFAULT_USER, DiskFormat};
@@ -10,6 +11,7 @@ use support::TestResult;
 use support::door::built;
 use support::image::{SIZE, guest_disk, same};
 use support::run::Ended;
+use support::tools::QEMU_IMG;
 
 use crate::Test;
 use crate::installation::{Installation, STORAGE_DOMAIN, succeed};
@@ -26,6 +28,10 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Runs a command with a section of the configuration file.
 fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
+    run_with(site, arguments, &[])
+}
+
+fn run_with(site: &Installation, arguments: &[&str], variables: &[(&str, &str)]) -> TestResult<Ended> {
     let file = format!(
         "[lab]\nengine_url = {}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
         site.engine.base(),
@@ -35,7 +41,7 @@ fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "60"]).arg(built("imageio-nbd")).args(arguments).args(["-c", "lab"]);
     let command = command.current_dir(site.path("")).env("XDG_CONFIG_HOME", site.path(""));
-    let ended: Ended = command.output()?.into();
+    let ended: Ended = command.envs(variables.iter().copied()).output()?.into();
     assert!(!ended.err.contains(DEFAULT_PASSWORD) && !ended.out.contains(DEFAULT_PASSWORD), "{ended:?}");
     Ok(ended)
 }
@@ -102,11 +108,25 @@ fn a_copy_that_fails_leaves_nothing() -> TestResult {
     let site = site()?;
     succeed(upload(&site, "disk.img", &[])?)?;
     let before = site.engine.disks();
-    // qemu-img finds out when it reads: the file is shorter than what its first cluster says.
     site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "broken.qcow2"])?;
     let image = fs::read(site.path("broken.qcow2"))?;
     fs::write(site.path("broken.qcow2"), &image[..image.len() / 2])?;
     let ended = upload(&site, "broken.qcow2", &[])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(ended.err.contains("broken.qcow2: the image is damaged"), "{ended:?}");
+
+    // It finds out when a part of the disk is written.
+    let real = QEMU_IMG.path().display().to_string();
+    let stand_in = format!(
+        "#!/bin/sh\n[ $1 = convert ] || exec {real} \"$@\"\nfor disk; do :; done\n\
+         {real} bench -q -w -c 16 -s 64k -f raw \"$disk\" && exit 1\n"
+    );
+    fs::create_dir(site.path("bin"))?;
+    fs::write(site.path("bin/qemu-img"), stand_in)?;
+    fs::set_permissions(site.path("bin/qemu-img"), fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", site.path("bin").display(), std::env::var("PATH")?);
+    let copy = ["upload", "disk.img", "--storage-domain", STORAGE_DOMAIN];
+    let ended = run_with(&site, &copy, &[("PATH", &path)])?;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.err.contains("qemu-img has failed with exit status 1"), "{ended:?}");
     assert_eq!(site.engine.disks(), before, "what was made is removed, and nothing else");

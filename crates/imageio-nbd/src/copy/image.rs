@@ -45,6 +45,7 @@ impl Image {
         // The usual mistake, in fewer words than qemu-img's.
         File::open(&path).with_context(|| path.display().to_string())?;
         let Info { format, virtual_size } = ask(&["info".as_ref(), path.as_ref()])?;
+        check(&path)?;
         let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, format, size: virtual_size, is_iso })
     }
@@ -73,6 +74,22 @@ fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
         bail!("{QEMU_IMG} can't use the image");
     }
     serde_json::from_slice(&output.stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
+}
+
+/// That the image is sound, as far as its format can tell: of one that was cut off, `qemu-img convert` reads zeroes in the place of what
+/// is missing, and succeeds.
+fn check(path: &Path) -> Result<()> {
+    /// Some of its space is used by nothing.
+    const LEAKS: i32 = 3;
+    /// The format has nothing to be checked.
+    const NOT_SUPPORTED: i32 = 63;
+    let mut qemu_img = Command::new(QEMU_IMG);
+    qemu_img.args(["check", "-q"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = qemu_img.status().with_context(|| missing(QEMU_IMG))?;
+    match status.code() {
+        Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),
+        _ => bail!("{}: the image is damaged, or in use: see qemu-img check", path.display()),
+    }
 }
 
 /// Whether it has the first volume descriptor of ISO 9660, behind the area that is the system's (ECMA-119, 7.2 and 9.4).
