@@ -3,10 +3,16 @@
 
 #[path = "support/engine_contract/backup.rs"]
 mod backup;
+#[path = "support/engine_contract/faults.rs"]
+mod faults;
 #[path = "support/engine_contract/installation.rs"]
 mod installation;
 #[path = "support/engine_contract/ovirt_img.rs"]
 mod ovirt_img;
+#[path = "support/engine_contract/rest.rs"]
+mod rest;
+#[path = "support/engine_contract/session.rs"]
+mod session;
 #[path = "support/engine_contract/virt_v2v.rs"]
 mod virt_v2v;
 
@@ -21,7 +27,7 @@ const TOOLS: &[Tool] = &[IMAGEIO, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_
 
 type Test = (&'static str, fn() -> TestResult);
 
-const TESTS: &[&[Test]] = &[backup::TESTS, ovirt_img::TESTS, virt_v2v::TESTS];
+const TESTS: &[&[Test]] = &[backup::TESTS, faults::TESTS, ovirt_img::TESTS, rest::TESTS, virt_v2v::TESTS];
 
 fn main() -> ExitCode {
     let trials: Vec<Trial> = TESTS

@@ -69,7 +69,7 @@ pub const NBDKIT_PYTHON: Tool = Tool {
     install: "apt-get install nbdkit-plugin-python",
     place: Place::Plugin,
 };
-/// Not to be run: the plugin whose place we take is text inside of it. Unpacked, as installing it brings libguestfs.
+/// Not to be run: the plugin whose place we take is text inside of it, as are the scripts for the engine. Unpacked, as installing it brings libguestfs.
 pub const VIRT_V2V: Tool = Tool {
     name: "virt-v2v",
     install: "mkdir -p target/virt-v2v && cd target/virt-v2v && apt-get download virt-v2v && dpkg-deb -x virt-v2v_*.deb .",
