@@ -218,9 +218,12 @@ impl FakeEngine {
         let _ = self.inner().state.act(id, Action::Cancel, Instant::now());
     }
 
-    /// The engine pauses a transfer, as it does when it can't reach the host.
+    /// The engine pauses a transfer that isn't over, as it does when it can't reach the host.
     pub fn pause_transfer(&self, id: &str) {
-        self.inner().state.enter(id, Phase::PausedSystem, Instant::now());
+        let mut inner = self.inner();
+        if inner.state.transfer(id).is_ok_and(|transfer| !transfer.is_over()) {
+            inner.state.enter(id, Phase::PausedSystem, Instant::now());
+        }
     }
 
     /// The image of the next upload that is finalized is found to be bad.
