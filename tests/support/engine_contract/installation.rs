@@ -26,7 +26,7 @@ pub(crate) const VM: &str = "guest";
 pub(crate) struct Installation {
     pub(crate) engine: FakeEngine,
     // After the engine, which gives its tickets back.
-    _daemon: RealDaemon,
+    pub(crate) daemon: RealDaemon,
     dir: TempDir,
 }
 
@@ -51,7 +51,7 @@ impl Installation {
             proxy_url: daemon.base(),
         };
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
-        Ok(Self { engine: choose(builder).start()?, _daemon: daemon, dir })
+        Ok(Self { engine: choose(builder).start()?, daemon, dir })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
