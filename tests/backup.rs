@@ -34,6 +34,7 @@ type Test = (&'static str, &'static [Tool], fn() -> TestResult);
 
 const TESTS: &[Test] = &[
     ("generations_of_increments_restore_the_disk", &[NBDCOPY, NBDINFO, NBDSH], generations),
+    ("qemu_img_copies_what_is_dirty_onto_the_last_backup", &[NBDINFO], increments_by_qemu_img),
     ("a_write_during_the_backup_is_in_it", &[NBDCOPY, NBDSH], write_during_the_backup),
     ("clients_see_the_bitmap_of_a_real_image", &[NBDINFO], real_bitmap),
     ("a_fine_bitmap_of_a_real_image", &[NBDINFO], fine_bitmap),
@@ -128,6 +129,39 @@ fn generations() -> TestResult {
         if read == 0 || read >= dirty || dirty > 3 * MIB {
             return Err(format!("{read} bytes were read, and {dirty} are dirty").into());
         }
+        chain.assert_restored("copy.img")?;
+    }
+    Ok(())
+}
+
+/// What is clean is told as a hole, so that one call of qemu-img makes an increment. What was data and is zero now hides the
+/// data of the backup below.
+fn increments_by_qemu_img() -> TestResult {
+    let mut chain = Chain::new()?;
+    chain.add_bitmap("gen0", "64K")?;
+    let full = chain.open(Access::Read, None)?;
+    chain.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", &full.served.uri(), "gen0.qcow2"])?;
+    chain.close(full)?;
+    for generation in 1..=3_u8 {
+        let (last, this) = (format!("gen{}", generation - 1), format!("gen{generation}"));
+        let place = u64::from(generation) * 4 * MIB;
+        let changes =
+            [write(place + MIB, 200 * KIB, generation), zero(place - 2 * MIB, MIB), write(place - 7, 9, 9)];
+        chain.guest_does(changes)?;
+        chain.add_bitmap(&this, "64K")?;
+        let backup = chain.open_with(Access::Read, Some(&last), &["clean-as-holes=true"])?;
+        let uri = backup.served.uri();
+        let (below, increment) = (format!("{last}.qcow2"), format!("{this}.qcow2"));
+        let options = ["-W", "-m", "8", "-f", "raw", "-O", "qcow2", "-F", "qcow2", "-B", &below];
+        chain.qemu_img(&[&["convert"], &options[..], &[&uri, &increment]].concat())?;
+        let dirty = nbdinfo_map(&chain.path(""), &uri, "imageio:dirty")?;
+        let reads = chain.close(backup)?;
+        assert_read(&reads, &dirty)?;
+        let read = reads.iter().map(|read| read.1).sum::<u64>();
+        if read == 0 || read > 600 * KIB {
+            return Err(format!("{read} bytes were read of {dirty:?}").into());
+        }
+        chain.qemu_img(&["convert", "-f", "qcow2", "-O", "raw", &increment, "copy.img"])?;
         chain.assert_restored("copy.img")?;
     }
     Ok(())

@@ -69,7 +69,7 @@ fn an_unknown_parameter() {
         dir().path(),
         &["colour=red", "url=http://h/images/t"],
         "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, unix-socket-user, \
-         dirty-bitmap, connections, max-request, read-ahead, preferred-block-size, keep-alive, no-hole, replay-buffer, reconnect-timeout, connect-timeout, \
+         dirty-bitmap, clean-as-holes, connections, max-request, read-ahead, preferred-block-size, keep-alive, no-hole, replay-buffer, reconnect-timeout, connect-timeout, \
          timeout, operation-timeout, stats-json",
     );
 }

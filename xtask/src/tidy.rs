@@ -10,6 +10,7 @@ mod tests {
 
     /// Which of our crates a crate may use, directly or not. `ARCHITECTURE.md` has the picture.
     const MAY_USE: &[(&str, &[&str])] = &[
+        ("backup-directory", &[]),
         ("blkhash", &[]),
         ("block-device", &[]),
         ("buffer-pool", &[]),
@@ -64,6 +65,7 @@ mod tests {
         (
             "imageio-nbd",
             &[
+                "backup-directory",
                 "blkhash",
                 "block-device",
                 "buffer-pool",

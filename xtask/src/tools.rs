@@ -75,6 +75,8 @@ pub const VIRT_V2V: Tool = Tool {
     install: "mkdir -p target/virt-v2v && cd target/virt-v2v && apt-get download virt-v2v && dpkg-deb -x virt-v2v_*.deb .",
     place: Place::Target { variable: "VIRT_V2V", file: "virt-v2v/usr/bin/virt-v2v" },
 };
+/// Changes manifests of backups, as docs/backup-directory.md has it.
+pub const JQ: Tool = in_path("jq", "apt-get install jq");
 /// Finds leaks and bad access.
 pub const VALGRIND: Tool = in_path("valgrind", "apt-get install valgrind");
 /// Checks man pages.
@@ -112,6 +114,7 @@ pub const TOOLS: &[Tool] = &[
     NBDKIT,
     NBDKIT_PYTHON,
     VIRT_V2V,
+    JQ,
     VALGRIND,
     MANDOC,
     IP,

@@ -5,9 +5,10 @@ use std::env;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use configparser::ini::Ini;
-use ovirt_engine_client::{Config, Secret, Trust};
+use ovirt_engine_client::{Clock, Config, Engine, Secret, Trust};
 
 use crate::open::Error;
 
@@ -62,6 +63,26 @@ struct Section {
 }
 
 impl Credentials {
+    /// The engine, which is not asked yet. `clock` may end waits for it.
+    ///
+    /// # Errors
+    /// Something is missing, or a file can't be read.
+    pub fn engine(&self, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
+        let (config, _) = self.resolve()?;
+        Ok(Engine::with_clock(config, clock)?)
+    }
+
+    /// The same with the password itself, for those who log in more than once: what was read from standard input can't be read again.
+    ///
+    /// # Errors
+    /// The password can't be read.
+    pub fn with_password_read(mut self) -> Result<Self, Error> {
+        if let Some(source) = &self.password {
+            self.password = Some(PasswordSource::Inline(source.read()?));
+        }
+        Ok(self)
+    }
+
     /// What is needed to log in, and the CA's file, which the imageio server's certificate is signed by as well.
     ///
     /// # Errors
@@ -202,6 +223,16 @@ log_level = debug
             assert_eq!(first_line(text.as_bytes()).unwrap(), password);
         }
         assert!(first_line("x".repeat(5000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_password_that_was_read_is_kept() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "p w\n").unwrap();
+        let password = Some(PasswordSource::File(file.path().to_owned()));
+        let given = Credentials { password, ..Credentials::default() }.with_password_read().unwrap();
+        assert_eq!(given.password, Some(PasswordSource::Inline(Secret::new("p w"))));
+        assert!(Credentials::default().with_password_read().unwrap().password.is_none());
     }
 
     #[test]

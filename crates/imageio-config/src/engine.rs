@@ -6,10 +6,11 @@ use std::time::Duration;
 use engine_transfer::{
     ContentType, Credentials, Direction, DiskFormat, EngineSettings, NewDiskSettings, PasswordSource, Target,
 };
+use imageio_device::Settings;
 
 use crate::parse::{self, path};
 use crate::secret::{is_url, is_uuid, shown};
-use crate::{ConfigError, Parameter};
+use crate::{ConfigError, MAGIC, Parameter, Parser};
 
 /// What has been said of the engine and its disk.
 #[derive(Debug, Clone, Default)]
@@ -224,6 +225,13 @@ impl EngineArguments {
         }
     }
 
+    /// Which engine is to be asked, where somebody else knows for what.
+    pub(crate) fn finish_credentials(self) -> Result<Credentials, ConfigError> {
+        let given = self.target.map(|(kind, _)| kind).or(self.given_for.first().map(|(name, _)| *name));
+        let reason = "this is for a disk that is served: leave it out";
+        given.map_or(Ok(self.credentials), |name| Err(wrong(name, reason)))
+    }
+
     /// What the engine is to be asked for, if it is to be asked.
     pub(crate) fn finish(self, size: Option<u64>) -> Result<Option<EngineSettings>, ConfigError> {
         let given = self.target.as_ref().map(|(kind, _)| *kind);
@@ -345,85 +353,22 @@ fn tracks_changes(text: &str) -> Result<bool, String> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use engine_transfer::Source;
-
-    use super::*;
-    use crate::Parser;
-
-    fn source(arguments: &[&str]) -> Result<Source, ConfigError> {
-        let mut parser = Parser::new();
-        arguments.iter().try_for_each(|argument| parser.set_argument(argument))?;
-        parser.finish()
-    }
-
-    fn target(arguments: &[&str]) -> Target {
-        source(arguments).unwrap().engine.unwrap().target
-    }
-
-    #[test]
-    fn a_disk_takes_the_place_of_a_url() {
-        let given =
-            ["engine=https://e/ovirt-engine/api", "user=admin@internal", "password=+/pw", "disk=my disk"];
-        let engine = source(&given).unwrap().engine.unwrap();
-        assert_eq!(engine.target, Target::Disk("my disk".into()));
-        assert_eq!(engine.credentials.password, Some(PasswordSource::File("/pw".into())));
-        assert_eq!((engine.direction, engine.inactivity_timeout), (None, Duration::from_secs(60)));
-        let more = ["config=lab", "disk=x", "direction=download", "inactivity_timeout=300"];
-        let engine = source(&more).unwrap().engine.unwrap();
-        assert_eq!((engine.direction, engine.inactivity_timeout.as_secs()), (Some(Direction::Download), 300));
-        assert!(source(&["url=u"]).unwrap().engine.is_none());
-    }
-
-    #[test]
-    fn a_new_disk_and_a_snapshot_have_parameters_of_their_own() {
-        let Target::NewDisk(new) =
-            target(&["new-disk=x", "storage-domain=data", "size=1G", "backup=incremental"])
-        else {
-            panic!()
-        };
-        assert_eq!((new.size, new.format, new.tracks_changes), (1 << 30, DiskFormat::Cow, true));
-        let snapshot = target(&["snapshot=0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a", "shallow=true"]);
-        assert!(matches!(snapshot, Target::Snapshot { shallow: true, .. }));
-    }
-
-    #[test]
-    fn what_makes_no_sense_together_is_refused() {
-        for (arguments, expected) in [
-            (&["url=u", "disk=x"][..], "url: disk= is given, too"),
-            (&["disk=x", "new-disk=y"], "new-disk: disk= is given, too"),
-            (&["engine=https://e"], "disk: which one"),
-            (&["disk=x", "format=raw"], "format: this is for new-disk="),
-            (&["url=u", "shallow=true"], "shallow: this is for snapshot="),
-            (&["new-disk=x", "size=1G"], "storage-domain: it is missing"),
-            (&["new-disk=x", "storage-domain=s"], "size: it is missing"),
-            (
-                &["new-disk=x", "storage-domain=s", "size=1", "format=raw", "backup=incremental"],
-                "backup: changes can be tracked",
-            ),
-        ] {
-            let error = source(arguments).expect_err(&arguments.join(" ")).to_string();
-            assert!(error.starts_with(expected), "{error}");
+impl Parser {
+    /// Which engine is to be asked, for disks that aren't named by parameters, and how to treat them.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] where a parameter names a disk.
+    pub fn finish_engine(self) -> Result<(Settings, Credentials), ConfigError> {
+        let given = self.url.as_ref().map(|_| MAGIC).or(self.settings.size.map(|_| "size"));
+        if let Some(name) = given {
+            let reason = "this is for a disk that is served: leave it out".to_owned();
+            return Err(ConfigError::Value { name, reason });
         }
-    }
-
-    #[test]
-    fn bad_values_are_told_in_one_line_and_a_password_never() {
-        for argument in [
-            "engine=",
-            "engine=0f2f8f4e-6f6c-4a40-9f3b-6f0f3c1d2e4a",
-            "user=admin",
-            "password=hunter2",
-            "disk=",
-            "disk=https://h/images/x",
-            "direction=sideways",
-            "format=vmdk",
-            "backup=often",
-            "config=",
-        ] {
-            let error = source(&["disk=x", argument]).expect_err(argument).to_string();
-            assert!(error.lines().count() == 1 && !error.contains("hunter2"), "{error}");
-        }
+        let credentials = self.engine.clone().finish_credentials()?;
+        let unix_socket_user = self.settings.unix_socket_user.or_else(|| self.default_user());
+        Ok((Settings { unix_socket_user, ..self.settings }, credentials))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,7 +187,7 @@ impl Parser {
     /// imageio's user, if the unix socket may be used and this host has that user.
     fn default_user(&self) -> Option<u32> {
         // With an engine, it turns out later whether this is a host of oVirt.
-        let may_be_host = self.settings.is_ovirt_host || self.engine.has_target();
+        let may_be_host = self.settings.is_ovirt_host || self.url.is_none();
         let is_wanted = may_be_host && self.settings.unix_socket;
         // What can't be looked up isn't trusted; the warning about the socket tells who it was.
         if is_wanted { parse::user_named(IMAGEIO_USER).ok().flatten() } else { None }

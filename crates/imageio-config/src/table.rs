@@ -92,6 +92,15 @@ const PARAMETERS: &[Parameter] = &[
         set: |parser, value| parse::bitmap(value).map(|value| parser.settings.dirty_bitmap = value),
     },
     Parameter {
+        name: "clean-as-holes",
+        value: "true|false",
+        default: "false",
+        help: "With a ticket of an incremental backup, tell clients in base:allocation that what is not dirty is a hole, without \
+               saying that it is zero. qemu-img convert -B, with the last backup as the backing file, then copies what is dirty alone; \
+               other clients read all of it. If the server doesn't tell what is dirty, all of it is taken for that.",
+        set: |parser, value| parse::boolean(value).map(|value| parser.settings.clean_as_holes = value),
+    },
+    Parameter {
         name: "connections",
         value: "N",
         default: "auto",

@@ -16,7 +16,7 @@ use crate::change::ServerFeatures;
 use crate::connection::{Common, KeepAlive, ReplayingConnection};
 use crate::counters::Counters;
 use crate::error::{Cause, OpenError, pool_error};
-use crate::extents::Extents;
+use crate::extents::{Extents, View, clean_as_holes};
 use crate::link::Link;
 use crate::outage::Outage;
 use crate::replay_buffer::ReplayBuffer;
@@ -121,24 +121,29 @@ impl Device {
         question: Question,
         waiter: impl FnOnce(Result<Vec<Extent>>, &mut Batch) + Send + 'static,
     ) {
-        let (device, context) = (Arc::clone(self), question.context);
+        let (device, view) = (Arc::clone(self), question.view);
         let waiter = move |is_told: Result<bool>, batch: &mut Batch| {
             let extents = is_told.and_then(|is_told| device.known_extents(&question, is_told));
             waiter(extents, batch);
         };
-        self.extents.when_asked(context, Box::new(waiter));
+        self.extents.when_asked(view, Box::new(waiter));
     }
 
     /// What is known of a range by now.
     fn known_extents(&self, question: &Question, is_told: bool) -> Result<Vec<Extent>> {
-        let Question { context, ref range, limit } = *question;
-        match self.failure() {
-            Some(failure) => Err(failure),
+        let Question { view, ref range, limit } = *question;
+        let tracker = self.tracker();
+        match (self.failure(), view) {
+            (Some(failure), _) => Err(failure),
             // Nobody may take what isn't known for what is or isn't dirty.
-            None if context == Context::Dirty && !is_told => {
+            (None, View::Plain(Context::Dirty)) if !is_told => {
                 Err(Error::new(Errno::Inval, "the transfer has no dirty extents"))
             }
-            None => Ok(self.common.tracker.extents(context, range, limit)),
+            (None, View::Plain(context)) => Ok(tracker.extents(context, range, limit)),
+            (None, View::CleanAsHoles) => {
+                let of = |context, range: &_, limit| tracker.extents(context, range, limit);
+                Ok(clean_as_holes(of, range, limit))
+            }
         }
     }
 
@@ -235,8 +240,8 @@ impl Device {
             return Err(Error::new(Errno::Inval, "no extents are asked for"));
         }
         let unknown = || Error::new(Errno::Inval, format!("the disk has no metadata context {context}"));
-        let context = self.extents.context(context).ok_or_else(unknown)?;
-        Ok(Question { context, range: offset..offset + len, limit })
+        let view = self.extents.view(context).ok_or_else(unknown)?;
+        Ok(Question { view, range: offset..offset + len, limit })
     }
 
     fn check_range(&self, offset: u64, len: u64, errno: Errno) -> Result<()> {
@@ -301,15 +306,14 @@ impl BlockDevice for Device {
     }
 
     fn is_tentative(&self, context: usize) -> bool {
-        self.extents.context(context) == Some(Context::Dirty)
+        self.extents.view(context) == Some(View::Plain(Context::Dirty))
     }
 
     /// For dirty extents, the first call asks the server for them.
     fn has_context(&self, context: usize) -> bool {
-        match self.extents.context(context) {
-            Some(context @ Context::Dirty) => self.extents.wait(context, &|| true).unwrap_or(false),
-            Some(Context::Zero | Context::Depth) => true,
-            None => false,
+        match self.extents.view(context) {
+            Some(view) if self.is_tentative(context) => self.extents.wait(view, &|| true).unwrap_or(false),
+            view => view.is_some(),
         }
     }
 
@@ -328,7 +332,7 @@ impl BlockDevice for Device {
         goes_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Extent>> {
         let question = self.check_extents(context, offset, len, limit)?;
-        let is_told = self.extents.wait(question.context, goes_on)?;
+        let is_told = self.extents.wait(question.view, goes_on)?;
         self.known_extents(&question, is_told)
     }
 
@@ -339,7 +343,7 @@ impl BlockDevice for Device {
 
 /// What is asked about a range, which was found to be on the disk.
 pub(crate) struct Question {
-    context: Context,
+    view: View,
     range: Range<u64>,
     limit: usize,
 }

@@ -4,10 +4,14 @@
 //! imageio doesn't say beforehand whether a ticket has dirty extents: who wants to know asks for them. So these contexts are
 //! tentative, and whoever asks whether they are there waits for the answer, which is kept. Nor does imageio tell the name of
 //! the bitmap that it has read; the user gives it, so that clients find what they ask for by name.
+//!
+//! Clients that copy a disk onto the last backup of it look at [`ALLOCATION`] alone: they leave a hole to what is below it. So
+//! the user may have it tell what is clean as a hole, without saying that it is zero: whoever has nothing below it reads it.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use block_device::{ALLOCATION, Result};
+use block_device::{ALLOCATION, Batch, Extent, HOLE, Result};
 use imageio_client::ExtentsContext;
 
 use crate::counters::Counters;
@@ -24,11 +28,20 @@ const DIRTY: &str = "imageio:dirty";
 /// The same by a bitmap's name, as qemu has it.
 const BITMAP: &str = "qemu:dirty-bitmap:";
 
+/// What clients are told under one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// One context as it is.
+    Plain(Context),
+    /// Which ranges are zero, and those that are clean as holes.
+    CleanAsHoles,
+}
+
 /// What is known of the disk's ranges, and how it comes to be known.
 pub(crate) struct Extents {
-    /// Their names, in the order of `contexts`.
+    /// Their names, in the order of `views`.
     names: Vec<String>,
-    contexts: Vec<Context>,
+    views: Vec<View>,
     zero: Inquiry,
     dirty: Inquiry,
 }
@@ -41,15 +54,17 @@ impl Extents {
             let (connector, tracker) = (Arc::clone(&transfer.connector), Arc::clone(tracker));
             Inquiry::new(connector, tracker, Arc::clone(counters), transfer.size(), asked, is_offered)
         };
-        let mut all = vec![(ALLOCATION.to_owned(), Context::Zero)];
+        let has_holes = is_offered && transfer.settings.clean_as_holes;
+        let allocation = if has_holes { View::CleanAsHoles } else { View::Plain(Context::Zero) };
+        let mut all = vec![(ALLOCATION.to_owned(), allocation)];
         if is_offered {
             let bitmap = format!("{BITMAP}{}", transfer.settings.dirty_bitmap);
-            all.push((DEPTH.to_owned(), Context::Depth));
-            all.push((DIRTY.to_owned(), Context::Dirty));
-            all.push((bitmap, Context::Dirty));
+            all.push((DEPTH.to_owned(), View::Plain(Context::Depth)));
+            all.push((DIRTY.to_owned(), View::Plain(Context::Dirty)));
+            all.push((bitmap, View::Plain(Context::Dirty)));
         }
-        let (names, contexts) = all.into_iter().unzip();
-        Self { names, contexts, zero: inquiry(ExtentsContext::Zero), dirty: inquiry(ExtentsContext::Dirty) }
+        let (names, views) = all.into_iter().unzip();
+        Self { names, views, zero: inquiry(ExtentsContext::Zero), dirty: inquiry(ExtentsContext::Dirty) }
     }
 
     /// The names of what can be asked for.
@@ -58,21 +73,32 @@ impl Extents {
     }
 
     /// What has this index among the names.
-    pub(crate) fn context(&self, index: usize) -> Option<Context> {
-        self.contexts.get(index).copied()
+    pub(crate) fn view(&self, index: usize) -> Option<View> {
+        self.views.get(index).copied()
     }
 
     /// Waits until it is known what the server has to say, as long as it `goes_on`. Whether the server has told.
     ///
     /// # Errors
     /// [`Errno::Shutdown`](block_device::Errno::Shutdown).
-    pub(crate) fn wait(&self, context: Context, goes_on: &dyn Fn() -> bool) -> Result<bool> {
-        self.inquiry(context).wait(goes_on)
+    pub(crate) fn wait(&self, view: View, goes_on: &dyn Fn() -> bool) -> Result<bool> {
+        match view {
+            View::Plain(context) => self.inquiry(context).wait(goes_on),
+            View::CleanAsHoles => Ok(self.dirty.wait(goes_on)? & self.zero.wait(goes_on)?),
+        }
     }
 
     /// Tells `waiter` when that is known: by the thread that asks the server, or at once.
-    pub(crate) fn when_asked(&self, context: Context, waiter: Waiter) {
-        self.inquiry(context).when_asked(waiter);
+    pub(crate) fn when_asked(&self, view: View, waiter: Waiter) {
+        match view {
+            View::Plain(context) => self.inquiry(context).when_asked(waiter),
+            View::CleanAsHoles => {
+                let both = Arc::new(Both(Mutex::new((waiter, Ok(true)))));
+                let other = Arc::clone(&both);
+                self.dirty.when_asked(Box::new(move |outcome, batch| other.let_go(outcome, batch)));
+                self.zero.when_asked(Box::new(move |outcome, batch| both.let_go(outcome, batch)));
+            }
+        }
     }
 
     /// Ends asking, and forgets what is known.
@@ -85,6 +111,79 @@ impl Extents {
         match context.asked() {
             ExtentsContext::Zero => &self.zero,
             ExtentsContext::Dirty => &self.dirty,
+        }
+    }
+}
+
+/// Somebody waits for both answers of the server, and what the first one has come to. Whoever lets go of this last tells.
+struct Both(Mutex<(Waiter, Result<bool>)>);
+
+impl Both {
+    fn let_go(self: Arc<Self>, outcome: Result<bool>, batch: &mut Batch) {
+        {
+            let (_, both) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *both = both.clone().and_then(|one| Ok(one & outcome?));
+        }
+        if let Some(Self(both)) = Arc::into_inner(self) {
+            let (waiter, outcome) = both.into_inner().unwrap_or_else(PoisonError::into_inner);
+            waiter(outcome, batch);
+        }
+    }
+}
+
+/// What a range is if all that is clean is a hole, in at most `limit` extents, from its start on. `of` tells of one context in the
+/// same way.
+pub(crate) fn clean_as_holes(
+    of: impl Fn(Context, &Range<u64>, usize) -> Vec<Extent>,
+    range: &Range<u64>,
+    limit: usize,
+) -> Vec<Extent> {
+    let (mut extents, mut at) = (Vec::new(), range.start);
+    for dirty in of(Context::Dirty, range, limit) {
+        let (part, left) = (at..at + dirty.length, limit - extents.len());
+        at = part.end;
+        match dirty.status {
+            // What is told next would not begin where this ends.
+            _ if left == 0 => break,
+            0 => extents.push(Extent { status: HOLE, ..dirty }),
+            _ => extents.extend(of(Context::Zero, &part, left)),
+        }
+    }
+    extents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the bytes 0 to 9, those from 2 to 7 are dirty; 3, 4, and those from 6 on are zero.
+    fn of(context: Context, range: &Range<u64>, limit: usize) -> Vec<Extent> {
+        let is = |byte: u64| match context {
+            Context::Dirty => u64::from((2..8).contains(&byte)),
+            _ => 2 * u64::from((3..5).contains(&byte) || byte >= 6),
+        };
+        let mut extents: Vec<Extent> = Vec::new();
+        for status in range.clone().map(is) {
+            match extents.last_mut() {
+                Some(last) if last.status == status => last.length += 1,
+                _ => extents.push(Extent { length: 1, status }),
+            }
+        }
+        extents.truncate(limit);
+        extents
+    }
+
+    fn told(range: Range<u64>, limit: usize) -> Vec<(u64, u64)> {
+        let extents = clean_as_holes(of, &range, limit);
+        extents.into_iter().map(|extent| (extent.length, extent.status)).collect()
+    }
+
+    #[test]
+    fn what_is_clean_is_a_hole_and_the_rest_is_zero_or_data() {
+        assert_eq!(told(0..10, 99), [(2, 1), (1, 0), (2, 2), (1, 0), (2, 2), (2, 1)]);
+        assert_eq!(told(4..7, 99), [(1, 2), (1, 0), (1, 2)]);
+        for limit in 1..6 {
+            assert_eq!(told(0..10, limit), told(0..10, 99)[..limit]);
         }
     }
 }

@@ -59,6 +59,9 @@ pub struct Settings {
     /// What the bitmap of an incremental backup is called. Clients who ask for the dirty extents of this bitmap get those of
     /// the transfer; imageio doesn't tell the name. Not empty, without NUL, and not ending in a colon.
     pub dirty_bitmap: String,
+    /// Clients are told that what is not dirty is a hole whose content isn't known, so that those who copy a disk over the last
+    /// backup of it leave that alone. If the server doesn't tell what is dirty, all of it is.
+    pub clean_as_holes: bool,
     /// Refuse writes.
     pub read_only: bool,
     /// At most so many connections; the server may allow fewer. `None`: 4, and up to 8 where the link to the server has a long
@@ -101,6 +104,7 @@ impl Settings {
             unix_socket: true,
             unix_socket_user: None,
             dirty_bitmap: "dirty".to_owned(),
+            clean_as_holes: false,
             read_only: false,
             connections: None,
             max_request: None,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: nbdkit's, where nbdkit has the option.
 
+mod backup;
+mod checksum;
 pub(crate) mod copy;
 mod help;
 
@@ -9,12 +11,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use blkhash::Algorithm;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
 use imageio_config::STATS_JSON;
 
 use crate::copy::Copy;
+pub(crate) use backup::{BackupOptions, BackupsOptions, EngineOptions, RestoreOptions, VerifyOptions};
+pub(crate) use checksum::ChecksumOptions;
 use copy::{DownloadOptions, UploadOptions};
 
 /// Serve an oVirt disk transfer as an NBD device.
@@ -27,6 +29,9 @@ use copy::{DownloadOptions, UploadOptions};
                       imageio-nbd [OPTIONS] [NAME=VALUE]... export=NAME url=URL|+FILE|- [NAME=VALUE]... [export=NAME ...]\n       \
                       imageio-nbd checksum [--compare FILE|NBD-URI] url=URL|+FILE|- [NAME=VALUE]...\n       \
                       imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
+                      imageio-nbd backup VM DIR [-c SECTION] [NAME=VALUE]...\n       \
+                      imageio-nbd restore DIR --storage-domain NAME [-c SECTION] [NAME=VALUE]...\n       \
+                      imageio-nbd backups|verify DIR\n       \
                       imageio-nbd upload FILE --storage-domain NAME [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd download DISK FILE [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...",
@@ -227,6 +232,10 @@ impl Options {
         match &self.command {
             Some(Command::Info { verbose, .. }) => *verbose,
             Some(Command::Checksum(options)) => options.verbose,
+            Some(Command::Backup(options)) => options.engine.verbose,
+            Some(Command::Restore(options)) => options.engine.verbose,
+            Some(Command::Verify(options)) => options.verbose,
+            Some(Command::Backups(_)) => 0,
             Some(Command::Upload(options)) => options.common.verbose,
             Some(Command::Download(options)) => options.common.verbose,
             Some(Command::VirtV2v { .. }) | None => self.verbose,
@@ -340,62 +349,43 @@ pub(crate) enum Command {
     /// Tell the server's checksum of the disk, and compare it with that of a local image
     #[command(
         override_usage = "imageio-nbd checksum [OPTIONS] url=URL|+FILE|- [NAME=VALUE]...",
-        after_help = "The parameters are those of imageio-nbd: see `imageio-nbd --help`."
+        after_help = PARAMETERS
     )]
     Checksum(ChecksumOptions),
+
+    /// Back up all disks of a virtual machine into a directory: what has changed since the last backup there
+    #[command(override_usage = "imageio-nbd backup VM DIR [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...", after_help = PARAMETERS)]
+    Backup(BackupOptions),
+
+    /// Tell which backups a directory has
+    Backups(BackupsOptions),
+
+    /// Restore a backup: make its disks anew in an engine, and tell their ids
+    #[command(
+        override_usage = "imageio-nbd restore DIR --storage-domain NAME [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
+        after_help = PARAMETERS
+    )]
+    Restore(RestoreOptions),
+
+    /// Verify by checksums that a directory still has what was backed up
+    Verify(VerifyOptions),
 
     /// Upload an image into a disk of an oVirt engine, which is made for it, and print the disk's id
     #[command(
         override_usage = "imageio-nbd upload FILE --storage-domain NAME [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
-        after_help = "The parameters are those of imageio-nbd: see `imageio-nbd --help`."
+        after_help = PARAMETERS
     )]
     Upload(UploadOptions),
 
     /// Download a disk of an oVirt engine into a file
     #[command(
         override_usage = "imageio-nbd download DISK FILE [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
-        after_help = "The parameters are those of imageio-nbd: see `imageio-nbd --help`."
+        after_help = PARAMETERS
     )]
     Download(DownloadOptions),
 }
 
-/// Options of `imageio-nbd checksum`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ChecksumOptions {
-    /// Compare with this image, which is a raw file or block device, or what an NBD URI names. If they differ, the exit
-    /// status is 1
-    #[arg(short, long, value_name = "FILE|NBD-URI")]
-    pub(crate) compare: Option<OsString>,
-
-    /// The hash function
-    #[arg(long, value_name = "NAME", default_value = Algorithm::default().name(), value_parser = algorithms())]
-    pub(crate) algorithm: Algorithm,
-
-    /// Hash blocks of this size: a multiple of 4096 from 1M to 16M
-    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = block_size)]
-    pub(crate) block_size: u64,
-
-    /// Say what happens; twice: every detail. RUST_LOG overrides it
-    #[arg(short, long, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
-
-    /// Parameters of the transfer
-    #[arg(value_name = "NAME=VALUE", hide = true)]
-    pub(crate) parameters: Vec<String>,
-}
-
-fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
-    let names = PossibleValuesParser::new(Algorithm::all().map(Algorithm::name));
-    names.map(|name| Algorithm::named(&name).expect("it is one of these names"))
-}
-
-/// What imageio takes.
-fn block_size(text: &str) -> std::result::Result<u64, String> {
-    match imageio_config::size(text)? {
-        size if (1 << 20..=16 << 20).contains(&size) && size % 4096 == 0 => Ok(size),
-        _ => Err("a multiple of 4096 from 1M to 16M is expected".to_owned()),
-    }
-}
+const PARAMETERS: &str = "The parameters are those of imageio-nbd: see `imageio-nbd --help`.";
 
 /// The parser, with the parameters' help under that of the options.
 pub(crate) fn command() -> clap::Command {

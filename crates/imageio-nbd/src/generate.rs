@@ -26,7 +26,12 @@ const OPTIONS_HERE: &str = ".\\\" OPTIONS\n";
 const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
 const NBDKIT_HERE: &str = ".\\\" NBDKIT\n";
 const EXPORT_HERE: &str = ".\\\" EXPORT\n";
-const CHECKSUM_OPTIONS_HERE: &str = ".\\\" CHECKSUM OPTIONS\n";
+/// The same for the options of commands, each with the command.
+const COMMANDS_HERE: [(&str, &str); 3] = [
+    ("checksum", ".\\\" CHECKSUM OPTIONS\n"),
+    ("backup", ".\\\" BACKUP OPTIONS\n"),
+    ("restore", ".\\\" RESTORE OPTIONS\n"),
+];
 
 pub(crate) fn generate(dir: &Path) -> Result<()> {
     let write = || {
@@ -46,10 +51,12 @@ fn page(name: &str, text: &str) -> std::io::Result<String> {
     let version = env!("CARGO_PKG_VERSION");
     let title = format!(".TH {name} 1 \"\" \"imageio\\-nbd {version}\" \"User Commands\"\n");
     let options_of_all = options(cli::command())?;
-    let mut all = cli::command();
-    let of_checksum = all.find_subcommand_mut("checksum").map(std::mem::take).unwrap_or_default();
-    let page = text
-        .replace(CHECKSUM_OPTIONS_HERE, &options(of_checksum)?)
+    let (mut all, mut page) = (cli::command(), text.to_owned());
+    for (name, here) in COMMANDS_HERE {
+        let command = all.find_subcommand_mut(name).map(std::mem::take).unwrap_or_default();
+        page = page.replace(here, &options(command)?);
+    }
+    let page = page
         .replace(OPTIONS_HERE, &options_of_all)
         .replace(NBDKIT_HERE, &options_of_nbdkit())
         .replace(EXPORT_HERE, &list([&EXPORT]))

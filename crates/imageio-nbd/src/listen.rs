@@ -55,7 +55,8 @@ impl Listening {
         }
     }
 
-    fn private() -> Result<Self> {
+    /// A unix socket in a directory that other users have no access to.
+    pub(crate) fn private() -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("imageio-nbd-")
             .tempdir()

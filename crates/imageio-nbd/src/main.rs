@@ -5,6 +5,7 @@
 //! daemon; only then threads start.
 
 mod activation;
+mod backup;
 mod checksum;
 mod cli;
 mod copy;
@@ -96,6 +97,10 @@ fn run(options: &Options) -> Result<u8> {
         Some(Command::VirtV2v { .. }) => return virt_v2v::run(std::env::args_os().skip(2)),
         Some(Command::Info { json, parameters, .. }) => return info::run(source(parameters)?, *json),
         Some(Command::Checksum(options)) => return checksum::run(options),
+        Some(Command::Backup(options)) => return backup::back_up(options),
+        Some(Command::Backups(options)) => return backup::list(options),
+        Some(Command::Restore(options)) => return backup::restore(options),
+        Some(Command::Verify(options)) => return backup::verify(options),
         Some(Command::Upload(options)) => return copy::upload::run(options),
         Some(Command::Download(options)) => return copy::download::run(options),
         None => {}

@@ -212,11 +212,18 @@ impl Engine {
 
     /// The transfer that is under way with this disk: there can't be two, as it is locked.
     fn find_begun(&self, new: &NewTransfer) -> Result<Option<ImageTransfer>> {
-        let transfers: Vec<ImageTransfer> = self.list("/imagetransfers")?;
-        Ok(transfers.into_iter().find(|transfer| {
+        Ok(self.transfers()?.into_iter().find(|transfer| {
             let is_new = matches!(transfer.phase, TransferPhase::Initializing | TransferPhase::Transferring);
             is_new && transfer.image.id == new.image() && transfer.direction == new.direction.word()
         }))
+    }
+
+    /// All transfers that the engine knows of.
+    ///
+    /// # Errors
+    /// The engine can't be asked.
+    pub fn transfers(&self) -> Result<Vec<ImageTransfer>> {
+        self.list("/imagetransfers")
     }
 
     /// The transfer as it is now; nothing if it is gone.

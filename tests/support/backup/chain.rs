@@ -77,6 +77,16 @@ impl Chain {
 
     /// A transfer; with a bitmap's name, that of an incremental backup.
     pub(crate) fn open(&mut self, access: Access, bitmap: Option<&str>) -> TestResult<Transfer> {
+        self.open_with(access, bitmap, &[])
+    }
+
+    /// The same with further parameters.
+    pub(crate) fn open_with(
+        &mut self,
+        access: Access,
+        bitmap: Option<&str>,
+        more: &[&str],
+    ) -> TestResult<Transfer> {
         self.transfers += 1;
         let (image, socket) = (self.path("disk.qcow2"), self.path(&format!("nbd-{}", self.transfers)));
         let mut options = bitmap.map_or(vec![], |bitmap| vec!["-B", bitmap]);
@@ -95,6 +105,7 @@ impl Chain {
         })?;
         let mut parameters = vec![format!("url={}", self.daemon.url(&uuid))];
         parameters.extend(bitmap.map(|bitmap| format!("dirty-bitmap={bitmap}")));
+        parameters.extend(more.iter().map(|&parameter| parameter.to_owned()));
         let dir = self.path(&format!("transfer-{}", self.transfers));
         fs::create_dir(&dir)?;
         let served = match access {

@@ -21,7 +21,7 @@ use crate::setup::{BLOCK, SIZE, SPARSE, map, pairs, read, reads, sparse};
 const DIRTY: [usize; 2] = [2, 3];
 
 /// The second and third block, of which the latter has data, are dirty.
-fn backup() -> Builder {
+pub(crate) fn backup() -> Builder {
     sparse().read_only(true).dirty(vec![BLOCK..2 * BLOCK, 2 * BLOCK..3 * BLOCK])
 }
 
@@ -260,7 +260,7 @@ fn what_is_in_doubt_or_written_again_is_dirty() {
     close_after_loss(&server, &device);
 }
 
-struct Tell(std::sync::mpsc::Sender<Result<Vec<Extent>>>, Vec<Extent>);
+pub(crate) struct Tell(pub(crate) std::sync::mpsc::Sender<Result<Vec<Extent>>>, pub(crate) Vec<Extent>);
 
 impl Completion for Tell {
     fn extents(&mut self, extents: Vec<Extent>) {

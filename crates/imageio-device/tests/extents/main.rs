@@ -7,6 +7,7 @@ mod common;
 
 mod asking;
 mod changes;
+mod clean_as_holes;
 mod dirty;
 mod failures;
 mod queued;

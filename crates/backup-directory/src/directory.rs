@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading a backup directory. No lock is needed: files that the manifest names are never changed, and the manifest is
+//! replaced as a whole.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::file_name::resolve;
+use crate::manifest::{DiskBackup, Manifest, Unreadable};
+use crate::qcow2::Header;
+use crate::{MANIFEST, VERSION};
+
+/// How long a manifest may be, in bytes: that of 10,000 backups of ten disks each has less.
+const MOST_BYTES: u64 = 128 << 20;
+
+/// A directory whose manifest was read and found to be sound, and whose files are there.
+#[derive(Debug)]
+pub struct BackupDirectory {
+    path: PathBuf,
+    manifest: Manifest,
+}
+
+impl BackupDirectory {
+    /// Reads the manifest, and checks that it agrees with itself and that each file which it names is there. Of each image, the
+    /// header is read: whether its size and its backing file are those of the manifest. What images hold is not read.
+    ///
+    /// # Errors
+    /// [`Error::NoManifest`], [`Error::Version`], [`Error::Manifest`], [`Error::File`] or [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let manifest = read_manifest(path)?.ok_or_else(|| Error::NoManifest(path.to_owned()))?;
+        check_files(path, &manifest)?;
+        Ok(Self { path: path.to_owned(), manifest })
+    }
+
+    /// What the directory has.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where a file is that the manifest names.
+    #[must_use]
+    pub fn path_of(&self, file: &str) -> PathBuf {
+        self.path.join(file)
+    }
+}
+
+/// The manifest, if there is one.
+pub(crate) fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
+    let path = directory.join(MANIFEST);
+    let mut text = Vec::new();
+    match File::open(&path) {
+        Ok(file) => file.take(MOST_BYTES + 1).read_to_end(&mut text).map_err(Error::io("read", &path))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && directory.is_dir() => return Ok(None),
+        Err(error) => return Err(Error::io("read", &path)(error)),
+    };
+    if text.len() as u64 > MOST_BYTES {
+        let problem = format!("it is longer than {MOST_BYTES} bytes");
+        return Err(Error::Manifest { path, problem });
+    }
+    Manifest::parse(&text).map(Some).map_err(|unreadable| match unreadable {
+        Unreadable::Version(version) => {
+            debug_assert_ne!(version, VERSION);
+            Error::Version { path, version }
+        }
+        Unreadable::Problem(problem) => Error::Manifest { path, problem },
+    })
+}
+
+/// Looks at each file that the manifest names.
+pub(crate) fn check_files(directory: &Path, manifest: &Manifest) -> Result<()> {
+    for backup in &manifest.backups {
+        for disk in &backup.disks {
+            check_image(directory, &disk.file, disk)?;
+        }
+        if let Some(file) = &backup.vm_configuration {
+            open(&directory.join(file))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the image at `place`, which is `disk.file` or will be, is what the manifest says.
+pub(crate) fn check_image(directory: &Path, place: &str, disk: &DiskBackup) -> Result<()> {
+    let path = directory.join(place);
+    let header = Header::read(&open(&path)?).map_err(Error::io("read", &path))?;
+    let problem = match header {
+        None => Some("it is no qcow2 image".to_owned()),
+        Some(header) => difference(&disk.file, disk, &header),
+    };
+    problem.map_or(Ok(()), |problem| Err(Error::File { path, problem }))
+}
+
+/// What in the header of an image is not as the manifest has it.
+fn difference(file: &str, disk: &DiskBackup, header: &Header) -> Option<String> {
+    let (size, provisioned_size) = (header.virtual_size, disk.disk.provisioned_size);
+    if size != provisioned_size {
+        return Some(format!("it is an image of {size} bytes, and the manifest says {provisioned_size}"));
+    }
+    if header.has_external_data {
+        return Some("its data is in another file".to_owned());
+    }
+    let backing = header.backing_file.as_ref();
+    let is_right = backing.map(|name| resolve(file, name)) == disk.backing_file.clone().map(Some);
+    let name = |file: Option<String>| file.unwrap_or_else(|| "none".to_owned());
+    (!is_right).then(|| {
+        let (here, there) = (backing.map(|name| format!("{name:?}")), disk.backing_file.clone());
+        format!("its backing file is {}, and the manifest says {}", name(here), name(there))
+    })
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    if file.metadata().map_err(Error::io("open", path))?.is_file() {
+        return Ok(file);
+    }
+    Err(Error::File { path: path.to_owned(), problem: "it is no file".to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+use std::fs;
+
+use super::*;
+use crate::samples::{SIZE, manifest, write_directory, write_image};
+
+/// What opening a directory says that was changed.
+fn said(change: impl FnOnce(&Path)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    write_directory(dir.path(), &manifest());
+    change(dir.path());
+    let said = BackupDirectory::open(dir.path()).unwrap_err().to_string();
+    assert!(!said.contains('\n'), "{said}");
+    said
+}
+
+#[test]
+fn a_sound_directory_is_opened_wherever_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+    fs::create_dir(&before).unwrap();
+    write_directory(&before, &manifest());
+    fs::rename(&before, &after).unwrap();
+    let directory = BackupDirectory::open(&after).unwrap();
+    assert_eq!(directory.manifest(), &manifest());
+    assert!(directory.path_of("two/a.qcow2").is_file());
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_told_with_its_file() {
+    type Change = fn(&Path);
+    let cases: &[(Change, &str)] = &[
+        (|dir| fs::remove_file(dir.join("manifest.json")).unwrap(), "has no manifest.json"),
+        (|dir| fs::remove_dir_all(dir).unwrap(), "cannot read"),
+        (|dir| fs::write(dir.join("manifest.json"), "{").unwrap(), "is damaged"),
+        (|dir| fs::write(dir.join("manifest.json"), r#"{"version":9}"#).unwrap(), "has version 9"),
+        (|dir| fs::remove_file(dir.join("one/a.qcow2")).unwrap(), "one/a.qcow2"),
+        (|dir| fs::write(dir.join("one/a.qcow2"), "").unwrap(), "it is no qcow2 image"),
+        (|dir| fs::write(dir.join("one/a.qcow2"), [0; 200]).unwrap(), "it is no qcow2 image"),
+        (|dir| write_image(&dir.join("one/a.qcow2"), 512, None), "it is an image of 512 bytes"),
+        (|dir| write_image(&dir.join("two/a.qcow2"), SIZE, None), "its backing file is none"),
+        (|dir| write_image(&dir.join("two/a.qcow2"), SIZE, Some("one/b.qcow2")), "one/b.qcow2"),
+        (|dir| write_image(&dir.join("two/a.qcow2"), SIZE, Some("../../../etc/passwd")), "etc/passwd"),
+        (|dir| write_image(&dir.join("two/b.qcow2"), SIZE, Some("one/b.qcow2")), "the manifest says none"),
+        (
+            |dir| {
+                fs::remove_file(dir.join("one/b.qcow2")).unwrap();
+                fs::create_dir(dir.join("one/b.qcow2")).unwrap();
+            },
+            "it is no file",
+        ),
+    ];
+    for (change, reason) in cases {
+        let said = said(change);
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
+}
+
+#[test]
+fn an_image_that_has_its_data_elsewhere_is_refused() {
+    let said = said(|dir| {
+        let path = dir.join("one/a.qcow2");
+        let mut header = fs::read(&path).unwrap();
+        header[79] |= 4;
+        fs::write(path, header).unwrap();
+    });
+    assert!(said.contains("its data is in another file"), "{said}");
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can go wrong, in one line each, which says what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::MANIFEST;
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a backup directory can't be used, or a backup can't be made as it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refuses.
+    #[error("cannot {action} {}: {error}", path.display())]
+    Io {
+        /// A verb, such as "read".
+        action: &'static str,
+        /// What it was to be done with.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
+    /// There is no manifest.
+    #[error("{} has no {MANIFEST}: it is no backup directory, or its first backup was never completed", .0.display())]
+    NoManifest(PathBuf),
+    /// A directory is to be used for backups, and has other things in it.
+    #[error("{} has no {MANIFEST} and is not empty: choose a new or an empty directory", .0.display())]
+    NotEmpty(PathBuf),
+    /// The manifest can't be understood.
+    #[error("{} is damaged: {problem}: repair it by hand, or use a copy of the directory", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The manifest is of a version that this program doesn't know.
+    #[error("{} has version {version}, and this program knows version 1: use a newer imageio-nbd", path.display())]
+    Version {
+        /// The manifest.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+    /// A file that the manifest names is missing, or is not what the manifest says.
+    #[error("{}: {problem}: use a copy of the directory, or begin anew in another one", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The directory has the backups of another virtual machine.
+    #[error("{} has the backups of the VM {name:?} ({id}): choose another directory for this VM", path.display())]
+    OtherVm {
+        /// The directory.
+        path: PathBuf,
+        /// The name of the VM whose backups it has.
+        name: String,
+        /// The id of that VM.
+        id: String,
+    },
+    /// Another process writes to the directory.
+    #[error("{} is in use by {holder}: wait until that backup has ended", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that uses it.
+        holder: String,
+    },
+    /// A name of the engine can't be the name of a file.
+    #[error("{0:?} cannot be the name of a file in a backup directory")]
+    Name(String),
+    /// The finished backup is not what was promised.
+    #[error("the backup is not complete: {0}")]
+    Incomplete(String),
+    /// There is nothing to back up.
+    #[error("the VM has no disk that can be backed up")]
+    NoDisks,
+    /// An incremental backup was asked for, and some disks can only be backed up as a whole.
+    #[error(
+        "an incremental backup is not possible: {0}: leave out --incremental to back up such disks as a whole"
+    )]
+    NotIncremental(String),
+}
+
+impl Error {
+    /// For `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::Io { action, path, error }
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Opening a directory to add a backup: the lock, and what an interrupted process has left.
+
+use std::fs::{self, DirBuilder, DirEntry, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::directory::{check_files, read_manifest};
+use crate::error::{Error, Result};
+use crate::file_name::is_name;
+use crate::lock::{LOCK, Lock};
+use crate::manifest::{Manifest, Vm};
+use crate::new_backup::{INCOMPLETE, NewBackup, PARTIAL};
+use crate::replace::TEMPORARY;
+
+/// How long the engine's id of a backup may be, in bytes: it is a UUID.
+const LONGEST_ID: u64 = 100;
+
+/// What an interrupted process has left.
+#[derive(Debug, Default)]
+struct Leftovers {
+    removed: Vec<String>,
+    abandoned: Vec<String>,
+}
+
+/// A directory that this process alone may add backups to.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    pub(crate) manifest: Manifest,
+    leftovers: Leftovers,
+    _lock: Lock,
+}
+
+impl Writer {
+    /// Opens the directory of a VM's backups. One that isn't there is made, for its owner alone. What an interrupted process
+    /// has left is removed.
+    ///
+    /// # Errors
+    /// Those of [`BackupDirectory::open`](crate::BackupDirectory::open) where there are backups; [`Error::NotEmpty`],
+    /// [`Error::OtherVm`], [`Error::Locked`].
+    pub fn open(path: &Path, vm: Vm) -> Result<Self> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create", path)(error));
+            }
+            _ => {}
+        }
+        let is_foreign = read_manifest(path)?.is_none() && !is_empty_but_for_ours(path)?;
+        if is_foreign {
+            return Err(Error::NotEmpty(path.to_owned()));
+        }
+        let lock = Lock::take(path)?;
+        // Once more: it may just have been written.
+        let manifest = match read_manifest(path)? {
+            Some(manifest) => of_vm(manifest, vm, path)?,
+            None => Manifest::new(vm),
+        };
+        check_files(path, &manifest)?;
+        let leftovers = remove_leftovers(path, &manifest)?;
+        Ok(Self { path: path.to_owned(), manifest, leftovers, _lock: lock })
+    }
+
+    /// What the directory has.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What was removed, as it belonged to a backup that was never completed: names in the directory.
+    #[must_use]
+    pub fn removed(&self) -> &[String] {
+        &self.leftovers.removed
+    }
+
+    /// The engine's ids of the backups that were not completed, as far as they were [noted](NewBackup::note_engine_backup). They
+    /// may still be under way in the engine.
+    #[must_use]
+    pub fn abandoned(&self) -> &[String] {
+        &self.leftovers.abandoned
+    }
+
+    /// Begins a backup of the state at `created`. Until it is [committed](NewBackup::commit), nothing of it is in the
+    /// manifest.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin(&mut self, created: Timestamp) -> Result<NewBackup<'_>> {
+        NewBackup::begin(self, created)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The manifest, with the VM's name as it is now.
+fn of_vm(mut manifest: Manifest, vm: Vm, path: &Path) -> Result<Manifest> {
+    if manifest.vm.id != vm.id {
+        let Vm { id, name } = manifest.vm;
+        return Err(Error::OtherVm { path: path.to_owned(), name, id });
+    }
+    manifest.vm = vm;
+    Ok(manifest)
+}
+
+fn entries(path: &Path) -> Result<Vec<DirEntry>> {
+    let entries = fs::read_dir(path).and_then(Iterator::collect);
+    entries.map_err(Error::io("list", path))
+}
+
+/// Whether a directory without a manifest is new, or one whose first backup was interrupted.
+fn is_empty_but_for_ours(path: &Path) -> Result<bool> {
+    Ok(entries(path)?.iter().all(|entry| entry.file_name() == LOCK || is_leftover(entry)))
+}
+
+/// Whether this is of a backup that may not be complete.
+fn is_leftover(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let name = name.to_string_lossy();
+    name.starts_with(PARTIAL) || name.starts_with(TEMPORARY) || entry.path().join(INCOMPLETE).exists()
+}
+
+/// Removes what is not in the manifest, and nothing that isn't known to be ours.
+fn remove_leftovers(path: &Path, manifest: &Manifest) -> Result<Leftovers> {
+    let mut leftovers = Leftovers::default();
+    for entry in entries(path)?.iter().filter(|entry| is_leftover(entry)) {
+        let (name, entry) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let mark = entry.join(INCOMPLETE);
+        if manifest.backup(&name).is_some() {
+            // The process was interrupted when all was done but this.
+            fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
+            continue;
+        }
+        leftovers.abandoned.extend(engine_backup(&mark));
+        let is_directory = entry.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        let remove = if is_directory { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
+        remove.map_err(Error::io("remove", &entry))?;
+        leftovers.removed.push(name);
+    }
+    Ok(leftovers)
+}
+
+/// The id in a mark, if it can be one.
+fn engine_backup(mark: &Path) -> Option<String> {
+    let mut id = String::new();
+    File::open(mark).ok()?.take(LONGEST_ID).read_to_string(&mut id).ok()?;
+    is_name(&id).then_some(id)
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `imageio-nbd backup`, `backups`, `verify` and `restore`: a directory with the backups of a virtual machine (crate
+//! `backup-directory`), filled from an engine and brought back to one.
+//!
+//! Whatever ends a backup, what was begun in the engine is ended first, and the directory is left in its last good state.
+
+mod copy;
+mod in_engine;
+mod list;
+mod restore;
+mod save;
+mod stop;
+mod verify;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use backup_directory::{Backup, BackupDirectory};
+use engine_transfer::{Credentials, EngineSettings, Opened, Source, Target};
+use imageio_config::Parser;
+use imageio_device::Settings;
+
+use crate::cli::EngineOptions;
+use stop::{Stop, StopClock};
+
+pub(crate) use list::run as list;
+pub(crate) use restore::run as restore;
+pub(crate) use save::run as back_up;
+pub(crate) use verify::run as verify;
+
+/// Which engine is asked, and how its disks are treated.
+struct Site {
+    settings: Settings,
+    credentials: Credentials,
+    stop: Arc<Stop>,
+}
+
+impl Site {
+    /// As the options say.
+    fn new(options: &EngineOptions, stop: Arc<Stop>) -> Result<Self> {
+        let mut parser = Parser::new();
+        options.config.iter().try_for_each(|section| parser.set("config", section))?;
+        options.parameters.iter().try_for_each(|argument| parser.set_argument(argument))?;
+        let (settings, credentials) = parser.finish_engine()?;
+        Ok(Self { settings, credentials: credentials.with_password_read()?, stop })
+    }
+
+    /// Begins a transfer of one disk, uses the disk, and ends the transfer: as a failed one, if its use has failed.
+    fn with_disk<T>(
+        &self,
+        settings: Settings,
+        target: Target,
+        use_it: impl FnOnce(imageio_device::Transfer, Option<&str>) -> Result<T>,
+    ) -> Result<T> {
+        let clock: Arc<StopClock> = self.stop.clock();
+        let source = Source::engine(settings, EngineSettings::new(self.credentials.clone(), target));
+        let Opened { transfer, ending } = source.open(Arc::clone(&clock) as _)?;
+        let used = use_it(transfer, ending.disk());
+        if used.is_err() {
+            // The other disks are of no use without this one.
+            self.stop.stop();
+        }
+        clock.be_patient();
+        let ended = ending.end(used.is_ok());
+        let used = used?;
+        ended?;
+        Ok(used)
+    }
+}
+
+/// The backup that is asked for, or the last one.
+fn choose<'d>(directory: &'d BackupDirectory, id: Option<&str>) -> Result<&'d Backup> {
+    let manifest = directory.manifest();
+    match id {
+        Some(id) => manifest.backup(id).with_context(|| {
+            format!(
+                "--backup: the directory has no backup {id:?}: `imageio-nbd backups` tells which there are"
+            )
+        }),
+        None => manifest.backups.last().context("the directory has no backup"),
+    }
+}
+
+/// An error of something that a signal has stopped, in the user's words.
+fn explained<T>(result: Result<T>, stop: &Stop, what: &str) -> Result<T> {
+    match (result, stop.signal()) {
+        (Err(_), Some(signal)) => Err(anyhow!("signal {signal} has ended it: {what}")),
+        (result, _) => result,
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Copying between a disk and an image of a backup: qemu-img does it, through a server that it alone can reach.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use backup_directory::{Checksum, Image};
+use blkhash::{Algorithm, Blkhash};
+use imageio_device::{Device, Queue};
+use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
+
+use super::stop::Stop;
+use crate::listen::Listening;
+
+/// How many requests of qemu-img are on their way at a time: enough for all connections to the server.
+const REQUESTS: &str = "16";
+
+/// Of backups' checksums.
+const ALGORITHM: &str = "blake2b";
+
+/// Whether the programs are there that backups are made with.
+pub(crate) fn check_tools() -> Result<()> {
+    for (tool, package) in [("qemu-img", "qemu-utils"), ("qemu-nbd", "qemu-utils"), ("nbdcopy", "libnbd-bin")]
+    {
+        let asked = Command::new(tool).arg("--version").stdin(Stdio::null()).output();
+        asked.with_context(|| {
+            format!("cannot run {tool}, which is needed for backups: install it (Debian: {package})")
+        })?;
+    }
+    Ok(())
+}
+
+/// Reads a disk into a new image. If that has a backing file, what the disk tells as holes is left to it.
+pub(crate) fn read(device: Arc<Device>, image: &Image, stop: &Stop) -> Result<()> {
+    served(device, |uri| {
+        let mut qemu_img = Command::new("qemu-img");
+        qemu_img.args(["convert", "-W", "-m", REQUESTS, "-f", "raw", "-O", "qcow2"]);
+        if let Some(name) = &image.backing_name {
+            qemu_img.args(["-F", "qcow2", "-B", name]);
+        }
+        stop.run(qemu_img.arg(uri).arg(absolute(&image.path)?))
+    })
+}
+
+/// Writes what an image holds, with its backing files, to a disk. One that `is_zero` needs no zeroes.
+pub(crate) fn write(device: Arc<Device>, image: &Path, is_zero: bool, stop: &Stop) -> Result<()> {
+    served(device, |uri| {
+        let mut qemu_img = Command::new("qemu-img");
+        qemu_img.args(["convert", "-n", "-W", "-m", REQUESTS, "-f", "qcow2", "-O", "raw"]);
+        qemu_img.args(is_zero.then_some("--target-is-zero"));
+        stop.run(qemu_img.arg(absolute(image)?).arg(uri))
+    })
+}
+
+/// Serves a device on a socket that nobody else can reach, while its URI is used.
+fn served(device: Arc<Device>, use_it: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let queue = Arc::new(Queue::start(device)?);
+    let Listening { listeners, address, private: _private } = Listening::private()?;
+    let mut server = Server::new(queue, &ExportInfo::default(), Config::default())?;
+    listeners.into_iter().for_each(|listener| server.listen(listener));
+    let end = EndOfServer(server.handle());
+    thread::scope(|scope| {
+        let serving = thread::Builder::new().name("nbd".into()).spawn_scoped(scope, move || server.run())?;
+        let used = use_it(&address.uri(""));
+        drop(end);
+        let served = serving.join().map_err(|_| anyhow!("bug: the server panicked"))?;
+        used.and(served.map(drop).map_err(Into::into))
+    })
+}
+
+/// Whatever happens, nobody waits for a server that nobody ends.
+struct EndOfServer(ShutdownHandle);
+
+impl Drop for EndOfServer {
+    fn drop(&mut self) {
+        self.0.shutdown();
+    }
+}
+
+/// The checksum of what an image of this size holds, with its backing files.
+pub(crate) fn checksum(image: &Path, size: u64, stop: &Stop) -> Result<Checksum> {
+    let algorithm = Algorithm::named(ALGORITHM).context("bug: there is no such hash")?;
+    let block_size = blkhash::DEFAULT_BLOCK_SIZE;
+    let value = content_hash(image, size, Blkhash::new(algorithm, block_size), stop)?;
+    Ok(Checksum { algorithm: ALGORITHM.to_owned(), block_size, value })
+}
+
+/// The same by the function of another checksum. Its value, that is.
+pub(crate) fn checksum_like(of: &Checksum, image: &Path, size: u64, stop: &Stop) -> Result<String> {
+    let Checksum { algorithm, block_size, .. } = of;
+    let known = Algorithm::named(algorithm).filter(|_| is_usual(*block_size));
+    let algorithm = known
+        .with_context(|| format!("a checksum by {algorithm} in blocks of {block_size} bytes isn't known"))?;
+    content_hash(image, size, Blkhash::new(algorithm, *block_size), stop)
+}
+
+/// Whether imageio would take blocks of this size, in bytes: a manifest may have any.
+pub(crate) fn is_usual(block_size: u64) -> bool {
+    (1 << 20..=16 << 20).contains(&block_size)
+}
+
+fn content_hash(image: &Path, size: u64, blkhash: Blkhash, stop: &Stop) -> Result<String> {
+    let mut nbdcopy = Command::new("nbdcopy");
+    nbdcopy.args(["--", "[", "qemu-nbd", "-r", "-f", "qcow2"]).arg(absolute(image)?).args(["]", "-"]);
+    let mut nbdcopy = stop.start(nbdcopy.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let output = nbdcopy.take_output().context("bug: its output is a pipe")?;
+    let sum = blkhash.of_stream(output, size, &|_| {});
+    match sum {
+        // It has more to tell, and nobody listens.
+        Err(error @ blkhash::Error::Longer(_)) => Err(error.into()),
+        sum => {
+            nbdcopy.finish()?;
+            Ok(sum?)
+        }
+    }
+}
+
+/// A name that isn't taken for an option or a protocol.
+fn absolute(image: &Path) -> Result<PathBuf> {
+    std::path::absolute(image).context("the current directory is gone")
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `imageio-nbd backup`: from the engine into the directory.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use backup_directory::{
+    BackupMode, BackupRecord, Decision, DiskBackup, DiskPlan, NewBackup, Plan, Policy, Reason, Vm, Writer,
+    plan,
+};
+use engine_transfer::Target;
+use imageio_device::Settings;
+use jiff::Timestamp;
+use ovirt_engine_client::Engine;
+
+use super::in_engine::{self, EngineBackup};
+use super::stop::{Stop, StopClock, is_consequence};
+use super::{Site, copy, explained};
+use crate::cli::BackupOptions;
+
+/// The file of the VM's configuration: what the engine tells of it, with its OVF inside.
+const CONFIGURATION: &str = "vm.json";
+
+/// Everything, up to the exit status.
+pub(crate) fn run(options: &BackupOptions) -> Result<u8> {
+    copy::check_tools()?;
+    let (stop, _signals) = Stop::by_signals()?;
+    let site = Site::new(&options.engine, Arc::clone(&stop))?;
+    let clock = stop.clock();
+    let engine = site.credentials.engine(Arc::clone(&clock) as _)?;
+    let saved = save(options, &site, &engine, &clock);
+    engine.log_out();
+    explained(saved, &stop, "the directory has the backups that it had before")?;
+    Ok(0)
+}
+
+fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<()> {
+    let vm = engine.find_vm(&options.vm)?;
+    let mut writer = Writer::open(&options.directory, Vm { id: vm.id.clone(), name: vm.name })?;
+    clean_up(engine, &vm.id, &writer);
+    let disks = in_engine::disks(engine, &vm.id)?;
+    let checkpoints: Vec<_> =
+        engine.checkpoints(&vm.id)?.into_iter().map(|checkpoint| checkpoint.id).collect();
+    let plan = plan(Some(writer.manifest()), &checkpoints, &disks, options.policy())?;
+    if let Some(newest) = &plan.passed_over {
+        log::warn!("the engine has no checkpoint of the backup {newest}: an earlier backup is continued");
+    }
+    let new = writer.begin(Timestamp::now())?;
+    let id = new.id().to_owned();
+    let record = back_up(options, site, engine, clock, &vm.id, plan, &new)?;
+    let told = summary(&record);
+    new.commit(record)?;
+    writeln!(std::io::stdout(), "{id}{told}").context("standard output")
+}
+
+/// Tells what an interrupted backup has left, and ends it in the engine.
+fn clean_up(engine: &Engine, vm: &str, writer: &Writer) {
+    for name in writer.removed() {
+        log::warn!("{name} of an interrupted backup was removed");
+    }
+    for id in writer.abandoned() {
+        match in_engine::end_abandoned(engine, vm, id) {
+            Ok(()) => log::warn!("backup {id}, which was interrupted, has ended in the engine"),
+            Err(error) => log::warn!("{error}: finalize backup {id}, which was interrupted, in the engine"),
+        }
+    }
+}
+
+fn back_up(
+    options: &BackupOptions,
+    site: &Site,
+    engine: &Engine,
+    clock: &Arc<StopClock>,
+    vm: &str,
+    plan: Plan,
+    new: &NewBackup<'_>,
+) -> Result<BackupRecord> {
+    let disks = plan.disks.iter().map(|plan| plan.disk.id.clone()).collect();
+    let from_checkpoint_id = plan.from_checkpoint_id.clone();
+    let backup = EngineBackup::begin(engine, clock, vm, disks, from_checkpoint_id.clone())?;
+    new.note_engine_backup(&backup.id)?;
+    let plan = plan.settle(&backup.modes()?)?;
+    plan.disks.iter().for_each(tell_reason);
+    let configuration = serde_json::to_vec_pretty(&engine.vm_configuration(vm)?)?;
+    let vm_configuration = Some(new.write_configuration(CONFIGURATION, &configuration)?);
+    let (jobs, stop) = (usize::from(options.jobs), &*site.stop);
+    for_all(&plan.disks, jobs, stop, |plan| copy_disk(site, &backup.id, plan, new))?;
+    let (engine_backup_id, to_checkpoint_id) = (backup.id.clone(), backup.to_checkpoint_id.clone());
+    // The VM needs more of its storage as long as the backup is under way.
+    backup.end()?;
+    let disks = for_all(&plan.disks, jobs, stop, |plan| with_checksum(plan, new, stop))?;
+    Ok(BackupRecord { engine_backup_id, from_checkpoint_id, to_checkpoint_id, vm_configuration, disks })
+}
+
+/// Why a disk isn't backed up incrementally, if that is no matter of course.
+fn tell_reason(plan: &DiskPlan) {
+    match &plan.decision {
+        Decision::Full(Reason::AskedFor | Reason::FirstBackup) | Decision::Incremental { .. } => {}
+        Decision::Full(reason) => log::warn!("{:?} is backed up as a whole: {reason}", plan.disk.name),
+    }
+}
+
+/// Does something with each disk, with so many at a time. The first error stops the others.
+fn for_all<T: Send>(
+    plans: &[DiskPlan],
+    jobs: usize,
+    stop: &Stop,
+    act: impl Fn(&DiskPlan) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let (next, outcomes) = (Mutex::new(plans.iter().enumerate()), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some((at, plan)) = next.lock().unwrap_or_else(PoisonError::into_inner).next() {
+            let outcome =
+                stop.check().and_then(|()| act(plan)).with_context(|| format!("disk {:?}", plan.disk.name));
+            if outcome.is_err() {
+                stop.stop();
+            }
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((at, outcome));
+        }
+    };
+    thread::scope(|scope| -> Result<()> {
+        for _ in 1..jobs.min(plans.len()) {
+            thread::Builder::new().name("disk".into()).spawn_scoped(scope, work)?;
+        }
+        work();
+        Ok(())
+    })?;
+    in_order(outcomes.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What has come of each, by its number; or the error that has stopped the others.
+fn in_order<T>(outcomes: Vec<(usize, Result<T>)>) -> Result<Vec<T>> {
+    let (mut done, mut reason) = (Vec::new(), None);
+    for (at, outcome) in outcomes {
+        match outcome {
+            Ok(outcome) => done.push((at, outcome)),
+            Err(error) if reason.as_ref().is_none_or(is_consequence) => reason = Some(error),
+            Err(_) => {}
+        }
+    }
+    done.sort_by_key(|(at, _)| *at);
+    reason.map_or_else(|| Ok(done.into_iter().map(|(_, outcome)| outcome).collect()), Err)
+}
+
+/// The file that a disk's image is an increment to.
+fn backing_file(plan: &DiskPlan) -> Option<&str> {
+    match &plan.decision {
+        Decision::Full(_) => None,
+        Decision::Incremental { backing_file } => Some(backing_file),
+    }
+}
+
+fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) -> Result<()> {
+    let (disk, backing_file) = (&plan.disk, backing_file(plan));
+    let image = new.image(&disk.id, backing_file)?;
+    let settings =
+        Settings { read_only: true, clean_as_holes: backing_file.is_some(), ..site.settings.clone() };
+    let target = Target::Backup { disk: disk.id.clone(), backup: backup.to_owned() };
+    site.with_disk(settings, target, |transfer, _| {
+        let (size, expected) = (transfer.size(), disk.provisioned_size);
+        ensure!(
+            size == expected,
+            "the transfer has {size} bytes, and the disk {expected}: was it extended just now?"
+        );
+        let device = Arc::new(transfer.start()?);
+        let copied = copy::read(Arc::clone(&device), &image, &site.stop);
+        let closed = device.close();
+        copied?;
+        Ok(closed?)
+    })
+}
+
+/// What the manifest says of an image, which is complete.
+fn with_checksum(plan: &DiskPlan, new: &NewBackup<'_>, stop: &Stop) -> Result<DiskBackup> {
+    let (disk, backing_file) = (plan.disk.clone(), backing_file(plan).map(str::to_owned));
+    let backup_mode = if backing_file.is_some() { BackupMode::Incremental } else { BackupMode::Full };
+    let image = new.image(&disk.id, backing_file.as_deref())?;
+    let checksum = copy::checksum(&image.path, disk.provisioned_size, stop)?;
+    Ok(DiskBackup { disk, backup_mode, file: image.file, backing_file, checksum })
+}
+
+/// What was backed up, in words behind the backup's id.
+fn summary(record: &BackupRecord) -> String {
+    let tell = |disk: &DiskBackup| {
+        let mode = match disk.backup_mode {
+            BackupMode::Full => "full",
+            BackupMode::Incremental => "incremental",
+        };
+        format!("\n  {}  {mode}  {:?}", disk.disk.id, disk.disk.name)
+    };
+    record.disks.iter().map(tell).collect()
+}
+
+impl BackupOptions {
+    fn policy(&self) -> Policy {
+        match (self.full, self.incremental) {
+            (true, _) => Policy::Full,
+            (false, true) => Policy::Incremental,
+            (false, false) => Policy::IncrementalWherePossible,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_told_and_not_what_came_of_it() {
+        let stop = Stop::default();
+        stop.stop();
+        let stopped = || stop.check().unwrap_err();
+        let outcomes = vec![
+            (1, Err(stopped())),
+            (0, Err(anyhow::anyhow!("the reason"))),
+            (2, Err(stopped())),
+            (3, Ok(())),
+        ];
+        assert_eq!(in_order(outcomes).unwrap_err().to_string(), "the reason");
+        assert_eq!(in_order(vec![(0, Err::<(), _>(stopped()))]).unwrap_err().to_string(), "it was stopped");
+    }
+
+    #[test]
+    fn what_has_come_of_each_is_in_order() {
+        assert_eq!(in_order(vec![(2, Ok('c')), (0, Ok('a')), (1, Ok('b'))]).unwrap(), ['a', 'b', 'c']);
+    }
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Putting an end to work under way: by a signal, or because a part of it has failed. Programs that run are ended, and waits for
+//! the engine; what was begun in the engine is then ended in good order, which takes waits of its own.
+
+use std::fmt;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use engine_transfer::Clock;
+use signal_hook::consts::SIGTERM;
+
+use crate::process::{Caught, Recipient, SignalThread};
+
+/// A signal that comes sooner after the first belongs to it.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether to go on.
+#[derive(Default)]
+pub(crate) struct Stop {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_stopped: bool,
+    signal: Option<i32>,
+    /// Programs that run, by a number for each.
+    running: Vec<(u64, Recipient)>,
+    started: u64,
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").field("is_stopped", &self.is_stopped()).finish_non_exhaustive()
+    }
+}
+
+impl Stop {
+    /// From now on, a signal stops the work. One that comes much later ends the process.
+    pub(crate) fn by_signals() -> Result<(Arc<Self>, SignalThread)> {
+        let stop = Arc::<Self>::default();
+        let (stopping, mut first) = (Arc::clone(&stop), None);
+        let thread = Caught::new()?.forward(move |signal| match first {
+            None => {
+                log::info!("signal {signal}: ending what was begun");
+                stopping.lock().signal = Some(signal);
+                stopping.stop();
+                first = Some(Instant::now());
+            }
+            Some(first) if Instant::now().duration_since(first) >= AGAIN => {
+                log::error!(
+                    "signal {signal} again: ending at once: look for backups and transfers in the engine"
+                );
+                signal_hook::low_level::exit(1);
+            }
+            Some(_) => {}
+        })?;
+        Ok((stop, thread))
+    }
+
+    /// Ends all that runs, and keeps more from being started.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.is_stopped = true;
+        state.running.iter().for_each(|(_, program)| program.send(SIGTERM));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().is_stopped
+    }
+
+    /// The signal that has stopped it.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        self.lock().signal
+    }
+
+    /// A clock whose waits end when the work is stopped.
+    pub(crate) fn clock(self: &Arc<Self>) -> Arc<StopClock> {
+        Arc::new(StopClock { stop: Arc::clone(self), is_patient: Mutex::new(false) })
+    }
+
+    /// Fails once it is stopped.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_stopped() { Err(Stopped.into()) } else { Ok(()) }
+    }
+
+    /// Starts a program, unless all is to end.
+    pub(crate) fn start(&self, command: &mut Command) -> Result<Program<'_>> {
+        let mut state = self.lock();
+        if state.is_stopped {
+            return Err(Stopped.into());
+        }
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot run {name}"))?;
+        state.started += 1;
+        let number = state.started;
+        state.running.push((number, Recipient::of(&child)));
+        Ok(Program { stop: self, number, name, child: Some(child) })
+    }
+
+    /// Runs a program to its end, which has to be a good one.
+    pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
+        self.start(command.stdout(Stdio::null()).stderr(Stdio::piped()))?.finish()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that was not done, or not to its end, as all was to end.
+#[derive(Debug)]
+struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it was stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// Whether an error comes of the end of all, and is not the reason for it.
+pub(crate) fn is_consequence(error: &anyhow::Error) -> bool {
+    use ovirt_engine_client::Error::Stopped as NotWaitedFor;
+    let by_engine = |error: &ovirt_engine_client::Error| matches!(error, NotWaitedFor { .. });
+    let by_transfer = |error: &engine_transfer::Error| matches!(error, engine_transfer::Error::Engine(error) if by_engine(error));
+    error.is::<Stopped>()
+        || error.downcast_ref().is_some_and(by_engine)
+        || error.downcast_ref().is_some_and(by_transfer)
+}
+
+/// A program that runs. It is ended on drop.
+pub(crate) struct Program<'s> {
+    stop: &'s Stop,
+    number: u64,
+    name: String,
+    child: Option<Child>,
+}
+
+impl Program<'_> {
+    /// Its standard output, if that is a pipe.
+    pub(crate) fn take_output(&mut self) -> Option<std::process::ChildStdout> {
+        self.child.as_mut()?.stdout.take()
+    }
+
+    /// Waits for its end, which has to be a good one.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let Some(child) = self.child.take() else { return Ok(()) };
+        let ended = child.wait_with_output();
+        self.forget();
+        let Output { status, stderr, .. } = ended.with_context(|| format!("waiting for {}", self.name))?;
+        if status.success() {
+            return Ok(());
+        }
+        self.stop.check()?;
+        let said = String::from_utf8_lossy(&stderr);
+        let said: Vec<_> = said.lines().map(|line| line.trim().escape_debug().to_string()).collect();
+        bail!("{} failed ({status}): {}", self.name, said.join("; "));
+    }
+
+    fn forget(&self) {
+        self.stop.lock().running.retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Drop for Program<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            Recipient::of(&child).send(SIGTERM);
+            // Nobody wants to know how it has ended.
+            let _ = child.wait();
+            self.forget();
+        }
+    }
+}
+
+/// The time for those who wait for the engine.
+#[derive(Debug)]
+pub(crate) struct StopClock {
+    stop: Arc<Stop>,
+    /// Waits go to their end, as what was begun is being ended.
+    is_patient: Mutex<bool>,
+}
+
+impl StopClock {
+    /// From now on, nothing ends a wait.
+    pub(crate) fn be_patient(&self) {
+        *self.is_patient.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
+impl Clock for StopClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn pause(&self, time: Duration) -> bool {
+        let mut is_patient = self.is_patient.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_end = !*is_patient;
+        let goes_on = |state: &mut State| !(may_end && state.is_stopped);
+        let waited = self.stop.changed.wait_timeout_while(self.stop.lock(), time, goes_on);
+        let is_stopped = waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped;
+        // Who was told once has to end what was begun, which takes waits, too.
+        *is_patient |= is_stopped;
+        !(may_end && is_stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_stop_ends_one_wait_of_each_clock() {
+        let stop = Arc::<Stop>::default();
+        let (one, other, patient) = (stop.clock(), stop.clock(), stop.clock());
+        patient.be_patient();
+        assert!(one.pause(Duration::ZERO));
+        let waiting = {
+            let one = Arc::clone(&one);
+            std::thread::Builder::new().name("waiting".into()).spawn(move || one.pause(LONG)).unwrap()
+        };
+        stop.stop();
+        assert!(!waiting.join().unwrap());
+        assert!(one.pause(Duration::from_millis(1)), "what was begun is being ended");
+        assert!(!other.pause(LONG));
+        assert!(patient.pause(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_program_is_ended_and_none_is_started_after_that() {
+        let stop = Arc::<Stop>::default();
+        let program = stop.start(Command::new("sleep").arg("100")).unwrap();
+        stop.stop();
+        assert_eq!(program.finish().unwrap_err().to_string(), "it was stopped");
+        assert!(stop.start(&mut Command::new("true")).is_err());
+        assert!(stop.lock().running.is_empty());
+    }
+
+    #[test]
+    fn what_comes_of_a_stop_is_known() {
+        let stop = Stop::default();
+        stop.stop();
+        let stopped = || stop.check().unwrap_err();
+        let waited = || ovirt_engine_client::Error::Stopped { what: "x".to_owned() };
+        assert!(is_consequence(&stopped()) && is_consequence(&stopped().context("disk \"x\"")));
+        assert!(is_consequence(&waited().into()));
+        assert!(is_consequence(&anyhow::Error::new(engine_transfer::Error::from(waited())).context("disk")));
+        assert!(!is_consequence(&anyhow::anyhow!("it was stopped")));
+    }
+
+    #[test]
+    fn what_a_program_says_is_told_in_one_line() {
+        let stop = Stop::default();
+        let error = stop.run(Command::new("sh").args(["-c", "echo a >&2; echo b >&2; exit 3"])).unwrap_err();
+        assert_eq!(error.to_string(), "sh failed (exit status: 3): a; b");
+        let error = stop.run(&mut Command::new("/no/such/program")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot run /no/such/program");
+    }
+
+    #[test]
+    fn a_program_that_is_dropped_is_ended() {
+        let stop = Stop::default();
+        drop(stop.start(Command::new("sleep").arg("100")).unwrap());
+        assert!(stop.lock().running.is_empty());
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `imageio-nbd verify`: whether the files of a directory hold what was backed up.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, ensure};
+use backup_directory::{Backup, BackupDirectory, DiskBackup};
+
+use super::stop::Stop;
+use super::{choose, copy, explained};
+use crate::cli::VerifyOptions;
+
+/// Everything, up to the exit status: 1 if a disk isn't what it was.
+pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
+    copy::check_tools()?;
+    let directory = BackupDirectory::open(&options.directory)?;
+    let backups = match &options.backup {
+        Some(id) => std::slice::from_ref(choose(&directory, Some(id))?),
+        None => &directory.manifest().backups,
+    };
+    let (stop, _signals) = Stop::by_signals()?;
+    let wrong = explained(verify(&directory, backups, &stop), &stop, "not all was verified")?;
+    ensure!(
+        wrong == 0,
+        "{wrong} disks are not what was backed up: use a copy of the directory, or another backup"
+    );
+    Ok(0)
+}
+
+/// How many disks are wrong.
+fn verify(directory: &BackupDirectory, backups: &[Backup], stop: &Stop) -> Result<usize> {
+    let mut wrong = 0;
+    for (backup, disk) in
+        backups.iter().flat_map(|backup| backup.disks.iter().map(move |disk| (backup, disk)))
+    {
+        let (path, size) = (directory.path_of(&disk.file), disk.disk.provisioned_size);
+        let is_right = match copy::checksum_like(&disk.checksum, &path, size, stop) {
+            Ok(sum) => sum == disk.checksum.value,
+            Err(error) => {
+                stop.check()?;
+                log::error!("{}: {}", path.display(), crate::one_line(&error));
+                false
+            }
+        };
+        wrong += usize::from(!is_right);
+        tell(backup, disk, is_right)?;
+    }
+    Ok(wrong)
+}
+
+fn tell(backup: &Backup, disk: &DiskBackup, is_right: bool) -> Result<()> {
+    let word = if is_right { "ok" } else { "WRONG" };
+    writeln!(std::io::stdout(), "{}  {}  {word}", backup.id, disk.disk.id).context("standard output")
+}

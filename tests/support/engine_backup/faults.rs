@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Engines that lose answers, are started again, refuse, or are old.
+
+use fake_engine::{Fault, OldEngine, What};
+use support::TestResult;
+
+use crate::Test;
+use crate::installation::succeed;
+use crate::machine::Machine;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("an_answer_that_is_lost_makes_nothing_twice", lost_answers),
+    ("an_engine_that_is_started_again_is_waited_for", restarts),
+    ("a_refusal_leaves_the_last_good_state", refusals),
+    ("a_busy_vm_is_told", busy),
+    ("old_engines_are_understood", old_engines),
+];
+
+/// What a backup asks for, and is asked for again.
+const ACTIONS: &[&str] = &[
+    "api/vms/*/backups",
+    "api/imagetransfers",
+    "api/imagetransfers/*/finalize",
+    "api/vms/*/backups/*/finalize",
+];
+
+fn lost_answers() -> TestResult {
+    for path in ACTIONS {
+        let machine = Machine::new(&["qcow2"])?;
+        machine.site.engine.fault(Fault::on("POST", path).then(What::LoseReply));
+        machine.back_up_well(&[])?;
+        assert_eq!(machine.site.engine.backups().len(), 1, "{path}");
+        // One of them is the upload.
+        assert_eq!(machine.site.engine.transfers().len(), 2, "{path}");
+    }
+    Ok(())
+}
+
+fn restarts() -> TestResult {
+    for path in ACTIONS {
+        let machine = Machine::new(&["qcow2"])?;
+        machine.site.engine.fault(Fault::on("POST", path).then(What::Restart { done: true }));
+        machine.back_up_well(&[])?;
+        assert_eq!(machine.site.engine.backups().len(), 1, "{path}");
+    }
+    Ok(())
+}
+
+fn refusals() -> TestResult {
+    let machine = Machine::new(&["qcow2", "qcow2"])?;
+    let good = machine.back_up_well(&[])?;
+    let refused =
+        What::Status { status: 400, reason: "Operation Failed".to_owned(), detail: "[No.]".to_owned() };
+    for (method, path, nth) in [
+        ("GET", "api/vms", 1),
+        ("GET", "api/vms/*/checkpoints", 1),
+        ("POST", "api/vms/*/backups", 1),
+        ("GET", "api/vms/*/backups/*/disks", 1),
+        ("GET", "api/vms/*", 1),
+        // Again and again, as one of these may mean that the engine is old.
+        ("POST", "api/imagetransfers", 2),
+    ] {
+        machine.site.engine.fault(Fault::on(method, path).nth(nth).every().then(refused.clone()));
+        let ended = machine.back_up(&[])?;
+        assert_eq!(ended.code, 1, "{path}: {ended:?}");
+        assert!(ended.err.contains("400: Operation Failed: No."), "{path}: {ended:?}");
+        assert_eq!(machine.backups()?, std::slice::from_ref(&good), "{path}");
+        assert_eq!(machine.leftovers()?, [""; 0], "{path}");
+        machine.assert_engine_is_idle()?;
+        machine.site.engine.clear_faults();
+    }
+    machine.back_up_well(&["--incremental"])?;
+    Ok(())
+}
+
+fn busy() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    let refused =
+        What::Status { status: 409, reason: "Operation Failed".to_owned(), detail: "[Busy.]".to_owned() };
+    machine.site.engine.fault(Fault::on("POST", "api/vms/*/backups").then(refused));
+    let ended = machine.back_up(&[])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(
+        ended.err.contains("another backup of it may be under way") && ended.err.contains("Busy."),
+        "{ended:?}"
+    );
+    Ok(())
+}
+
+fn old_engines() -> TestResult {
+    let old = OldEngine { removes_finished_transfers: true, refuses_timeout_policy: true };
+    let machine = Machine::with(&["qcow2"], |builder| builder.old_engine(old))?;
+    machine.keep("content")?;
+    let id = machine.back_up_well(&[])?;
+    machine.site.assert_same("content-0", "raw", &machine.restore(&id)?[0])?;
+    succeed(machine.run(&["verify", crate::machine::DIR])?)?;
+    Ok(())
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Backups one after the other, and what is restored of them.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+use serde_json::Value;
+use support::TestResult;
+
+use crate::Test;
+use crate::installation::{STORAGE_DOMAIN, succeed};
+use crate::machine::{DIR, Machine};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("each_backup_restores_what_the_disks_held", generations),
+    ("what_cannot_be_incremental_is_full_and_told", full_for_a_reason),
+    ("incremental_fails_rather_than_be_full", incremental_or_nothing),
+    ("a_disk_is_extended_between_backups", extended),
+    ("directories_are_listed", listed),
+    ("a_damaged_image_is_found_and_not_restored", damaged),
+    ("some_disks_alone_are_restored", some_disks),
+    ("nothing_secret_is_in_the_directory_or_the_log", secrets),
+];
+
+/// Data, data that becomes zero, and parts of clusters.
+const CHANGES: [&[&str]; 2] = [
+    &["write -P 0xaa 1M 64k", "write -z 2M 1M", "write -P 0xbb 5000001 3"],
+    &["write -P 0xcc 1M 4k", "write -z 1064k 8k", "write -P 0xdd 2500k 4k"],
+];
+
+fn generations() -> TestResult {
+    let machine = Machine::new(&["qcow2", "qcow2", "raw"])?;
+    let mut ids = Vec::new();
+    machine.keep("content-0")?;
+    ids.push(machine.back_up_well(&[])?);
+    for (number, changes) in CHANGES.iter().enumerate() {
+        for disk in &machine.disks {
+            machine.site.guest_does(disk, changes)?;
+        }
+        machine.keep(&format!("content-{}", number + 1))?;
+        ids.push(machine.back_up_well(&["--jobs", "2"])?);
+    }
+    assert_eq!(machine.backups()?, ids);
+    assert_eq!(machine.leftovers()?, [""; 0]);
+    check_manifest(&machine)?;
+    assert_eq!(machine.good_transfers(), 3 + 3 * 3);
+
+    succeed(machine.run(&["verify", DIR])?)?;
+    // Wherever the directory is.
+    fs::rename(machine.path(""), machine.site.path("moved"))?;
+    fs::rename(machine.site.path("moved"), machine.path(""))?;
+    for (number, id) in ids.iter().enumerate() {
+        for (disk, restored) in machine.restore(id)?.iter().enumerate() {
+            machine.site.assert_same(&format!("content-{number}-{disk}"), "raw", restored)?;
+            let original = &machine.disks[disk];
+            assert_eq!(
+                (&restored.name, restored.format, restored.incremental_backup),
+                (&original.name, original.format, original.incremental_backup)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// qcow2 disks are increments of what has changed; the raw one is full each time.
+fn check_manifest(machine: &Machine) -> TestResult {
+    let manifest = machine.manifest()?;
+    for (number, backup) in manifest["backups"].as_array().ok_or("no backups")?.iter().enumerate() {
+        for disk in backup["disks"].as_array().ok_or("no disks")? {
+            let is_increment = number > 0 && disk["disk"]["format"] == "cow";
+            assert_eq!(disk["backup_mode"], if is_increment { "incremental" } else { "full" });
+            let file = machine.path(disk["file"].as_str().ok_or("no file")?);
+            let size = fs::metadata(&file)?.len();
+            // 1 MiB of zeroes takes nothing, and each other change a cluster or two.
+            assert!(!is_increment || size < 1 << 20, "{} has {size} bytes", file.display());
+        }
+        let configuration =
+            fs::read(machine.path(backup["vm_configuration"].as_str().ok_or("no configuration")?))?;
+        let configuration: Value = serde_json::from_slice(&configuration)?;
+        assert_eq!(configuration["id"], machine.site.vm());
+        let ovf = &configuration["initialization"]["configuration"]["data"];
+        assert!(ovf.as_str().is_some_and(|ovf| ovf.contains("Envelope")), "{configuration}");
+    }
+    let checkpoints: Vec<_> =
+        machine.site.engine.checkpoints().into_iter().map(|checkpoint| checkpoint.id).collect();
+    let from = |number: usize| manifest["backups"][number]["from_checkpoint_id"].clone();
+    assert_eq!(
+        (from(0), from(1), from(2)),
+        (Value::Null, checkpoints[0].clone().into(), checkpoints[1].clone().into())
+    );
+    Ok(())
+}
+
+fn full_for_a_reason() -> TestResult {
+    let mut machine = Machine::new(&["qcow2", "raw"])?;
+    machine.back_up_well(&[])?;
+    machine.attach("qcow2")?;
+    let ended = machine.back_up(&[])?;
+    let err = ended.err.clone();
+    succeed(ended)?;
+    assert!(
+        err.contains("\"disk1\" is backed up as a whole: incremental backup is not enabled for it"),
+        "{err}"
+    );
+    assert!(err.contains("\"disk2\" is backed up as a whole: it is not in the backup"), "{err}");
+    assert!(!err.contains("disk0"), "{err}");
+
+    // As if somebody had removed them in the engine.
+    let mut manifest = fs::read_to_string(machine.path("manifest.json"))?;
+    for checkpoint in machine.site.engine.checkpoints() {
+        manifest = manifest.replace(&checkpoint.id, &format!("removed-{}", checkpoint.id));
+    }
+    fs::write(machine.path("manifest.json"), manifest)?;
+    let ended = machine.back_up(&[])?;
+    let err = ended.err.clone();
+    succeed(ended)?;
+    assert!(err.contains("\"disk0\" is backed up as a whole: the engine has no checkpoint"), "{err}");
+    assert_eq!(machine.manifest()?["backups"][2]["from_checkpoint_id"], Value::Null);
+    let id = machine.back_up_well(&["--full"])?;
+    assert_eq!(machine.manifest()?["backups"][3]["disks"][0]["backup_mode"], "full");
+    assert_eq!(machine.restore(&id)?.len(), 3);
+    Ok(())
+}
+
+fn incremental_or_nothing() -> TestResult {
+    let mut machine = Machine::new(&["qcow2"])?;
+    let ended = machine.back_up(&["--incremental"])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(ended.err.contains("\"disk0\": the directory has no backup yet"), "{ended:?}");
+    assert!(machine.site.engine.backups().is_empty());
+    machine.back_up_well(&[])?;
+    machine.back_up_well(&["--incremental"])?;
+    machine.attach("raw")?;
+    let ended = machine.back_up(&["--incremental"])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert_eq!(machine.backups()?.len(), 2);
+    machine.assert_engine_is_idle()
+}
+
+fn extended() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    machine.back_up_well(&[])?;
+    // As if the engine had told a smaller one then.
+    let smaller = fs::read_to_string(machine.path("manifest.json"))?;
+    let id = machine.backups()?[0].clone();
+    let image = machine.path(&format!("{id}/{}.qcow2", machine.disks[0].id)).display().to_string();
+    machine.site.qemu_img(&["resize", "--shrink", "-f", "qcow2", &image, "16M"])?;
+    let size = machine.disks[0].provisioned_size;
+    fs::write(machine.path("manifest.json"), smaller.replace(&size.to_string(), &(16 << 20).to_string()))?;
+    let ended = machine.back_up(&[])?;
+    assert!(
+        ended.err.contains(&format!("its size was {} bytes and is {size} bytes now", 16 << 20)),
+        "{ended:?}"
+    );
+    succeed(ended)?;
+    assert_eq!(machine.manifest()?["backups"][1]["disks"][0]["backup_mode"], "full");
+    Ok(())
+}
+
+fn listed() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    let ids = [machine.back_up_well(&[])?, machine.back_up_well(&[])?];
+    let text = succeed(machine.run(&["backups", DIR])?)?;
+    assert!(
+        text.contains(&format!("{}  full", ids[0])) && text.contains(&format!("{}  incremental", ids[1])),
+        "{text}"
+    );
+    let json: Value = serde_json::from_str(&succeed(machine.run(&["backups", DIR, "--json"])?)?)?;
+    assert_eq!(json["vm"]["name"], "guest");
+    assert_eq!(
+        (&json["backups"][1]["id"], &json["backups"][1]["backup_mode"]),
+        (&ids[1].clone().into(), &"incremental".into())
+    );
+    assert_eq!(json["backups"][0]["disks"][0]["provisioned_size"], machine.disks[0].provisioned_size);
+    let ended = machine.run(&["backups", "."])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    Ok(())
+}
+
+fn damaged() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    let (one, two) = (machine.back_up_well(&[])?, machine.back_up_well(&[])?);
+    let before = machine.site.engine.disks();
+    let image = machine.path(&format!("{one}/{}.qcow2", machine.disks[0].id));
+    let file = OpenOptions::new().read(true).write(true).open(image)?;
+    // Behind the metadata of so small an image, there is data only.
+    let (at, mut byte) = (file.metadata()?.len() - 100_000, [0]);
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[!byte[0]], at)?;
+    let ended = machine.run(&["verify", DIR])?;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.out.matches("WRONG").count(), 2, "the increment has the byte from below: {ended:?}");
+    assert!(ended.err.contains("2 disks are not what was backed up"), "{ended:?}");
+    let ended = machine.run(&["restore", DIR, "--backup", &two, "-s", STORAGE_DOMAIN, "-c", "lab"])?;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("differs from the backup"), "{ended:?}");
+    assert_eq!(machine.site.engine.disks(), before, "what was made is removed");
+    Ok(())
+}
+
+fn some_disks() -> TestResult {
+    let machine = Machine::new(&["qcow2", "raw"])?;
+    machine.keep("content")?;
+    machine.back_up_well(&[])?;
+    let what = ["restore", DIR, "--disk", "disk1", "-s", STORAGE_DOMAIN, "-c", "lab"];
+    let out = succeed(machine.run(&what)?)?;
+    assert_eq!(out.lines().count(), 1, "{out}");
+    let restored = machine.site.engine.disks().pop().ok_or("no disk")?;
+    assert!(out.starts_with(&restored.id), "{out}");
+    machine.site.assert_same("content-1", "raw", &restored)?;
+    for (more, expected) in
+        [(["--disk", "none"], "no disk \"none\""), (["--backup", "none"], "no backup \"none\"")]
+    {
+        let ended =
+            machine.run(&[&["restore", DIR, "-s", STORAGE_DOMAIN, "-c", "lab"], &more[..]].concat())?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(expected), "{ended:?}");
+    }
+    Ok(())
+}
+
+fn secrets() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    // What is logged is looked at by whoever runs it.
+    let id = machine.back_up_well(&["-v", "-v"])?;
+    succeed(machine.run(&["restore", DIR, "-s", STORAGE_DOMAIN, "-c", "lab", "-v", "-v"])?)?;
+    for file in ["manifest.json".to_owned(), ".lock".to_owned(), format!("{id}/vm.json")] {
+        machine.assert_no_secret(&fs::read_to_string(machine.path(&file))?)?;
+    }
+    Ok(())
+}
