@@ -5,9 +5,6 @@
 mod commands;
 #[path = "support/engine/faults.rs"]
 mod faults;
-#[path = "support/engine_contract/installation.rs"]
-#[allow(dead_code, reason = "the contract's tests use the rest")]
-mod installation;
 #[path = "support/engine/resuming.rs"]
 mod resuming;
 #[path = "support/engine/serving.rs"]

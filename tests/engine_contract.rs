@@ -5,8 +5,6 @@
 mod backup;
 #[path = "support/engine_contract/faults.rs"]
 mod faults;
-#[path = "support/engine_contract/installation.rs"]
-mod installation;
 #[path = "support/engine_contract/on_fakes.rs"]
 mod on_fakes;
 #[path = "support/engine_contract/ovirt_img.rs"]

@@ -62,10 +62,12 @@ impl Ending {
     /// The engine doesn't say that a complete disk is good.
     pub fn end(mut self, is_complete: bool) -> Result<(), Error> {
         let Some(begun) = self.0.take() else { return Ok(()) };
-        let ended = if is_complete { begun.finish() } else { Ok(begun.give_up()) };
-        if let Err(error) = &ended {
-            begun.clear_up_after(error);
-        }
+        let ended = if is_complete {
+            begun.finish().inspect_err(|error| begun.clear_up_after(error))
+        } else {
+            begun.give_up();
+            Ok(())
+        };
         begun.engine.log_out();
         ended
     }

@@ -14,8 +14,8 @@ use support::image::{SIZE, same};
 use support::process::Daemon;
 
 use crate::Test;
-use crate::installation::{Installation, STORAGE_DOMAIN};
 use crate::serving::{assert_all_well, site};
+use support::installation::{Installation, STORAGE_DOMAIN};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),

@@ -17,8 +17,8 @@ use support::http::{Client, Endpoint};
 use support::process::PATIENCE;
 
 use crate::Test;
-use crate::installation::{STORAGE_DOMAIN, VM};
 use crate::session::Session;
+use support::installation::{STORAGE_DOMAIN, VM};
 
 pub(crate) const TESTS: &[Test] = &[
     ("on_fakes_a_disk_is_uploaded_backed_up_and_backed_up_again", backups),

@@ -8,7 +8,7 @@ use support::TestResult;
 use support::image::guest_disk;
 
 use crate::Test;
-use crate::installation::{Installation, STORAGE_DOMAIN, succeed};
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("ovirt_img_uploads_and_downloads_raw_disks", || there_and_back("raw")),

@@ -9,8 +9,8 @@ use support::TestResult;
 use support::process::PATIENCE;
 
 use crate::Test;
-use crate::installation::{Installation, VM};
 use crate::session::Session;
+use support::installation::{Installation, VM};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_client_that_speaks_json_uploads_and_downloads", there_and_back),

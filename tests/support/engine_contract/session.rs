@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::TestResult;
 use support::http::{Answer, Client, Endpoint};
 
-use crate::installation::STORAGE_DOMAIN;
+use support::installation::STORAGE_DOMAIN;
 
 /// Who has logged in.
 pub(crate) struct Session {
