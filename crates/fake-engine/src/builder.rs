@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What can be chosen about an engine.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,6 @@ const DEFAULT_NAME: &str = "Default";
 
 /// Options of an engine; [`start`](Self::start) makes it. It listens on 127.0.0.1, by plain HTTP unless certificates are
 /// given, and has one data center with one cluster, and a host in it that is up.
-#[derive(Debug)]
 #[must_use]
 pub struct Builder {
     pub(crate) imageio: Arc<dyn Host>,
@@ -39,6 +39,16 @@ pub struct Builder {
     storage_domains: Vec<(String, bool)>,
     vms: Vec<String>,
     hosts: Vec<(String, String, HostStatus)>,
+}
+
+impl fmt::Debug for Builder {
+    // The passwords are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("address", &self.address)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Builder {
@@ -171,5 +181,18 @@ impl Builder {
             configuration: format!("<ovf:Envelope><Content><Name>{name}</Name></Content></ovf:Envelope>"),
         }));
         state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FakeImageio;
+
+    #[test]
+    fn nothing_that_can_be_shown_shows_a_password() {
+        let builder = FakeEngine::builder(FakeImageio::new(None)).user("me", "secret word");
+        assert!(!format!("{builder:?}").contains("secret word"));
+        assert!(!format!("{:?}", builder.start().unwrap()).contains("secret word"));
     }
 }

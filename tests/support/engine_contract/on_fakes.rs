@@ -123,6 +123,7 @@ fn faults() -> TestResult {
     let disk = session.new_disk(&engine, "raw")?;
     let (_, url) = session.transfer(&engine, &json!({ "disk": { "id": disk } }))?;
     let ticket = &engine.transfers()[0].ticket;
+    assert!(!format!("{engine:?} {imageio:?}").contains(ticket.secret()), "a ticket is shown to nobody");
     let fault = Fault::on(Op::Put).then(What::Status { status: 500, text: "on fire".to_owned() });
     assert!(imageio.with_server(ticket, |server| server.fault(fault)).is_some());
     assert_eq!(session.move_data(&url, "PUT", b"x")?.status, 500);
