@@ -5,9 +5,8 @@
 mod commands;
 #[path = "support/engine/faults.rs"]
 mod faults;
-#[path = "support/engine_contract/installation.rs"]
-#[allow(dead_code, reason = "the contract's tests use the rest")]
-mod installation;
+#[path = "support/engine/resuming.rs"]
+mod resuming;
 #[path = "support/engine/serving.rs"]
 mod serving;
 
@@ -22,7 +21,7 @@ const TOOLS: &[Tool] = &[IMAGEIO, QEMU_IMG, QEMU_NBD];
 
 type Test = (&'static str, fn() -> TestResult);
 
-const TESTS: &[&[Test]] = &[serving::TESTS, commands::TESTS, faults::TESTS];
+const TESTS: &[&[Test]] = &[serving::TESTS, commands::TESTS, faults::TESTS, resuming::TESTS];
 
 fn main() -> ExitCode {
     let trials: Vec<Trial> = TESTS

@@ -6,9 +6,6 @@
 mod faults;
 #[path = "support/engine_backup/generations.rs"]
 mod generations;
-#[path = "support/engine_contract/installation.rs"]
-#[allow(dead_code, reason = "the contract's tests use the rest")]
-mod installation;
 #[path = "support/engine_backup/interruptions.rs"]
 mod interruptions;
 #[path = "support/engine_backup/machine.rs"]

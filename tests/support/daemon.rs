@@ -158,6 +158,14 @@ impl RealDaemon {
         self.control("DELETE", uuid, b"")
     }
 
+    /// A ticket expires that nobody has extended.
+    ///
+    /// # Errors
+    /// If the daemon refuses to.
+    pub fn expire_ticket(&self, uuid: &str) -> io::Result<()> {
+        self.control("PATCH", uuid, br#"{"timeout": 0}"#)
+    }
+
     /// Removes a ticket, and tells what was read by it, as the log has it: first byte and length of each.
     ///
     /// # Errors

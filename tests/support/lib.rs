@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod door;
 pub mod http;
 pub mod image;
+pub mod installation;
 pub mod instructions;
 pub mod listening;
 pub mod loop_device;

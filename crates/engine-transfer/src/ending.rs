@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ending a transfer, and what becomes of its disk.
 
+use std::sync::Arc;
+
+use imageio_device::TicketKeeper;
 use ovirt_engine_client::{Direction, DiskStatus, End, Engine, ImageTransfer, Secret};
 
 use crate::open::{Error, ItsDisk};
@@ -20,7 +23,7 @@ pub(crate) struct Begun {
 /// An ending that is dropped gives up the transfer.
 #[derive(Debug)]
 #[must_use]
-pub struct Ending(Option<Begun>);
+pub struct Ending(Option<Arc<Begun>>);
 
 impl Ending {
     /// Nothing: somebody else ends the transfer.
@@ -29,7 +32,12 @@ impl Ending {
     }
 
     pub(crate) fn of(begun: Begun) -> Self {
-        Self(Some(begun))
+        Self(Some(Arc::new(begun)))
+    }
+
+    /// Who brings back the ticket of a transfer that the engine has paused.
+    pub(crate) fn ticket_keeper(&self) -> Option<Arc<dyn TicketKeeper>> {
+        self.0.clone().map(|begun| begun as _)
     }
 
     /// The ways to the server, the best one first.
@@ -55,7 +63,7 @@ impl Ending {
     pub fn end(mut self, is_complete: bool) -> Result<(), Error> {
         let Some(begun) = self.0.take() else { return Ok(()) };
         let ended = if is_complete {
-            begun.finish().inspect_err(|_| begun.tell_fate())
+            begun.finish().inspect_err(|error| begun.clear_up_after(error))
         } else {
             begun.give_up();
             Ok(())
@@ -74,6 +82,18 @@ impl Drop for Ending {
     }
 }
 
+impl TicketKeeper for Begun {
+    fn bring_back(&self) -> bool {
+        let resumed = self.engine.resume_transfer(&self.transfer.id, self.direction);
+        match &resumed {
+            Ok(true) => log::warn!("the engine had paused transfer {}, which goes on now", self.transfer.id),
+            Ok(false) => {}
+            Err(error) => log::warn!("the ticket can't be brought back: {error}"),
+        }
+        resumed.unwrap_or(false)
+    }
+}
+
 impl Begun {
     fn finish(&self) -> Result<(), Error> {
         let transfer = self.engine.end_transfer(&self.transfer.id, self.direction, End::Complete)?;
@@ -83,6 +103,17 @@ impl Begun {
             (None, ..) => log::info!("transfer {} has ended", self.transfer.id),
         }
         Ok(())
+    }
+
+    /// Where the engine has said that the transfer has failed, what was made for it is of no use. Where it has said nothing, nobody knows,
+    /// and nothing is touched.
+    fn clear_up_after(&self, error: &Error) {
+        use ovirt_engine_client::Error::{Disk, Missing, Transfer};
+        let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. } | Missing { .. }));
+        match &self.disk {
+            Some(ItsDisk { id, is_new: true }) if has_failed => remove(&self.engine, id),
+            _ => self.tell_fate(),
+        }
     }
 
     fn give_up(&self) {

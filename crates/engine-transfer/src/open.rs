@@ -91,7 +91,10 @@ impl Source {
         settings.is_ovirt_host |= begun.is_by_this_host;
         // Its drop gives up the transfer.
         let ending = Ending::of(begun);
-        let transfer = by_any_way(&settings, ending.urls(), open)?;
+        let mut transfer = by_any_way(&settings, ending.urls(), open)?;
+        if let Some(keeper) = ending.ticket_keeper() {
+            transfer = transfer.with_ticket_keeper(keeper);
+        }
         Ok(Opened { transfer, ending })
     }
 }

@@ -7,13 +7,10 @@ use std::time::Instant;
 
 use crate::host::{Host, Removal, Ticket};
 use crate::state::{
-    Backup, BackupMode, Closed, Direction, Disk, DiskFormat, HostStatus, Layer, Phase, State, Task, Transfer,
-    new_id,
+    Backup, BackupMode, Closed, Direction, Disk, DiskFormat, HostStatus, Id, Layer, Phase, State, Task,
+    Transfer, new_id,
 };
 use crate::storage::{Access, Opened, Storage, merged_bitmap};
-
-/// What a qcow2 image may need beyond its data, in bytes (`StorageConstants` of ovirt-engine).
-const QCOW_HEADER_OVERHEAD: u64 = 1 << 20;
 
 /// The engine: whoever has it locked sees what is true now.
 #[derive(Debug)]
@@ -23,12 +20,12 @@ pub(crate) struct Engine(Mutex<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) state: State,
-    pub(crate) storage: Storage,
+    pub(crate) storage: Box<dyn Storage>,
     pub(crate) host: Arc<dyn Host>,
 }
 
 impl Engine {
-    pub(crate) fn new(state: State, storage: Storage, host: Arc<dyn Host>) -> Self {
+    pub(crate) fn new(state: State, storage: Box<dyn Storage>, host: Arc<dyn Host>) -> Self {
         Self(Mutex::new(Inner { state, storage, host }))
     }
 
@@ -98,30 +95,23 @@ impl Inner {
             format: image_of(&transfer, &disk).format,
             writable: transfer.direction == Direction::Upload,
             dirty: self.is_incremental(&transfer),
+            dirty_ranges: opened.dirty,
             sparse: disk.sparse,
             inactivity_timeout: transfer.inactivity_timeout,
         })
     }
 
     fn open_image(&mut self, transfer: &Transfer, disk: &Disk) -> io::Result<Opened> {
-        let layer = image_of(transfer, disk);
-        let file = self.storage.file(&layer.image);
-        let is_upload = transfer.direction == Direction::Upload;
-        if transfer.format == DiskFormat::Cow {
-            let size = disk.provisioned_size;
-            let largest = size.saturating_add(size / 10).saturating_add(QCOW_HEADER_OVERHEAD);
-            return self.storage.open_file(&file, is_upload.then_some(largest));
-        }
         let is_incremental = self.is_incremental(transfer);
-        let bitmap = transfer.backup.as_deref().filter(|_| is_incremental).map(merged_bitmap);
-        let access = Access {
-            file: &file,
-            format: layer.format,
-            writable: is_upload,
+        self.storage.open(&Access {
+            transfer: &transfer.id,
+            layer: image_of(transfer, disk),
+            format: transfer.format,
+            size: disk.provisioned_size,
+            writable: transfer.direction == Direction::Upload,
             shallow: transfer.shallow,
-            bitmap,
-        };
-        self.storage.open_nbd(&transfer.id, &access, disk.provisioned_size)
+            bitmap: transfer.backup.as_deref().filter(|_| is_incremental).map(merged_bitmap),
+        })
     }
 
     fn is_incremental(&self, transfer: &Transfer) -> bool {
@@ -181,48 +171,54 @@ impl Inner {
     }
 
     /// The disks of a backup that take part in incremental ones, and the checkpoint of each before it.
-    fn with_checkpoint<'a>(
-        &'a self,
-        backup: &'a Backup,
-    ) -> impl Iterator<Item = (&'a Disk, Option<&'a str>)> {
+    fn with_checkpoint(&self, backup: &Backup) -> Vec<(Disk, Option<Id>)> {
         let parts = backup.disks.iter().filter(|part| part.has_checkpoint);
-        parts.filter_map(|part| self.state.disk(&part.disk).ok()).map(|disk| {
-            let mut of_disk = self.state.checkpoints.iter().filter(|known| known.disks.contains(&disk.id));
-            (disk, of_disk.next_back().map(|known| known.id.as_str()))
-        })
+        let disks = parts.filter_map(|part| self.state.disk(&part.disk).ok());
+        disks
+            .map(|disk| {
+                let mut of_disk =
+                    self.state.checkpoints.iter().filter(|known| known.disks.contains(&disk.id));
+                (disk.clone(), of_disk.next_back().map(|known| known.id.clone()))
+            })
+            .collect()
     }
 
-    fn freeze(&self, backup: &Backup) -> io::Result<()> {
+    /// The disks of a backup of which it has the changes only.
+    fn incremental_disks(&self, backup: &Backup) -> Vec<Disk> {
+        let parts = backup.disks.iter().filter(|part| part.mode == BackupMode::Incremental);
+        parts.filter_map(|part| self.state.disk(&part.disk).ok()).cloned().collect()
+    }
+
+    fn freeze(&mut self, backup: &Backup) -> io::Result<()> {
         if let Some(to) = &backup.to_checkpoint {
-            self.with_checkpoint(backup)
-                .try_for_each(|(disk, before)| self.storage.freeze_bitmap(disk, to, before))?;
-        }
-        for part in backup.disks.iter().filter(|part| part.mode == BackupMode::Incremental) {
-            if let (Ok(disk), Some(from)) = (self.state.disk(&part.disk), &backup.from_checkpoint) {
-                let since = self.state.checkpoints_since(from, &disk.id);
-                self.storage.merge_bitmaps(disk, &backup.id, &since)?;
+            for (disk, before) in self.with_checkpoint(backup) {
+                self.storage.freeze_bitmap(&disk, to, before.as_deref())?;
             }
+        }
+        for disk in self.incremental_disks(backup) {
+            let from = backup.from_checkpoint.as_deref().unwrap_or_default();
+            let since = self.state.checkpoints_since(from, &disk.id);
+            self.storage.merge_bitmaps(&disk, &backup.id, &since)?;
         }
         Ok(())
     }
 
     /// Takes back what can be taken back of it: changes must not go unnoticed.
-    fn thaw(&self, backup: &Backup) {
-        for (disk, before) in backup.to_checkpoint.iter().flat_map(|_| self.with_checkpoint(backup)) {
-            let to = backup.to_checkpoint.as_deref().unwrap_or_default();
-            succeeded("a bitmap can't be enabled again", &self.storage.thaw_bitmap(disk, to, before));
+    fn thaw(&mut self, backup: &Backup) {
+        if let Some(to) = &backup.to_checkpoint {
+            for (disk, before) in self.with_checkpoint(backup) {
+                let thawed = self.storage.thaw_bitmap(&disk, to, before.as_deref());
+                succeeded("a bitmap can't be enabled again", &thawed);
+            }
         }
         self.end_backup(&backup.id);
     }
 
-    fn end_backup(&self, id: &str) {
-        let backup = self.state.backups.iter().find(|backup| backup.id == id);
-        let parts = backup.into_iter().flat_map(|backup| &backup.disks);
-        for part in parts.filter(|part| part.mode == BackupMode::Incremental) {
-            if let Ok(disk) = self.state.disk(&part.disk) {
-                let removed = self.storage.remove_bitmap(disk, &merged_bitmap(id));
-                succeeded("a bitmap can't be removed", &removed);
-            }
+    fn end_backup(&mut self, id: &str) {
+        let Some(backup) = self.state.backups.iter().find(|backup| backup.id == id) else { return };
+        for disk in self.incremental_disks(backup) {
+            let removed = self.storage.remove_bitmap(&disk, &merged_bitmap(id));
+            succeeded("a bitmap can't be removed", &removed);
         }
     }
 

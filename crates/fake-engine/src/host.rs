@@ -2,11 +2,14 @@
 //! What serves the data of transfers: an imageio server that is given tickets.
 
 mod control_socket;
+mod fake_imageio;
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 pub use control_socket::ControlSocket;
+pub use fake_imageio::FakeImageio;
 
 use crate::state::{DiskFormat, TicketId, TicketStatus};
 
@@ -30,6 +33,8 @@ pub struct Ticket {
     pub writable: bool,
     /// A bitmap tells what is dirty.
     pub dirty: bool,
+    /// What is dirty, in bytes, where disks are plain files.
+    pub dirty_ranges: Vec<Range<u64>>,
     /// What isn't allocated stays so.
     pub sparse: bool,
     /// For how many seconds a connection may be idle.
@@ -47,6 +52,11 @@ pub enum Removal {
 
 /// An imageio server, as a host's agent sees it.
 pub trait Host: Send + Sync + std::fmt::Debug {
+    /// It can't read other formats, nor ask qemu: disks are kept as plain files for it.
+    fn wants_plain_files(&self) -> bool {
+        false
+    }
+
     /// Adds a ticket, or replaces it.
     ///
     /// # Errors

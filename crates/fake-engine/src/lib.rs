@@ -5,15 +5,11 @@
 //! checkpoints; it gives tickets to an imageio server, the real one or a fake, so that the data goes where it says; and it goes
 //! wrong where a script of faults says so. It speaks XML and JSON.
 //!
-//! ```no_run
-//! use fake_engine::{ControlSocket, FakeEngine, Fault, What};
+//! ```
+//! use fake_engine::{FakeEngine, FakeImageio, Fault, What};
 //!
-//! let imageio = ControlSocket {
-//!     path: "/run/ovirt-imageio/sock".into(),
-//!     transfer_url: "http://127.0.0.1:54322".to_owned(),
-//!     proxy_url: "http://127.0.0.1:54322".to_owned(),
-//! };
-//! let engine = FakeEngine::builder(imageio).storage_domain("data").start()?;
+//! // Or a `ControlSocket`, for the real daemon.
+//! let engine = FakeEngine::builder(FakeImageio::new(None)).storage_domain("data").start()?;
 //! engine.fault(Fault::on("POST", "api/imagetransfers").then(What::LoseReply));
 //! // … a client uses engine.url() …
 //! assert!(engine.transfers().iter().all(|transfer| transfer.phase.is_finished()));
@@ -40,7 +36,7 @@ mod storage;
 pub use builder::{Builder, DEFAULT_PASSWORD, DEFAULT_USER};
 pub use fake_imageio::{Certificate, Gate, Pki};
 pub use fault::{Fault, What, When};
-pub use host::{ControlSocket, Host, Removal, Ticket};
+pub use host::{ControlSocket, FakeImageio, Host, Removal, Ticket};
 pub use journal::RequestRecord;
 pub use server::FakeEngine;
 pub use state::{

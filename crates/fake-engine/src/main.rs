@@ -9,26 +9,29 @@ use std::sync::mpsc;
 use anyhow::{Context, Result};
 use clap::Parser;
 use fake_engine::{
-    Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Delays, FakeEngine, OldEngine, Pki,
+    Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Delays, FakeEngine, FakeImageio,
+    OldEngine, Pki,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// A fake oVirt engine: knows disks, image transfers and backups, and has an imageio daemon serve their data, until SIGTERM
+/// A fake oVirt engine: knows disks, image transfers and backups, and has an imageio server serve their data, until SIGTERM
 /// or SIGINT.
 ///
-/// The first line on standard output is the URL of its API; it is printed when the engine is ready.
+/// The first line on standard output is the URL of its API; it is printed when the engine is ready. Further ones tell the
+/// identifiers of the virtual machines.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The control socket of the imageio daemon, which may be started later
-    #[arg(long, value_name = "SOCKET")]
-    control: PathBuf,
+    /// The control socket of an imageio daemon, which may be started later [default: fake imageio servers, and disks that are
+    /// plain files]
+    #[arg(long, value_name = "SOCKET", requires = "transfer_url")]
+    control: Option<PathBuf>,
     /// Where clients reach that daemon, such as http://127.0.0.1:54322
-    #[arg(long, value_name = "URL")]
-    transfer_url: String,
+    #[arg(long, value_name = "URL", requires = "control")]
+    transfer_url: Option<String>,
     /// Where they reach it by way of a proxy [default: the same]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", requires = "control")]
     proxy_url: Option<String>,
 
     /// A storage domain; may be given again
@@ -73,19 +76,23 @@ struct Args {
 
 impl Args {
     fn builder(&self) -> Result<Builder> {
-        let imageio = ControlSocket {
-            path: self.control.clone(),
-            transfer_url: self.transfer_url.clone(),
-            proxy_url: self.proxy_url.clone().unwrap_or_else(|| self.transfer_url.clone()),
+        let pki = self.pki.as_deref().map(|dir| self.make_pki(dir)).transpose()?;
+        let mut builder = match (&self.control, &self.transfer_url) {
+            (Some(path), Some(transfer_url)) => FakeEngine::builder(ControlSocket {
+                path: path.clone(),
+                transfer_url: transfer_url.clone(),
+                proxy_url: self.proxy_url.as_ref().unwrap_or(transfer_url).clone(),
+            }),
+            // clap has made sure that there are both or none.
+            _ => FakeEngine::builder(FakeImageio::new(pki.clone())),
         };
-        let mut builder = FakeEngine::builder(imageio)
-            .address(&self.address)
-            .port(self.port)
-            .user(&self.user, self.password()?)
-            .old_engine(OldEngine {
-                removes_finished_transfers: self.removes_finished_transfers,
-                refuses_timeout_policy: self.refuses_timeout_policy,
-            });
+        builder =
+            builder.address(&self.address).port(self.port).user(&self.user, self.password()?).old_engine(
+                OldEngine {
+                    removes_finished_transfers: self.removes_finished_transfers,
+                    refuses_timeout_policy: self.refuses_timeout_policy,
+                },
+            );
         builder = self.storage_domain.iter().fold(builder, |builder, name| builder.storage_domain(name));
         builder = self.vm.iter().fold(builder, |builder, name| builder.vm(name));
         if let Some(delay) = self.delay.map(std::time::Duration::from_millis) {
@@ -94,10 +101,10 @@ impl Args {
         if let Some(dir) = &self.dir {
             builder = builder.dir(dir);
         }
-        if let Some(dir) = &self.pki {
-            builder = builder.tls(self.make_pki(dir)?);
-        }
-        Ok(builder)
+        Ok(match pki {
+            Some(pki) => builder.tls(pki),
+            None => builder,
+        })
     }
 
     fn password(&self) -> Result<String> {
@@ -175,11 +182,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-        let needed = ["fake-engine", "--control=/run/sock", "--transfer-url=http://127.0.0.1:54322"];
-        let args = Args::parse_from(needed);
-        assert!(args.builder().is_ok());
-        assert!(Args::try_parse_from(["fake-engine"]).is_err());
-        let bad = Args::parse_from([&needed[..], &["--password-file=/nonexistent"]].concat());
+        let daemon = ["fake-engine", "--control=/run/sock", "--transfer-url=http://127.0.0.1:54322"];
+        for good in [&daemon[..1], &daemon[..]] {
+            assert!(Args::parse_from(good).builder().is_ok());
+        }
+        assert!(Args::try_parse_from(&daemon[..2]).is_err());
+        let bad = Args::parse_from(["fake-engine", "--password-file=/nonexistent"]);
         assert!(bad.builder().unwrap_err().to_string().contains("/nonexistent"));
     }
 }

@@ -27,7 +27,7 @@ use crate::host::Host;
 use crate::journal::{Journal, RequestRecord};
 use crate::service::{self, Shared};
 use crate::state::{Action, Backup, Checkpoint, Disk, HostStatus, Id, Job, Layer, Phase, Transfer, Vm};
-use crate::storage::Storage;
+use crate::storage::{PlainStorage, QemuStorage, Storage};
 
 /// How often time passes if nobody asks.
 const TICK: Duration = Duration::from_millis(100);
@@ -66,8 +66,12 @@ impl FakeEngine {
         let addr = listener.local_addr()?;
         let tls = builder.pki.as_ref().map(Pki::server_config).transpose()?.map(TlsAcceptor::from);
         let state = builder.state(Instant::now());
+        let storage: Box<dyn Storage> = match builder.imageio.wants_plain_files() {
+            true => Box::new(PlainStorage::new(path)),
+            false => Box::new(QemuStorage::new(path)),
+        };
         let shared = Arc::new(Shared {
-            engine: Engine::new(state, Storage::new(path), builder.imageio),
+            engine: Engine::new(state, storage, builder.imageio),
             auth: Auth::new(builder.users),
             script: Script::default(),
             journal: Journal::default(),
@@ -214,9 +218,12 @@ impl FakeEngine {
         let _ = self.inner().state.act(id, Action::Cancel, Instant::now());
     }
 
-    /// The engine pauses a transfer, as it does when it can't reach the host.
+    /// The engine pauses a transfer that isn't over, as it does when it can't reach the host.
     pub fn pause_transfer(&self, id: &str) {
-        self.inner().state.enter(id, Phase::PausedSystem, Instant::now());
+        let mut inner = self.inner();
+        if inner.state.transfer(id).is_ok_and(|transfer| !transfer.is_over()) {
+            inner.state.enter(id, Phase::PausedSystem, Instant::now());
+        }
     }
 
     /// The image of the next upload that is finalized is found to be bad.

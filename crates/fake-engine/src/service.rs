@@ -75,6 +75,7 @@ pub(crate) async fn handle(
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_start_matches("/ovirt-engine").trim_matches('/').to_owned();
     let fate = shared.script.fate(head.method.as_str(), &path);
+    let method = head.method.clone();
     let number = shared.journal.begin(head.method.as_str(), &path, head.uri.query().unwrap_or_default());
     let body = Limited::new(body, MAX_BODY).collect().await.map(http_body_util::Collected::to_bytes);
     let answer = match body {
@@ -82,6 +83,7 @@ pub(crate) async fn handle(
         Err(_) => Answer::text(413, "The body of the request is too long, or broke off"),
     };
     shared.journal.end(number, answer.status);
+    log::info!("{method} {path}: {}", answer.status);
     answer.into_response()
 }
 

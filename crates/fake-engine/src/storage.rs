@@ -1,28 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where disks are: files in a directory, which `qemu-img` makes and looks at, and `qemu-nbd` serves.
+//! Where disks are, and what can be done to them: files in a directory, of formats that the imageio server can serve.
 
+mod plain;
+mod qemu;
 mod qemu_nbd;
 
-use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fmt::Debug;
+use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use serde_json::Value;
+use std::path::PathBuf;
 
 use crate::state::{Disk, DiskFormat, Id, Layer};
-pub(crate) use qemu_nbd::{Access, QemuNbd};
+pub(crate) use plain::PlainStorage;
+pub(crate) use qemu::QemuStorage;
 
-/// The directory, and who serves its files.
+/// How an image is opened.
 #[derive(Debug)]
-pub(crate) struct Storage {
-    dir: PathBuf,
-    /// By the transfer that they are for.
-    served: HashMap<Id, QemuNbd>,
-    /// How many have been started so far.
-    started: u64,
+pub(crate) struct Access<'a> {
+    /// Until this transfer is closed.
+    pub(crate) transfer: &'a str,
+    pub(crate) layer: &'a Layer,
+    /// What is moved: what a virtual machine sees (raw), or what is stored.
+    pub(crate) format: DiskFormat,
+    /// The size of the disk for a virtual machine, in bytes.
+    pub(crate) size: u64,
+    pub(crate) writable: bool,
+    /// What is below the image isn't seen.
+    pub(crate) shallow: bool,
+    /// Tells what is dirty.
+    pub(crate) bitmap: Option<String>,
 }
 
 /// An image that clients can be let to.
@@ -32,6 +40,8 @@ pub(crate) struct Opened {
     pub(crate) url: String,
     /// How many bytes it has.
     pub(crate) size: u64,
+    /// What is dirty, in bytes, where the server can't find out itself.
+    pub(crate) dirty: Vec<Range<u64>>,
 }
 
 /// The bitmap that tells what a backup has to hold.
@@ -39,59 +49,49 @@ pub(crate) fn merged_bitmap(backup: &str) -> String {
     format!("backup-{backup}")
 }
 
-fn qemu_format(format: DiskFormat) -> &'static str {
-    match format {
-        DiskFormat::Raw => "raw",
-        DiskFormat::Cow => "qcow2",
-    }
-}
-
-impl Storage {
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, served: HashMap::new(), started: 0 }
-    }
-
+/// What is done to disks.
+pub(crate) trait Storage: Debug + Send {
     /// The file of an image.
-    pub(crate) fn file(&self, image: &str) -> PathBuf {
-        self.dir.join(image)
-    }
+    fn file(&self, image: &str) -> PathBuf;
+
+    /// Makes the image of a disk.
+    fn create(&self, disk: &Disk) -> io::Result<()>;
+
+    /// A new image on top of another, which is left as it is from now on.
+    fn add_layer(&self, below: &Layer, image: &str) -> io::Result<()>;
+
+    /// Lets clients to an image until it is closed.
+    fn open(&mut self, access: &Access<'_>) -> io::Result<Opened>;
+
+    /// Ends what serves a transfer's image.
+    fn close(&mut self, transfer: &str) -> io::Result<()>;
+
+    /// Looks whether an uploaded image is what it should be.
+    fn verify(&self, disk: &Disk) -> io::Result<()>;
+
+    /// From now on, a new bitmap takes note of what changes, and the one before it stays as it is.
+    fn freeze_bitmap(&mut self, disk: &Disk, checkpoint: &str, before: Option<&str>) -> io::Result<()>;
+
+    /// The bitmap before takes note of what changes again, and the new one is no more.
+    fn thaw_bitmap(&mut self, disk: &Disk, checkpoint: &str, before: Option<&str>) -> io::Result<()>;
+
+    /// One bitmap of what has changed since the first of these was made.
+    fn merge_bitmaps(&mut self, disk: &Disk, backup: &str, since: &[Id]) -> io::Result<()>;
+
+    /// Removes a bitmap.
+    fn remove_bitmap(&mut self, disk: &Disk, bitmap: &str) -> io::Result<()>;
 
     /// How much of the file system a disk takes, in bytes.
-    pub(crate) fn allocated(&self, disk: &Disk) -> u64 {
+    fn allocated(&self, disk: &Disk) -> u64 {
         let files = disk.layers.iter().filter_map(|layer| fs::metadata(self.file(&layer.image)).ok());
         files.map(|file| file.blocks() * 512).sum()
     }
 
-    pub(crate) fn create(&self, disk: &Disk) -> io::Result<()> {
-        let file = self.file(&disk.top().image);
-        match disk.format {
-            DiskFormat::Raw => File::create(file)?.set_len(disk.provisioned_size),
-            DiskFormat::Cow => {
-                let size = disk.provisioned_size.to_string();
-                qemu_img([
-                    Word::from("create"),
-                    "-q".into(),
-                    "-f".into(),
-                    "qcow2".into(),
-                    file.into(),
-                    size.into(),
-                ])
-                .map(drop)
-            }
-        }
-    }
-
-    /// A new image on top of a disk's, which is left as it is from now on.
-    pub(crate) fn add_layer(&self, below: &Layer, image: &str) -> io::Result<()> {
-        let (below, format) = (self.file(&below.image), qemu_format(below.format));
-        let words = ["create", "-q", "-f", "qcow2", "-F", format, "-b"].map(Word::from).into_iter();
-        qemu_img(words.chain([below.into(), self.file(image).into()])).map(drop)
-    }
-
-    /// Removes a disk's images. One that is not there is not missed.
-    pub(crate) fn remove(&self, disk: &Disk) {
+    /// Removes a disk's images.
+    fn remove(&self, disk: &Disk) {
         for layer in &disk.layers {
             let file = self.file(&layer.image);
+            // What could not be made is not missed.
             if let Err(error) = fs::remove_file(&file)
                 && error.kind() != io::ErrorKind::NotFound
             {
@@ -99,88 +99,4 @@ impl Storage {
             }
         }
     }
-
-    /// Serves an image over NBD for a transfer, until it is closed.
-    pub(crate) fn open_nbd(&mut self, transfer: &str, access: &Access<'_>, size: u64) -> io::Result<Opened> {
-        if !self.served.contains_key(transfer) {
-            self.started += 1;
-            // Short, as the path of a socket has to be.
-            let socket = self.dir.join(format!("nbd-{}", self.started));
-            let served = QemuNbd::start(access, socket)?;
-            self.served.insert(transfer.to_owned(), served);
-        }
-        let socket = self.served.get(transfer).map(|served| served.socket().display());
-        let socket = socket.ok_or_else(|| io::Error::other("the image isn't served"))?;
-        Ok(Opened { url: format!("nbd:unix:{socket}"), size })
-    }
-
-    /// Lets clients to the file itself.
-    pub(crate) fn open_file(&self, file: &Path, size: Option<u64>) -> io::Result<Opened> {
-        let size = size.map_or_else(|| fs::metadata(file).map(|file| file.len()), Ok)?;
-        Ok(Opened { url: format!("file://{}", file.display()), size })
-    }
-
-    /// Ends what serves a transfer's image.
-    pub(crate) fn close(&mut self, transfer: &str) -> io::Result<()> {
-        self.served.remove(transfer).map_or(Ok(()), QemuNbd::stop)
-    }
-
-    /// Looks whether an uploaded image is what it should be, as vdsm does: of the right format, with nothing below it,
-    /// and not larger than the disk.
-    pub(crate) fn verify(&self, disk: &Disk) -> io::Result<()> {
-        let file = self.file(&disk.top().image);
-        let words = ["info", "--output", "json", "-f", qemu_format(disk.format)].map(Word::from).into_iter();
-        let info: Value = serde_json::from_slice(&qemu_img(words.chain([file.into()]))?)?;
-        let has_backing = disk.layers.len() == 1 && info.get("backing-filename").is_some();
-        if has_backing || info["virtual-size"].as_u64().is_none_or(|size| size > disk.provisioned_size) {
-            return Err(io::Error::other("the image doesn't fit its disk"));
-        }
-        Ok(())
-    }
-
-    /// From now on, a new bitmap takes note of what changes, and the one before it stays as it is.
-    pub(crate) fn freeze_bitmap(
-        &self,
-        disk: &Disk,
-        checkpoint: &str,
-        before: Option<&str>,
-    ) -> io::Result<()> {
-        self.bitmap(disk, &["--add"], checkpoint)?;
-        before.map_or(Ok(()), |before| self.bitmap(disk, &["--disable"], before))
-    }
-
-    /// The bitmap before takes note of what changes again, and the new one is no more.
-    pub(crate) fn thaw_bitmap(&self, disk: &Disk, checkpoint: &str, before: Option<&str>) -> io::Result<()> {
-        before.map_or(Ok(()), |before| self.bitmap(disk, &["--enable"], before))?;
-        self.remove_bitmap(disk, checkpoint)
-    }
-
-    /// One bitmap of what has changed since the first of these was made.
-    pub(crate) fn merge_bitmaps(&self, disk: &Disk, backup: &str, since: &[Id]) -> io::Result<()> {
-        let merged = merged_bitmap(backup);
-        self.bitmap(disk, &["--add", "--disable"], &merged)?;
-        since.iter().try_for_each(|bitmap| self.bitmap(disk, &["--merge", bitmap], &merged))
-    }
-
-    pub(crate) fn remove_bitmap(&self, disk: &Disk, bitmap: &str) -> io::Result<()> {
-        self.bitmap(disk, &["--remove"], bitmap)
-    }
-
-    fn bitmap(&self, disk: &Disk, what: &[&str], bitmap: &str) -> io::Result<()> {
-        let file = self.file(&disk.top().image);
-        let words = [&["bitmap", "-f", "qcow2"], what].concat().into_iter().map(Word::from);
-        let words = words.chain([file.into(), bitmap.into()]);
-        qemu_img(words).map(drop)
-    }
-}
-
-type Word = std::ffi::OsString;
-
-/// Runs `qemu-img`, and gives what it printed.
-fn qemu_img(words: impl IntoIterator<Item = Word>) -> io::Result<Vec<u8>> {
-    let output = Command::new("qemu-img").args(words).stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }

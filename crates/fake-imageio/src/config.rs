@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::fault::Fault;
 use crate::server::FakeServer;
-use crate::tls::Certificate;
+use crate::tls::{Certificate, Pki};
 
 /// The ticket id unless another is chosen.
 pub const DEFAULT_TICKET: &str = "5a3c1f7e-9d24-4b68-8e0b-c17f62a9d043";
@@ -79,6 +79,7 @@ pub(crate) struct Config {
     pub(crate) one_at_a_time: bool,
     pub(crate) inactivity_timeout: Option<Duration>,
     pub(crate) tls: Option<Certificate>,
+    pub(crate) pki: Option<Pki>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) volatile: bool,
     pub(crate) block_size: Option<u64>,
@@ -126,6 +127,7 @@ impl Default for Builder {
             one_at_a_time: false,
             inactivity_timeout: Some(Duration::from_secs(60)),
             tls: None,
+            pki: None,
             faults: Vec::new(),
             volatile: false,
             block_size: None,
@@ -262,6 +264,12 @@ impl Builder {
     /// HTTPS on the TCP port, with this kind of certificate; default plain HTTP.
     pub fn tls(mut self, certificate: Certificate) -> Self {
         self.0.tls = Some(certificate);
+        self
+    }
+
+    /// HTTPS on the TCP port, with these certificates, which others may have, too.
+    pub fn pki(mut self, pki: Pki) -> Self {
+        self.0.pki = Some(pki);
         self
     }
 

@@ -55,7 +55,8 @@ impl FakeServer {
         let addr = tcp.local_addr()?;
         let unix = config.unix_socket.as_deref().map(bind_unix).transpose()?;
         let unix_path = config.unix_socket.as_deref().and_then(socket_path);
-        let pki = config.tls.as_ref().map(make_pki).transpose()?;
+        let made = config.tls.as_ref().map(Pki::generate).transpose()?;
+        let pki = config.pki.clone().or(made).map(with_cafile).transpose()?;
         let tls = pki.as_ref().map(|(pki, _)| pki.server_config()).transpose()?.map(TlsAcceptor::from);
         let script = Script::new(config.faults.clone());
         let recorder = Arc::new(Recorder::new(config.log_requests));
@@ -291,8 +292,7 @@ impl Drop for FakeServer {
     }
 }
 
-fn make_pki(certificate: &crate::tls::Certificate) -> io::Result<(Pki, NamedTempFile)> {
-    let pki = Pki::generate(certificate)?;
+fn with_cafile(pki: Pki) -> io::Result<(Pki, NamedTempFile)> {
     let mut file = tempfile::Builder::new().prefix("fake-imageio-ca-").suffix(".pem").tempfile()?;
     file.write_all(pki.ca_pem.as_bytes())?;
     Ok((pki, file))

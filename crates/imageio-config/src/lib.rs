@@ -12,6 +12,7 @@ mod secret;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use engine_transfer::Source;
 use imageio_device::{Settings, UrlSource};
@@ -99,9 +100,13 @@ fn known() -> String {
 pub struct Parser {
     url: Option<UrlSource>,
     engine: EngineArguments,
+    reconnect_timeout: Option<Duration>,
     settings: Settings,
     stats_json: Option<PathBuf>,
 }
+
+/// For how long a server is waited for whose transfer an engine can resume: a host may be started again.
+const ENGINE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The user that imageio's daemon has on a host of oVirt.
 const IMAGEIO_USER: &str = "ovirtimg";
@@ -117,7 +122,13 @@ impl Parser {
     #[must_use]
     pub fn new() -> Self {
         let settings = Settings::new(UrlSource::Inline(String::new()));
-        Self { url: None, engine: EngineArguments::default(), settings, stats_json: None }
+        Self {
+            url: None,
+            engine: EngineArguments::default(),
+            reconnect_timeout: None,
+            settings,
+            stats_json: None,
+        }
     }
 
     /// Takes one parameter.
@@ -159,7 +170,9 @@ impl Parser {
     pub fn finish(self) -> Result<Source, ConfigError> {
         let unix_socket_user = self.settings.unix_socket_user.or_else(|| self.default_user());
         let engine = self.engine.finish(self.settings.size)?;
-        let settings = Settings { unix_socket_user, ..self.settings };
+        let default = engine.as_ref().map_or(self.settings.reconnect_timeout, |_| ENGINE_RECONNECT_TIMEOUT);
+        let reconnect_timeout = self.reconnect_timeout.unwrap_or(default);
+        let settings = Settings { unix_socket_user, reconnect_timeout, ..self.settings };
         match (self.url, engine) {
             (None, Some(engine)) => Ok(Source::engine(settings, engine)),
             (Some(url), None) => Ok(Source::url(Settings { url, ..settings })),
@@ -194,8 +207,6 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn settings(arguments: &[&str]) -> Result<Settings, ConfigError> {

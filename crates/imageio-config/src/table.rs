@@ -172,11 +172,12 @@ const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "reconnect-timeout",
         value: "SECONDS",
-        default: "60",
-        help: "Give up opening a lost connection again after so long. 0: after one attempt.",
+        default: "60; 600 with an engine",
+        help: "Give up opening a lost connection again after so long. 0: after one attempt. An engine pauses a transfer while its \
+               host or the network is away, and resumes it.",
         set: |parser, value| {
             parse::seconds_or_none(value)
-                .map(|value| parser.settings.reconnect_timeout = value.unwrap_or_default())
+                .map(|value| parser.reconnect_timeout = Some(value.unwrap_or_default()))
         },
     },
     Parameter {

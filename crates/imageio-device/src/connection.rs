@@ -24,6 +24,7 @@ use crate::recovery::{Asked, Failing};
 use crate::replay_buffer::{ReplayBuffer, Reservation};
 use crate::request::{DeviceRequest, Operation};
 use crate::statistics::{Awaited, Initiator};
+use crate::ticket::TicketKeeper;
 use crate::tracker::{Owner, Tracker, UnderWay};
 
 /// A failed request.
@@ -37,6 +38,7 @@ pub(crate) struct Common {
     pub(crate) link: Arc<Link>,
     /// How long to try to get a connection again.
     pub(crate) reconnect_timeout: Duration,
+    pub(crate) ticket_keeper: Option<Arc<dyn TicketKeeper>>,
     pub(crate) keep_alive: KeepAlive,
     pub(crate) tracker: Arc<Tracker>,
     pub(crate) outage: Outage,

@@ -385,6 +385,7 @@ impl Common {
             connector: Arc::clone(&transfer.connector),
             server: ServerFeatures { flush: capabilities.flush, zero: capabilities.zero },
             reconnect_timeout: settings.reconnect_timeout,
+            ticket_keeper: transfer.ticket_keeper.clone(),
             keep_alive: if transfer.can_flush() { KeepAlive::Flush } else { KeepAlive::ReadOneByte },
             tracker: Arc::new(Tracker::new(transfer.size(), link.replay_buffer(), settings.settle_time)),
             outage: Outage::default(),

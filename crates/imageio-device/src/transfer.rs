@@ -14,6 +14,7 @@ use imageio_client::{
 use crate::error::OpenError;
 use crate::link::MOST_CONNECTIONS;
 use crate::settings::{Settings, UrlSource};
+use crate::ticket::TicketKeeper;
 
 /// What comes after so many bytes is not a URL any more.
 const LONGEST_URL: u64 = 64 << 10;
@@ -27,6 +28,7 @@ pub struct Transfer {
     size: u64,
     /// The shortest time in which the server has answered.
     pub(crate) latency: Duration,
+    pub(crate) ticket_keeper: Option<Arc<dyn TicketKeeper>>,
 }
 
 impl Transfer {
@@ -56,7 +58,13 @@ impl Transfer {
         let size = size.ok_or(OpenError::UnknownSize)?;
         let connector = Arc::new(through_unix_socket(connector, &settings, &capabilities));
         log::info!("{}: {size} bytes, {capabilities:?}", connector.url());
-        Ok(Self { connector, settings, capabilities, size, latency })
+        Ok(Self { connector, settings, capabilities, size, latency, ticket_keeper: None })
+    }
+
+    /// Somebody can bring the ticket back, should the server not know it any more in the middle of the transfer.
+    #[must_use]
+    pub fn with_ticket_keeper(self, keeper: Arc<dyn TicketKeeper>) -> Self {
+        Self { ticket_keeper: Some(keeper), ..self }
     }
 
     /// The transfer's URL, whose text doesn't show the ticket.

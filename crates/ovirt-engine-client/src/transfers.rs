@@ -245,6 +245,19 @@ impl Engine {
         self.lead(id, direction, Goal::Use, BEGIN_TIMEOUT)?.ok_or_else(|| gone(id))
     }
 
+    /// Has a transfer go on that the engine has paused, or that it is about to resume. True if the ticket is at the server again; false
+    /// if it never was away.
+    ///
+    /// # Errors
+    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
+    pub fn resume_transfer(&self, id: &str, direction: Direction) -> Result<bool> {
+        let transfer = self.poll("told of the transfer", BEGIN_TIMEOUT, || self.transfer(id).map(Some))?;
+        match transfer.ok_or_else(|| gone(id))?.phase {
+            TransferPhase::Transferring => Ok(false),
+            _ => self.wait_until_usable(id, direction).map(|_| true),
+        }
+    }
+
     /// Ends a transfer, and waits until the engine has. All connections to the server have to be closed before, as the engine waits
     /// for those. Nothing is returned of a transfer that is gone: engines before 4.4.7 forget it as soon as it has ended, and the
     /// [disk](Self::judge_by_disk) has to tell what became of it.

@@ -14,8 +14,8 @@ use support::run::Ended;
 use support::tools::QEMU_IMG;
 
 use crate::Test;
-use crate::installation::{Installation, STORAGE_DOMAIN, succeed};
 use crate::serving::{assert_all_well, site};
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("images_of_any_format_are_uploaded", images_of_any_format_are_uploaded),

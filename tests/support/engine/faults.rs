@@ -6,8 +6,8 @@ use fake_engine::{DiskStatus, Fault, OldEngine, Phase, What};
 use support::TestResult;
 
 use crate::Test;
-use crate::installation::{STORAGE_DOMAIN, succeed};
 use crate::serving::{assert_all_well, quick_site_with, run, site, upload};
+use support::installation::{STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("lost_answers_make_nothing_twice", lost_answers_make_nothing_twice),

@@ -10,7 +10,7 @@ use support::image::{SIZE, guest_disk};
 use support::run::{Ended, imageio_nbd};
 
 use crate::Test;
-use crate::installation::{Installation, STORAGE_DOMAIN, succeed};
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_new_disk_is_made_and_written", a_new_disk_is_made_and_written),

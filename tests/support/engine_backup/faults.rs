@@ -5,8 +5,8 @@ use fake_engine::{Fault, OldEngine, What};
 use support::TestResult;
 
 use crate::Test;
-use crate::installation::succeed;
 use crate::machine::Machine;
+use support::installation::succeed;
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_answer_that_is_lost_makes_nothing_twice", lost_answers),

@@ -8,8 +8,8 @@ use serde_json::Value;
 use support::TestResult;
 
 use crate::Test;
-use crate::installation::{STORAGE_DOMAIN, succeed};
 use crate::machine::{DIR, Machine};
+use support::installation::{STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("each_backup_restores_what_the_disks_held", generations),

@@ -12,8 +12,8 @@ use support::process::{Daemon, PATIENCE};
 use support::tools::QEMU_IMG;
 
 use crate::Test;
-use crate::installation::{STORAGE_DOMAIN, VM};
 use crate::machine::{DIR, Machine};
+use support::installation::{STORAGE_DOMAIN, VM};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_signal_while_the_engine_is_asked_leaves_nothing", asking),

@@ -15,7 +15,7 @@ use support::door::built;
 use support::image::guest_disk;
 use support::run::Ended;
 
-use crate::installation::{Installation, STORAGE_DOMAIN, VM, succeed};
+use support::installation::{Installation, STORAGE_DOMAIN, VM, succeed};
 
 /// The directory of the backups.
 pub(crate) const DIR: &str = "backups";

@@ -9,7 +9,7 @@ use support::TestResult;
 use support::image::guest_disk;
 
 use crate::Test;
-use crate::installation::{Installation, succeed};
+use support::installation::{Installation, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("increments_of_the_sdk_hold_what_has_changed_and_restore_the_disk", increments),
@@ -26,27 +26,25 @@ fn with_disk(format: &str) -> TestResult<(Installation, Disk)> {
     Ok((site, disk))
 }
 
-impl Installation {
-    fn back_up(&self, dir: &str, checkpoint: &[&str]) -> TestResult<Value> {
-        fs::create_dir(self.path(dir))?;
-        fs::write(self.path("backup.py"), include_str!("backup.py"))?;
-        let (url, vm) = (self.engine.url(), self.vm());
-        let arguments = [&[url.as_str(), &vm, dir], checkpoint].concat();
-        let printed = succeed(self.python(&self.path("backup.py"), &arguments)?)?;
-        Ok(serde_json::from_str(printed.lines().last().unwrap_or_default())?)
-    }
+fn back_up(site: &Installation, dir: &str, checkpoint: &[&str]) -> TestResult<Value> {
+    fs::create_dir(site.path(dir))?;
+    fs::write(site.path("backup.py"), include_str!("backup.py"))?;
+    let (url, vm) = (site.engine.url(), site.vm());
+    let arguments = [&[url.as_str(), &vm, dir], checkpoint].concat();
+    let printed = succeed(site.python(&site.path("backup.py"), &arguments)?)?;
+    Ok(serde_json::from_str(printed.lines().last().unwrap_or_default())?)
+}
 
-    /// How many bytes of data an image has itself, without what is below it.
-    fn data_of(&self, image: &str) -> TestResult<u64> {
-        let map: Vec<Value> = serde_json::from_str(&self.qemu_img(&["map", "--output=json", image])?)?;
-        let own = map.iter().filter(|extent| extent["depth"] == 0 && extent["data"] == true);
-        Ok(own.filter_map(|extent| extent["length"].as_u64()).sum())
-    }
+/// How many bytes of data an image has itself, without what is below it.
+fn data_of(site: &Installation, image: &str) -> TestResult<u64> {
+    let map: Vec<Value> = serde_json::from_str(&site.qemu_img(&["map", "--output=json", image])?)?;
+    let own = map.iter().filter(|extent| extent["depth"] == 0 && extent["data"] == true);
+    Ok(own.filter_map(|extent| extent["length"].as_u64()).sum())
 }
 
 fn increments() -> TestResult {
     let (site, disk) = with_disk("qcow2")?;
-    let full = site.back_up("full", &[])?;
+    let full = back_up(&site, "full", &[])?;
     assert_eq!(full["modes"][&disk.id], "full");
     let image = format!("full/{}.qcow2", disk.id);
     site.assert_same(&image, "qcow2", &disk)?;
@@ -54,14 +52,14 @@ fn increments() -> TestResult {
 
     // Twice since the first one, so that two bitmaps are merged.
     site.guest_does(&disk, &["write -P 0xaa 1M 64k", "write -z 2M 64k"])?;
-    let first = site.back_up("first", &[&checkpoint])?;
+    let first = back_up(&site, "first", &[&checkpoint])?;
     assert_eq!(first["modes"][&disk.id], "incremental");
     site.assert_same(&format!("first/{}.qcow2", disk.id), "qcow2", &disk)?;
     site.guest_does(&disk, &["write -P 0xbb 5M 64k"])?;
-    site.back_up("second", &[&checkpoint])?;
+    back_up(&site, "second", &[&checkpoint])?;
     let image = format!("second/{}.qcow2", disk.id);
     site.assert_same(&image, "qcow2", &disk)?;
-    assert_eq!(site.data_of(&image)?, 128 << 10, "what was written is there, and nothing else");
+    assert_eq!(data_of(&site, &image)?, 128 << 10, "what was written is there, and nothing else");
 
     assert!(site.engine.backups().iter().all(|backup| backup.phase == BackupPhase::Succeeded));
     let checkpoints = site.engine.checkpoints();
@@ -74,7 +72,7 @@ fn increments() -> TestResult {
 
 fn raw_disks() -> TestResult {
     let (site, disk) = with_disk("raw")?;
-    let full = site.back_up("full", &[])?;
+    let full = back_up(&site, "full", &[])?;
     assert_eq!(full["modes"][&disk.id], "full");
     assert_eq!(full["checkpoint"], Value::Null);
     site.assert_same(&format!("full/{}.qcow2", disk.id), "qcow2", &disk)?;
@@ -84,7 +82,7 @@ fn raw_disks() -> TestResult {
 
 fn unknown_checkpoint() -> TestResult {
     let (site, _) = with_disk("qcow2")?;
-    let refused = site.back_up("full", &["00000000-0000-4000-8000-000000000000"]);
+    let refused = back_up(&site, "full", &["00000000-0000-4000-8000-000000000000"]);
     let said = refused.map_or_else(|error| error.to_string(), |_| String::new());
     assert!(said.contains("HTTP response code is 409"), "{said}");
     assert!(said.contains("[Cannot backup VM: The specified checkpoint does not exist.]"), "{said}");

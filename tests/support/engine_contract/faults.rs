@@ -10,8 +10,8 @@ use support::TestResult;
 use support::process::PATIENCE;
 
 use crate::Test;
-use crate::installation::Installation;
 use crate::session::Session;
+use support::installation::Installation;
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_fault_is_answered_and_nothing_is_done", answered),
@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn new_disk(name: &str) -> Value {
-    let domains = json!({ "storage_domain": [{ "name": crate::installation::STORAGE_DOMAIN }] });
+    let domains = json!({ "storage_domain": [{ "name": support::installation::STORAGE_DOMAIN }] });
     json!({ "name": name, "format": "raw", "provisioned_size": "4096", "storage_domains": domains })
 }
 

@@ -9,11 +9,12 @@ use support::TestResult;
 use support::process::PATIENCE;
 
 use crate::Test;
-use crate::installation::{Installation, VM};
 use crate::session::Session;
+use support::installation::{Installation, VM};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_client_that_speaks_json_uploads_and_downloads", there_and_back),
+    ("an_uploaded_image_that_does_not_fit_its_disk_is_found_to_be_bad", images),
     ("a_transfer_that_nobody_uses_is_paused_and_resumed_with_its_ticket", idle),
     ("a_transfer_is_cancelled_while_data_is_moved", cancelled_in_use),
     ("what_is_locked_is_refused_with_a_fault", locked),
@@ -59,13 +60,25 @@ fn there_and_back() -> TestResult {
     assert_eq!(session.move_data(&url, "PUT", &fs::read(site.path("image"))?)?.status, 200);
     session.post(&format!("{transfer}/finalize"), &json!({}))?;
     session.wait(&site.engine, &transfer, "phase", "finished_success")?;
-    // What is no such image is found out.
-    let (transfer, url) =
-        session.transfer(&site.engine, &json!({ "disk": { "id": disk }, "format": "cow" }))?;
-    assert_eq!(session.move_data(&url, "PUT", &[1; 1 << 16])?.status, 200);
-    session.post(&format!("{transfer}/finalize"), &json!({}))?;
-    session.wait(&site.engine, &transfer, "phase", "finished_failure")?;
-    assert_eq!(session.get(&format!("disks/{disk}"))?.0, 404);
+    Ok(())
+}
+
+fn images() -> TestResult {
+    let site = Installation::new()?;
+    let session = Session::log_in(&site.engine)?;
+    let create = ["create", "-q", "-f", "qcow2"];
+    site.qemu_img(&[&create[..], &["large", "2M"]].concat())?;
+    site.qemu_img(&[&create[..], &["-b", "/etc/passwd", "-F", "raw", "thief", "1M"]].concat())?;
+    fs::write(site.path("noise"), [1; 1 << 16])?;
+    for image in ["large", "thief", "noise"] {
+        let disk = session.new_disk(&site.engine, "cow")?;
+        let (transfer, url) =
+            session.transfer(&site.engine, &json!({ "disk": { "id": disk }, "format": "cow" }))?;
+        assert_eq!(session.move_data(&url, "PUT", &fs::read(site.path(image))?)?.status, 200);
+        session.post(&format!("{transfer}/finalize"), &json!({}))?;
+        session.wait(&site.engine, &transfer, "phase", "finished_failure")?;
+        assert_eq!(session.get(&format!("disks/{disk}"))?.0, 404, "{image}");
+    }
     Ok(())
 }
 

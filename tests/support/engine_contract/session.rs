@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::TestResult;
 use support::http::{Answer, Client, Endpoint};
 
-use crate::installation::STORAGE_DOMAIN;
+use support::installation::STORAGE_DOMAIN;
 
 /// Who has logged in.
 pub(crate) struct Session {
@@ -44,7 +44,7 @@ impl Session {
     pub(crate) fn log_out(&self) -> TestResult<Told> {
         let form = format!("scope=ovirt-app-api&token={}", self.token);
         let mut client = Client::connect(&self.endpoint)?;
-        told(client.request("POST", "/ovirt-engine/services/sso-logout", &[FORM], form.as_bytes())?)
+        told(&client.request("POST", "/ovirt-engine/services/sso-logout", &[FORM], form.as_bytes())?)
     }
 
     /// One request on a connection of its own.
@@ -63,15 +63,15 @@ impl Session {
     }
 
     pub(crate) fn get(&self, path: &str) -> TestResult<Told> {
-        told(self.send("GET", path, &Value::Null)?)
+        told(&self.send("GET", path, &Value::Null)?)
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> TestResult<Told> {
-        told(self.send("POST", path, body)?)
+        told(&self.send("POST", path, body)?)
     }
 
     pub(crate) fn delete(&self, path: &str) -> TestResult<Told> {
-        told(self.send("DELETE", path, &Value::Null)?)
+        told(&self.send("DELETE", path, &Value::Null)?)
     }
 
     /// Asks until something is so.
@@ -132,7 +132,7 @@ impl Session {
     }
 }
 
-fn told(answer: Answer) -> TestResult<Told> {
+fn told(answer: &Answer) -> TestResult<Told> {
     let document = if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body)? };
     Ok((answer.status, document))
 }

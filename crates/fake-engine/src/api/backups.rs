@@ -84,8 +84,10 @@ pub(super) fn answer_checkpoints(engine: &mut Inner, call: &Call, vm: &str, path
 
 fn remove_checkpoint(engine: &mut Inner, vm: &str, id: &str) -> Answer {
     let removed = engine.state.remove_checkpoint(vm, id)?;
-    for disk in removed.disks.iter().filter_map(|disk| engine.state.disk(disk).ok()) {
-        if let Err(error) = engine.storage.remove_bitmap(disk, &removed.id) {
+    let disks: Vec<_> =
+        removed.disks.iter().filter_map(|disk| engine.state.disk(disk).ok()).cloned().collect();
+    for disk in disks {
+        if let Err(error) = engine.storage.remove_bitmap(&disk, &removed.id) {
             log::warn!("a bitmap can't be removed: {error}");
         }
     }

@@ -53,12 +53,7 @@ impl Host for ControlSocket {
     }
 
     fn ticket(&self, id: &TicketId) -> io::Result<Option<TicketStatus>> {
-        let (status, text) = self.ask(Method::GET, id, String::new())?;
-        if status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        expect(status, &text)?;
-        let info: Value = serde_json::from_slice(&text)?;
+        let Some(info) = self.look_up(id)? else { return Ok(None) };
         Ok(Some(TicketStatus {
             active: info["active"].as_bool().unwrap_or_default(),
             idle: Duration::from_secs(info["idle_time"].as_u64().unwrap_or_default()),
@@ -73,6 +68,11 @@ impl Host for ControlSocket {
     }
 
     fn remove_ticket(&self, id: &TicketId) -> io::Result<Removal> {
+        let info = self.look_up(id)?.unwrap_or_default();
+        if info["canceled"] == true && info["active"] == true {
+            // It knows, and the request that waits for this is enough.
+            return Ok(Removal::InUse);
+        }
         match self.ask(Method::DELETE, id, String::new()) {
             // It waits for what is being carried out, and would say that it is in use.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Removal::InUse),
@@ -98,6 +98,16 @@ fn expect(status: StatusCode, text: &[u8]) -> io::Result<()> {
 }
 
 impl ControlSocket {
+    /// What the daemon tells of a ticket that it knows.
+    fn look_up(&self, id: &TicketId) -> io::Result<Option<Value>> {
+        let (status, text) = self.ask(Method::GET, id, String::new())?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        expect(status, &text)?;
+        Ok(Some(serde_json::from_slice(&text)?))
+    }
+
     /// One request on a connection of its own.
     fn ask(&self, method: Method, id: &TicketId, body: String) -> io::Result<(StatusCode, Bytes)> {
         // Requests are rare, and come from any thread: each has a runtime of its own.

@@ -214,7 +214,7 @@ impl State {
         if phase != BackupPhase::Ready {
             return Err(Refusal::conflict("Cannot stop VM backup. The VM backup isn't ready"));
         }
-        let mut transfers = self.transfers.iter().filter(|transfer| !transfer.phase.is_finished());
+        let mut transfers = self.transfers.iter().filter(|transfer| !transfer.is_over());
         if transfers.any(|transfer| transfer.backup.as_deref() == Some(id)) {
             return Err(Refusal::conflict("Cannot stop VM backup. Disks of it are being transferred"));
         }

@@ -112,10 +112,6 @@ impl Phase {
         matches!(self, Self::PausedSystem | Self::PausedUser)
     }
 
-    fn is_ending(self) -> bool {
-        !self.is_paused() && !matches!(self, Self::Initializing | Self::Transferring | Self::Resuming)
-    }
-
     pub(super) fn step(self) -> Step {
         match self {
             Self::Initializing | Self::Resuming => Step::Open,
@@ -147,7 +143,7 @@ impl Phase {
         }
     }
 
-    /// Where a user's action leads. What is ending can't be stopped, and says nothing of it.
+    /// Where a user's action leads: wherever it is, but that only what is paused is resumed, and only uploads are paused.
     pub(super) fn asked(self, action: Action, direction: Direction) -> Result<Self, Refusal> {
         match action {
             Action::Resume if !self.is_paused() => {
@@ -156,7 +152,6 @@ impl Phase {
             Action::Pause if direction == Direction::Download => {
                 Err(Refusal::conflict("Cannot pause image download. Downloads can't be paused"))
             }
-            _ if self.is_ending() => Ok(self),
             Action::Finalize => Ok(Self::FinalizingSuccess),
             Action::Cancel => Ok(Self::CancelledUser),
             Action::Pause => Ok(Self::PausedUser),

@@ -81,6 +81,14 @@ pub struct Transfer {
     finished: Option<Instant>,
 }
 
+impl Transfer {
+    /// Whether it is over, whatever its phase is said to be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.finished.is_some()
+    }
+}
+
 /// What a request for a new transfer says.
 #[derive(Debug, Clone)]
 pub(crate) struct NewTransfer {
@@ -213,7 +221,7 @@ impl State {
         if new.direction != Direction::Download || format != DiskFormat::Raw {
             return refuse("Disks of a backup can only be downloaded in raw format.");
         }
-        let mut others = self.transfers.iter().filter(|other| !other.phase.is_finished());
+        let mut others = self.transfers.iter().filter(|other| !other.is_over());
         if others.any(|other| other.disk == disk && other.backup.as_deref() == Some(id)) {
             return refuse("The disk is already being transferred.");
         }
@@ -228,12 +236,15 @@ impl State {
         Ok(host.ok_or_else(none)?.id.clone())
     }
 
-    /// Does what a user asks. A transfer that is over, or was never there, is no error.
+    /// Does what a user asks. A transfer that was never there is no error, nor is one that is over; but of that, another phase
+    /// is told from then on, in which it stays, as nobody looks at it any more (`ImageTransferUpdater` of ovirt-engine).
     pub(crate) fn act(&mut self, id: &str, action: Action, now: Instant) -> Result<(), Refusal> {
         let Some(transfer) = self.transfer_mut(id) else { return Ok(()) };
         transfer.touched = now;
         let next = transfer.phase.asked(action, transfer.direction)?;
-        if next != transfer.phase {
+        if transfer.is_over() {
+            transfer.phase = next;
+        } else if next != transfer.phase {
             self.enter(id, next, now);
         }
         Ok(())

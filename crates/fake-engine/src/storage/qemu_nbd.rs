@@ -12,7 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 
-use super::qemu_format;
+use super::Access;
+use super::qemu::qemu_format;
 use crate::state::DiskFormat;
 
 /// How long it may take to start, or to end.
@@ -23,18 +24,6 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// When a signal is sent once more: it has a moment in which it misses one.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How an image is served.
-#[derive(Debug)]
-pub(crate) struct Access<'a> {
-    pub(crate) file: &'a Path,
-    pub(crate) format: DiskFormat,
-    pub(crate) writable: bool,
-    /// What is below the image isn't served.
-    pub(crate) shallow: bool,
-    /// Tells what is dirty.
-    pub(crate) bitmap: Option<String>,
-}
 
 /// The process. Dropping it closes the image.
 #[derive(Debug)]
@@ -47,7 +36,7 @@ pub(crate) struct QemuNbd {
 
 impl QemuNbd {
     /// Starts it, and waits until it serves.
-    pub(crate) fn start(access: &Access<'_>, socket: PathBuf) -> io::Result<Self> {
+    pub(crate) fn start(access: &Access<'_>, file: &Path, socket: PathBuf) -> io::Result<Self> {
         let mut command = Command::new("qemu-nbd");
         command.args(["--persistent", "--shared=8", "--export-name=", "--allocation-depth", "--socket"]);
         command.arg(&socket);
@@ -57,7 +46,7 @@ impl QemuNbd {
             command.arg("--read-only");
         }
         command.args(access.bitmap.iter().map(|bitmap| format!("--bitmap={bitmap}")));
-        command.arg(image(access));
+        command.arg(image(access, file));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let mut this = Self { child, ended, socket };
@@ -129,10 +118,10 @@ impl Drop for QemuNbd {
 }
 
 /// The image as a `json:` file name has it.
-fn image(access: &Access<'_>) -> String {
-    let file = json!({ "driver": "file", "filename": access.file });
-    let mut image = json!({ "driver": qemu_format(access.format), "file": file });
-    if access.shallow && access.format == DiskFormat::Cow {
+fn image(access: &Access<'_>, file: &Path) -> String {
+    let file = json!({ "driver": "file", "filename": file });
+    let mut image = json!({ "driver": qemu_format(access.layer.format), "file": file });
+    if access.shallow && access.layer.format == DiskFormat::Cow {
         image["backing"] = Value::Null;
     }
     format!("json:{image}")

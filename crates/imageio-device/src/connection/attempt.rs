@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attempts at a request: each on an open connection, until `recovery` has it answered or failed.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use block_device::{Errno, Error};
@@ -144,11 +145,28 @@ impl ReplayingConnection {
     }
 
     /// Whether another attempt makes sense, once it does.
-    fn waits(&self, again: Again, attempts: &mut Attempts) -> bool {
+    fn waits(&mut self, again: Again, attempts: &mut Attempts) -> bool {
+        if again == Again::IfTicketComesBack && self.bring_ticket_back() {
+            attempts.got_further();
+        }
         let Common { outage, counters, .. } = &*self.common;
         let _busy = counters.busy(self.owner, Awaited::Connection, None);
         let pause = attempts.next(again, outage, Instant::now());
         pause.is_some_and(|pause| outage.wait(pause))
+    }
+
+    /// Whether the server knows the ticket again. It was a loss for all connections: what they have of the ticket is of no use any more,
+    /// and those that are refused next are to be tried again.
+    fn bring_ticket_back(&mut self) -> bool {
+        let Some(keeper) = self.common.ticket_keeper.clone() else { return false };
+        let counters = Arc::clone(&self.common.counters);
+        let _busy = counters.busy(self.owner, Awaited::Connection, None);
+        let is_back = keeper.bring_back();
+        if is_back {
+            self.give_up_connection();
+            self.common.outage.connection_lost(Instant::now());
+        }
+        is_back
     }
 
     pub(super) fn failure(&self, failing: Failing, error: Error) -> Failure {

@@ -185,28 +185,46 @@ fn a_ticket_in_use_holds_the_end_of_its_transfer_up() {
 fn actions_on_what_is_over_or_was_never_there_are_no_errors() {
     use Action::{Cancel, Extend, Finalize, Pause};
     let mut world = World::new(OldEngine::default());
-    let (_, transfer) = world.upload();
+    let (disk, transfer) = world.upload();
     for action in [Cancel, Extend, Finalize, Pause, Action::Resume] {
         assert_eq!(status_of(world.act("none", action)), 200, "{action:?}");
     }
     world.act(&transfer, Finalize).unwrap();
     world.phases(&transfer);
-    for action in [Cancel, Extend, Finalize, Pause] {
-        assert_eq!(status_of(world.act(&transfer, action)), 200, "{action:?}");
-        assert_eq!(world.phase(&transfer), Phase::FinishedSuccess);
-    }
     assert_eq!(status_of(world.act(&transfer, Action::Resume)), 409);
+    for (action, told) in [
+        (Extend, Phase::FinishedSuccess),
+        (Finalize, Phase::FinalizingSuccess),
+        (Cancel, Phase::CancelledUser),
+        (Pause, Phase::PausedUser),
+    ] {
+        assert_eq!(status_of(world.act(&transfer, action)), 200, "{action:?}");
+        assert_eq!(world.phases(&transfer), [told], "nobody looks at it any more");
+        assert_eq!(
+            (world.status(&disk), world.state.transfer(&transfer).unwrap().is_over()),
+            (DiskStatus::Ok, true)
+        );
+    }
+    assert_eq!(status_of(world.new_transfer(&disk, |_| {})), 200, "the disk is free");
 }
 
 #[test]
-fn every_phase_ends_or_waits_for_a_user_and_what_is_ending_ends() {
+fn the_last_action_counts_until_a_transfer_is_over() {
+    let mut world = World::new(OldEngine::default());
+    let (_, transfer) = world.upload();
+    world.act(&transfer, Action::Finalize).unwrap();
+    world.pass(DELAY);
+    world.act(&transfer, Action::Cancel).unwrap();
+    assert_eq!(world.phases(&transfer).last(), Some(&Phase::FinishedFailure));
+    assert!(world.state.disks.is_empty());
+}
+
+#[test]
+fn every_phase_ends_or_waits_for_a_user() {
     for phase in ALL_PHASES {
         let waits = matches!(phase, Phase::PausedSystem | Phase::PausedUser | Phase::Transferring);
         let stays = matches!(phase.step(), Step::Stay | Step::Watch);
         assert_eq!(stays, waits || phase.is_finished(), "{phase:?}");
-        let cancelled = phase.asked(Action::Cancel, Direction::Upload).unwrap();
-        let begins = waits || matches!(phase, Phase::Initializing | Phase::Resuming);
-        assert_eq!(cancelled, if begins { Phase::CancelledUser } else { phase }, "{phase:?}");
     }
 }
 

@@ -9,34 +9,45 @@ use std::process::Command;
 use fake_engine::{
     Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskFormat, FakeEngine, Pki,
 };
-use support::TestResult;
-use support::daemon::RealDaemon;
-use support::image::same;
-use support::run::Ended;
-use support::tools::{OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO};
 use tempfile::TempDir;
 
+use crate::TestResult;
+use crate::daemon::RealDaemon;
+use crate::image::same;
+use crate::run::Ended;
+use crate::tools::{OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO};
+
 /// The name of its storage domain.
-pub(crate) const STORAGE_DOMAIN: &str = "data";
+pub const STORAGE_DOMAIN: &str = "data";
 
 /// The name of its virtual machine.
-pub(crate) const VM: &str = "guest";
+pub const VM: &str = "guest";
 
 /// The engine, the daemon, and files.
-pub(crate) struct Installation {
-    pub(crate) engine: FakeEngine,
+#[derive(Debug)]
+pub struct Installation {
+    /// The engine.
+    pub engine: FakeEngine,
+    /// The host's imageio daemon.
     // After the engine, which gives its tickets back.
-    _daemon: RealDaemon,
+    pub daemon: RealDaemon,
     dir: TempDir,
 }
 
 impl Installation {
-    pub(crate) fn new() -> TestResult<Self> {
+    /// With the engine's defaults.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn new() -> TestResult<Self> {
         Self::with(|builder| builder)
     }
 
     /// With what else is chosen about the engine.
-    pub(crate) fn with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
         let dir = tempfile::Builder::new().prefix("engine-contract-").tempdir()?;
         // As in oVirt, all have the same CA.
         let pki = Pki::generate(&Certificate::default())?;
@@ -51,15 +62,20 @@ impl Installation {
             proxy_url: daemon.base(),
         };
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
-        Ok(Self { engine: choose(builder).start()?, _daemon: daemon, dir })
+        Ok(Self { engine: choose(builder).start()?, daemon, dir })
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// Where a file of this name is.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Runs a program in the directory for files, for a minute at most.
-    pub(crate) fn run<S: AsRef<OsStr>>(
+    ///
+    /// # Errors
+    /// If it can't be started, or shows the password.
+    pub fn run<S: AsRef<OsStr>>(
         &self,
         program: &Path,
         arguments: impl IntoIterator<Item = S>,
@@ -72,20 +88,30 @@ impl Installation {
         if is_secret_kept { Ok(ended) } else { Err("the password is shown".into()) }
     }
 
-    pub(crate) fn ovirt_img(&self, arguments: &[&str]) -> TestResult<Ended> {
+    /// Runs `ovirt-img` as the engine's user.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn ovirt_img(&self, arguments: &[&str]) -> TestResult<Ended> {
         let of_engine = ["--engine-url", &self.engine.base(), "--username", DEFAULT_USER];
         let files = ["--password-file", "password", "--cafile", "ca.pem"];
         self.run(&OVIRT_IMG.path(), [arguments, &of_engine, &files].concat())
     }
 
     /// Runs a script by the Python that has the engine's client.
-    pub(crate) fn python(&self, script: &Path, arguments: &[&str]) -> TestResult<Ended> {
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn python(&self, script: &Path, arguments: &[&str]) -> TestResult<Ended> {
         let script = script.as_os_str();
         self.run(&OVIRT_SDK.path(), [script].into_iter().chain(arguments.iter().map(OsStr::new)))
     }
 
     /// Uploads an image, and tells of the disk that it has become.
-    pub(crate) fn upload(&self, file: &str, format: &str) -> TestResult<Disk> {
+    ///
+    /// # Errors
+    /// If `ovirt-img` fails.
+    pub fn upload(&self, file: &str, format: &str) -> TestResult<Disk> {
         let before = self.engine.disks();
         let what = ["upload-disk", "--storage-domain", STORAGE_DOMAIN, "--format", format, file];
         succeed(self.ovirt_img(&what)?)?;
@@ -94,12 +120,19 @@ impl Installation {
     }
 
     /// The identifier of its virtual machine.
-    pub(crate) fn vm(&self) -> String {
+    ///
+    /// # Panics
+    /// If the engine was told of none.
+    #[must_use]
+    pub fn vm(&self) -> String {
         self.engine.vms()[0].id.clone()
     }
 
     /// A virtual machine is at work on a disk, while nobody serves it.
-    pub(crate) fn guest_does(&self, disk: &Disk, commands: &[&str]) -> TestResult {
+    ///
+    /// # Errors
+    /// If `qemu-io` fails.
+    pub fn guest_does(&self, disk: &Disk, commands: &[&str]) -> TestResult {
         let image = self.engine.image_file(disk).display().to_string();
         let mut arguments = vec!["-f", if disk.format == DiskFormat::Raw { "raw" } else { "qcow2" }];
         arguments.extend(commands.iter().flat_map(|command| ["-c", command]));
@@ -108,19 +141,29 @@ impl Installation {
         Ok(())
     }
 
-    pub(crate) fn qemu_img(&self, arguments: &[&str]) -> TestResult<String> {
+    /// Runs `qemu-img`, and returns what it prints.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn qemu_img(&self, arguments: &[&str]) -> TestResult<String> {
         succeed(self.run(&QEMU_IMG.path(), arguments)?)
     }
 
     /// The only disk that there is.
-    pub(crate) fn disk(&self) -> TestResult<Disk> {
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn disk(&self) -> TestResult<Disk> {
         let disks = self.engine.disks();
         let [disk] = disks.as_slice() else { return Err(format!("one disk is expected: {disks:?}").into()) };
         Ok(disk.clone())
     }
 
     /// Compares what a file holds with what a virtual machine would see on a disk.
-    pub(crate) fn assert_same(&self, file: &str, format: &str, disk: &Disk) -> TestResult {
+    ///
+    /// # Errors
+    /// If they differ, or can't be read.
+    pub fn assert_same(&self, file: &str, format: &str, disk: &Disk) -> TestResult {
         let image = self.engine.image_file(disk).display().to_string();
         let stored = if disk.format == DiskFormat::Raw { "raw" } else { "qcow2" };
         self.qemu_img(&["convert", "-f", stored, "-O", "raw", &image, "stored.raw"])?;
@@ -130,6 +173,9 @@ impl Installation {
 }
 
 /// What a program has printed, if it succeeded.
-pub(crate) fn succeed(ended: Ended) -> TestResult<String> {
+///
+/// # Errors
+/// How it ended, if it failed.
+pub fn succeed(ended: Ended) -> TestResult<String> {
     if ended.code == 0 { Ok(ended.out) } else { Err(format!("{ended:?}").into()) }
 }

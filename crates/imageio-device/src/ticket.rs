@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A ticket that the server doesn't know any more, and who can bring it back.
+
+use std::fmt::Debug;
+
+/// Whoever has got the ticket: an engine pauses a transfer that nobody has used for a while, as after an outage of the network, and takes
+/// the ticket away from the server until the transfer is resumed.
+pub trait TicketKeeper: Debug + Send + Sync {
+    /// The server has refused the ticket (403). Brings it back, if it was taken away for a while, which may take some time. Called
+    /// by several threads at a time.
+    ///
+    /// True if the server knows the ticket again: the request is sent once more, on a new connection. False if nothing has changed.
+    fn bring_back(&self) -> bool;
+}

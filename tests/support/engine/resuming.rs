@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What happens to a transfer in the middle: the engine pauses it, somebody cancels it, a signal ends its user.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use fake_engine::{DEFAULT_USER, Phase, Transfer};
+use nix::sys::signal::Signal;
+use support::TestResult;
+use support::door::built;
+use support::image::{SIZE, same};
+use support::process::Daemon;
+
+use crate::Test;
+use crate::serving::{assert_all_well, site};
+use support::installation::{Installation, STORAGE_DOMAIN};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),
+    ("a_cancelled_transfer_is_a_failure", a_cancelled_transfer_is_a_failure),
+    ("a_signal_gives_up_in_each_phase", a_signal_gives_up_in_each_phase),
+];
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Writes one half of the disk, says so, and writes the other when it may. What was written isn't flushed until then.
+const IN_HALVES: &str = r#"half() { qemu-io -t unsafe -f raw -c "write -P $1 $2 12M" "$uri" >qemu-io.out; }
+    half 1 0 && echo half >&2 && read -r go && half 2 12M && qemu-io -f raw -c flush "$uri" >qemu-io.out"#;
+
+/// Starts an upload into a new disk by a command with this standard input.
+fn start(site: &Installation, command: &str, input: impl Into<Stdio>) -> TestResult<Daemon> {
+    let mut imageio_nbd = Command::new(built("imageio-nbd"));
+    imageio_nbd
+        .args([format!("engine={}", site.engine.url()), format!("user={DEFAULT_USER}")])
+        .args(["password=+password", "engine-cafile=ca.pem", "new-disk=uploaded"])
+        .args([format!("storage-domain={STORAGE_DOMAIN}"), format!("size={SIZE}")])
+        .args(["--run", command])
+        .current_dir(site.path(""));
+    Ok(Daemon::spawn_with_input(&mut imageio_nbd, input.into())?)
+}
+
+/// Uploads in halves, with something done between them. The exit status, and what was said.
+fn upload_in_halves(
+    site: &Installation,
+    between: impl FnOnce(&Transfer) -> TestResult,
+) -> TestResult<(ExitStatus, String)> {
+    let (input, mut go) = std::io::pipe()?;
+    let mut upload = start(site, IN_HALVES, input)?;
+    upload.wait_for_line(|line| (line == "half").then_some(()))?;
+    let transfers = site.engine.transfers();
+    between(transfers.first().ok_or("there is no transfer")?)?;
+    writeln!(go)?;
+    let status = upload.wait()?;
+    Ok((status, upload.said().join("\n")))
+}
+
+fn phase(site: &Installation, id: &str) -> Option<Phase> {
+    site.engine.transfers().iter().find(|transfer| transfer.id == id).map(|transfer| transfer.phase)
+}
+
+fn a_paused_transfer_is_resumed() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, |transfer| {
+        site.engine.pause_transfer(&transfer.id);
+        // The engine extends it no more.
+        site.daemon.expire_ticket(transfer.ticket.secret())?;
+        let is_paused =
+            site.engine.wait_for(PATIENCE, |_| phase(&site, &transfer.id) == Some(Phase::PausedSystem));
+        if is_paused { Ok(()) } else { Err("it isn't paused".into()) }
+    })?;
+    assert!(status.success(), "{status} {said}");
+    assert!(said.contains("the engine had paused transfer"), "{said}");
+    let image = site.engine.image_file(&site.disk()?).display().to_string();
+    site.qemu_img(&["convert", "-f", "raw", "-O", "raw", &image, "stored.raw"])?;
+    let half = usize::try_from(SIZE)? / 2;
+    same("the disk", &fs::read(site.path("stored.raw"))?, &[vec![1; half], vec![2; half]].concat())?;
+    assert_all_well(&site);
+    Ok(())
+}
+
+fn a_cancelled_transfer_is_a_failure() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, |transfer| {
+        site.engine.cancel_transfer(&transfer.id);
+        let is_removed = |_: &_| site.engine.transfers().iter().all(|transfer| !transfer.has_ticket);
+        if site.engine.wait_for(PATIENCE, is_removed) { Ok(()) } else { Err("the ticket is there".into()) }
+    })?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the ticket can't be brought back: the engine has ended transfer"), "{said}");
+    assert!(site.engine.disks().is_empty(), "{:?}", site.engine.disks());
+    assert_eq!(site.engine.sessions(), 0);
+    Ok(())
+}
+
+/// A signal while the engine is asked something, or is waited for.
+fn a_signal_gives_up_in_each_phase() -> TestResult {
+    use fake_engine::{Fault, Gate, What};
+    for (method, path) in [
+        ("POST", "api/disks"),
+        ("GET", "api/disks/*"),
+        ("POST", "api/imagetransfers"),
+        ("GET", "api/imagetransfers/*"),
+    ] {
+        for done in [false, true] {
+            let site = site()?;
+            let gate = Gate::new();
+            let what = if done { What::HoldReply(gate.clone()) } else { What::Hold(gate.clone()) };
+            site.engine.fault(Fault::on(method, path).then(what));
+            let mut upload = start(&site, "true", Stdio::null())?;
+            if !gate.wait_reached(1, PATIENCE) {
+                return Err(format!("{path}: it isn't asked").into());
+            }
+            upload.signal(Signal::SIGTERM)?;
+            gate.open();
+            let status = upload.wait()?;
+            let said = upload.said().join("\n");
+            assert!(!status.success(), "{path}: {status} {said}");
+            assert!(site.engine.disks().is_empty(), "{path} {done}: {:?}\n{said}", site.engine.disks());
+            let is_ended = |transfer: &Transfer| transfer.phase.is_finished();
+            assert!(site.engine.transfers().iter().all(is_ended), "{path} {done}: {said}");
+            assert_eq!(site.engine.sessions(), 0, "{path} {done}: {said}");
+        }
+    }
+    Ok(())
+}
