@@ -7,11 +7,13 @@
 mod copy;
 mod in_engine;
 mod list;
+mod progress;
 mod restore;
 mod save;
 mod stop;
 mod verify;
 
+use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -21,6 +23,8 @@ use imageio_config::Parser;
 use imageio_device::Settings;
 
 use crate::cli::EngineOptions;
+use copy::Task;
+use progress::Progress;
 use stop::{Stop, StopClock};
 
 pub(crate) use list::run as list;
@@ -33,6 +37,7 @@ struct Site {
     settings: Settings,
     credentials: Credentials,
     stop: Arc<Stop>,
+    progress: Arc<Progress>,
 }
 
 impl Site {
@@ -42,7 +47,12 @@ impl Site {
         options.config.iter().try_for_each(|section| parser.set("config", section))?;
         options.parameters.iter().try_for_each(|argument| parser.set_argument(argument))?;
         let (settings, credentials) = parser.finish_engine()?;
-        Ok(Self { settings, credentials: credentials.with_password_read()?, stop })
+        Ok(Self { settings, credentials: credentials.with_password_read()?, stop, progress: Arc::default() })
+    }
+
+    /// Work on a disk that messages call so.
+    fn task<'a>(&'a self, label: &'a str) -> Task<'a> {
+        Task { label, stop: &self.stop, progress: &self.progress }
     }
 
     /// Begins a transfer of one disk, uses the disk, and ends the transfer: as a failed one, if its use has failed.
@@ -79,6 +89,11 @@ fn choose<'d>(directory: &'d BackupDirectory, id: Option<&str>) -> Result<&'d Ba
         }),
         None => manifest.backups.last().context("the directory has no backup"),
     }
+}
+
+/// Prints a line for those who want to know what has come of it.
+fn print(line: &str) -> Result<()> {
+    crate::progress::around(|| writeln!(std::io::stdout(), "{line}")).context("standard output")
 }
 
 /// An error of something that a signal has stopped, in the user's words.

@@ -63,15 +63,25 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Starts to draw, if standard error is a terminal.
+    /// Starts to draw what transfers do, if standard error is a terminal.
     pub(crate) fn draw(observer: Arc<Observer>) -> Result<Option<Self>> {
+        Self::draw_as(move || {
+            let progress = observer.progress();
+            let (clients, server) = (size(progress.from_clients), size(progress.to_server));
+            let message = format!("clients {clients}, server {server}, waiting for {}", progress.awaited);
+            (progress.from_clients, message)
+        })
+    }
+
+    /// Starts to draw what `tell` says: how many bytes are done, and a message.
+    pub(crate) fn draw_as(mut tell: impl FnMut() -> (u64, String) + Send + 'static) -> Result<Option<Self>> {
         // Its target is standard error, and it is hidden where that is no terminal.
         let bar = ProgressBar::no_length().with_style(style());
         if bar.is_hidden() {
             return Ok(None);
         }
         set(Some(bar.clone()));
-        let ticker = Ticker::start(INTERVAL, move || update(&bar, &observer))?;
+        let ticker = Ticker::start(INTERVAL, move || update(&bar, tell()))?;
         Ok(Some(Self { ticker: Some(ticker) }))
     }
 }
@@ -90,17 +100,21 @@ pub(crate) fn clear() {
     }
 }
 
+/// Writes something to the terminal. The line is wiped out before, and drawn again after it.
+pub(crate) fn around<T>(write: impl FnOnce() -> T) -> T {
+    writing::write(|| match &*lock() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    })
+}
+
 /// Standard error, where the line stays whole.
 pub(crate) struct StandardError;
 
 impl Write for StandardError {
     /// Writes all of it.
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        let write = || io::stderr().write_all(text);
-        writing::write(|| match &*lock() {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        })?;
+        around(|| io::stderr().write_all(text))?;
         Ok(text.len())
     }
 
@@ -109,15 +123,9 @@ impl Write for StandardError {
     }
 }
 
-fn update(bar: &ProgressBar, observer: &Observer) {
-    let progress = observer.progress();
-    bar.set_message(format!(
-        "clients {}, server {}, waiting for {}",
-        size(progress.from_clients),
-        size(progress.to_server),
-        progress.awaited
-    ));
-    bar.set_position(progress.from_clients);
+fn update(bar: &ProgressBar, (done, message): (u64, String)) {
+    bar.set_message(message);
+    bar.set_position(done);
     bar.tick();
 }
 

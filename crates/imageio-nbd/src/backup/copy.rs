@@ -4,16 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use backup_directory::{Checksum, Image};
 use blkhash::{Algorithm, Blkhash};
 use imageio_device::{Device, Queue};
-use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle};
+use imageio_stats::{Export, Observer, Watch};
+use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Statistics};
 
+use super::progress::Progress;
 use super::stop::Stop;
 use crate::listen::Listening;
+use crate::statistics::{PROGRAM, clients};
 
 /// How many requests of qemu-img are on their way at a time: enough for all connections to the server.
 const REQUESTS: &str = "16";
@@ -33,42 +37,65 @@ pub(crate) fn check_tools() -> Result<()> {
     Ok(())
 }
 
+/// Work on a disk.
+#[derive(Clone, Copy)]
+pub(crate) struct Task<'a> {
+    /// What messages call the disk.
+    pub(crate) label: &'a str,
+    pub(crate) stop: &'a Stop,
+    pub(crate) progress: &'a Progress,
+}
+
 /// Reads a disk into a new image. If that has a backing file, what the disk tells as holes is left to it.
-pub(crate) fn read(device: Arc<Device>, image: &Image, stop: &Stop) -> Result<()> {
-    served(device, |uri| {
+pub(crate) fn read(device: Arc<Device>, image: &Image, task: Task<'_>) -> Result<()> {
+    served(device, task, |uri| {
         let mut qemu_img = Command::new("qemu-img");
         qemu_img.args(["convert", "-W", "-m", REQUESTS, "-f", "raw", "-O", "qcow2"]);
         if let Some(name) = &image.backing_name {
             qemu_img.args(["-F", "qcow2", "-B", name]);
         }
-        stop.run(qemu_img.arg(uri).arg(absolute(&image.path)?))
+        task.stop.run(qemu_img.arg(uri).arg(absolute(&image.path)?))
     })
 }
 
 /// Writes what an image holds, with its backing files, to a disk. One that `is_zero` needs no zeroes.
-pub(crate) fn write(device: Arc<Device>, image: &Path, is_zero: bool, stop: &Stop) -> Result<()> {
-    served(device, |uri| {
+pub(crate) fn write(device: Arc<Device>, image: &Path, is_zero: bool, task: Task<'_>) -> Result<()> {
+    served(device, task, |uri| {
         let mut qemu_img = Command::new("qemu-img");
         qemu_img.args(["convert", "-n", "-W", "-m", REQUESTS, "-f", "qcow2", "-O", "raw"]);
         qemu_img.args(is_zero.then_some("--target-is-zero"));
-        stop.run(qemu_img.arg(absolute(image)?).arg(uri))
+        task.stop.run(qemu_img.arg(absolute(image)?).arg(uri))
     })
 }
 
 /// Serves a device on a socket that nobody else can reach, while its URI is used.
-fn served(device: Arc<Device>, use_it: impl FnOnce(&str) -> Result<()>) -> Result<()> {
-    let queue = Arc::new(Queue::start(device)?);
+fn served(device: Arc<Device>, task: Task<'_>, use_it: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let queue = Arc::new(Queue::start(Arc::clone(&device))?);
     let Listening { listeners, address, private: _private } = Listening::private()?;
     let mut server = Server::new(queue, &ExportInfo::default(), Config::default())?;
     listeners.into_iter().for_each(|listener| server.listen(listener));
+    let observer = observer(device, task.label, &server.statistics());
+    let followed = Arc::clone(&observer);
+    let _under_way = task.progress.begin(task.label.to_owned(), move || followed.progress().from_clients);
+    let _watch = Watch::start(Arc::clone(&observer)).context("cannot start a thread")?;
     let end = EndOfServer(server.handle());
-    thread::scope(|scope| {
+    let used = thread::scope(|scope| {
         let serving = thread::Builder::new().name("nbd".into()).spawn_scoped(scope, move || server.run())?;
         let used = use_it(&address.uri(""));
         drop(end);
         let served = serving.join().map_err(|_| anyhow!("bug: the server panicked"))?;
         used.and(served.map(drop).map_err(Into::into))
-    })
+    });
+    observer.summaries().iter().for_each(|line| log::info!("{}: {line}", task.label));
+    used
+}
+
+/// Whoever looks at what becomes of a disk that is served alone.
+fn observer(device: Arc<Device>, label: &str, statistics: &Statistics) -> Arc<Observer> {
+    let statistics = statistics.clone();
+    let clients = Box::new(move || clients(&statistics.snapshot().exports[0]));
+    let export = Export { name: label.to_owned(), label: Some(label.to_owned()), device, clients };
+    Arc::new(Observer::new(PROGRAM, vec![export], None))
 }
 
 /// Whatever happens, nobody waits for a server that nobody ends.
@@ -81,20 +108,20 @@ impl Drop for EndOfServer {
 }
 
 /// The checksum of what an image of this size holds, with its backing files.
-pub(crate) fn checksum(image: &Path, size: u64, stop: &Stop) -> Result<Checksum> {
+pub(crate) fn checksum(image: &Path, size: u64, task: Task<'_>) -> Result<Checksum> {
     let algorithm = Algorithm::named(ALGORITHM).context("bug: there is no such hash")?;
     let block_size = blkhash::DEFAULT_BLOCK_SIZE;
-    let value = content_hash(image, size, Blkhash::new(algorithm, block_size), stop)?;
+    let value = content_hash(image, size, Blkhash::new(algorithm, block_size), task)?;
     Ok(Checksum { algorithm: ALGORITHM.to_owned(), block_size, value })
 }
 
 /// The same by the function of another checksum. Its value, that is.
-pub(crate) fn checksum_like(of: &Checksum, image: &Path, size: u64, stop: &Stop) -> Result<String> {
+pub(crate) fn checksum_like(of: &Checksum, image: &Path, size: u64, task: Task<'_>) -> Result<String> {
     let Checksum { algorithm, block_size, .. } = of;
     let known = Algorithm::named(algorithm).filter(|_| is_usual(*block_size));
     let algorithm = known
         .with_context(|| format!("a checksum by {algorithm} in blocks of {block_size} bytes isn't known"))?;
-    content_hash(image, size, Blkhash::new(algorithm, *block_size), stop)
+    content_hash(image, size, Blkhash::new(algorithm, *block_size), task)
 }
 
 /// Whether imageio would take blocks of this size, in bytes: a manifest may have any.
@@ -102,12 +129,16 @@ pub(crate) fn is_usual(block_size: u64) -> bool {
     (1 << 20..=16 << 20).contains(&block_size)
 }
 
-fn content_hash(image: &Path, size: u64, blkhash: Blkhash, stop: &Stop) -> Result<String> {
+fn content_hash(image: &Path, size: u64, blkhash: Blkhash, task: Task<'_>) -> Result<String> {
+    let hashed = Arc::new(AtomicU64::new(0));
+    let followed = Arc::clone(&hashed);
+    let label = format!("checksum of {}", task.label);
+    let _under_way = task.progress.begin(label, move || followed.load(Relaxed));
     let mut nbdcopy = Command::new("nbdcopy");
     nbdcopy.args(["--", "[", "qemu-nbd", "-r", "-f", "qcow2"]).arg(absolute(image)?).args(["]", "-"]);
-    let mut nbdcopy = stop.start(nbdcopy.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let mut nbdcopy = task.stop.start(nbdcopy.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let output = nbdcopy.take_output().context("bug: its output is a pipe")?;
-    let sum = blkhash.of_stream(output, size, &|_| {});
+    let sum = blkhash.of_stream(output, size, &|done| hashed.store(done, Relaxed));
     match sum {
         // It has more to tell, and nobody listens.
         Err(error @ blkhash::Error::Longer(_)) => Err(error.into()),

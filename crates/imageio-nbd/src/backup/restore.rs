@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd restore`: from the directory to new disks of an engine.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +10,7 @@ use engine_transfer::{DiskFormat as EngineFormat, NewDiskSettings, Target};
 use imageio_device::{Device, Settings};
 
 use super::stop::Stop;
-use super::{Site, choose, copy, explained};
+use super::{Site, choose, copy, explained, print};
 use crate::cli::RestoreOptions;
 
 /// Everything, up to the exit status.
@@ -22,12 +21,13 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
     let disks = chosen(backup, &options.disks)?;
     let (stop, _signals) = Stop::by_signals()?;
     let site = Site::new(&options.engine, Arc::clone(&stop))?;
+    let line = site.progress.draw()?;
     for disk in disks {
         let restored = restore(&site, options, &directory, backup, disk).with_context(|| label(disk));
         let id = explained(restored, &stop, "the disks that were told are complete, and others are removed")?;
-        writeln!(std::io::stdout(), "{id}  {:?}, which was {}", disk.disk.name, disk.disk.id)
-            .context("standard output")?;
+        print(&format!("{id}  {:?}, which was {}", disk.disk.name, disk.disk.id))?;
     }
+    drop(line);
     if let Some(file) = &backup.vm_configuration {
         log::info!("the VM's configuration is in {}", directory.path_of(file).display());
     }
@@ -72,7 +72,7 @@ fn restore(
         let device = Arc::new(transfer.start()?);
         // Of a raw disk that isn't known: block storage has no sparse ones.
         let is_zero = disk.disk.format == DiskFormat::Cow;
-        let written = copy::write(Arc::clone(&device), &image, is_zero, &site.stop);
+        let written = copy::write(Arc::clone(&device), &image, is_zero, site.task(&disk.disk.name));
         // All that was written is flushed by that, and so in the server's checksum.
         let closed = device.close();
         written?;

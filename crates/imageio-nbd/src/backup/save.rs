@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd backup`: from the engine into the directory.
 
-use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -17,7 +16,7 @@ use ovirt_engine_client::Engine;
 
 use super::in_engine::{self, EngineBackup};
 use super::stop::{Stop, StopClock, is_consequence};
-use super::{Site, copy, explained};
+use super::{Site, copy, explained, print};
 use crate::cli::BackupOptions;
 
 /// The file of the VM's configuration: what the engine tells of it, with its OVF inside.
@@ -52,7 +51,7 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     let record = back_up(options, site, engine, clock, &vm.id, plan, &new)?;
     let told = summary(&record);
     new.commit(record)?;
-    writeln!(std::io::stdout(), "{id}{told}").context("standard output")
+    print(&format!("{id}{told}"))
 }
 
 /// Tells what an interrupted backup has left, and ends it in the engine.
@@ -86,11 +85,12 @@ fn back_up(
     let configuration = serde_json::to_vec_pretty(&engine.vm_configuration(vm)?)?;
     let vm_configuration = Some(new.write_configuration(CONFIGURATION, &configuration)?);
     let (jobs, stop) = (usize::from(options.jobs), &*site.stop);
+    let _line = site.progress.draw()?;
     for_all(&plan.disks, jobs, stop, |plan| copy_disk(site, &backup.id, plan, new))?;
     let (engine_backup_id, to_checkpoint_id) = (backup.id.clone(), backup.to_checkpoint_id.clone());
     // The VM needs more of its storage as long as the backup is under way.
     backup.end()?;
-    let disks = for_all(&plan.disks, jobs, stop, |plan| with_checksum(plan, new, stop))?;
+    let disks = for_all(&plan.disks, jobs, stop, |plan| with_checksum(site, plan, new))?;
     Ok(BackupRecord { engine_backup_id, from_checkpoint_id, to_checkpoint_id, vm_configuration, disks })
 }
 
@@ -165,7 +165,7 @@ fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) ->
             "the transfer has {size} bytes, and the disk {expected}: was it extended just now?"
         );
         let device = Arc::new(transfer.start()?);
-        let copied = copy::read(Arc::clone(&device), &image, &site.stop);
+        let copied = copy::read(Arc::clone(&device), &image, site.task(&disk.name));
         let closed = device.close();
         copied?;
         Ok(closed?)
@@ -173,11 +173,11 @@ fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) ->
 }
 
 /// What the manifest says of an image, which is complete.
-fn with_checksum(plan: &DiskPlan, new: &NewBackup<'_>, stop: &Stop) -> Result<DiskBackup> {
+fn with_checksum(site: &Site, plan: &DiskPlan, new: &NewBackup<'_>) -> Result<DiskBackup> {
     let (disk, backing_file) = (plan.disk.clone(), backing_file(plan).map(str::to_owned));
     let backup_mode = if backing_file.is_some() { BackupMode::Incremental } else { BackupMode::Full };
     let image = new.image(&disk.id, backing_file.as_deref())?;
-    let checksum = copy::checksum(&image.path, disk.provisioned_size, stop)?;
+    let checksum = copy::checksum(&image.path, disk.provisioned_size, site.task(&disk.name))?;
     Ok(DiskBackup { disk, backup_mode, file: image.file, backing_file, checksum })
 }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ impl Stop {
 
     /// A clock whose waits end when the work is stopped.
     pub(crate) fn clock(self: &Arc<Self>) -> Arc<StopClock> {
-        Arc::new(StopClock { stop: Arc::clone(self), is_patient: Mutex::new(false) })
+        Arc::new(StopClock { stop: Arc::clone(self), is_patient: AtomicBool::new(false) })
     }
 
     /// Fails once it is stopped.
@@ -185,13 +186,13 @@ impl Drop for Program<'_> {
 pub(crate) struct StopClock {
     stop: Arc<Stop>,
     /// Waits go to their end, as what was begun is being ended.
-    is_patient: Mutex<bool>,
+    is_patient: AtomicBool,
 }
 
 impl StopClock {
     /// From now on, nothing ends a wait.
     pub(crate) fn be_patient(&self) {
-        *self.is_patient.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.is_patient.store(true, Relaxed);
     }
 }
 
@@ -201,14 +202,15 @@ impl Clock for StopClock {
     }
 
     fn pause(&self, time: Duration) -> bool {
-        let mut is_patient = self.is_patient.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_end = !*is_patient;
+        let may_end = !self.is_patient.load(Relaxed);
         let goes_on = |state: &mut State| !(may_end && state.is_stopped);
         let waited = self.stop.changed.wait_timeout_while(self.stop.lock(), time, goes_on);
-        let is_stopped = waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped;
-        // Who was told once has to end what was begun, which takes waits, too.
-        *is_patient |= is_stopped;
-        !(may_end && is_stopped)
+        let is_told = may_end && waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped;
+        if is_told {
+            // Who was told once has to end what was begun, which takes waits, too.
+            self.be_patient();
+        }
+        !is_told
     }
 }
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd verify`: whether the files of a directory hold what was backed up.
 
-use std::io::Write;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use backup_directory::{Backup, BackupDirectory, DiskBackup};
 
+use super::copy::Task;
+use super::progress::Progress;
 use super::stop::Stop;
-use super::{choose, copy, explained};
+use super::{choose, copy, explained, print};
 use crate::cli::VerifyOptions;
 
 /// Everything, up to the exit status: 1 if a disk isn't what it was.
@@ -19,7 +21,10 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
         None => &directory.manifest().backups,
     };
     let (stop, _signals) = Stop::by_signals()?;
-    let wrong = explained(verify(&directory, backups, &stop), &stop, "not all was verified")?;
+    let progress = Arc::<Progress>::default();
+    let line = progress.draw()?;
+    let wrong = explained(verify(&directory, backups, &stop, &progress), &stop, "not all was verified")?;
+    drop(line);
     ensure!(
         wrong == 0,
         "{wrong} disks are not what was backed up: use a copy of the directory, or another backup"
@@ -28,13 +33,23 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
 }
 
 /// How many disks are wrong.
-fn verify(directory: &BackupDirectory, backups: &[Backup], stop: &Stop) -> Result<usize> {
+fn verify(
+    directory: &BackupDirectory,
+    backups: &[Backup],
+    stop: &Stop,
+    progress: &Progress,
+) -> Result<usize> {
     let mut wrong = 0;
     for (backup, disk) in
         backups.iter().flat_map(|backup| backup.disks.iter().map(move |disk| (backup, disk)))
     {
         let (path, size) = (directory.path_of(&disk.file), disk.disk.provisioned_size);
-        let is_right = match copy::checksum_like(&disk.checksum, &path, size, stop) {
+        let is_right = match copy::checksum_like(
+            &disk.checksum,
+            &path,
+            size,
+            Task { label: &disk.disk.name, stop, progress },
+        ) {
             Ok(sum) => sum == disk.checksum.value,
             Err(error) => {
                 stop.check()?;
@@ -50,5 +65,5 @@ fn verify(directory: &BackupDirectory, backups: &[Backup], stop: &Stop) -> Resul
 
 fn tell(backup: &Backup, disk: &DiskBackup, is_right: bool) -> Result<()> {
     let word = if is_right { "ok" } else { "WRONG" };
-    writeln!(std::io::stdout(), "{}  {}  {word}", backup.id, disk.disk.id).context("standard output")
+    print(&format!("{}  {}  {word}", backup.id, disk.disk.id))
 }

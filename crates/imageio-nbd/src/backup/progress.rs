@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How far all disks are, for whoever watches a terminal.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use imageio_stats::size;
+
+use crate::progress::Line;
+
+/// What is under way.
+#[derive(Default)]
+pub(crate) struct Progress(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Bytes of what has ended.
+    before: u64,
+    parts: Vec<Part>,
+    /// How many there have been.
+    count: u64,
+}
+
+struct Part {
+    number: u64,
+    label: String,
+    /// In bytes.
+    done: Box<dyn Fn() -> u64 + Send>,
+}
+
+/// Something is under way, until this is dropped.
+pub(crate) struct UnderWay<'p> {
+    progress: &'p Progress,
+    number: u64,
+}
+
+impl Progress {
+    /// Draws a line, if standard error is a terminal.
+    pub(crate) fn draw(self: &Arc<Self>) -> Result<Option<Line>> {
+        let progress = Arc::clone(self);
+        Line::draw_as(move || progress.lock().tell())
+    }
+
+    /// Something begins, of which `done` tells how many bytes are done.
+    pub(crate) fn begin(&self, label: String, done: impl Fn() -> u64 + Send + 'static) -> UnderWay<'_> {
+        let mut state = self.lock();
+        state.count += 1;
+        let number = state.count;
+        state.parts.push(Part { number, label, done: Box::new(done) });
+        UnderWay { progress: self, number }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// All bytes, and what is under way in words.
+    fn tell(&self) -> (u64, String) {
+        let mut all = self.before;
+        let mut tell = |part: &Part| {
+            let done = (part.done)();
+            all += done;
+            format!("{} {}", part.label, size(done))
+        };
+        let parts: Vec<_> = self.parts.iter().map(&mut tell).collect();
+        (all, if parts.is_empty() { "waiting for the engine".to_owned() } else { parts.join(", ") })
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut state = self.progress.lock();
+        if let Some(at) = state.parts.iter().position(|part| part.number == self.number) {
+            let part = state.parts.remove(at);
+            state.before += (part.done)();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_still_counts() {
+        let progress = Progress::default();
+        let tell = || progress.lock().tell();
+        assert_eq!(tell(), (0, "waiting for the engine".to_owned()));
+        let one = progress.begin("one".to_owned(), || 1 << 20);
+        let two = progress.begin("two".to_owned(), || 5);
+        assert_eq!(tell(), ((1 << 20) + 5, "one 1.0 MiB, two 5 B".to_owned()));
+        drop(one);
+        assert_eq!(tell(), ((1 << 20) + 5, "two 5 B".to_owned()));
+        drop(two);
+        assert_eq!(tell().0, (1 << 20) + 5);
+    }
+}
