@@ -14,10 +14,10 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use support::TestResult;
-use support::tools::{IMAGEIO, QEMU_IMG, QEMU_NBD, Tool, trial};
+use support::tools::{IMAGEIO, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool, trial};
 
 /// What all tests need.
-const TOOLS: &[Tool] = &[IMAGEIO, QEMU_IMG, QEMU_NBD];
+const TOOLS: &[Tool] = &[IMAGEIO, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
 type Test = (&'static str, fn() -> TestResult);
 

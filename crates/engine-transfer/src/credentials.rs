@@ -154,12 +154,19 @@ impl Section {
 
     fn parse(name: &str, text: String) -> Result<Self, String> {
         let mut file = Ini::new_cs();
+        // A password may have the signs in it that begin a comment. Python's parser takes them for one at a line's beginning only.
+        let mut like_python = file.defaults();
+        like_python.enable_inline_comments = false;
+        file.load_defaults(like_python);
         // Its words may repeat a line of the file, which may have the password.
         file.read(text).map_err(|_| "a line of it is no section and no name = value".to_owned())?;
         if !file.sections().iter().any(|section| section == name) {
             return Err(format!("it has no section [{}]", name.escape_debug()));
         }
-        let value = |option| file.get(name, option).filter(|value| !value.is_empty());
+        let value = |option| {
+            let value = file.get(name, option).or_else(|| file.get("DEFAULT", option));
+            value.filter(|value| !value.is_empty())
+        };
         Ok(Self {
             engine_url: value("engine_url"),
             username: value("username"),
@@ -190,7 +197,7 @@ mod tests {
 [lab]
 engine_url = https://engine.example.com
 username = admin@internal
-password = pass=word%1
+password = pass=word%1 #a;s
 cafile: /etc/pki/lab.pem
 
 [other]
@@ -204,7 +211,7 @@ log_level = debug
         let lab = Section::parse("lab", FILE.to_owned()).unwrap();
         assert_eq!(lab.engine_url.as_deref(), Some("https://engine.example.com"));
         assert_eq!(lab.username.as_deref(), Some("admin@internal"));
-        assert_eq!(lab.password, Some(Secret::new("pass=word%1")));
+        assert_eq!(lab.password, Some(Secret::new("pass=word%1 #a;s")));
         assert_eq!((lab.cafile.as_deref(), lab.is_insecure), (Some(Path::new("/etc/pki/lab.pem")), false));
         let other = Section::parse("other", FILE.to_owned()).unwrap();
         assert!(other.password.is_none() && other.is_insecure);

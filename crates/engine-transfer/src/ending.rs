@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ending a transfer, and what becomes of its disk.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use imageio_device::TicketKeeper;
 use ovirt_engine_client::{Direction, DiskStatus, End, Engine, ImageTransfer, Secret};
@@ -16,6 +16,7 @@ pub(crate) struct Begun {
     pub(crate) direction: Direction,
     pub(crate) disk: Option<ItsDisk>,
     pub(crate) is_by_this_host: bool,
+    pub(crate) resuming: Mutex<()>,
 }
 
 /// What is to be done when a device is closed. It has to be closed before: the engine waits for its connections to the server.
@@ -23,26 +24,40 @@ pub(crate) struct Begun {
 /// An ending that is dropped gives up the transfer.
 #[derive(Debug)]
 #[must_use]
-pub struct Ending(Option<Arc<Begun>>);
+pub struct Ending {
+    begun: Option<Arc<Begun>>,
+    is_in_use: bool,
+}
+
+/// What was done with a disk when its device is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// All data is there, and flushed.
+    Complete,
+    /// Nothing was written: the disk is as it was.
+    Untouched,
+    /// Data may be missing.
+    Incomplete,
+}
 
 impl Ending {
     /// Nothing: somebody else ends the transfer.
     pub(crate) fn of_somebody_else() -> Self {
-        Self(None)
+        Self { begun: None, is_in_use: false }
     }
 
     pub(crate) fn of(begun: Begun) -> Self {
-        Self(Some(Arc::new(begun)))
+        Self { begun: Some(Arc::new(begun)), is_in_use: false }
     }
 
     /// Who brings back the ticket of a transfer that the engine has paused.
     pub(crate) fn ticket_keeper(&self) -> Option<Arc<dyn TicketKeeper>> {
-        self.0.clone().map(|begun| begun as _)
+        self.begun.clone().map(|begun| begun as _)
     }
 
     /// The ways to the server, the best one first.
     pub(crate) fn urls(&self) -> Vec<Secret> {
-        let transfer = self.0.as_ref().map(|begun| &begun.transfer);
+        let transfer = self.begun.as_ref().map(|begun| &begun.transfer);
         let urls = transfer.map(|transfer| [transfer.transfer_url.clone(), transfer.proxy_url.clone()]);
         let mut urls: Vec<_> = urls.into_iter().flatten().flatten().collect();
         urls.dedup();
@@ -52,21 +67,33 @@ impl Ending {
     /// The id of the disk, if the engine was asked for its transfer.
     #[must_use]
     pub fn disk(&self) -> Option<&str> {
-        self.0.as_ref()?.disk.as_ref().map(|disk| &*disk.id)
+        self.begun.as_ref()?.disk.as_ref().map(|disk| &*disk.id)
     }
 
-    /// Ends the transfer, and waits until the engine has. `is_complete`: all data is there, and flushed; else the transfer is given
-    /// up, and a line is logged that says what became of the disk.
+    /// Whether the engine was asked for a transfer into a disk.
+    #[must_use]
+    pub fn is_upload(&self) -> bool {
+        self.begun.as_ref().is_some_and(|begun| begun.direction == Direction::Upload)
+    }
+
+    /// The device starts: from now on, nobody knows what is on the disk until [`end`](Self::end) is told.
+    pub fn set_in_use(&mut self) {
+        self.is_in_use = true;
+    }
+
+    /// Ends the transfer, and waits until the engine has. If it isn't complete, it is given up, and a line is logged that says what
+    /// became of the disk: one that was there before and wasn't written stays as it is.
     ///
     /// # Errors
     /// The engine doesn't say that a complete disk is good.
-    pub fn end(mut self, is_complete: bool) -> Result<(), Error> {
-        let Some(begun) = self.0.take() else { return Ok(()) };
-        let ended = if is_complete {
-            begun.finish().inspect_err(|error| begun.clear_up_after(error))
-        } else {
-            begun.give_up();
-            Ok(())
+    pub fn end(mut self, content: Content) -> Result<(), Error> {
+        let Some(begun) = self.begun.take() else { return Ok(()) };
+        let ended = match content {
+            Content::Complete => begun.finish().inspect_err(|error| begun.clear_up_after(error)),
+            Content::Untouched | Content::Incomplete => {
+                begun.give_up(content);
+                Ok(())
+            }
         };
         begun.engine.log_out();
         ended
@@ -75,8 +102,8 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        if let Some(begun) = self.0.take() {
-            begun.give_up();
+        if let Some(begun) = self.begun.take() {
+            begun.give_up(if self.is_in_use { Content::Incomplete } else { Content::Untouched });
             begun.engine.log_out();
         }
     }
@@ -84,6 +111,8 @@ impl Drop for Ending {
 
 impl TicketKeeper for Begun {
     fn bring_back(&self) -> bool {
+        // One asks the engine at a time, and those that waited find that the transfer goes on.
+        let _one = self.resuming.lock().unwrap_or_else(PoisonError::into_inner);
         let resumed = self.engine.resume_transfer(&self.transfer.id, self.direction);
         match &resumed {
             Ok(true) => log::warn!("the engine had paused transfer {}, which goes on now", self.transfer.id),
@@ -108,22 +137,29 @@ impl Begun {
     /// Where the engine has said that the transfer has failed, what was made for it is of no use. Where it has said nothing, nobody knows,
     /// and nothing is touched.
     fn clear_up_after(&self, error: &Error) {
-        use ovirt_engine_client::Error::{Disk, Missing, Transfer};
-        let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. } | Missing { .. }));
+        use ovirt_engine_client::Error::{Disk, Transfer};
+        let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. }));
         match &self.disk {
             Some(ItsDisk { id, is_new: true }) if has_failed => remove(&self.engine, id),
             _ => self.tell_fate(),
         }
     }
 
-    fn give_up(&self) {
-        if let Err(error) = self.engine.end_transfer(&self.transfer.id, self.direction, End::Incomplete) {
-            log::error!("{error}: cancel transfer {} in the engine", self.transfer.id);
+    fn give_up(&self, content: Content) {
+        let is_new = self.disk.as_ref().is_some_and(|disk| disk.is_new);
+        // A cancelled upload takes its disk along: one that has good data on it is finalized.
+        let keeps_disk = content == Content::Untouched && !is_new && self.direction == Direction::Upload;
+        let end = if keeps_disk { End::Complete } else { End::Incomplete };
+        let ended = self.engine.end_transfer(&self.transfer.id, self.direction, end);
+        if let Err(error) = &ended {
+            log::error!("{error}: see transfer {} in the engine", self.transfer.id);
         }
-        if let Some(ItsDisk { id, is_new: true }) = &self.disk {
-            remove(&self.engine, id);
-        } else {
-            self.tell_fate();
+        match &self.disk {
+            Some(ItsDisk { id, is_new: true }) => remove(&self.engine, id),
+            Some(ItsDisk { id, .. }) if keeps_disk && ended.is_ok() => {
+                log::warn!("nothing was written to disk {id}, which is as it was");
+            }
+            _ => self.tell_fate(),
         }
     }
 

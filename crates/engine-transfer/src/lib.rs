@@ -16,7 +16,7 @@ mod open;
 mod settings;
 
 pub use credentials::{Credentials, PasswordSource};
-pub use ending::Ending;
+pub use ending::{Content, Ending};
 pub use open::{Error, Opened};
 pub use ovirt_engine_client::{Clock, ContentType, Direction, DiskFormat, Secret, SystemClock};
 pub use settings::{EngineSettings, NewDiskSettings, Source, Target};

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use imageio_device::{OpenError, Settings, Transfer, UrlSource};
 use ovirt_engine_client::{
@@ -30,6 +30,18 @@ pub enum Error {
     /// What is asked for makes no sense.
     #[error("{0}")]
     Usage(&'static str),
+    /// The disk has another size than what is to be copied to it.
+    #[error(
+        "disk {disk} has {size} bytes, and the image {expected}: upload it into a new disk, or resize it with qemu-img resize"
+    )]
+    Size {
+        /// The disk's id.
+        disk: String,
+        /// Its size, in bytes.
+        size: u64,
+        /// The size that was expected, in bytes.
+        expected: u64,
+    },
     /// Something isn't given: its parameter, what it is, and the variable of the environment for it.
     #[error("{0} is missing: give {1} with {0}=, or by a section of ovirt-img.conf, or by ${2}")]
     Missing(&'static str, &'static str, &'static str),
@@ -142,7 +154,8 @@ fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Res
     let begun = begin_with(&engine, settings, direction);
     match begun {
         Ok((transfer, disk, is_by_this_host)) => {
-            Ok(Begun { engine, transfer, direction, disk, is_by_this_host })
+            let resuming = Mutex::default();
+            Ok(Begun { engine, transfer, direction, disk, is_by_this_host, resuming })
         }
         Err(error) => {
             engine.log_out();
@@ -173,6 +186,7 @@ fn begin_with(
         }
         Target::Disk(name_or_id) => {
             let disk = engine.find_disk(name_or_id)?;
+            check_size(&disk, settings.exact_size)?;
             (Subject::Disk(disk.id.clone()), Some((disk, false)))
         }
         Target::NewDisk(new) => {
@@ -182,6 +196,7 @@ fn begin_with(
     };
     let mut new = NewTransfer::new(direction, subject);
     new.inactivity_timeout = settings.inactivity_timeout;
+    new.keeps_disk = !matches!(settings.target, Target::NewDisk(_));
     new.host = disk.as_ref().and_then(|(disk, _)| this_host(engine, disk));
     let is_by_this_host = new.host.is_some();
     let its_disk = disk.map(|(disk, is_new)| ItsDisk { id: disk.id, is_new });
@@ -193,6 +208,15 @@ fn begin_with(
             }
             Err(error.into())
         }
+    }
+}
+
+fn check_size(disk: &Disk, expected: Option<u64>) -> Result<(), Error> {
+    match (disk.provisioned_size, expected) {
+        (Some(size), Some(expected)) if size != expected => {
+            Err(Error::Size { disk: disk.id.clone(), size, expected })
+        }
+        _ => Ok(()),
     }
 }
 

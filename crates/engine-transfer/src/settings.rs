@@ -49,6 +49,8 @@ pub struct EngineSettings {
     pub credentials: Credentials,
     /// What is transferred.
     pub target: Target,
+    /// A disk that is there has to be of this size, in bytes: one that is copied to would keep what is behind that.
+    pub exact_size: Option<u64>,
     /// Whether a disk is to be read or written. `None`: read if the device is for reading only.
     pub direction: Option<Direction>,
     /// When the engine is to pause a transfer that nobody uses.
@@ -59,7 +61,13 @@ impl EngineSettings {
     /// A transfer that is paused when nobody has used it for a minute.
     #[must_use]
     pub fn new(credentials: Credentials, target: Target) -> Self {
-        Self { credentials, target, direction: None, inactivity_timeout: Duration::from_secs(60) }
+        Self {
+            credentials,
+            target,
+            exact_size: None,
+            direction: None,
+            inactivity_timeout: Duration::from_secs(60),
+        }
     }
 }
 

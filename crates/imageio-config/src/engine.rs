@@ -132,10 +132,8 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         value: "SECONDS",
         default: "60",
         help: "The engine pauses a transfer that nobody has used for so long. It is used by keep-alive= while this runs, so this \
-               is about the time after a crash or an outage. Whole seconds.",
-        set: |parser, value| {
-            parse::seconds(value).map(|value| parser.engine.inactivity_timeout = Some(value))
-        },
+               is about the time after a crash or an outage. From 30 to 86400.",
+        set: |parser, value| inactivity(value).map(|value| parser.engine.inactivity_timeout = Some(value)),
     },
     Parameter {
         name: "storage-domain",
@@ -318,6 +316,14 @@ fn password(text: &str) -> Result<PasswordSource, String> {
             Err("put it into a file, and give that as +FILE, as every user of this host sees a command line"
                 .to_owned())
         }
+    }
+}
+
+/// Whole seconds, more than the connections are kept idle.
+fn inactivity(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 30..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("{} is not a number of seconds from 30 to 86400", shown(text))),
     }
 }
 

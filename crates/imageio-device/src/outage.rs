@@ -24,6 +24,8 @@ struct State {
     down_since: Option<Instant>,
     /// When the last request was given up in that time, and why.
     given_up: Option<(Instant, Error)>,
+    /// The ticket was brought back, and no request was answered since.
+    is_ticket_unproven: bool,
     /// No request will succeed any more.
     is_over: bool,
 }
@@ -48,8 +50,22 @@ impl Outage {
         if self.is_down.load(Relaxed) {
             let mut state = self.lock();
             (state.down_since, state.given_up) = (None, None);
+            state.is_ticket_unproven = false;
             self.is_down.store(false, Relaxed);
         }
+    }
+
+    /// The ticket is about to be brought back. False if it was, and that was of no use: no request was answered since.
+    pub(crate) fn may_bring_ticket_back(&self) -> bool {
+        !self.lock().is_ticket_unproven
+    }
+
+    /// The ticket was brought back: a loss, after which requests are sent again.
+    pub(crate) fn ticket_is_back(&self, now: Instant) {
+        let mut state = self.lock();
+        (state.last_loss, state.is_ticket_unproven) = (Some(now), true);
+        // An answer is to be told.
+        self.is_down.store(true, Relaxed);
     }
 
     /// A request was given up after such a failure.
@@ -112,6 +128,16 @@ mod tests {
         assert_eq!(outage.failed(start + TIME), TIME);
         outage.answered();
         assert_eq!(outage.failed(start + 2 * TIME), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_ticket_is_not_brought_back_again_without_an_answer() {
+        let (outage, now) = (Outage::default(), Instant::now());
+        assert!(outage.may_bring_ticket_back());
+        outage.ticket_is_back(now);
+        assert!(outage.was_within(TIME, now) && !outage.may_bring_ticket_back());
+        outage.answered();
+        assert!(outage.may_bring_ticket_back());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use backup_directory::{Backup, BackupDirectory};
-use engine_transfer::{Credentials, EngineSettings, Opened, Source, Target};
+use engine_transfer::{Content, Credentials, EngineSettings, Opened, Source, Target};
 use imageio_config::Parser;
 use imageio_device::Settings;
 
@@ -71,7 +71,7 @@ impl Site {
             self.stop.stop();
         }
         clock.be_patient();
-        let ended = ending.end(used.is_ok());
+        let ended = ending.end(if used.is_ok() { Content::Complete } else { Content::Incomplete });
         let used = used?;
         ended?;
         Ok(used)

@@ -22,6 +22,8 @@ pub(crate) struct Copy {
     program: &'static str,
     /// Its arguments; the disk's NBD URI takes the place of [`Argument::Disk`].
     arguments: Vec<Argument>,
+    /// The disk has to be of this size, in bytes.
+    pub(crate) exact_size: Option<u64>,
     /// How it is told how far it is.
     pub(crate) report: Report,
 }

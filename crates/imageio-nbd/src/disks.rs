@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
-use engine_transfer::{Clock, Ending};
+use engine_transfer::{Clock, Content, Ending};
 use imageio_config::{ExportSettings, export_label};
 use imageio_device::{Device, Queue, Transfer};
 use nbd_frontend::{Config, ExportInfo, Server, Statistics};
@@ -85,7 +85,8 @@ pub(crate) fn open(
 
 /// Starts the threads.
 pub(crate) fn start(opened: Vec<Opened>) -> Result<Vec<Disk>> {
-    let start = |Opened { export, transfer, ending }| {
+    let start = |Opened { export, transfer, mut ending }| {
+        ending.set_in_use();
         let device = Arc::new(transfer.start()?);
         let queue = Arc::new(Queue::start(Arc::clone(&device))?);
         Ok(Disk { export, device, queue, ending: Mutex::new(Some(ending)) })
@@ -119,17 +120,29 @@ pub(crate) fn observed(disks: &[Disk], statistics: &Statistics) -> Vec<imageio_s
     observed.collect()
 }
 
+/// What is known of a disk that was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Whoever has written it says that it is whole.
+    Whole,
+    /// Whoever has written it has failed, and has said so.
+    Failed,
+    /// No client was there, or the last one has died, or was still there.
+    Unknown,
+}
+
 /// Makes safe what was acknowledged, and closes all disks, side by side: each may take its time. Transfers that an engine was asked for
-/// are ended; where a client has not written all (`is_complete`), they are given up. False if a disk may be incomplete, for each of
+/// are ended, and uploads that may not be whole are given up. False if a disk may be incomplete, for each of
 /// which a line is logged.
-pub(crate) fn close(disks: &[Disk], is_complete: bool) -> bool {
+pub(crate) fn close(disks: &[Disk], written: Vec<Written>) -> bool {
     let is_all_safe = AtomicBool::new(true);
+    let is_safe = &is_all_safe;
     thread::scope(|scope| {
-        for disk in disks {
-            let close = || {
-                if let Err(error) = disk.close(is_complete) {
+        for (disk, written) in disks.iter().zip(written) {
+            let close = move || {
+                if let Err(error) = disk.close(written) {
                     log::error!("{}", crate::one_line(&error));
-                    is_all_safe.store(false, Relaxed);
+                    is_safe.store(false, Relaxed);
                 }
             };
             if thread::Builder::new().name("close".into()).spawn_scoped(scope, close).is_err() {
@@ -142,14 +155,32 @@ pub(crate) fn close(disks: &[Disk], is_complete: bool) -> bool {
 }
 
 impl Disk {
-    fn close(&self, is_complete: bool) -> Result<()> {
+    fn close(&self, written: Written) -> Result<()> {
         let closed = self.device.close();
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The line that says what became of the data comes before the engine is waited for.
         let closed =
             closed.map_err(|error| anyhow!("the disk may be incomplete: {error}: begin the upload anew"));
         let closed = self.export.label(closed);
-        let ended = ending.map_or(Ok(()), |ending| ending.end(is_complete && closed.is_ok()));
+        let Some(ending) = ending else { return closed };
+        let is_upload = ending.is_upload();
+        let ended = ending.end(self.content(is_upload, written, closed.is_ok()));
+        let closed = match (is_upload, written) {
+            (true, Written::Unknown) => closed.and(self.export.label(Err(anyhow!(
+                "no client has said at its end that the disk is written whole, so the upload was given up"
+            )))),
+            _ => closed,
+        };
         closed.and(self.export.label(ended.map_err(Into::into)))
+    }
+
+    fn content(&self, is_upload: bool, written: Written, is_safe: bool) -> Content {
+        let sent = self.device.statistics().operations();
+        let is_untouched = sent.writes.sent.requests == 0 && sent.zeroes.sent.requests == 0;
+        match (is_upload, written) {
+            (false, _) | (true, Written::Whole) if is_safe => Content::Complete,
+            _ if is_untouched => Content::Untouched,
+            _ => Content::Incomplete,
+        }
     }
 }

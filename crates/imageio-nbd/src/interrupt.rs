@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -24,7 +24,7 @@ pub(crate) struct Interrupts {
 impl Interrupts {
     pub(crate) fn new() -> Result<Self> {
         let (told, tell) = UnixStream::pair()?;
-        let clock = Arc::new(InterruptibleClock { told });
+        let clock = Arc::new(InterruptibleClock::new(told, tell.try_clone()?));
         let mut interrupts = Self { clock, registered: Vec::new() };
         for signal in process::stop_signals() {
             interrupts.registered.push(pipe::register(signal, tell.try_clone()?)?);
@@ -34,7 +34,7 @@ impl Interrupts {
 
     /// Forgets the signals that came until now.
     pub(crate) fn forget(&self) {
-        while self.clock.is_interrupted(Duration::ZERO) {}
+        while self.clock.has_come(Duration::ZERO) {}
     }
 
     /// The clock, which may be used for longer than there are interrupts.
@@ -48,6 +48,8 @@ impl Drop for Interrupts {
         for id in self.registered.drain(..) {
             unregister(id);
         }
+        // The clock may be used for longer, and nobody meant that.
+        self.forget();
     }
 }
 
@@ -55,14 +57,35 @@ impl Drop for Interrupts {
 #[derive(Debug)]
 struct InterruptibleClock {
     told: UnixStream,
+    /// Without it, a read would end at once when there are no interrupts any more.
+    _tell: UnixStream,
+    /// When a wait was ended.
+    last: Mutex<Option<Instant>>,
 }
 
+/// A signal that comes sooner after another belongs to it: the end of a session sends several.
+const AGAIN: Duration = Duration::from_secs(1);
+
 impl InterruptibleClock {
+    fn new(told: UnixStream, tell: UnixStream) -> Self {
+        Self { told, _tell: tell, last: Mutex::new(None) }
+    }
+
     /// Waits for a signal, at most for so long. Where that isn't possible, nothing is waited for.
-    fn is_interrupted(&self, time: Duration) -> bool {
+    fn has_come(&self, time: Duration) -> bool {
         // No time is no limit there.
         let waited = self.told.set_read_timeout(Some(time.max(Duration::from_millis(1))));
         waited.and_then(|()| (&self.told).read(&mut [0])).is_ok_and(|read| read > 0)
+    }
+
+    /// As [`has_come`](Self::has_come), for a signal that doesn't belong to another.
+    fn is_interrupted(&self, time: Duration) -> bool {
+        if !self.has_come(time) {
+            return false;
+        }
+        let now = Instant::now();
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        last.is_none_or(|last| now.duration_since(last) >= AGAIN)
     }
 }
 
@@ -94,10 +117,10 @@ mod tests {
     #[test]
     fn an_interrupt_ends_one_wait() {
         let (told, mut tell) = UnixStream::pair().unwrap();
-        let clock = InterruptibleClock { told };
+        let clock = InterruptibleClock::new(told, tell.try_clone().unwrap());
         assert!(clock.pause(Duration::ZERO));
-        tell.write_all(b"X").unwrap();
+        tell.write_all(b"XX").unwrap();
         assert!(!clock.pause(Duration::from_secs(3600)));
-        assert!(clock.pause(Duration::from_millis(1)));
+        assert!(clock.pause(Duration::from_millis(1)), "the second belongs to the first");
     }
 }

@@ -199,7 +199,10 @@ fn exports(options: &Options, is_activated: bool) -> Result<(Vec<ExportSettings>
     let stats_json = exports.stats_json().map(Path::to_owned);
     let mut exports = exports.finish()?;
     options.check(is_activated)?;
-    for ExportSettings { name, source: Source { settings, .. }, .. } in &mut exports {
+    for ExportSettings { name, source: Source { settings, engine, .. }, .. } in &mut exports {
+        if let (Some(engine), Some(copy)) = (engine, &options.copy) {
+            engine.exact_size = copy.exact_size;
+        }
         settings.read_only |= options.readonly;
         ensure!(
             name.is_none() || options.export_name.is_none(),

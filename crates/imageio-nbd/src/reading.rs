@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use engine_transfer::{Opened, Source, SystemClock};
+use engine_transfer::{Content, Opened, Source, SystemClock};
 use imageio_device::Transfer;
 
 use crate::interrupt::Interrupts;
@@ -21,6 +21,6 @@ pub(crate) fn with<T>(mut source: Source, use_it: impl FnOnce(Transfer) -> Resul
     let used = use_it(transfer);
     // A signal has ended the use, if any. The engine is to be told of the end all the same.
     interrupts.forget();
-    ending.end(used.is_ok())?;
+    ending.end(Content::Complete)?;
     used
 }

@@ -11,7 +11,7 @@ use imageio_stats::{Observer, Output, State, Watch};
 use nbd_frontend::{Config, Server, ShutdownHandle, Tls};
 
 use crate::cli::Options;
-use crate::disks::{self, Disk};
+use crate::disks::{self, Disk, Written};
 use crate::entrance::{Beside, Entrance};
 use crate::process::{self, Caught, PidFile, Recipient, SignalThread};
 use crate::progress::{Line, Ticker};
@@ -77,14 +77,21 @@ fn start(
 }
 
 fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Result<u8> {
+    let (statistics, runs) = (running.server.statistics(), running.beside.command.is_some());
     let Running { server, beside: Beside { command, relay, private }, signals, watch, line, report } =
         running;
     let handle = server.handle();
     let served = run_server(server, &handle, command);
     drop(private);
     // Whatever happened, what was acknowledged is to be made safe.
-    // Where the command has failed, nobody knows whether it has written all.
-    let is_all_safe = disks::close(disks, matches!(served, Ok(0)));
+    let exports = statistics.snapshot().exports;
+    let written = exports.iter().map(|export| match (runs, &served) {
+        (true, Ok(0)) => Written::Whole,
+        (_, Ok(1..) | Err(_)) => Written::Failed,
+        (false, Ok(0)) if export.said_goodbye && export.connected == 0 => Written::Whole,
+        (false, Ok(0)) => Written::Unknown,
+    });
+    let is_all_safe = disks::close(disks, written.collect());
     relay.iter().for_each(Relay::finish);
     drop((line, report, watch));
     statistics::finish(observer, if is_all_safe { State::Complete } else { State::Incomplete });

@@ -92,6 +92,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         let (mut depth, mut ahead) = (QueueDepth::default(), self.nothing_ahead());
         loop {
             if let Err(end) = self.receive(input, &mut depth, &mut ahead) {
+                self.service.exports.counters(self.negotiated.export).leave(end.is_in_order());
                 if end.leaves_replies() {
                     self.replies.desert();
                 }

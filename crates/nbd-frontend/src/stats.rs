@@ -5,7 +5,7 @@
 //! pieces, or was answered without the device. What was read ahead counts when a client asks for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use nbd_wire::RequestHeader;
 use nbd_wire::consts::{
@@ -75,6 +75,9 @@ pub struct ExportSnapshot {
     pub clients: u64,
     /// Those of them that are still there.
     pub connected: u64,
+    /// Whether the last client that has left said so (NBD_CMD_DISC). One that died, or was cut off as the server stopped, may have had
+    /// more to do.
+    pub said_goodbye: bool,
     /// READ.
     pub reads: Requests,
     /// WRITE.
@@ -115,6 +118,7 @@ pub(crate) struct Counters {
 pub(crate) struct ExportCounters {
     clients: AtomicU64,
     connected: AtomicU64,
+    said_goodbye: AtomicBool,
     kinds: [KindCounters; KINDS],
 }
 
@@ -168,6 +172,11 @@ impl ExportCounters {
         Connected(self)
     }
 
+    /// A client is about to leave.
+    pub(crate) fn leave(&self, says_goodbye: bool) {
+        self.said_goodbye.store(says_goodbye, Relaxed);
+    }
+
     /// How many clients are there.
     pub(crate) fn connected(&self) -> u64 {
         self.connected.load(Relaxed)
@@ -190,6 +199,7 @@ impl ExportCounters {
         ExportSnapshot {
             clients: self.clients.load(Relaxed),
             connected: self.connected.load(Relaxed),
+            said_goodbye: self.said_goodbye.load(Relaxed),
             reads: of(Kind::Read),
             writes: of(Kind::Write),
             zeroes: of(Kind::Zero),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
 
 use block_device::{BlockDevice, Errno, Error, Result};
-use engine_transfer::{Ending, Opened, Source, SystemClock};
+use engine_transfer::{Content, Ending, Opened, Source, SystemClock};
 use imageio_config::Parser;
 use imageio_device::Device;
 use imageio_stats::{Export, Observer, Output, State, Watch};
@@ -110,7 +110,8 @@ fn output(stats_json: Option<&Path>) -> Result<Option<Output>> {
 pub(crate) fn after_fork() -> Result<()> {
     let mut stage = stage();
     match mem::replace(&mut *stage, Stage::Closed) {
-        Stage::Ready(Opened { transfer, ending }, stats_json) => {
+        Stage::Ready(Opened { transfer, mut ending }, stats_json) => {
+            ending.set_in_use();
             // Once more: nbdkit may have become another user (-u) meanwhile.
             let output = output(stats_json.as_deref())?;
             let device = Arc::new(transfer.start().map_err(failed)?);
@@ -168,7 +169,8 @@ pub(crate) fn close() -> Result<()> {
     match before {
         Stage::Serving(Serving { device, ending, observer, watch, .. }) => {
             let closed = device.close();
-            let ended = ending.end(closed.is_ok()).map_err(failed);
+            let content = if closed.is_ok() { Content::Complete } else { Content::Incomplete };
+            let ended = ending.end(content).map_err(failed);
             drop(watch);
             let is_complete = closed.is_ok() && ended.is_ok();
             tell(&observer, if is_complete { State::Complete } else { State::Incomplete });

@@ -77,6 +77,12 @@ impl Reply {
         }
     }
 
+    /// Whether this is the answer of an engine that is in order to a request for the API's root (`Api` of the API's model).
+    pub(crate) fn is_of_engine(&self) -> bool {
+        let root = serde_json::from_slice::<serde_json::Value>(&self.body).unwrap_or_default();
+        self.status == 200 && root.get("product_info").is_some()
+    }
+
     /// What is told.
     pub(crate) fn json<T: DeserializeOwned>(self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| self.not_understood(&error.to_string()))
@@ -90,6 +96,9 @@ impl Reply {
 
     /// The token that is given out.
     pub(crate) fn token(self) -> Result<Secret> {
+        if self.status >= 500 {
+            return self.accept().map(|_| Secret::default());
+        }
         if self.status == 404 || (300..400).contains(&self.status) {
             return Err(Error::Url { reason: format!("there is no login (status {})", self.status) });
         }
@@ -120,6 +129,12 @@ pub(crate) fn unreachable(request: &Request, host: &str, error: &ureq::Error) ->
     let may_be_done = request.method != "GET" && was_sent(error);
     let reason = format!("at {host} can't be reached: {}", explain(error));
     Error::Unreachable { request: request.clone(), reason, may_be_done }
+}
+
+/// The engine is there, and not in order yet.
+pub(crate) fn starting(request: &Request, host: &str) -> Error {
+    let reason = format!("at {host} is not in order: it may be starting");
+    Error::Unreachable { request: request.clone(), reason, may_be_done: false }
 }
 
 /// An error in the middle of the answer.

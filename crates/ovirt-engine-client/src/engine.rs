@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Asking the engine: requests, answers, and who asks.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use url::Url;
 use crate::answer::{self, Reply};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Request;
-use crate::{Config, Result, Secret, config};
+use crate::{Config, Error, Result, Secret, config};
 
 /// What an answer may have at most, in bytes: lists of thousands of disks are shorter.
 const LONGEST_ANSWER: u64 = 64 << 20;
@@ -30,6 +31,8 @@ pub struct Engine {
     user: String,
     password: Secret,
     token: Mutex<Option<Secret>>,
+    /// So the URL is right, whatever is answered there later.
+    has_logged_in: AtomicBool,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -63,7 +66,8 @@ impl Engine {
             .build()
             .new_agent();
         let (user, password) = (config.user, config.password);
-        Ok(Self { agent, root, user, password, token: Mutex::new(None), clock })
+        let has_logged_in = AtomicBool::new(false);
+        Ok(Self { agent, root, user, password, token: Mutex::new(None), has_logged_in, clock })
     }
 
     /// The engine's host, as messages name it.
@@ -120,21 +124,46 @@ impl Engine {
         self.ask("DELETE", path, None).map(drop)
     }
 
-    /// Asks, and once again with a new token where the engine doesn't know this one any more: it has expired, or the engine was
-    /// started again.
+    /// Asks. What isn't there is asked for once more, after the engine has shown that it is in order: while it starts, it answers 404
+    /// for everything.
     fn ask(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<Reply> {
-        let reply = self.ask_once(method, path, body)?;
-        let reply = if reply.status == 401 {
-            *self.kept_token() = None;
-            self.ask_once(method, path, body)?
-        } else {
-            reply
-        };
-        reply.accept()
+        let reply = self.ask_as_user(method, path, body)?;
+        if reply.status != 404 {
+            return reply.accept();
+        }
+        let root = self.ask_as_user("GET", "", None)?;
+        if !root.is_of_engine() {
+            return Err(answer::starting(&reply.request, self.host()));
+        }
+        if method == "GET" { self.ask_as_user(method, path, body)?.accept() } else { reply.accept() }
     }
 
-    fn ask_once(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<Reply> {
+    /// Asks, and once again with a new token where the engine doesn't know this one any more: it has expired, or the engine was
+    /// started again.
+    fn ask_as_user(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<Reply> {
         let token = self.token()?;
+        let reply = self.ask_with(&token, method, path, body)?;
+        if reply.status != 401 {
+            return Ok(reply);
+        }
+        {
+            let mut kept = self.kept_token();
+            // Another thread may have a new one by now.
+            if kept.as_ref() == Some(&token) {
+                *kept = None;
+            }
+        }
+        let token = self.token()?;
+        self.ask_with(&token, method, path, body)
+    }
+
+    fn ask_with(
+        &self,
+        token: &Secret,
+        method: &'static str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply> {
         let builder = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}/api{path}", self.root))
@@ -187,7 +216,16 @@ impl Engine {
             ("username", &*self.user),
             ("password", self.password.reveal()),
         ];
-        let token = self.send_form("/sso/oauth/token", &form)?.token()?;
+        let reply = self.send_form("/sso/oauth/token", &form)?;
+        let request = reply.request.clone();
+        let token = match reply.token() {
+            // It was there before.
+            Err(Error::Url { .. }) if self.has_logged_in.load(Relaxed) => {
+                return Err(answer::starting(&request, self.host()));
+            }
+            token => token?,
+        };
+        self.has_logged_in.store(true, Relaxed);
         *kept = Some(token.clone());
         Ok(token)
     }

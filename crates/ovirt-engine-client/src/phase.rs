@@ -21,8 +21,8 @@ impl Goal {
     /// What the engine has or has not done, in an error.
     pub(crate) fn in_words(self) -> &'static str {
         match self {
-            Self::Use => "made the transfer ready",
-            Self::Success | Self::End => "ended the transfer",
+            Self::Use => "made ready transfer",
+            Self::Success | Self::End => "ended transfer",
         }
     }
 }
@@ -65,7 +65,7 @@ pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
         (Phase::Initializing | Phase::Resuming, Use | Success) => Step::Wait,
         (Phase::Transferring, Use) => Step::Reached,
         (Phase::Transferring, Success) => Step::Act(Act::Finalize),
-        // Its data is complete, and safe; but a transfer that is paused can't be finalized.
+        // Its ticket may have expired; and what is to end well should be in order before.
         (Phase::PausedSystem, Use | Success) => Step::Act(Act::Resume),
         // Somebody had a reason, and knows how to undo it.
         (Phase::PausedUser, Use | Success) => Step::Wait,

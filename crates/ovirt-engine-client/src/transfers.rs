@@ -84,6 +84,9 @@ pub struct NewTransfer {
     pub inactivity_timeout: Duration,
     /// What is done then.
     pub timeout_policy: TimeoutPolicy,
+    /// The disk was there before, and is to stay as it is if the transfer can't begin. The engine removes the disk of an upload that is
+    /// cancelled, so such a transfer is finalized instead.
+    pub keeps_disk: bool,
 }
 
 impl NewTransfer {
@@ -96,6 +99,7 @@ impl NewTransfer {
             host: None,
             inactivity_timeout: Duration::from_secs(60),
             timeout_policy: TimeoutPolicy::Pause,
+            keeps_disk: true,
         }
     }
 
@@ -188,19 +192,24 @@ impl Engine {
     pub fn begin_transfer(&self, new: &NewTransfer) -> Result<ImageTransfer> {
         let transfer = self.create_transfer(new)?;
         log::info!("{transfer} has been asked for");
+        let end = match (new.direction, new.keeps_disk) {
+            (Direction::Upload, true) => End::Complete,
+            _ => End::Incomplete,
+        };
         self.wait_until_usable(&transfer.id, new.direction).inspect_err(|_| {
-            if let Err(error) = self.end_transfer(&transfer.id, new.direction, End::Incomplete) {
-                log::warn!("{error}: look for transfer {} in the engine", transfer.id);
+            if let Err(error) = self.end_transfer(&transfer.id, new.direction, end) {
+                log::warn!("{error}: see transfer {} in the engine", transfer.id);
             }
         })
     }
 
     fn create_transfer(&self, new: &NewTransfer) -> Result<ImageTransfer> {
+        let before: Vec<_> = self.transfers()?.into_iter().map(|transfer| transfer.id).collect();
         let make = |with_policy| {
             self.recover(
                 "told whether it has begun the transfer",
                 || self.post("/imagetransfers", &new.body(with_policy)),
-                || self.find_begun(new),
+                || self.find_begun(new, &before),
             )
         };
         match make(true) {
@@ -210,12 +219,20 @@ impl Engine {
         }
     }
 
-    /// The transfer that is under way with this disk: there can't be two, as it is locked.
-    fn find_begun(&self, new: &NewTransfer) -> Result<Option<ImageTransfer>> {
-        Ok(self.transfers()?.into_iter().find(|transfer| {
+    /// The transfer that was begun, among those that weren't there before: what was there is somebody else's. There can't be two with
+    /// this disk, as it is locked. Of a snapshot's transfer, engines don't tell the image, so it has to be the only one that may be it.
+    fn find_begun(&self, new: &NewTransfer, before: &[String]) -> Result<Option<ImageTransfer>> {
+        let is_snapshot = matches!(new.subject, Subject::Snapshot { .. });
+        let mut begun = self.transfers()?.into_iter().filter(|transfer| {
             let is_new = matches!(transfer.phase, TransferPhase::Initializing | TransferPhase::Transferring);
-            is_new && transfer.image.id == new.image() && transfer.direction == new.direction.word()
-        }))
+            let is_of_disk = is_snapshot || transfer.image.id == new.image();
+            let is_ours = is_of_disk && transfer.direction == new.direction.word();
+            is_new && is_ours && !before.contains(&transfer.id)
+        });
+        Ok(match (begun.next(), begun.next()) {
+            (found, None) => found,
+            (_, Some(_)) => None,
+        })
     }
 
     /// All transfers that the engine knows of.
@@ -297,7 +314,7 @@ impl Engine {
         goal: Goal,
         time: Duration,
     ) -> Result<Option<ImageTransfer>> {
-        self.poll(goal.in_words(), time, || {
+        self.poll(&format!("{} {id}", goal.in_words()), time, || {
             let Some(transfer) = self.transfer(id)? else {
                 return Ok(Some(None));
             };

@@ -56,9 +56,13 @@ impl Engine {
             made => return made,
         };
         log::warn!("{error}: looking up whether it was done");
-        match self.poll(what, RESTART, || look_up().map(Some))? {
-            Some(found) => Ok(found),
-            None => make(),
+        if let Some(found) = self.poll(what, RESTART, || look_up().map(Some))? {
+            return Ok(found);
+        }
+        match make() {
+            // The first one was only late.
+            Err(error @ Error::Refused { status: 400 | 409, .. }) => look_up()?.ok_or(error),
+            made => made,
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_disk_is_downloaded_in_both_formats", a_disk_is_downloaded_in_both_formats),
     ("progress_is_told_as_json", progress_is_told_as_json),
     ("a_copy_that_fails_leaves_nothing", a_copy_that_fails_leaves_nothing),
+    ("a_disk_of_another_size_is_not_written", a_disk_of_another_size_is_not_written),
     ("what_is_missing_is_told", what_is_missing_is_told),
 ];
 
@@ -144,6 +145,21 @@ fn a_copy_that_fails_leaves_nothing() -> TestResult {
     let left: Vec<_> =
         fs::read_dir(site.path(""))?.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
     assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
+    Ok(())
+}
+
+fn a_disk_of_another_size_is_not_written() -> TestResult {
+    let site = site()?;
+    succeed(upload(&site, "disk.img", &[])?)?;
+    succeed(run(&site, &["upload", "disk.img", "--disk", "disk"])?)?;
+    for size in [SIZE - (1 << 20), SIZE + (1 << 20)] {
+        fs::write(site.path("other.img"), vec![1; usize::try_from(size)?])?;
+        let ended = run(&site, &["upload", "other.img", "--disk", "disk"])?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(&format!("has {SIZE} bytes, and the image {size}")), "{ended:?}");
+    }
+    site.assert_same("disk.img", "raw", &site.disk()?)?;
+    assert_all_well(&site);
     Ok(())
 }
 

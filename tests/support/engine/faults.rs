@@ -12,6 +12,7 @@ use support::installation::{STORAGE_DOMAIN, succeed};
 pub(crate) const TESTS: &[Test] = &[
     ("lost_answers_make_nothing_twice", lost_answers_make_nothing_twice),
     ("an_engine_that_is_started_again_is_waited_for", an_engine_that_is_started_again_is_waited_for),
+    ("an_engine_that_answers_404_is_waited_for", an_engine_that_answers_404_is_waited_for),
     ("old_engines_are_understood", old_engines_are_understood),
     ("what_the_engine_refuses_is_told", what_the_engine_refuses_is_told),
     ("names_are_looked_up", names_are_looked_up),
@@ -52,6 +53,26 @@ fn lost_answers_make_nothing_twice() -> TestResult {
             for transfer in site.engine.transfers() {
                 assert_eq!(transfer.phase, Phase::FinishedSuccess, "{path} {what:?}");
             }
+        }
+    }
+    Ok(())
+}
+
+/// While an engine is deployed, it answers 404 for everything: that says nothing of a disk or a transfer.
+fn an_engine_that_answers_404_is_waited_for() -> TestResult {
+    let gone = || What::Status { status: 404, reason: String::new(), detail: String::new() };
+    for (method, path) in REQUESTS {
+        if *method != "GET" || is_question_at_the_start(path) {
+            continue;
+        }
+        for nth in [1, 2, 3] {
+            let site = quick_site_with(|builder| builder)?;
+            site.engine.fault(Fault::on(method, path).nth(nth).then(gone()));
+            site.engine.fault(Fault::on("GET", "api").then(gone()));
+            let ended = upload(&site)?;
+            assert_eq!(ended.code, 0, "{path} {nth}: {ended:?}");
+            site.assert_same("disk.img", "raw", &site.disk()?)?;
+            assert_all_well(&site);
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! What happens to a transfer in the middle: the engine pauses it, somebody cancels it, a signal ends its user.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use support::TestResult;
 use support::door::built;
 use support::image::{SIZE, same};
 use support::process::Daemon;
+use support::tools::QEMU_IO;
 
 use crate::Test;
 use crate::serving::{assert_all_well, site};
@@ -20,6 +21,7 @@ use support::installation::{Installation, STORAGE_DOMAIN};
 pub(crate) const TESTS: &[Test] = &[
     ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),
     ("a_cancelled_transfer_is_a_failure", a_cancelled_transfer_is_a_failure),
+    ("an_upload_counts_if_its_client_says_goodbye", an_upload_counts_if_its_client_says_goodbye),
     ("a_signal_gives_up_in_each_phase", a_signal_gives_up_in_each_phase),
 ];
 
@@ -31,14 +33,20 @@ const IN_HALVES: &str = r#"half() { qemu-io -t unsafe -f raw -c "write -P $1 $2 
 
 /// Starts an upload into a new disk by a command with this standard input.
 fn start(site: &Installation, command: &str, input: impl Into<Stdio>) -> TestResult<Daemon> {
+    let mut imageio_nbd = self::command(site);
+    imageio_nbd.args(["--run", command]);
+    Ok(Daemon::spawn_with_input(&mut imageio_nbd, input.into())?)
+}
+
+/// `imageio-nbd` with a new disk.
+fn command(site: &Installation) -> Command {
     let mut imageio_nbd = Command::new(built("imageio-nbd"));
     imageio_nbd
         .args([format!("engine={}", site.engine.url()), format!("user={DEFAULT_USER}")])
         .args(["password=+password", "engine-cafile=ca.pem", "new-disk=uploaded"])
         .args([format!("storage-domain={STORAGE_DOMAIN}"), format!("size={SIZE}")])
-        .args(["--run", command])
         .current_dir(site.path(""));
-    Ok(Daemon::spawn_with_input(&mut imageio_nbd, input.into())?)
+    imageio_nbd
 }
 
 /// Uploads in halves, with something done between them. The exit status, and what was said.
@@ -92,6 +100,66 @@ fn a_cancelled_transfer_is_a_failure() -> TestResult {
     assert!(site.engine.disks().is_empty(), "{:?}", site.engine.disks());
     assert_eq!(site.engine.sessions(), 0);
     Ok(())
+}
+
+/// How a client leaves a server that runs until it is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    SaysGoodbye,
+    Dies,
+    NeverCame,
+}
+
+fn an_upload_counts_if_its_client_says_goodbye() -> TestResult {
+    for leaving in [Leaving::SaysGoodbye, Leaving::Dies, Leaving::NeverCame] {
+        let site = site()?;
+        let mut server = serve(&site)?;
+        let socket = site.path("socket");
+        server.retry(|| fs::metadata(site.path("pid")))?;
+        let uri = format!("nbd+unix:///?socket={}", socket.display());
+        match leaving {
+            Leaving::SaysGoodbye => {
+                site.qemu_img(&["convert", "-n", "-f", "raw", "-O", "raw", "disk.img", &uri])?;
+            }
+            Leaving::Dies => write_and_die(&uri)?,
+            Leaving::NeverCame => {}
+        }
+        server.signal(Signal::SIGTERM)?;
+        let status = server.wait()?;
+        let said = server.said().join("\n");
+        assert_eq!(status.success(), leaving == Leaving::SaysGoodbye, "{leaving:?}: {said}");
+        if status.success() {
+            site.assert_same("disk.img", "raw", &site.disk()?)?;
+            assert_all_well(&site);
+        } else {
+            assert!(said.contains("so the upload was given up"), "{said}");
+            assert!(site.engine.disks().is_empty() && site.engine.sessions() == 0, "{said}");
+        }
+    }
+    Ok(())
+}
+
+/// Serves a new disk until it is told to stop.
+fn serve(site: &Installation) -> TestResult<Daemon> {
+    let mut imageio_nbd = command(site);
+    imageio_nbd.args(["-f", "-P", "pid", "-U", "socket"]);
+    Ok(Daemon::spawn(&mut imageio_nbd)?)
+}
+
+/// A client that is killed after a write.
+fn write_and_die(uri: &str) -> TestResult {
+    let mut client = Command::new(QEMU_IO.path())
+        .args(["-f", "raw", uri])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut input = client.stdin.take().ok_or("no standard input")?;
+    writeln!(input, "write 0 64k")?;
+    let output = BufReader::new(client.stdout.take().ok_or("no standard output")?);
+    let has_written = output.lines().map_while(Result::ok).any(|line| line.contains("wrote"));
+    client.kill()?;
+    client.wait()?;
+    if has_written { Ok(()) } else { Err("it has not written".into()) }
 }
 
 /// A signal while the engine is asked something, or is waited for.

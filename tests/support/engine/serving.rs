@@ -138,7 +138,16 @@ fn a_failed_command_takes_the_disk_along() -> TestResult {
     assert!(site.engine.transfers().iter().all(|transfer| transfer.phase == Phase::FinishedFailure));
 
     succeed(upload(&site)?)?;
-    let ended = run(&site, &["disk=uploaded", "--run", "exit 7"])?;
+    // Where nothing was written, there is nothing wrong with it.
+    for options in [&["--run", "exit 7"][..], &["-U", "/no/such/directory/socket", "-f"]] {
+        let ended = run(&site, &[&["disk=uploaded"], options].concat())?;
+        assert_ne!(ended.code, 0, "{ended:?}");
+        assert!(ended.err.contains("which is as it was"), "{ended:?}");
+        site.assert_same("disk.img", "raw", &site.disk()?)?;
+        assert_eq!(site.disk()?.status, DiskStatus::Ok);
+    }
+    let writes = r#"qemu-io -f raw -c "write 0 4k" "$uri" >qemu-io.out && exit 7"#;
+    let ended = run(&site, &["disk=uploaded", "--run", writes])?;
     assert_eq!(ended.code, 7, "{ended:?}");
     let is_told = ended.err.contains("the engine has removed disk") || ended.err.contains(" is illegal");
     assert!(is_told, "{ended:?}");

@@ -16,7 +16,7 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
     // How much there is to be read is known later; ovirt-img doesn't tell it here, either.
     let report = Report::new(options.common.output, "downloading image", 0);
     report.tell("creating transfer");
-    let copy = Copy { program: QEMU_IMG, arguments: convert(options, &target), report };
+    let copy = Copy { program: QEMU_IMG, arguments: convert(options, &target), exact_size: None, report };
     let report = copy.report.clone();
     let parameters = vec![format!("disk={}", options.disk), "direction=download".to_owned()];
     super::serve(copy, &options.common, parameters)?;

@@ -57,7 +57,8 @@ impl Report {
         }
         let report = self.clone();
         let tell = move || {
-            let transferred = observer.progress().from_clients.min(report.size);
+            let transferred = observer.progress().from_clients;
+            let transferred = if report.size == 0 { transferred } else { transferred.min(report.size) };
             report.line(report.description, transferred, None);
         };
         Ticker::start(INTERVAL, tell).map(Some)

@@ -12,7 +12,8 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
     let image = Image::inspect(&options.file)?;
     let report = Report::new(options.common.output, "uploading image", image.size);
     report.tell("creating disk");
-    let copy = Copy { program: QEMU_IMG, arguments: convert(&image, is_zero(options, &image)), report };
+    let arguments = convert(&image, is_zero(options, &image));
+    let copy = Copy { program: QEMU_IMG, arguments, exact_size: Some(image.size), report };
     let report = copy.report.clone();
     let disk = super::serve(copy, &options.common, parameters(options, &image)?)?;
     report.finish("upload completed", disk.as_deref());

@@ -39,6 +39,11 @@ pub(super) enum End {
 }
 
 impl End {
+    /// Whether the client has said that it is done.
+    pub(super) fn is_in_order(&self) -> bool {
+        matches!(self, Self::Disconnect)
+    }
+
     /// Whether nobody is there any more for the replies. Who says goodbye, and who has only closed their own half of the
     /// connection in good order, is told of what is in flight; of these two, the second can't be told from one who died.
     pub(super) fn leaves_replies(&self) -> bool {
