@@ -14,10 +14,10 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use support::TestResult;
-use support::tools::{IMAGEIO, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool, trial};
+use support::tools::{IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool, trial};
 
 /// What all tests need.
-const TOOLS: &[Tool] = &[IMAGEIO, QEMU_IMG, QEMU_IO, QEMU_NBD];
+const TOOLS: &[Tool] = &[IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
 type Test = (&'static str, fn() -> TestResult);
 
@@ -30,5 +30,8 @@ fn main() -> ExitCode {
         .flatten()
         .map(|&(name, run)| trial(name, TOOLS, move || run().map_err(|error| error.to_string().into())))
         .collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    // They wait most of the time: the engine is asked once a second.
+    arguments.test_threads.get_or_insert(8);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Disks in and out, by both doors.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::time::Duration;
 
 use fake_engine::{Builder, DEFAULT_USER, Delays, DiskStatus, Phase};
 use support::TestResult;
+use support::door::Door;
 use support::image::{SIZE, guest_disk};
 use support::run::{Ended, imageio_nbd};
 
@@ -19,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_snapshot_is_read", a_snapshot_is_read),
     ("a_failed_command_takes_the_disk_along", a_failed_command_takes_the_disk_along),
     ("several_disks_are_made_together", several_disks_are_made_together),
+    ("the_plugin_does_the_same", the_plugin_does_the_same),
     ("info_and_checksum_leave_nothing_behind", info_and_checksum_leave_nothing_behind),
 ];
 
@@ -168,6 +171,30 @@ fn several_disks_are_made_together() -> TestResult {
         site.assert_same("disk.img", "raw", disk)?;
     }
     assert_all_well(&site);
+    Ok(())
+}
+
+/// By nbdkit, which has to be told what a disk is for.
+fn the_plugin_does_the_same() -> TestResult {
+    let site = site()?;
+    let nbdkit = |disk: &[&str], command: &str| -> TestResult<Ended> {
+        let engine = [format!("engine={}", site.engine.url()), format!("user={DEFAULT_USER}")];
+        let files = ["password=+password", "engine-cafile=ca.pem"].map(str::to_owned);
+        let disk: Vec<_> = disk.iter().map(|parameter| (*parameter).to_owned()).collect();
+        let parameters = [&engine[..], &files, &disk].concat();
+        let options = ["-U", "-", "--run", command].map(OsStr::new);
+        let mut nbdkit = Door::Nbdkit.command(&site.path(""), &options, &parameters)?;
+        Ok(nbdkit.current_dir(site.path("")).output()?.into())
+    };
+    let (domain, size) = (format!("storage-domain={STORAGE_DOMAIN}"), format!("size={SIZE}"));
+    succeed(nbdkit(&["new-disk=uploaded", &domain, &size], COPY_IN)?)?;
+    site.assert_same("disk.img", "raw", &site.disk()?)?;
+    succeed(nbdkit(&["disk=uploaded", "direction=download"], COPY_OUT)?)?;
+    site.assert_same("copy.img", "raw", &site.disk()?)?;
+    assert_all_well(&site);
+    let ended = nbdkit(&["disk=uploaded"], "true")?;
+    assert!(ended.code != 0 && ended.err.contains("say direction=download"), "{ended:?}");
+    assert_eq!(site.engine.transfers().len(), 2);
     Ok(())
 }
 
