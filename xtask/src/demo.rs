@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The main job on whatever machine this is: an image through NBD into an imageio server, and back.
 
+mod engine;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
@@ -21,6 +23,10 @@ pub(crate) struct Arguments {
     /// Talk to the server with https
     #[arg(long)]
     tls: bool,
+    /// Upload, back up, restore and download a disk of a fake engine by imageio-nbd's commands, always with https. Needs
+    /// qemu-img, qemu-io, qemu-nbd and nbdcopy
+    #[arg(long, conflicts_with = "tls")]
+    engine: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -37,12 +43,15 @@ const CHUNK: usize = 1 << 20;
 
 /// Starts the fake server and imageio-nbd, which runs [`client`].
 pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
+    if arguments.engine {
+        return engine::run(sh, arguments.image.as_deref());
+    }
     cmd!(sh, "cargo build --package imageio-nbd --package fake-imageio").quiet().run()?;
     let bin = crate::target_dir(sh)?.join("debug");
     let dir = tempfile::Builder::new().prefix("imageio-nbd-demo-").tempdir()?;
     let image = match &arguments.image {
         Some(image) => std::path::absolute(image)?,
-        None => make_image(dir.path())?,
+        None => make_image(dir.path(), SIZE)?,
     };
     let size = image.metadata().with_context(|| format!("cannot read {}", image.display()))?.len();
     let server = FakeServer::start(&bin, dir.path(), size, arguments.tls)?;
@@ -62,14 +71,14 @@ pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// An image with something to see: data that doesn't compress, and holes.
-fn make_image(dir: &Path) -> Result<PathBuf> {
+/// An image of this size in bytes with something to see: data that doesn't compress, and holes.
+fn make_image(dir: &Path, size: u64) -> Result<PathBuf> {
     let path = dir.join("disk.img");
     let mut file = File::create(&path)?;
-    file.set_len(SIZE)?;
+    file.set_len(size)?;
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut chunk = vec![0; CHUNK];
-    for offset in (0..SIZE).step_by(CHUNK).filter(|offset| (offset / CHUNK as u64) % 4 < 2) {
+    for offset in (0..size).step_by(CHUNK).filter(|offset| (offset / CHUNK as u64) % 4 < 2) {
         for word in chunk.chunks_exact_mut(8) {
             // xorshift64
             state ^= state << 13;

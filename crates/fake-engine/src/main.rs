@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A fake engine on the command line.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -69,7 +69,8 @@ struct Args {
     /// Refuse requests with timeout_policy, as engines before 4.4 do
     #[arg(long)]
     refuses_timeout_policy: bool,
-    /// Exit when standard input is closed
+    /// Exit when standard input is closed. Until then, a line `attach VM DISK` there attaches a disk, by their identifiers, and is
+    /// answered by `attached DISK`, or by `refused:` and the reason
     #[arg(long)]
     exit_with_parent: bool,
 }
@@ -128,24 +129,44 @@ impl Args {
     }
 }
 
-/// Returns when it is time to go.
-fn wait(mut signals: Signals, stdin: bool) -> Result<()> {
+/// What happens outside.
+enum Event {
+    Stop,
+    /// A line came from standard input.
+    Command(String),
+}
+
+/// Tells what happens from now on.
+fn events(mut signals: Signals, stdin: bool) -> Result<mpsc::Receiver<Event>> {
     let (sender, receiver) = mpsc::channel();
     let from_signal = sender.clone();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         // The receiver may be gone, if both happen at once.
         if signals.forever().next().is_some() {
-            let _ = from_signal.send(());
+            let _ = from_signal.send(Event::Stop);
         }
     })?;
     if stdin {
         std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
             // An error ends standard input as well as its end does.
-            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            let _ = sender.send(());
+            let lines = io::stdin().lock().lines().map_while(io::Result::ok);
+            for event in lines.map(Event::Command).chain([Event::Stop]) {
+                let _ = sender.send(event);
+            }
         })?;
     }
-    Ok(receiver.recv()?)
+    Ok(receiver)
+}
+
+/// Does what a line asks for, and returns the answer.
+fn obey(engine: &FakeEngine, line: &str) -> String {
+    match line.split_whitespace().collect::<Vec<_>>()[..] {
+        ["attach", vm, disk] => match engine.attach_disk(vm, disk) {
+            Ok(()) => format!("attached {disk}"),
+            Err(error) => format!("refused: {error}"),
+        },
+        _ => "refused: attach VM DISK is expected".to_owned(),
+    }
 }
 
 fn run(args: &Args) -> Result<()> {
@@ -158,7 +179,13 @@ fn run(args: &Args) -> Result<()> {
         writeln!(stdout, "vm {} {}", vm.name, vm.id)?;
     }
     stdout.flush()?;
-    wait(signals, args.exit_with_parent)
+    for event in events(signals, args.exit_with_parent)? {
+        match event {
+            Event::Stop => break,
+            Event::Command(line) => writeln!(stdout, "{}", obey(&engine, &line))?,
+        }
+    }
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -178,6 +205,14 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_disk_that_is_not_there_is_not_attached() {
+        let engine = FakeEngine::builder(FakeImageio::new(None)).vm("guest").start().unwrap();
+        let vm = &engine.vms()[0].id;
+        assert!(obey(&engine, &format!("attach {vm} none")).starts_with("refused: "));
+        assert_eq!(obey(&engine, "detach"), "refused: attach VM DISK is expected");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -27,8 +27,10 @@ const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
 const NBDKIT_HERE: &str = ".\\\" NBDKIT\n";
 const EXPORT_HERE: &str = ".\\\" EXPORT\n";
 /// The same for the options of commands, each with the command.
-const COMMANDS_HERE: [(&str, &str); 3] = [
+const COMMANDS_HERE: [(&str, &str); 5] = [
     ("checksum", ".\\\" CHECKSUM OPTIONS\n"),
+    ("upload", ".\\\" UPLOAD OPTIONS\n"),
+    ("download", ".\\\" DOWNLOAD OPTIONS\n"),
     ("backup", ".\\\" BACKUP OPTIONS\n"),
     ("restore", ".\\\" RESTORE OPTIONS\n"),
 ];
@@ -140,8 +142,10 @@ mod tests {
     fn every_option_is_there() {
         let page = page(PAGES[0].0, PAGES[0].1).unwrap();
         let command = cli::command();
-        let checksum = command.find_subcommand("checksum").unwrap().get_arguments();
-        for argument in command.get_arguments().chain(checksum).filter(|argument| !argument.is_hide_set()) {
+        let of_commands =
+            COMMANDS_HERE.iter().flat_map(|(name, _)| command.find_subcommand(name).unwrap().get_arguments());
+        for argument in command.get_arguments().chain(of_commands).filter(|argument| !argument.is_hide_set())
+        {
             let Some(option) = argument.get_long() else { continue };
             assert!(page.contains(&format!("\\-\\-{}", option.replace('-', "\\-"))), "{option}");
         }
