@@ -14,13 +14,13 @@ use crate::error::{Error, Result};
 use crate::file_name::{from_below, is_name};
 use crate::manifest::{Backup, DiskBackup, Manifest};
 use crate::replace::{replace, sync};
-use crate::writer::Writer;
+use crate::writer::{Writer, discard, is_engine_id};
 
 /// How the name of the directory of a backup in the making begins; the backup's id follows.
 pub(crate) const PARTIAL: &str = ".partial-";
 
-/// A file in the directory of a backup that may not be in the manifest yet. It holds the engine's id of the backup, once there is
-/// one, for whoever has to end it there after an interruption.
+/// A file in the directory of a backup that may not be in the manifest yet. It holds the engine's id of the backup from before
+/// the engine is asked for it until the engine has ended it, for whoever has to end it there after an interruption.
 pub(crate) const INCOMPLETE: &str = ".incomplete";
 
 /// What is only known at the end of a backup.
@@ -49,7 +49,7 @@ pub struct Image {
     pub backing_name: Option<String>,
 }
 
-/// A backup in the making. If it is dropped, it is removed.
+/// A backup in the making. If it is dropped, it is removed, but for the note of a backup that the engine may still have.
 #[derive(Debug)]
 pub struct NewBackup<'w> {
     writer: &'w mut Writer,
@@ -80,13 +80,27 @@ impl<'w> NewBackup<'w> {
         &self.id
     }
 
-    /// The engine has begun the backup with this id. Should this process be killed, the next one [is told](Writer::abandoned).
+    /// The engine is going to be asked to begin the backup with this id. When this returns, the note survives a loss of power.
+    /// Until the engine [has ended](Self::engine_backup_ended) the backup, the next process that opens the directory
+    /// [is told](Writer::abandoned), whatever happens to this one.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if it can't be the engine's id of a backup; [`Error::Io`].
+    pub fn note_engine_backup(&self, id: &str) -> Result<()> {
+        if !is_engine_id(id) {
+            return Err(Error::Name(id.to_owned()));
+        }
+        replace(&self.partial, INCOMPLETE, id.as_bytes())?;
+        sync(self.writer.path())
+    }
+
+    /// The engine has ended the noted backup, or has none of this id: nobody has to look after it any more.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn note_engine_backup(&self, id: &str) -> Result<()> {
+    pub fn engine_backup_ended(&self) -> Result<()> {
         let mark = self.partial.join(INCOMPLETE);
-        fs::write(&mark, id).map_err(Error::io("write", &mark))
+        File::create(&mark).map(drop).map_err(Error::io("write", &mark))
     }
 
     /// Where to write the image of a disk. `backing_file` is the file in the manifest that it is an increment to.
@@ -174,7 +188,7 @@ impl Drop for NewBackup<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             // What can't be removed is left to the next one who opens the directory.
-            let _ = fs::remove_dir_all(&self.partial);
+            let _ = discard(&self.partial);
         }
     }
 }

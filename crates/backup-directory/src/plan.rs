@@ -88,6 +88,8 @@ pub enum Reason {
     LongChain,
     /// The engine has decided so.
     Engine,
+    /// The engine refuses a backup of which a part is incremental.
+    Refused,
 }
 
 impl fmt::Display for Reason {
@@ -105,6 +107,7 @@ impl fmt::Display for Reason {
             Self::SizeChanged { from, to } => write!(f, "its size was {from} bytes and is {to} bytes now"),
             Self::LongChain => write!(f, "it has {LONGEST_CHAIN} files in a chain already"),
             Self::Engine => f.write_str("the engine backs it up as a whole"),
+            Self::Refused => f.write_str("the engine refuses an incremental backup of the VM"),
         }
     }
 }
@@ -188,6 +191,22 @@ impl Plan {
             }
         }
         self.check()
+    }
+
+    /// The same disks, each as a whole, as the engine refuses to begin from the checkpoint. It may do so where only some of the
+    /// disks can be backed up incrementally. `None` if no disk was to be backed up incrementally, or all have to be.
+    #[must_use]
+    pub fn without_increments(&self) -> Option<Self> {
+        if !self.is_incremental() || self.policy == Policy::Incremental {
+            return None;
+        }
+        let mut full = Self { from_checkpoint_id: None, passed_over: None, ..self.clone() };
+        for DiskPlan { decision, .. } in &mut full.disks {
+            if matches!(decision, Decision::Incremental { .. }) {
+                *decision = Decision::Full(Reason::Refused);
+            }
+        }
+        Some(full)
     }
 
     fn is_incremental(&self) -> bool {

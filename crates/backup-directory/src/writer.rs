@@ -23,7 +23,16 @@ const LONGEST_ID: u64 = 100;
 #[derive(Debug, Default)]
 struct Leftovers {
     removed: Vec<String>,
-    abandoned: Vec<String>,
+    abandoned: Vec<Abandoned>,
+}
+
+/// A backup that may still be under way in the engine.
+#[derive(Debug)]
+struct Abandoned {
+    /// The engine's.
+    id: String,
+    /// Where that is noted.
+    directory: PathBuf,
 }
 
 /// A directory that this process alone may add backups to.
@@ -77,10 +86,24 @@ impl Writer {
     }
 
     /// The engine's ids of the backups that were not completed, as far as they were [noted](NewBackup::note_engine_backup). They
-    /// may still be under way in the engine.
+    /// may still be under way in the engine. Each is told whenever the directory is opened, until it is
+    /// [forgotten](Self::forget_abandoned).
     #[must_use]
-    pub fn abandoned(&self) -> &[String] {
-        &self.leftovers.abandoned
+    pub fn abandoned(&self) -> Vec<String> {
+        self.leftovers.abandoned.iter().map(|abandoned| abandoned.id.clone()).collect()
+    }
+
+    /// The engine has ended an abandoned backup, or has none of this id: nobody is told of it any more.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn forget_abandoned(&mut self, id: &str) -> Result<()> {
+        for Abandoned { directory, .. } in
+            self.leftovers.abandoned.extract_if(.., |abandoned| abandoned.id == id)
+        {
+            fs::remove_dir_all(&directory).map_err(Error::io("remove", &directory))?;
+        }
+        Ok(())
     }
 
     /// Begins a backup of the state at `created`. Until it is [committed](NewBackup::commit), nothing of it is in the
@@ -135,18 +158,47 @@ fn remove_leftovers(path: &Path, manifest: &Manifest) -> Result<Leftovers> {
             fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
             continue;
         }
-        leftovers.abandoned.extend(engine_backup(&mark));
         let is_directory = entry.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-        let remove = if is_directory { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
-        remove.map_err(Error::io("remove", &entry))?;
-        leftovers.removed.push(name);
+        let id = engine_backup(&mark).filter(|_| is_directory);
+        let discarded = if is_directory { discard(&entry) } else { fs::remove_file(&entry).map(|()| 1) };
+        if discarded.map_err(Error::io("remove", &entry))? > 0 {
+            leftovers.removed.push(name);
+        }
+        leftovers.abandoned.extend(id.map(|id| Abandoned { id, directory: entry }));
     }
     Ok(leftovers)
+}
+
+/// Removes the directory of a backup that is not complete, but for the note of a backup that the engine may still have. How much
+/// was removed is told: 0 if there was nothing but the note.
+pub(crate) fn discard(directory: &Path) -> io::Result<usize> {
+    if engine_backup(&directory.join(INCOMPLETE)).is_none() {
+        return fs::remove_dir_all(directory).map(|()| 1);
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() == INCOMPLETE {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Whether the engine can have a backup of this id, which becomes a part of the path of a request.
+pub(crate) fn is_engine_id(id: &str) -> bool {
+    is_name(id) && id.len() as u64 <= LONGEST_ID
 }
 
 /// The id in a mark, if it can be one.
 fn engine_backup(mark: &Path) -> Option<String> {
     let mut id = String::new();
-    File::open(mark).ok()?.take(LONGEST_ID).read_to_string(&mut id).ok()?;
-    is_name(&id).then_some(id)
+    File::open(mark).ok()?.take(LONGEST_ID + 1).read_to_string(&mut id).ok()?;
+    is_engine_id(&id).then_some(id)
 }

@@ -178,6 +178,7 @@ impl Builder {
             name: name.clone(),
             cluster: cluster.clone(),
             disks: Vec::new(),
+            inactive_disks: Vec::new(),
             configuration: format!("<ovf:Envelope><Content><Name>{name}</Name></Content></ovf:Envelope>"),
         }));
         state

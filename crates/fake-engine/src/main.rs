@@ -69,6 +69,9 @@ struct Args {
     /// Refuse requests with timeout_policy, as engines before 4.4 do
     #[arg(long)]
     refuses_timeout_policy: bool,
+    /// Refuse incremental backups of which a disk can only be backed up as a whole, as clusters of old versions do
+    #[arg(long)]
+    refuses_mixed_backups: bool,
     /// Exit when standard input is closed. Until then, a line `attach VM DISK` there attaches a disk, by their identifiers, and is
     /// answered by `attached DISK`, or by `refused:` and the reason
     #[arg(long)]
@@ -92,6 +95,7 @@ impl Args {
                 OldEngine {
                     removes_finished_transfers: self.removes_finished_transfers,
                     refuses_timeout_policy: self.refuses_timeout_policy,
+                    refuses_mixed_backups: self.refuses_mixed_backups,
                 },
             );
         builder = self.storage_domain.iter().fold(builder, |builder, name| builder.storage_domain(name));

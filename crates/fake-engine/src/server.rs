@@ -204,6 +204,22 @@ impl FakeEngine {
         self.inner().state.attach_disk(vm, disk).map_err(|refusal| io::Error::other(refusal.detail))
     }
 
+    /// Lets a virtual machine see a disk that is attached to it, or not.
+    ///
+    /// # Errors
+    /// If the disk is not attached to it.
+    pub fn set_disk_active(&self, vm: &str, disk: &str, is_active: bool) -> io::Result<()> {
+        let set = self.inner().state.set_disk_active(vm, disk, is_active);
+        set.map_err(|refusal| io::Error::other(refusal.detail))
+    }
+
+    /// Makes a disk one that several virtual machines may have.
+    pub fn share_disk(&self, disk: &str) {
+        if let Some(disk) = self.inner().state.disk_mut(disk) {
+            disk.shareable = true;
+        }
+    }
+
     /// Takes a snapshot of a disk, and tells its image, which is that of a disk snapshot.
     ///
     /// # Errors

@@ -56,6 +56,9 @@ pub struct OldEngine {
     pub removes_finished_transfers: bool,
     /// A request with `timeout_policy` is refused (before 4.4).
     pub refuses_timeout_policy: bool,
+    /// An incremental backup is refused if one of its disks can only be backed up as a whole (in clusters of old compatibility
+    /// versions).
+    pub refuses_mixed_backups: bool,
 }
 
 /// What has to be done outside of the state.

@@ -55,6 +55,8 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewBackup {
+    /// The id that it is to have, a UUID: whoever keeps it finds the backup again, even if the engine's answer is lost.
+    pub id: String,
     /// The virtual machine's id.
     pub vm: String,
     /// The ids of its disks that are to be backed up.
@@ -66,21 +68,22 @@ pub struct NewBackup {
 }
 
 impl NewBackup {
-    /// A full backup.
+    /// A full backup, with an id of its own.
     #[must_use]
     pub fn full(vm: impl Into<String>, disks: Vec<String>) -> Self {
-        Self { vm: vm.into(), disks, from_checkpoint: None, description: String::new() }
+        let id = Uuid::new_v4().to_string();
+        Self { id, vm: vm.into(), disks, from_checkpoint: None, description: String::new() }
     }
 }
 
 impl Engine {
-    /// Begins a backup, and waits until its disks can be transferred. If that fails, nothing is left of it.
+    /// Asks for a backup, whose disks can be transferred when it [is ready](Self::wait_for_backup). The one who asks has to
+    /// [end](Self::end_backup) it, and has to find out by its id whether there is one if this fails.
     ///
     /// # Errors
-    /// The engine refuses it (another one of this virtual machine is under way), or has it come to a bad end; [`Error::TimedOut`],
-    /// [`Error::Stopped`].
+    /// The engine refuses it (another one of this virtual machine is under way), or can't be asked; [`Error::Stopped`].
     pub fn begin_backup(&self, new: &NewBackup) -> Result<Backup> {
-        let id = Uuid::new_v4().to_string();
+        let id = &new.id;
         let disks: Vec<_> = new.disks.iter().map(|disk| json!({"id": disk})).collect();
         let mut body = json!({"id": id, "description": new.description, "disks": {"disk": disks}});
         if let Some(checkpoint) = &new.from_checkpoint {
@@ -90,14 +93,10 @@ impl Engine {
         let backup: Backup = self.recover(
             "told whether it has begun the backup",
             || self.post(&path, &body),
-            || self.backup(&new.vm, &id),
+            || self.backup(&new.vm, id),
         )?;
         log::info!("backup {} has been asked for", backup.id);
-        self.wait_until_ready(&new.vm, &backup.id).inspect_err(|_| {
-            if let Err(error) = self.end_backup(&new.vm, &backup.id) {
-                log::warn!("{error}: look for backup {} in the engine", backup.id);
-            }
-        })
+        Ok(backup)
     }
 
     /// The backup as it is now; nothing if it is gone.
@@ -119,8 +118,12 @@ impl Engine {
         self.list(&format!("/vms/{vm}/backups/{id}/disks"))
     }
 
-    fn wait_until_ready(&self, vm: &str, id: &str) -> Result<Backup> {
-        self.poll("made the backup ready", BACKUP_TIMEOUT, || {
+    /// Waits until the disks of a backup can be transferred.
+    ///
+    /// # Errors
+    /// [`Error::Backup`] if it has come to an end; [`Error::TimedOut`], [`Error::Stopped`].
+    pub fn wait_for_backup(&self, vm: &str, id: &str) -> Result<Backup> {
+        self.poll(&format!("made backup {id} ready"), BACKUP_TIMEOUT, || {
             let Some(backup) = self.backup(vm, id)? else { return Err(ended(id, "it is gone")) };
             match backup.phase {
                 BackupPhase::Ready => Ok(Some(backup)),
@@ -137,7 +140,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Backup`] if it has failed; [`Error::TimedOut`], [`Error::Stopped`].
     pub fn end_backup(&self, vm: &str, id: &str) -> Result<()> {
-        self.poll("ended the backup", BACKUP_TIMEOUT, || {
+        self.poll(&format!("ended backup {id}"), BACKUP_TIMEOUT, || {
             let Some(backup) = self.backup(vm, id)? else { return Err(ended(id, "it is gone")) };
             match backup.phase {
                 BackupPhase::Succeeded => Ok(Some(())),

@@ -124,7 +124,7 @@ pub enum Error {
     },
 
     /// What was waited for did not come.
-    #[error("the engine has not {what} within {} s", time.as_secs())]
+    #[error("the engine has not {what} within {} s: see it in the engine", time.as_secs())]
     TimedOut {
         /// What was waited for.
         what: String,

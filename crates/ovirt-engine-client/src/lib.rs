@@ -63,5 +63,5 @@ pub use error::{Error, Request, Result};
 pub use find::Kind;
 pub use secret::Secret;
 pub use transfers::{Direction, End, ImageTransfer, NewTransfer, Subject, TimeoutPolicy};
-pub use vms::{Host, Snapshot, SnapshotDisk, Vm};
+pub use vms::{AttachedDisk, Host, Snapshot, SnapshotDisk, Vm};
 pub use words::{BackupMode, BackupPhase, ContentType, DiskFormat, DiskStatus, HostStatus, TransferPhase};

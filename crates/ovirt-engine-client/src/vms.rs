@@ -75,10 +75,51 @@ pub struct Host {
     pub status: Option<HostStatus>,
 }
 
+/// A disk of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttachedDisk {
+    /// The disk.
+    pub disk: Disk,
+    /// The virtual machine sees it (`DiskAttachment.active` of the API's model).
+    pub is_active: bool,
+    /// Other virtual machines may have it, too (`Disk.shareable`).
+    pub is_shareable: bool,
+}
+
 #[derive(Deserialize)]
 struct DiskAttachment {
     #[serde(default)]
     disk: Reference,
+    #[serde(default, deserialize_with = "wire::flag")]
+    active: Option<bool>,
+}
+
+/// A disk with what is of interest together with its attachment only.
+#[derive(Deserialize)]
+struct DiskOfVm {
+    #[serde(flatten)]
+    disk: Disk,
+    #[serde(default, deserialize_with = "wire::flag")]
+    shareable: Option<bool>,
+}
+
+impl Named for DiskOfVm {
+    const KIND: Kind = Kind::Disk;
+    fn id(&self) -> &str {
+        &self.disk.id
+    }
+    fn name(&self) -> &str {
+        &self.disk.name
+    }
+}
+
+impl AttachedDisk {
+    /// An engine that says nothing else has active disks that are not shareable.
+    fn new(attachment: &DiskAttachment, of_vm: DiskOfVm) -> Self {
+        let DiskOfVm { disk, shareable } = of_vm;
+        Self { disk, is_active: attachment.active.unwrap_or(true), is_shareable: shareable.unwrap_or(false) }
+    }
 }
 
 #[derive(Deserialize)]
@@ -108,9 +149,12 @@ impl Engine {
     ///
     /// # Errors
     /// The engine can't be asked.
-    pub fn vm_disks(&self, vm: &str) -> Result<Vec<Disk>> {
+    pub fn vm_disks(&self, vm: &str) -> Result<Vec<AttachedDisk>> {
         let attachments: Vec<DiskAttachment> = self.list(&format!("/vms/{vm}/diskattachments"))?;
-        attachments.iter().map(|attachment| self.disk(&attachment.disk.id)).collect()
+        let disk = |attachment: &DiskAttachment| {
+            Ok(AttachedDisk::new(attachment, self.get_by_id(&attachment.disk.id)?))
+        };
+        attachments.iter().map(disk).collect()
     }
 
     /// The snapshots of a virtual machine.
@@ -141,5 +185,39 @@ impl Engine {
         let condition =
             format!("hw_id={} and datacenter={} and status=Up", quoted(hardware_id), quoted(&center.name));
         Ok(self.search::<Host>("hosts", &condition)?.into_iter().next())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn attached(active: &Value, shareable: &Value) -> AttachedDisk {
+        let attachment = json!({"id": "a", "active": active, "disk": {"id": "a"}});
+        let disk = json!({
+            "id": "a", "name": "data", "provisioned_size": "1024", "format": "cow", "backup": "incremental",
+            "shareable": shareable, "storage_domains": {"storage_domain": [{"id": "s"}]},
+        });
+        AttachedDisk::new(
+            &serde_json::from_value(attachment).unwrap(),
+            serde_json::from_value::<DiskOfVm>(disk).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_disk_is_active_and_not_shareable_unless_the_engine_says_so() {
+        for (active, shareable, expected) in [
+            (json!(null), json!(null), (true, false)),
+            (json!("true"), json!("false"), (true, false)),
+            (json!("false"), json!("true"), (false, true)),
+            (json!(false), json!(true), (false, true)),
+        ] {
+            let disk = attached(&active, &shareable);
+            assert_eq!((disk.is_active, disk.is_shareable), expected, "{active} {shareable}");
+            assert_eq!((disk.disk.provisioned_size, &*disk.disk.backup), (Some(1024), "incremental"));
+            assert_eq!(disk.disk.storage_domains[0].id, "s");
+        }
     }
 }

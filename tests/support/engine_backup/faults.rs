@@ -88,7 +88,8 @@ fn busy() -> TestResult {
 }
 
 fn old_engines() -> TestResult {
-    let old = OldEngine { removes_finished_transfers: true, refuses_timeout_policy: true };
+    let old =
+        OldEngine { removes_finished_transfers: true, refuses_timeout_policy: true, ..OldEngine::default() };
     let machine = Machine::with(&["qcow2"], |builder| builder.old_engine(old))?;
     machine.keep("content")?;
     let id = machine.back_up_well(&[])?;

@@ -108,6 +108,7 @@ fn wherever_it_is_interrupted_the_last_good_state_is_there() {
         assert_eq!(writer.removed(), removed, "{steps} steps");
         let abandoned: &[&str] = if removed.is_empty() { &[] } else { &["e-2"] };
         assert_eq!(writer.abandoned(), abandoned, "{steps} steps");
+        abandoned.iter().for_each(|id| writer.forget_abandoned(id).unwrap());
         assert_eq!(names(path), [&[".lock"], expected, &["manifest.json"]].concat(), "{steps} steps");
         assert_eq!(names(&path.join(expected[expected.len() - 1])), ["a.qcow2", "vm.xml"], "{steps} steps");
         back_up(&mut writer, None);
@@ -163,6 +164,50 @@ fn a_backup_that_is_dropped_is_gone() {
     let mut writer = open(dir.path());
     let backup = writer.begin(NOW.parse().unwrap()).unwrap();
     write(&backup, None);
+    drop(backup);
+    assert_eq!(names(dir.path()), [".lock"]);
+}
+
+#[test]
+fn the_engines_backup_is_told_until_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path());
+    let backup = writer.begin(NOW.parse().unwrap()).unwrap();
+    backup.note_engine_backup("e-1").unwrap();
+    write(&backup, None);
+    // Whether it was ended in the engine is not known.
+    drop(backup);
+    drop(writer);
+    let partial = format!("{PARTIAL}20261127T232000Z");
+    for _ in 0..2 {
+        assert_eq!(names(&dir.path().join(&partial)), [INCOMPLETE]);
+        let writer = open(dir.path());
+        assert_eq!((writer.abandoned(), writer.removed()), (vec!["e-1".to_owned()], &[][..]));
+    }
+    let mut writer = open(dir.path());
+    assert_eq!(back_up(&mut writer, None), "20261127T232000Z-2", "backups can be made meanwhile");
+    writer.forget_abandoned("e-1").unwrap();
+    assert!(writer.abandoned().is_empty());
+    drop(writer);
+    assert!(open(dir.path()).abandoned().is_empty());
+    assert_eq!(names(dir.path()), [".lock", "20261127T232000Z-2", "manifest.json"]);
+}
+
+#[test]
+fn the_engines_backup_that_has_ended_is_told_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path());
+    let backup = writer.begin(NOW.parse().unwrap()).unwrap();
+    backup.note_engine_backup("e-1").unwrap();
+    backup.engine_backup_ended().unwrap();
+    std::mem::forget(backup);
+    drop(writer);
+    let mut writer = open(dir.path());
+    assert!(writer.abandoned().is_empty());
+    let backup = writer.begin(NOW.parse().unwrap()).unwrap();
+    for bad in ["", "../e", "e 1", &"e".repeat(101)] {
+        assert!(matches!(backup.note_engine_backup(bad), Err(Error::Name(_))), "{bad:?}");
+    }
     drop(backup);
     assert_eq!(names(dir.path()), [".lock"]);
 }

@@ -112,6 +112,22 @@ fn an_incremental_backup_fails_rather_than_be_full() {
 }
 
 #[test]
+fn a_refused_incremental_backup_becomes_a_full_one_unless_it_must_not() {
+    let (manifest, checkpoints) = (manifest(), ids(&["c-one", "c-two"]));
+    let mut raw = disk("b");
+    raw.backup = BackupSupport::None;
+    let planned = |disks: &[Disk], policy| plan(Some(&manifest), &checkpoints, disks, policy).unwrap();
+    let mixed = planned(&[disk("a"), raw], WHERE_POSSIBLE);
+    let full = mixed.without_increments().unwrap();
+    assert_eq!(full.from_checkpoint_id, None);
+    let reasons = [Decision::Full(Reason::Refused), Decision::Full(Reason::NotEnabled)];
+    assert_eq!(decisions(&full), reasons.iter().collect::<Vec<_>>());
+    assert_eq!(full.without_increments(), None, "there is only one more try");
+    assert_eq!(planned(&[disk("a")], Policy::Full).without_increments(), None);
+    assert_eq!(planned(&[disk("a")], Policy::Incremental).without_increments(), None);
+}
+
+#[test]
 fn a_vm_without_disks_is_not_backed_up() {
     assert!(matches!(plan(Some(&manifest()), &[], &[], WHERE_POSSIBLE), Err(Error::NoDisks)));
 }

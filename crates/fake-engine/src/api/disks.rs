@@ -57,6 +57,7 @@ fn read(body: &Element) -> Result<NewDisk, Refusal> {
         initial_size: size(body, "initial_size")?,
         sparse: boolean(body, "sparse")?.unwrap_or(true),
         incremental_backup: body.find(&["backup"]) == Some("incremental"),
+        shareable: boolean(body, "shareable")?.unwrap_or(false),
         storage_domain: domain.ok_or_else(|| required("storageDomains.storageDomain[0].id|name"))?.to_owned(),
     })
 }
@@ -83,7 +84,7 @@ pub(super) fn show(engine: &Inner, disk: &Disk) -> Element {
         .with_some("initial_size", disk.initial_size)
         .with("propagate_errors", false)
         .with("provisioned_size", disk.provisioned_size)
-        .with("shareable", false)
+        .with("shareable", disk.shareable)
         .with("sparse", disk.sparse)
         .with("status", disk.status.name())
         .with("storage_type", "image")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/vms`: virtual machines, the disks that are attached to them, and their snapshots.
 
-use super::{Answer, Call, accepted, check_id, disks, found, href, ok};
+use super::{Answer, Call, accepted, boolean, check_id, disks, found, href, ok};
 use crate::document::Element;
 use crate::engine::Inner;
 use crate::state::{Refusal, Vm, new_id};
@@ -12,14 +12,14 @@ pub(super) fn answer(engine: &mut Inner, call: &Call, path: &[&str]) -> Option<A
         ("POST", []) => add(engine, call),
         ("GET", [vm]) => engine.state.vm(vm).and_then(|vm| ok(show(engine, vm, call))),
         ("GET", [vm, "diskattachments"]) => engine.state.vm(vm).and_then(|vm| {
-            let attached = vm.disks.iter().map(|disk| show_attachment(&vm.id, disk));
+            let attached = vm.disks.iter().map(|disk| show_attachment(vm, disk));
             ok(Element::list("disk_attachments", attached))
         }),
         ("POST", [vm, "diskattachments"]) => attach(engine, call, vm),
         ("GET", [vm, "diskattachments", disk]) => engine.state.vm(vm).and_then(|vm| {
             let is_attached = vm.disks.iter().any(|attached| attached == disk);
             let missing = || Refusal::not_found("disk attachment", disk);
-            is_attached.then(|| show_attachment(&vm.id, disk)).ok_or_else(missing).and_then(ok)
+            is_attached.then(|| show_attachment(vm, disk)).ok_or_else(missing).and_then(ok)
         }),
         ("GET", [vm, "snapshots"]) => engine.state.vm(vm).and_then(|vm| {
             let snapshots = snapshots(engine, vm).into_iter();
@@ -49,6 +49,7 @@ fn add(engine: &mut Inner, call: &Call) -> Answer {
         name: call.body.find(&["name"]).or_else(|| name_in(configuration)).unwrap_or("imported").to_owned(),
         cluster: cluster.ok_or_else(|| Refusal::bad_request("Vm [cluster.id|name] required for add"))?,
         disks: Vec::new(),
+        inactive_disks: Vec::new(),
         configuration: configuration.to_owned(),
     };
     let correlation_id = call.parameter("correlation_id").unwrap_or_default();
@@ -80,7 +81,7 @@ fn show(engine: &Inner, vm: &Vm, call: &Call) -> Element {
     }
     if call.parameter("follow").is_some_and(|follow| follow.contains("disk_attachments")) {
         let known = vm.disks.iter().filter_map(|disk| engine.state.disk(disk).ok());
-        let attachments = known.map(|disk| attachment(&vm.id, &disk.id).and(disks::show(engine, disk)));
+        let attachments = known.map(|disk| attachment(vm, &disk.id).and(disks::show(engine, disk)));
         shown = shown.and(Element::list("disk_attachments", attachments));
     }
     shown
@@ -90,19 +91,23 @@ fn attach(engine: &mut Inner, call: &Call, vm: &str) -> Answer {
     let disk = call.body.find(&["disk", "id"]).map(check_id);
     let disk =
         disk.unwrap_or_else(|| Err(Refusal::bad_request("DiskAttachment [disk.id] required for add")))?;
+    let is_active = boolean(&call.body, "active")?.unwrap_or(true);
     engine.state.attach_disk(vm, &disk)?;
-    Ok(super::Reply { status: 201, body: show_attachment(vm, &disk) })
+    engine.state.set_disk_active(vm, &disk, is_active)?;
+    Ok(super::Reply { status: 201, body: show_attachment(engine.state.vm(vm)?, &disk) })
 }
 
-fn attachment(vm: &str, disk: &str) -> Element {
-    Element::resource("disk_attachment", &href(&["vms", vm, "diskattachments", disk]), disk)
-        .with("active", true)
+fn attachment(vm: &Vm, disk: &str) -> Element {
+    let is_active = vm.inactive_disks.iter().all(|inactive| inactive != disk);
+    let place = href(&["vms", &vm.id]);
+    Element::resource("disk_attachment", &format!("{place}/diskattachments/{disk}"), disk)
+        .with("active", is_active)
         .with("bootable", false)
         .with("interface", "virtio_scsi")
-        .and(Element::resource("vm", &href(&["vms", vm]), vm))
+        .and(Element::resource("vm", &place, &vm.id))
 }
 
-fn show_attachment(vm: &str, disk: &str) -> Element {
+fn show_attachment(vm: &Vm, disk: &str) -> Element {
     attachment(vm, disk).and(Element::resource("disk", &href(&["disks", disk]), disk))
 }
 

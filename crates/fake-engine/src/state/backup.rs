@@ -166,17 +166,21 @@ impl State {
             }
             self.disk(disk)?.check_free("backup VM")?;
         }
+        let inactive = &self.vm(&new.vm)?.inactive_disks;
+        let inactive: Vec<_> = new.disks.iter().filter(|disk| inactive.contains(disk)).cloned().collect();
+        if !inactive.is_empty() {
+            return refuse(format!("The following disks are not active: {}.", inactive.join(", ")));
+        }
         if let Some(from) = &new.from_checkpoint
             && self.checkpoint(&new.vm, from).is_err()
         {
             return refuse("The specified checkpoint does not exist.".to_owned());
         }
         let id = new.id.clone().unwrap_or_else(new_id);
-        let disks: Vec<_> =
-            new.disks.iter().map(|disk| self.part(disk, new.from_checkpoint.as_deref())).collect();
+        let disks = self.parts(&new)?;
         let has_checkpoint = disks.iter().any(|part| part.has_checkpoint);
-        for disk in &new.disks {
-            if let Some(disk) = self.disk_mut(disk) {
+        for part in &disks {
+            if let Some(disk) = self.disk_mut(&part.disk) {
                 disk.lock = Some(Lock::Backup(id.clone()));
             }
         }
@@ -192,6 +196,20 @@ impl State {
             due: Some(now + self.delays.backup),
         });
         Ok(id)
+    }
+
+    /// The disks that take part: shareable ones are left out without a word, as the engine does.
+    fn parts(&self, new: &NewBackup) -> Result<Vec<BackupDisk>, Refusal> {
+        let is_shareable = |disk: &&Id| self.disk(disk).is_ok_and(|disk| disk.shareable);
+        let from = new.from_checkpoint.as_deref();
+        let disks = new.disks.iter().filter(|disk| !is_shareable(disk));
+        let parts: Vec<_> = disks.map(|disk| self.part(disk, from)).collect();
+        let is_mixed = from.is_some() && parts.iter().any(|part| part.mode == BackupMode::Full);
+        if is_mixed && self.old.refuses_mixed_backups {
+            let detail = "Cannot backup VM: Mixing full and incremental backups is not supported.";
+            return Err(Refusal::conflict(detail));
+        }
+        Ok(parts)
     }
 
     /// How a disk takes part: raw ones have no bitmaps, and new ones have none that is old enough.

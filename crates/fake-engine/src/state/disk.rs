@@ -122,6 +122,8 @@ pub struct Disk {
     pub sparse: bool,
     /// Whether it takes part in incremental backups.
     pub incremental_backup: bool,
+    /// Whether several virtual machines may have it.
+    pub shareable: bool,
     /// The storage domain that it is in.
     pub storage_domain: Id,
     /// Whether it can be used.
@@ -143,6 +145,7 @@ pub(crate) struct NewDisk {
     pub(crate) initial_size: Option<u64>,
     pub(crate) sparse: bool,
     pub(crate) incremental_backup: bool,
+    pub(crate) shareable: bool,
     /// By identifier or name.
     pub(crate) storage_domain: String,
 }
@@ -176,7 +179,7 @@ impl State {
         self.disks.iter().find(|disk| disk.id == id).ok_or_else(|| Refusal::not_found("disk", id))
     }
 
-    pub(super) fn disk_mut(&mut self, id: &str) -> Option<&mut Disk> {
+    pub(crate) fn disk_mut(&mut self, id: &str) -> Option<&mut Disk> {
         self.disks.iter_mut().find(|disk| disk.id == id)
     }
 
@@ -215,6 +218,7 @@ impl State {
             initial_size: new.initial_size,
             sparse: new.sparse,
             incremental_backup: new.incremental_backup,
+            shareable: new.shareable,
             storage_domain: domain.id.clone(),
             status: DiskStatus::Locked,
             layers: vec![layer],
@@ -249,6 +253,7 @@ impl State {
         }
         for vm in &mut self.vms {
             vm.disks.retain(|disk| disk != id);
+            vm.inactive_disks.retain(|disk| disk != id);
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Vm {
     pub cluster: Id,
     /// The disks that are attached to it.
     pub disks: Vec<Id>,
+    /// Those of them that it doesn't see.
+    pub inactive_disks: Vec<Id>,
     /// Its configuration, as OVF.
     pub configuration: String,
 }
@@ -158,6 +160,20 @@ impl State {
         }
         if let Some(vm) = self.vms.iter_mut().find(|found| found.id == vm) {
             vm.disks.push(disk.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Lets a virtual machine see a disk that is attached to it, or not.
+    pub(crate) fn set_disk_active(&mut self, vm: &str, disk: &str, is_active: bool) -> Result<(), Refusal> {
+        let found = self.vms.iter_mut().find(|found| found.id == vm);
+        let found = found.ok_or_else(|| Refusal::not_found("VM", vm))?;
+        if !found.disks.iter().any(|attached| attached == disk) {
+            return Err(Refusal::not_found("disk attachment", disk));
+        }
+        found.inactive_disks.retain(|inactive| inactive != disk);
+        if !is_active {
+            found.inactive_disks.push(disk.to_owned());
         }
         Ok(())
     }

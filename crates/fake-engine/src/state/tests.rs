@@ -42,6 +42,7 @@ impl World {
             name: id("v"),
             cluster: id("cluster"),
             disks: vec![],
+            inactive_disks: vec![],
             configuration: id("ovf"),
         });
         Self { state, now, ticket: Some(TicketStatus::default()), opens: true, closed: Closed::Good }
@@ -81,6 +82,7 @@ impl World {
             initial_size: None,
             sparse: true,
             incremental_backup: format == DiskFormat::Cow,
+            shareable: false,
             storage_domain: "data".to_owned(),
         };
         self.state.add_disk(new, self.now)
@@ -242,6 +244,38 @@ fn checkpoints_follow_each_other_and_the_oldest_goes_first() {
     assert_eq!(status_of(world.state.remove_checkpoint("vm", &ids[0])), 200);
     assert_eq!(world.state.checkpoints[0].parent, None);
     assert_eq!(status_of(world.backup(&[&disk], Some(&ids[0]))), 409);
+}
+
+#[test]
+fn an_inactive_disk_is_refused_and_a_shareable_one_left_out() {
+    let mut world = World::new(OldEngine::default());
+    let (disk, other) = (world.disk(DiskFormat::Cow), world.disk(DiskFormat::Cow));
+    world.state.attach_disk("vm", &disk).unwrap();
+    world.state.attach_disk("vm", &other).unwrap();
+    world.state.set_disk_active("vm", &other, false).unwrap();
+    let refused = world.backup(&[&disk, &other], None).unwrap_err();
+    assert!(refused.status == 409 && refused.detail.contains(&other), "{refused:?}");
+    world.state.set_disk_active("vm", &other, true).unwrap();
+    world.state.disk_mut(&other).unwrap().shareable = true;
+    let backup = world.backup(&[&disk, &other], None).unwrap();
+    let disks = &world.state.backup("vm", &backup).unwrap().disks;
+    assert_eq!(disks.iter().map(|part| &part.disk).collect::<Vec<_>>(), [&disk]);
+    assert_eq!(status_of(world.state.set_disk_active("vm", "none", false)), 404);
+}
+
+#[test]
+fn an_old_cluster_refuses_backups_that_are_incremental_in_part() {
+    let old = OldEngine { refuses_mixed_backups: true, ..OldEngine::default() };
+    for format in [DiskFormat::Raw, DiskFormat::Cow] {
+        let mut world = World::new(old);
+        let disk = world.disk(DiskFormat::Cow);
+        world.state.attach_disk("vm", &disk).unwrap();
+        let checkpoint = world.whole_backup(&disk, None).to_checkpoint.unwrap();
+        let new = world.disk(format);
+        world.state.attach_disk("vm", &new).unwrap();
+        assert_eq!(status_of(world.backup(&[&disk, &new], Some(&checkpoint))), 409);
+        assert_eq!(status_of(world.backup(&[&disk, &new], None)), 200);
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &BackupOptions) -> Result<u8> {
 fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<()> {
     let vm = engine.find_vm(&options.vm)?;
     let mut writer = Writer::open(&options.directory, Vm { id: vm.id.clone(), name: vm.name })?;
-    clean_up(engine, &vm.id, &writer);
+    clean_up(engine, &vm.id, &mut writer)?;
     let disks = in_engine::disks(engine, &vm.id)?;
     let checkpoints: Vec<_> =
         engine.checkpoints(&vm.id)?.into_iter().map(|checkpoint| checkpoint.id).collect();
@@ -54,17 +54,48 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     print(&format!("{id}{told}"))
 }
 
-/// Tells what an interrupted backup has left, and ends it in the engine.
-fn clean_up(engine: &Engine, vm: &str, writer: &Writer) {
+/// Tells what an interrupted backup has left, and ends it in the engine. One that can't be ended now is left to the next time.
+fn clean_up(engine: &Engine, vm: &str, writer: &mut Writer) -> Result<()> {
     for name in writer.removed() {
         log::warn!("{name} of an interrupted backup was removed");
     }
     for id in writer.abandoned() {
-        match in_engine::end_abandoned(engine, vm, id) {
-            Ok(()) => log::warn!("backup {id}, which was interrupted, has ended in the engine"),
-            Err(error) => log::warn!("{error}: finalize backup {id}, which was interrupted, in the engine"),
+        match in_engine::end_abandoned(engine, vm, &id) {
+            Ok(()) => {
+                log::warn!("backup {id}, which was interrupted, has ended in the engine");
+                writer.forget_abandoned(&id)?;
+            }
+            Err(error) => log::warn!(
+                "{error}: backup {id}, which was interrupted, may still be under way: see it in the engine"
+            ),
         }
     }
+    Ok(())
+}
+
+/// Has the engine begin the backup as it is planned; or as a full one, if the engine refuses an incremental one and no disk has to
+/// be backed up incrementally.
+fn begin<'e, 'w>(
+    engine: &'e Engine,
+    clock: &'e Arc<StopClock>,
+    vm: &str,
+    plan: Plan,
+    new: &'e NewBackup<'w>,
+) -> Result<(EngineBackup<'e, 'w>, Plan)> {
+    let begin = |plan: &Plan| {
+        let disks = plan.disks.iter().map(|plan| plan.disk.id.clone()).collect();
+        EngineBackup::begin(engine, clock, new, vm, disks, plan.from_checkpoint_id.clone())
+    };
+    let error = match begin(&plan) {
+        Ok(backup) => return Ok((backup, plan)),
+        Err(error) => error,
+    };
+    let full = plan.without_increments().filter(|_| in_engine::is_refusal(&error));
+    let Some(full) = full else { return Err(error) };
+    let backup = begin(&full)?;
+    // If it had refused this one as well, only that would be worth telling.
+    log::warn!("{error:#}: a full backup is made in place of an incremental one");
+    Ok((backup, full))
 }
 
 fn back_up(
@@ -76,11 +107,9 @@ fn back_up(
     plan: Plan,
     new: &NewBackup<'_>,
 ) -> Result<BackupRecord> {
-    let disks = plan.disks.iter().map(|plan| plan.disk.id.clone()).collect();
-    let from_checkpoint_id = plan.from_checkpoint_id.clone();
-    let backup = EngineBackup::begin(engine, clock, vm, disks, from_checkpoint_id.clone())?;
-    new.note_engine_backup(&backup.id)?;
+    let (backup, plan) = begin(engine, clock, vm, plan, new)?;
     let plan = plan.settle(&backup.modes()?)?;
+    let from_checkpoint_id = plan.from_checkpoint_id.clone();
     plan.disks.iter().for_each(tell_reason);
     let configuration = serde_json::to_vec_pretty(&engine.vm_configuration(vm)?)?;
     let vm_configuration = Some(new.write_configuration(CONFIGURATION, &configuration)?);

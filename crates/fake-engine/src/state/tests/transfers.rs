@@ -249,7 +249,8 @@ fn requests_that_make_no_sense_are_refused() {
 
 #[test]
 fn old_engines_forget_at_once_and_know_no_policy() {
-    let old = OldEngine { removes_finished_transfers: true, refuses_timeout_policy: true };
+    let old =
+        OldEngine { removes_finished_transfers: true, refuses_timeout_policy: true, ..OldEngine::default() };
     let mut world = World::new(old);
     let (disk, transfer) = world.upload();
     world.act(&transfer, Action::Finalize).unwrap();
