@@ -163,7 +163,10 @@ fn killed_early() -> TestResult {
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.err.contains("which was interrupted, has ended in the engine"), "{ended:?}");
     assert_eq!(machine.leftovers()?, [""; 0]);
-    machine.assert_engine_is_idle()
+    // The killed process could not log out, so that the engine is not wholly idle.
+    let is_over = engine.backups().iter().all(|backup| backup.phase == BackupPhase::Succeeded);
+    assert!(is_over, "{:?}", engine.backups());
+    Ok(())
 }
 
 fn locked() -> TestResult {
