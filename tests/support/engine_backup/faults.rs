@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_refusal_leaves_the_last_good_state", refusals),
     ("a_busy_vm_is_told", busy),
     ("old_engines_are_understood", old_engines),
+    ("a_refused_incremental_backup_becomes_a_full_one", mixed),
+    ("disks_that_the_engine_refuses_are_left_out_and_told", left_out),
 ];
 
 /// What a backup asks for, and is asked for again.
@@ -80,11 +82,40 @@ fn busy() -> TestResult {
     machine.site.engine.fault(Fault::on("POST", "api/vms/*/backups").then(refused));
     let ended = machine.back_up(&[])?;
     assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
-    assert!(
-        ended.err.contains("another backup of it may be under way") && ended.err.contains("Busy."),
-        "{ended:?}"
-    );
+    // The engine's words are all that is known.
+    assert!(ended.err.contains("409: Operation Failed: Busy.") && !ended.err.contains("may be"), "{ended:?}");
     Ok(())
+}
+
+fn mixed() -> TestResult {
+    let old = OldEngine { refuses_mixed_backups: true, ..OldEngine::default() };
+    let mut machine = Machine::with(&["qcow2"], |builder| builder.old_engine(old))?;
+    machine.back_up_well(&[])?;
+    machine.attach("raw")?;
+    let ended = machine.back_up(&[])?;
+    let err = ended.err.clone();
+    succeed(ended)?;
+    assert!(err.contains("Mixing full and incremental backups is not supported"), "{err}");
+    assert!(err.contains("a full backup is made in place of an incremental one"), "{err}");
+    assert!(err.contains("\"disk0\" is backed up as a whole: the engine refuses an incremental"), "{err}");
+    assert_eq!(machine.leftovers()?, [""; 0]);
+    machine.assert_engine_is_idle()
+}
+
+fn left_out() -> TestResult {
+    let machine = Machine::new(&["qcow2", "raw", "raw"])?;
+    let (site, disks) = (&machine.site, &machine.disks);
+    site.engine.set_disk_active(&site.vm(), &disks[1].id, false)?;
+    site.engine.share_disk(&disks[2].id);
+    let ended = machine.back_up(&[])?;
+    let err = ended.err.clone();
+    succeed(ended)?;
+    assert!(err.contains("is not backed up: it is not active"), "{err}");
+    assert!(err.contains("is not backed up: it is shareable"), "{err}");
+    let manifest = machine.manifest()?;
+    let saved = manifest["backups"][0]["disks"].as_array().ok_or("no disks")?;
+    assert_eq!((saved.len(), &saved[0]["disk"]["id"]), (1, &disks[0].id.clone().into()));
+    machine.assert_engine_is_idle()
 }
 
 fn old_engines() -> TestResult {

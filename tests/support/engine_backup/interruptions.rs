@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_signal_while_disks_are_copied_leaves_nothing", copying),
     ("a_signal_while_a_disk_is_restored_leaves_no_disk", restoring),
     ("what_a_killed_process_has_left_is_ended_by_the_next", killed),
+    ("a_process_that_is_killed_while_it_begins_leaves_a_note", killed_early),
     ("two_backups_into_one_directory_are_refused", locked),
 ];
 
@@ -135,6 +136,36 @@ fn killed() -> TestResult {
     assert!(ended.err.contains("which was interrupted, has ended in the engine"), "{ended:?}");
     assert_eq!(phases(), [BackupPhase::Succeeded; 3]);
     assert_eq!((machine.backups()?.len(), machine.leftovers()?.len()), (2, 0));
+    Ok(())
+}
+
+fn killed_early() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    let gate = Gate::new();
+    let engine = &machine.site.engine;
+    engine.fault(Fault::on("POST", "api/vms/*/backups").then(What::HoldReply(gate.clone())));
+    let mut process = Daemon::spawn(&mut machine.command(&BACK_UP))?;
+    assert!(engine.wait_for(PATIENCE, |engine| !engine.backups().is_empty()));
+    process.signal(Signal::SIGKILL)?;
+    assert_eq!(process.wait()?.code(), None);
+    gate.open();
+
+    // The engine can't be asked what has become of it, once: the note stays.
+    let away = What::Status { status: 503, reason: String::new(), detail: String::new() };
+    engine.fault(Fault::on("GET", "api/vms/*/backups/*").then(away));
+    let ended = machine.back_up(&[])?;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("which was interrupted, may still be under way"), "{ended:?}");
+    assert!(ended.err.contains("already during a backup"), "{ended:?}");
+    assert_eq!(machine.leftovers()?.len(), 1);
+
+    let ended = machine.back_up(&[])?;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.err.contains("which was interrupted, has ended in the engine"), "{ended:?}");
+    assert_eq!(machine.leftovers()?, [""; 0]);
+    // The killed process could not log out, so that the engine is not wholly idle.
+    let is_over = engine.backups().iter().all(|backup| backup.phase == BackupPhase::Succeeded);
+    assert!(is_over, "{:?}", engine.backups());
     Ok(())
 }
 
