@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
+#[path = "support/recipes/engine.rs"]
+mod engine;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -65,9 +68,14 @@ fn main() -> ExitCode {
             trial(name, TOOLS, || case.run().map_err(|error| error.to_string().into()))
         })
         .collect();
+    trials.extend(engine::CASES.iter().map(|case| {
+        let name = case.heading.to_lowercase().replace(' ', "_");
+        trial(name, TOOLS, || case.run().map_err(|error| error.to_string().into()))
+    }));
     trials.push(Trial::test("no_block_is_left_out", || {
         let headings: BTreeSet<_> = blocks().map(|(heading, _)| heading).collect();
-        assert_eq!(headings, CASES.iter().map(|case| case.heading).collect());
+        let of_engine = engine::CASES.iter().map(|case| case.heading);
+        assert_eq!(headings, CASES.iter().map(|case| case.heading).chain(of_engine).collect());
         Ok(())
     }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -88,7 +96,7 @@ impl Case {
         assert!(!blocks.is_empty(), "no block has this heading");
         let kitchen = Kitchen::start(self.server)?;
         for (_, block) in blocks {
-            kitchen.cook(block)?;
+            cook(block, kitchen.dir.path(), &[])?;
             (self.check)(&kitchen)?;
         }
         Ok(())
@@ -160,21 +168,6 @@ impl Kitchen {
         self.dir.path().join(name)
     }
 
-    /// Runs a block as a shell does whose user stops at the first error.
-    fn cook(&self, block: &str) -> TestResult {
-        let program = built("imageio-nbd");
-        let directory = program.parent().ok_or("a program is in a directory")?;
-        let mut bash = Command::new("timeout");
-        bash.args(["60", "bash", "-euo", "pipefail", "-c", block]);
-        bash.env("PATH", format!("{}:/usr/bin:/bin", directory.display()));
-        let output = bash.current_dir(self.dir.path()).output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        Err(format!("{block}{}: {out}{err}", output.status).into())
-    }
-
     /// What an image has, read by qemu.
     fn content(&self, image: &str, format: &str) -> TestResult<Vec<u8>> {
         // The server's own is in use.
@@ -187,6 +180,22 @@ impl Kitchen {
         let uri = format!("nbd+unix:///?socket={}", self.qemu.socket().display());
         self.content(&uri, "raw")
     }
+}
+
+/// Runs a block in a directory as a shell does whose user stops at the first error.
+fn cook(block: &str, dir: &Path, variables: &[(&str, String)]) -> TestResult {
+    let program = built("imageio-nbd");
+    let directory = program.parent().ok_or("a program is in a directory")?;
+    let mut bash = Command::new("timeout");
+    bash.args(["60", "bash", "-euo", "pipefail", "-c", block]);
+    bash.env("PATH", format!("{}:/usr/bin:/bin", directory.display()));
+    bash.envs(variables.iter().map(|(name, value)| (name, value)));
+    let output = bash.current_dir(dir).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Err(format!("{block}{}: {out}{err}", output.status).into())
 }
 
 fn is_on_the_server(kitchen: &Kitchen) -> TestResult {

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Recipes that ask an engine for their transfers.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use fake_engine::{DEFAULT_PASSWORD, DEFAULT_USER, Delays, Disk, Phase};
+use support::TestResult;
+use support::image::{SIZE, guest_disk};
+use support::installation::{Installation, STORAGE_DOMAIN};
+
+use crate::{blocks, cook};
+
+/// A recipe, which finds an image, the configuration file, and the disk `disk` if it needs one.
+pub(crate) struct Case {
+    pub(crate) heading: &'static str,
+    needs_disk: bool,
+    check: fn(&Installation) -> TestResult,
+}
+
+pub(crate) const CASES: &[Case] = &[
+    Case { heading: "Upload an image to an engine", needs_disk: false, check: |site| is_on(site, "disk") },
+    Case {
+        heading: "Download a disk of an engine",
+        needs_disk: true,
+        check: |site| site.assert_same("copy.qcow2", "qcow2", &site.disk()?),
+    },
+    Case {
+        heading: "Make a disk of an engine by any client",
+        needs_disk: false,
+        check: |site| is_on(site, "web"),
+    },
+    Case {
+        heading: "Read a snapshot",
+        needs_disk: true,
+        check: |site| site.assert_same("snapshot.qcow2", "qcow2", &site.disk()?),
+    },
+    Case {
+        heading: "Back up a virtual machine of an engine, and restore it",
+        needs_disk: true,
+        check: is_restored,
+    },
+];
+
+impl Case {
+    pub(crate) fn run(&self) -> TestResult {
+        let site = site()?;
+        let dir = site.path("");
+        let mut variables = vec![("XDG_CONFIG_HOME", dir.display().to_string())];
+        if self.needs_disk {
+            let upload = format!("imageio-nbd upload disk.qcow2 --storage-domain {STORAGE_DOMAIN} -c lab");
+            cook(&upload, &dir, &variables)?;
+            let disk = site.disk()?;
+            site.engine.attach_disk(&site.vm(), &disk.id)?;
+            if self.heading == "Read a snapshot" {
+                variables.push(("image_id", site.engine.snapshot_disk(&disk.id)?.image));
+            }
+        }
+        for (_, block) in blocks().filter(|(heading, _)| *heading == self.heading) {
+            cook(block, &dir, &variables)?;
+        }
+        (self.check)(&site)?;
+        let transfers = site.engine.transfers();
+        assert!(!transfers.is_empty(), "the engine was asked for no transfer");
+        assert!(transfers.iter().all(|transfer| transfer.phase == Phase::FinishedSuccess), "{transfers:?}");
+        Ok(())
+    }
+}
+
+/// An engine that is quick.
+fn site() -> TestResult<Installation> {
+    let none = Duration::ZERO;
+    let delays = Delays { disk: none, transfer: none, backup: none, job: none };
+    let site = Installation::with(|builder| builder.delays(delays))?;
+    fs::write(site.path("disk.img"), guest_disk(7))?;
+    assert_eq!(fs::metadata(site.path("disk.img"))?.len(), SIZE);
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "disk.qcow2"])?;
+    write_config(&site, &site.path("ovirt-img.conf"))?;
+    Ok(site)
+}
+
+fn write_config(site: &Installation, file: &Path) -> TestResult {
+    let (base, ca) = (site.engine.base(), site.path("ca.pem"));
+    let text = format!(
+        "[lab]\nengine_url = {base}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
+        ca.display()
+    );
+    Ok(fs::write(file, text)?)
+}
+
+/// The only disk has this name and the image's content.
+fn is_on(site: &Installation, name: &str) -> TestResult {
+    let disk = site.disk()?;
+    assert_eq!(disk.name, name);
+    site.assert_same("disk.img", "raw", &disk)
+}
+
+/// There are two disks with the image's content, and two backups.
+fn is_restored(site: &Installation) -> TestResult {
+    let disks: Vec<Disk> = site.engine.disks();
+    assert_eq!(disks.len(), 2, "{disks:?}");
+    for disk in &disks {
+        site.assert_same("disk.img", "raw", disk)?;
+    }
+    assert_eq!(site.engine.backups().len(), 2);
+    Ok(())
+}
