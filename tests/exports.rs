@@ -321,7 +321,7 @@ fn refused() {
     );
     assert_eq!(
         with(&["url=http://h/images/c"]),
-        "url: before the first export= stands what is for all: put each url= behind its export="
+        "url: before the first export= stands what is for all: put each url= or disk= behind its export="
     );
     assert_eq!(
         with(&["export=sdb", "url=http://h/images/c"]),
