@@ -52,7 +52,7 @@ fn help_has_the_parameters() {
     }
     let dir = tempfile::tempdir().unwrap();
     let ended = nbdkit(dir.path(), &["--help"], &[]);
-    assert!(ended.out.contains("\nurl=URL|+FILE|-  (required)\n"), "{}", ended.out);
+    assert!(ended.out.contains("\nurl=URL|+FILE|-  (required, or disk= of an engine)\n"), "{}", ended.out);
     assert!(ended.out.contains("\nkeep-alive=SECONDS"), "{}", ended.out);
 }
 
