@@ -3,10 +3,10 @@
 
 use std::fmt::Debug;
 
-/// Whoever has got the ticket: an engine pauses a transfer that nobody has used for a while, as after an outage of the network, and takes
-/// the ticket away from the server until the transfer is resumed.
+/// Whoever has got the ticket. An engine pauses a transfer that nobody has used for a while, as after an outage of the network, and
+/// renews its ticket no more, so that it expires. When the transfer is resumed, the engine renews the ticket.
 pub trait TicketKeeper: Debug + Send + Sync {
-    /// The server has refused the ticket (403). Brings it back, if it was taken away for a while, which may take some time. Called
+    /// The server has refused the ticket (403). Has it renewed, if it has expired meanwhile, which may take some time. Called
     /// by several threads at a time.
     ///
     /// True if the server knows the ticket again: the request is sent once more, on a new connection. False if nothing has changed.

@@ -235,7 +235,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Disk`] if it can't; [`Error::TimedOut`], [`Error::Stopped`].
     pub fn wait_for_disk(&self, id: &str) -> Result<Disk> {
-        self.poll("made the disk usable", DISK_TIMEOUT, || {
+        self.poll(&format!("made disk {id} usable"), DISK_TIMEOUT, || {
             let disk = self.disk(id)?;
             match &disk.status {
                 Some(DiskStatus::Locked) => Ok(None),
@@ -269,7 +269,7 @@ impl Engine {
     /// # Errors
     /// The engine refuses it, or can't be asked; [`Error::TimedOut`], [`Error::Stopped`].
     pub fn remove_unfinished_disk(&self, id: &str) -> Result<()> {
-        self.poll("removed the disk", DISK_TIMEOUT, || {
+        self.poll(&format!("removed disk {id}"), DISK_TIMEOUT, || {
             let disk = match self.disk(id) {
                 Err(error) if error.is_missing() => return Ok(Some(())),
                 disk => disk?,

@@ -206,6 +206,8 @@ impl Engine {
     }
 
     fn token(&self) -> Result<Secret> {
+        // It is kept locked while the engine answers: one thread logs in, and the others wait for its token. A wrong password, tried by all
+        // of them, would lock the account.
         let mut kept = self.kept_token();
         if let Some(token) = &*kept {
             return Ok(token.clone());

@@ -268,7 +268,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
     pub fn resume_transfer(&self, id: &str, direction: Direction) -> Result<bool> {
-        let transfer = self.poll("told of the transfer", BEGIN_TIMEOUT, || self.transfer(id).map(Some))?;
+        let transfer =
+            self.poll(&format!("told of transfer {id}"), BEGIN_TIMEOUT, || self.transfer(id).map(Some))?;
         match transfer.ok_or_else(|| gone(id))?.phase {
             TransferPhase::Transferring => Ok(false),
             _ => self.wait_until_usable(id, direction).map(|_| true),
@@ -295,7 +296,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Disk`] if the disk isn't usable, [`Error::Missing`] if it is gone.
     pub fn judge_by_disk(&self, disk: &str) -> Result<()> {
-        self.poll("released the disk", END_TIMEOUT, || {
+        self.poll(&format!("released disk {disk}"), END_TIMEOUT, || {
             let status = self.disk(disk)?.status.unwrap_or(DiskStatus::Ok);
             match status {
                 DiskStatus::Ok => Ok(Some(())),
