@@ -4,18 +4,19 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use fake_engine::{
     Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskFormat, FakeEngine, Pki,
 };
+use libtest_mimic::Arguments;
 use tempfile::TempDir;
 
 use crate::TestResult;
 use crate::daemon::RealDaemon;
 use crate::image::same;
 use crate::run::Ended;
-use crate::tools::{OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO};
+use crate::tools::{OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, Tool, trial};
 
 /// The name of its storage domain.
 pub const STORAGE_DOMAIN: &str = "data";
@@ -170,6 +171,21 @@ impl Installation {
         self.qemu_img(&["convert", "-f", format, "-O", "raw", file, "given.raw"])?;
         same(file, &fs::read(self.path("stored.raw"))?, &fs::read(self.path("given.raw"))?)
     }
+}
+
+/// A test by its name.
+pub type Test = (&'static str, fn() -> TestResult);
+
+/// Runs tests that all need these tools, for the `main` of a test's program. Many at a time: they wait for most of it, as the engine is
+/// asked once a second.
+#[must_use]
+pub fn run_tests(tools: &[Tool], tests: &[&[Test]]) -> ExitCode {
+    let as_trial =
+        |&(name, run): &Test| trial(name, tools, move || run().map_err(|error| error.to_string().into()));
+    let trials = tests.iter().copied().flatten().map(as_trial).collect();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(8);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// What a program has printed, if it succeeded.
