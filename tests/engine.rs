@@ -5,6 +5,8 @@
 mod commands;
 #[path = "support/engine/faults.rs"]
 mod faults;
+#[path = "support/engine/resumed_uploads.rs"]
+mod resumed_uploads;
 #[path = "support/engine/resuming.rs"]
 mod resuming;
 #[path = "support/engine/serving.rs"]
@@ -18,7 +20,8 @@ use support::tools::{IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 /// What all tests need.
 const TOOLS: &[Tool] = &[IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
-const TESTS: &[&[Test]] = &[serving::TESTS, commands::TESTS, faults::TESTS, resuming::TESTS];
+const TESTS: &[&[Test]] =
+    &[serving::TESTS, commands::TESTS, faults::TESTS, resuming::TESTS, resumed_uploads::TESTS];
 
 fn main() -> ExitCode {
     run_tests(TOOLS, TESTS)

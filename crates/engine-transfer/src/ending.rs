@@ -7,6 +7,7 @@ use imageio_device::TicketKeeper;
 use ovirt_engine_client::{Direction, DiskStatus, End, Engine, ImageTransfer, Secret};
 
 use crate::open::{Error, ItsDisk};
+use crate::settings::Interrupted;
 
 /// A transfer that the engine was asked for.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Begun {
 pub struct Ending {
     begun: Option<Arc<Begun>>,
     is_in_use: bool,
+    /// An upload that isn't complete can go on later.
+    can_be_resumed: bool,
 }
 
 /// What was done with a disk when its device is closed.
@@ -43,11 +46,11 @@ pub enum Content {
 impl Ending {
     /// Nothing: somebody else ends the transfer.
     pub(crate) fn of_somebody_else() -> Self {
-        Self { begun: None, is_in_use: false }
+        Self { begun: None, is_in_use: false, can_be_resumed: false }
     }
 
     pub(crate) fn of(begun: Begun) -> Self {
-        Self { begun: Some(Arc::new(begun)), is_in_use: false }
+        Self { begun: Some(Arc::new(begun)), is_in_use: false, can_be_resumed: false }
     }
 
     /// Who brings back the ticket of a transfer that the engine has paused.
@@ -68,6 +71,17 @@ impl Ending {
     #[must_use]
     pub fn disk(&self) -> Option<&str> {
         self.begun.as_ref()?.disk.as_ref().map(|disk| &*disk.id)
+    }
+
+    /// The id of the transfer, if the engine was asked for it.
+    #[must_use]
+    pub fn transfer(&self) -> Option<&str> {
+        self.begun.as_ref().map(|begun| &*begun.transfer.id)
+    }
+
+    /// Whether somebody knows enough of the upload to go on with it later: it is paused then where it would be given up.
+    pub fn set_resumable(&mut self, can_be_resumed: bool) {
+        self.can_be_resumed = can_be_resumed;
     }
 
     /// Whether the engine was asked for a transfer into a disk.
@@ -91,7 +105,7 @@ impl Ending {
         let ended = match content {
             Content::Complete => begun.finish().inspect_err(|error| begun.clear_up_after(error)),
             Content::Untouched | Content::Incomplete => {
-                begun.give_up(content);
+                begun.leave(content, self.can_be_resumed);
                 Ok(())
             }
         };
@@ -103,7 +117,8 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         if let Some(begun) = self.begun.take() {
-            begun.give_up(if self.is_in_use { Content::Incomplete } else { Content::Untouched });
+            let content = if self.is_in_use { Content::Incomplete } else { Content::Untouched };
+            begun.leave(content, self.can_be_resumed);
             begun.engine.log_out();
         }
     }
@@ -125,13 +140,19 @@ impl TicketKeeper for Begun {
 
 impl Begun {
     fn finish(&self) -> Result<(), Error> {
-        let transfer = self.engine.end_transfer(&self.transfer.id, self.direction, End::Complete)?;
-        match (transfer, &self.disk, self.direction) {
-            (Some(ended), ..) => log::info!("{ended}"),
-            (None, Some(disk), Direction::Upload) => self.engine.judge_by_disk(&disk.id)?,
-            (None, ..) => log::info!("transfer {} has ended", self.transfer.id),
+        let written = self.disk.as_ref().filter(|_| self.direction == Direction::Upload);
+        finalize(&self.engine, &self.transfer.id, self.direction, written.map(|disk| &*disk.id))
+    }
+
+    /// Has a transfer wait for somebody who will go on with it, or gives it up.
+    fn leave(&self, content: Content, can_be_resumed: bool) {
+        if !can_be_resumed {
+            return self.give_up(content);
         }
-        Ok(())
+        match self.engine.pause_upload(&self.transfer.id) {
+            Ok(paused) => log::warn!("{paused} waits to be resumed, and its disk is locked until then"),
+            Err(error) => log::error!("{error}: see transfer {} in the engine", self.transfer.id),
+        }
     }
 
     /// Where the engine has said that the transfer has failed, what was made for it is of no use. Where it has said nothing, nobody knows,
@@ -178,6 +199,31 @@ impl Begun {
             }
         }
     }
+}
+
+/// Finalizes a transfer, and waits until the engine says that it ended well. If the engine forgets it at once, a disk that was `written`
+/// has to tell.
+fn finalize(
+    engine: &Engine,
+    transfer: &str,
+    direction: Direction,
+    written: Option<&str>,
+) -> Result<(), Error> {
+    match (engine.end_transfer(transfer, direction, End::Complete)?, written) {
+        (Some(ended), _) => log::info!("{ended}"),
+        (None, Some(disk)) => engine.judge_by_disk(disk)?,
+        (None, None) => log::info!("transfer {transfer} has ended"),
+    }
+    Ok(())
+}
+
+/// Finalizes an upload all of whose data is flushed, if that wasn't done before.
+pub(crate) fn finalize_interrupted(engine: &Engine, interrupted: &Interrupted) -> Result<(), Error> {
+    let Interrupted { transfer, disk, .. } = interrupted;
+    if engine.transfer(transfer)?.is_some_and(|transfer| transfer.phase.is_paused()) {
+        engine.take_up_transfer(transfer, Direction::Upload)?;
+    }
+    finalize(engine, transfer, Direction::Upload, Some(disk))
 }
 
 /// Removes a disk that was made for a transfer which has failed. The engine does so after it has cancelled an upload.

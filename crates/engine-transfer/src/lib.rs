@@ -19,4 +19,4 @@ pub use credentials::{Credentials, PasswordSource};
 pub use ending::{Content, Ending};
 pub use open::{Error, Opened};
 pub use ovirt_engine_client::{Clock, ContentType, Direction, DiskFormat, Secret, SystemClock};
-pub use settings::{EngineSettings, NewDiskSettings, Source, Target};
+pub use settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};

@@ -11,8 +11,8 @@ use ovirt_engine_client::{
     Subject,
 };
 
-use crate::ending::{Begun, Ending};
-use crate::settings::{EngineSettings, NewDiskSettings, Source, Target};
+use crate::ending::{self, Begun, Ending};
+use crate::settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
 
 /// Where a host of oVirt has its hardware id (`vdsm.utils.getHostUUID`).
 const HARDWARE_ID: &str = "/etc/vdsm/vdsm.id";
@@ -90,6 +90,23 @@ impl Source {
         self.open_with(clock, Transfer::open_as_allowed)
     }
 
+    /// Finalizes an [interrupted](Target::Interrupted) upload, all of which is on the disk, also one that was finalized before, and waits
+    /// until the engine says that it is good.
+    ///
+    /// # Errors
+    /// The engine doesn't say so.
+    pub fn finalize_interrupted(self, clock: Arc<dyn Clock>) -> Result<(), Error> {
+        let Some(EngineSettings { credentials, target: Target::Interrupted(interrupted), .. }) = self.engine
+        else {
+            return Err(Error::Usage("bug: it is no interrupted upload"));
+        };
+        let (config, _) = credentials.resolve()?;
+        let engine = Engine::with_clock(config, clock)?;
+        let finalized = ending::finalize_interrupted(&engine, &interrupted);
+        engine.log_out();
+        finalized
+    }
+
     fn open_with(self, clock: Arc<dyn Clock>, open: Open) -> Result<Opened, Error> {
         let Self { mut settings, engine } = self;
         let Some(engine) = engine else {
@@ -102,7 +119,8 @@ impl Source {
         settings.cafile = settings.cafile.or(cafile);
         settings.is_ovirt_host |= begun.is_by_this_host;
         // Its drop gives up the transfer.
-        let ending = Ending::of(begun);
+        let mut ending = Ending::of(begun);
+        ending.set_resumable(matches!(engine.target, Target::Interrupted(_)));
         let mut transfer = by_any_way(&settings, ending.urls(), open)?;
         if let Some(keeper) = ending.ticket_keeper() {
             transfer = transfer.with_ticket_keeper(keeper);
@@ -120,7 +138,7 @@ fn direction(engine: &EngineSettings, read_only: bool) -> Result<Direction, Erro
         (Target::NewDisk(_), _, true) => {
             Err(Error::Usage("new-disk: there is nothing to read on a disk that is made now: leave out -r"))
         }
-        (_, Some(Upload), true) => {
+        (_, Some(Upload), true) | (Target::Interrupted(_), _, true) => {
             Err(Error::Usage("direction=upload: the disk is to be written: leave out -r"))
         }
         (Target::Snapshot { .. } | Target::Backup { .. }, ..) | (_, Some(Download), _) | (_, None, true) => {
@@ -151,7 +169,10 @@ fn by_any_way(settings: &Settings, urls: Vec<Secret>, open: Open) -> Result<Tran
 }
 
 fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Result<Begun, Error> {
-    let begun = begin_with(&engine, settings, direction);
+    let begun = match &settings.target {
+        Target::Interrupted(interrupted) => take_up(&engine, interrupted),
+        _ => begin_with(&engine, settings, direction),
+    };
     match begun {
         Ok((transfer, disk, is_by_this_host)) => {
             let resuming = Mutex::default();
@@ -189,6 +210,7 @@ fn begin_with(
             check_size(&disk, settings.exact_size)?;
             (Subject::Disk(disk.id.clone()), Some((disk, false)))
         }
+        Target::Interrupted(_) => return Err(Error::Usage("bug: an interrupted upload is begun anew")),
         Target::NewDisk(new) => {
             let disk = make_disk(engine, new)?;
             (Subject::Disk(disk.id.clone()), Some((disk, true)))
@@ -204,11 +226,23 @@ fn begin_with(
         Ok(transfer) => Ok((transfer, its_disk, is_by_this_host)),
         Err(error) => {
             if let Some(ItsDisk { id, is_new: true }) = &its_disk {
-                crate::ending::remove(engine, id);
+                ending::remove(engine, id);
             }
             Err(error.into())
         }
     }
+}
+
+/// Has an upload go on, wherever this runs now.
+fn take_up(
+    engine: &Engine,
+    interrupted: &Interrupted,
+) -> Result<(ImageTransfer, Option<ItsDisk>, bool), Error> {
+    let Interrupted { transfer, disk, is_new } = interrupted;
+    let transfer = engine.take_up_transfer(transfer, Direction::Upload)?;
+    let host = this_host(engine, &engine.disk(disk)?);
+    let is_by_this_host = host.is_some_and(|host| host == transfer.host.id);
+    Ok((transfer, Some(ItsDisk { id: disk.clone(), is_new: *is_new }), is_by_this_host))
 }
 
 fn check_size(disk: &Disk, expected: Option<u64>) -> Result<(), Error> {
@@ -231,14 +265,29 @@ fn this_host(engine: &Engine, disk: &Disk) -> Option<String> {
     host.ok().flatten().map(|host| host.id)
 }
 
+/// Tells of disks of this name that wait for the rest of an upload: it may be one that was killed, and that is now begun anew. A
+/// question that isn't answered is none that matters.
+fn tell_of_left_uploads(engine: &Engine, name: &str) {
+    let transfers = engine.transfers().unwrap_or_default();
+    let is_left = |transfer: &&ImageTransfer| {
+        transfer.phase.is_paused() && transfer.direction == Direction::Upload.word()
+    };
+    for transfer in transfers.iter().filter(is_left) {
+        if engine.disk(&transfer.image.id).is_ok_and(|disk| disk.name == name) {
+            log::warn!(
+                "disk {} of the same name waits for the rest of an upload: if nobody goes on with {transfer}, cancel it in the engine (Storage, Disks, the disk, Upload, Cancel)",
+                transfer.image.id
+            );
+        }
+    }
+}
+
 fn make_disk(engine: &Engine, new: &NewDiskSettings) -> Result<Disk, Error> {
     let domain = engine.find_storage_domain(&new.storage_domain)?;
+    tell_of_left_uploads(engine, &new.name);
     let disk = engine.create_disk(&request(new, &domain))?;
     log::info!("disk {} is being made", disk.id);
-    engine
-        .wait_for_disk(&disk.id)
-        .inspect_err(|_| crate::ending::remove(engine, &disk.id))
-        .map_err(Error::from)
+    engine.wait_for_disk(&disk.id).inspect_err(|_| ending::remove(engine, &disk.id)).map_err(Error::from)
 }
 
 /// What the engine is asked for: block storage has no sparse raw disks, and has to be told how much of a sparse one is to be

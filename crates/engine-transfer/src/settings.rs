@@ -93,6 +93,28 @@ pub enum Target {
         /// The backup's id.
         backup: String,
     },
+    /// An upload that was interrupted.
+    Interrupted(Interrupted),
+}
+
+/// An upload that was begun before, and is to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Interrupted {
+    /// The transfer's id.
+    pub transfer: String,
+    /// The disk's id.
+    pub disk: String,
+    /// The disk was made for this upload, and is good for nothing if that fails.
+    pub is_new: bool,
+}
+
+impl Interrupted {
+    /// An upload by this transfer into this disk.
+    #[must_use]
+    pub fn new(transfer: impl Into<String>, disk: impl Into<String>, is_new: bool) -> Self {
+        Self { transfer: transfer.into(), disk: disk.into(), is_new }
+    }
 }
 
 /// A disk that is to be made.

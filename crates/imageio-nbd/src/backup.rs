@@ -7,25 +7,22 @@
 mod copy;
 mod in_engine;
 mod list;
-mod progress;
 mod restore;
 mod save;
-mod stop;
 mod verify;
 
 use std::io::Write;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use backup_directory::{Backup, BackupDirectory};
 use engine_transfer::{Content, Credentials, EngineSettings, Opened, Source, Target};
 use imageio_config::Parser;
 use imageio_device::Settings;
 
 use crate::cli::EngineOptions;
+use crate::copy::{Progress, Stop, StopClock};
 use copy::Task;
-use progress::Progress;
-use stop::{Stop, StopClock};
 
 pub(crate) use list::run as list;
 pub(crate) use restore::run as restore;
@@ -94,12 +91,4 @@ fn choose<'d>(directory: &'d BackupDirectory, id: Option<&str>) -> Result<&'d Ba
 /// Prints a line for those who want to know what has come of it.
 fn print(line: &str) -> Result<()> {
     crate::progress::around(|| writeln!(std::io::stdout(), "{line}")).context("standard output")
-}
-
-/// An error of something that a signal has stopped, in the user's words.
-fn explained<T>(result: Result<T>, stop: &Stop, what: &str) -> Result<T> {
-    match (result, stop.signal()) {
-        (Err(_), Some(signal)) => Err(anyhow!("signal {signal} has ended it: {what}")),
-        (result, _) => result,
-    }
 }

@@ -14,7 +14,6 @@ use anyhow::{Result, ensure};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
 use imageio_config::STATS_JSON;
 
-use crate::copy::Copy;
 pub(crate) use backup::{BackupOptions, BackupsOptions, EngineOptions, RestoreOptions, VerifyOptions};
 pub(crate) use checksum::ChecksumOptions;
 use copy::{DownloadOptions, UploadOptions};
@@ -200,10 +199,6 @@ pub(crate) struct Options {
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
-
-    /// In the place of `--run`, by a command that copies.
-    #[arg(skip)]
-    pub(crate) copy: Option<Copy>,
 }
 
 impl Options {
@@ -214,7 +209,6 @@ impl Options {
             || self.port.is_some()
             || self.ipaddr.is_some()
             || self.run.is_some()
-            || self.copy.is_some()
             || self.single;
         ensure!(
             tells || is_activated,
@@ -244,8 +238,7 @@ impl Options {
 
     /// Whether the process goes into the background once clients can connect.
     pub(crate) fn becomes_daemon(&self, is_activated: bool) -> bool {
-        let runs = self.run.is_some() || self.copy.is_some();
-        !(self.foreground || runs || self.exit_with_parent || self.single || is_activated)
+        !(self.foreground || self.run.is_some() || self.exit_with_parent || self.single || is_activated)
     }
 }
 

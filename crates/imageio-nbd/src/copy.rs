@@ -1,74 +1,58 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The commands that copy disks: they serve the engine's disk to `qemu-img`, which reads or writes the image beside it.
+//! Copying between an engine's disks and images: a disk is served to `qemu-img`, which reads or writes the image beside it.
+//!
+//! Whatever ends a copy, its transfer in the engine is ended first; or it is paused, if the upload can be resumed.
 
 pub(crate) mod download;
 mod image;
+mod image_files;
+mod journal;
+mod progress;
 mod report;
+mod served;
+mod stop;
 pub(crate) mod upload;
 
-use std::ffi::OsString;
-use std::process::{Child, Command};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use anyhow::Result;
+use engine_transfer::Source;
+use imageio_config::Parser;
+use imageio_stats::{Observer, Output};
 
-use crate::cli::Options;
-use crate::cli::copy::{Common, Output};
-pub(crate) use report::Report;
+use crate::progress::{Line, Ticker};
+use crate::statistics;
+use report::Report;
+use served::copy_disk;
 
-/// A program that copies between the served disk and something else.
-#[derive(Debug, Clone)]
-pub(crate) struct Copy {
-    program: &'static str,
-    /// Its arguments; the disk's NBD URI takes the place of [`Argument::Disk`].
-    arguments: Vec<Argument>,
-    /// The disk has to be of this size, in bytes.
-    pub(crate) exact_size: Option<u64>,
-    /// How it is told how far it is.
-    pub(crate) report: Report,
-}
+pub(crate) use progress::Progress;
+pub(crate) use served::Service;
+pub(crate) use stop::{Stop, StopClock, explained, is_consequence};
 
-/// An argument of a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Argument {
-    Text(OsString),
-    Disk,
-}
-
-impl<T: Into<OsString>> From<T> for Argument {
-    fn from(text: T) -> Self {
-        Self::Text(text.into())
+/// Which disk is copied, by a section of the configuration file and parameters, and where the figures go.
+fn source(
+    section: Option<&str>,
+    parameters: impl IntoIterator<Item = String>,
+) -> Result<(Source, Option<Output>)> {
+    let mut parser = Parser::new();
+    let section = section.map(|section| format!("config={section}"));
+    for argument in section.into_iter().chain(parameters) {
+        parser.set_argument(&argument)?;
     }
+    let output = statistics::prepare(parser.stats_json(), false)?;
+    Ok((parser.finish()?, output))
 }
 
-impl Copy {
-    /// Starts the program, which finds the disk there.
-    pub(crate) fn start(&self, uri: &str) -> Result<Child> {
-        let arguments = self.arguments.iter().map(|argument| match argument {
-            Argument::Text(text) => text.clone(),
-            Argument::Disk => uri.into(),
-        });
-        let mut command = Command::new(self.program);
-        command.args(arguments).spawn().with_context(|| missing(self.program))
+/// How far a copy is: a line on a terminal, or lines for a program.
+struct Following {
+    _line: Option<Line>,
+    _report: Option<Ticker>,
+}
+
+impl Following {
+    /// `before` are the bytes that were copied another time.
+    fn start(report: &Report, before: u64, observer: &Arc<Observer>) -> Result<Self> {
+        let line = if report.is_text() { Line::draw(Arc::clone(observer))? } else { None };
+        Ok(Self { _line: line, _report: report.follow(before, Arc::clone(observer))? })
     }
-}
-
-fn missing(program: &str) -> String {
-    format!("cannot run {program}, which does the copying: install it (package qemu-utils or qemu-img)")
-}
-
-/// Serves a disk to the program that copies. The disk's id, if all went well.
-fn serve(copy: Copy, common: &Common, parameters: Vec<String>) -> Result<Option<String>> {
-    let program = copy.program;
-    // As a command line of the server, so that both have the same meaning.
-    let mut options = Options::try_parse_from(["imageio-nbd"]).context("bug: the command line")?;
-    options.verbose = common.verbose;
-    options.progress = common.output == Output::Text;
-    options.parameters = parameters;
-    options.parameters.extend(common.config.iter().map(|section| format!("config={section}")));
-    options.parameters.extend(common.parameters.iter().cloned());
-    options.copy = Some(copy);
-    let served = crate::open_and_serve(&options, &mut Vec::new())?;
-    ensure!(served.code == 0, "{program} has failed with exit status {}", served.code);
-    Ok(served.disks.into_iter().next().flatten())
 }

@@ -21,13 +21,6 @@ pub(crate) struct Opened {
     ending: Ending,
 }
 
-impl Opened {
-    /// The disk's id, if an engine was asked for it.
-    pub(crate) fn id(&self) -> Option<String> {
-        self.ending.disk().map(str::to_owned)
-    }
-}
-
 /// A transfer in use.
 pub(crate) struct Disk {
     export: Export,
@@ -175,12 +168,16 @@ impl Disk {
     }
 
     fn content(&self, is_upload: bool, written: Written, is_safe: bool) -> Content {
-        let sent = self.device.statistics().operations();
-        let is_untouched = sent.writes.sent.requests == 0 && sent.zeroes.sent.requests == 0;
         match (is_upload, written) {
             (false, _) | (true, Written::Whole) if is_safe => Content::Complete,
-            _ if is_untouched => Content::Untouched,
-            _ => Content::Incomplete,
+            _ => left_by_failure(&self.device),
         }
     }
+}
+
+/// What is on a disk whose upload has failed.
+pub(crate) fn left_by_failure(device: &Device) -> Content {
+    let sent = device.statistics().operations();
+    let is_untouched = sent.writes.sent.requests == 0 && sent.zeroes.sent.requests == 0;
+    if is_untouched { Content::Untouched } else { Content::Incomplete }
 }

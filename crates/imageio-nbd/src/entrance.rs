@@ -85,10 +85,7 @@ fn listen(listening: Listening, server: &mut Server<Queue>, options: &Options) -
         writeln!(io::stdout(), "{uri}").context("--print-uri")?;
     }
     listeners.into_iter().for_each(|listener| server.listen(listener));
-    let command = match (&options.copy, &options.run) {
-        (Some(copy), _) => Some(copy.start(&uri)?),
-        (None, Some(run)) => Some(process::run_command(run, &address, export_name)?),
-        (None, None) => None,
-    };
+    let run = options.run.as_ref();
+    let command = run.map(|run| process::run_command(run, &address, export_name)).transpose()?;
     Ok(Beside { command, private, ..Beside::default() })
 }

@@ -118,18 +118,10 @@ fn run(options: &Options) -> Result<u8> {
     // What is left of them is closed by the exit, after the error was told: a client that finds them closed ends this
     // process.
     std::mem::forget(passed);
-    result.map(|served| served.code)
+    result
 }
 
-/// What came of serving.
-struct Served {
-    /// The exit status.
-    code: u8,
-    /// The ids of the disks that an engine was asked for, in the order of the exports.
-    disks: Vec<Option<String>>,
-}
-
-fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<Served> {
+fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     let is_activated = !passed.is_empty();
     let parent = options.exit_with_parent.then(Parent::of_this_process);
     parent.map(process::exit_with_parent).transpose()?;
@@ -140,13 +132,13 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<Serve
     let output = statistics::prepare(stats_json.as_deref(), options.becomes_daemon(is_activated))?;
     // What is begun in an engine has to be ended there, whatever comes.
     let asks_engine = exports.iter().any(|export| export.source.engine.is_some());
-    let caught = asks_engine.then(Caught::for_server).transpose()?;
+    let caught = asks_engine.then(Caught::with_figures).transpose()?;
     let interrupts = asks_engine.then(Interrupts::new).transpose()?;
     let clock = interrupts.as_ref().map_or_else(|| Arc::new(SystemClock::default()) as _, Interrupts::clock);
     let opened = disks::open(exports, options, &clock)?;
     drop(interrupts);
     // Before anybody can know that there is something to stop.
-    let signals = caught.map_or_else(Caught::for_server, Ok)?;
+    let signals = caught.map_or_else(Caught::with_figures, Ok)?;
     let entrance = Entrance::open(options, std::mem::take(passed))?;
     if !identity.is_of_this_process() {
         entrance.give_to(&identity)?;
@@ -168,10 +160,8 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<Serve
             process::lock_memory()?;
         }
     }
-    let ids = opened.iter().map(disks::Opened::id).collect();
     let disks = disks::start(opened)?;
-    let code = serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)?;
-    Ok(Served { code, disks: ids })
+    serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)
 }
 
 /// Where the disk is that the parameters of one transfer name.
@@ -199,10 +189,7 @@ fn exports(options: &Options, is_activated: bool) -> Result<(Vec<ExportSettings>
     let stats_json = exports.stats_json().map(Path::to_owned);
     let mut exports = exports.finish()?;
     options.check(is_activated)?;
-    for ExportSettings { name, source: Source { settings, engine, .. }, .. } in &mut exports {
-        if let (Some(engine), Some(copy)) = (engine, &options.copy) {
-            engine.exact_size = copy.exact_size;
-        }
+    for ExportSettings { name, source: Source { settings, .. }, .. } in &mut exports {
         settings.read_only |= options.readonly;
         ensure!(
             name.is_none() || options.export_name.is_none(),

@@ -130,8 +130,8 @@ impl Caught {
         Ok(Self(Signals::new(stop_signals())?))
     }
 
-    /// The same, and the signal that asks for the figures.
-    pub(crate) fn for_server() -> Result<Self> {
+    /// From now on, signals wait, and one that asks for the figures does, too.
+    pub(crate) fn with_figures() -> Result<Self> {
         let caught = Self::new()?;
         caught.0.add_signal(SIGUSR1)?;
         Ok(caught)

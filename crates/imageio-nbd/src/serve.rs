@@ -14,7 +14,7 @@ use crate::cli::Options;
 use crate::disks::{self, Disk, Written};
 use crate::entrance::{Beside, Entrance};
 use crate::process::{self, Caught, PidFile, Recipient, SignalThread};
-use crate::progress::{Line, Ticker};
+use crate::progress::Line;
 use crate::single::Relay;
 use crate::statistics::{self, PROGRAM};
 
@@ -35,7 +35,6 @@ struct Running {
     signals: SignalThread,
     watch: Watch,
     line: Option<Line>,
-    report: Option<Ticker>,
 }
 
 /// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
@@ -71,15 +70,12 @@ fn start(
     let watch = Watch::start(Arc::clone(observer)).context("cannot start a thread")?;
     // A daemon has no terminal.
     let line = if options.progress { Line::draw(Arc::clone(observer))? } else { None };
-    let report = options.copy.as_ref().map(|copy| copy.report.follow(Arc::clone(observer)));
-    let report = report.transpose()?.flatten();
-    Ok(Running { server, beside, signals, watch, line, report })
+    Ok(Running { server, beside, signals, watch, line })
 }
 
 fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Result<u8> {
     let (statistics, runs) = (running.server.statistics(), running.beside.command.is_some());
-    let Running { server, beside: Beside { command, relay, private }, signals, watch, line, report } =
-        running;
+    let Running { server, beside: Beside { command, relay, private }, signals, watch, line } = running;
     let handle = server.handle();
     let served = run_server(server, &handle, command);
     drop(private);
@@ -93,7 +89,7 @@ fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Resul
     });
     let is_all_safe = disks::close(disks, written.collect());
     relay.iter().for_each(Relay::finish);
-    drop((line, report, watch));
+    drop((line, watch));
     statistics::finish(observer, if is_all_safe { State::Complete } else { State::Incomplete });
     // Not before: the file system of the figures may hang.
     drop(signals);

@@ -59,6 +59,19 @@ pub enum Error {
         detail: String,
     },
 
+    /// A disk is in use by another transfer.
+    #[error("{refusal}: transfer {id} ({phase}) has the disk: {advice}")]
+    InUse {
+        /// The engine's words.
+        refusal: Box<Error>,
+        /// The other transfer.
+        id: String,
+        /// Its phase.
+        phase: TransferPhase,
+        /// What to do.
+        advice: &'static str,
+    },
+
     /// The answer isn't what the API's documentation says.
     #[error(
         "the engine's answer to {request} can't be understood: {reason}: is it an oVirt engine of 4.3 or later?"

@@ -11,6 +11,10 @@ use crate::words::TransferPhase as Phase;
 pub(crate) enum Goal {
     /// Data may flow.
     Use,
+    /// Data may flow again, whoever has paused it.
+    TakeUp,
+    /// It waits until it is taken up.
+    Pause,
     /// The engine says that all went well.
     Success,
     /// It has ended, however.
@@ -21,7 +25,8 @@ impl Goal {
     /// What the engine has or has not done, in an error.
     pub(crate) fn in_words(self) -> &'static str {
         match self {
-            Self::Use => "made ready transfer",
+            Self::Use | Self::TakeUp => "made ready transfer",
+            Self::Pause => "paused transfer",
             Self::Success | Self::End => "ended transfer",
         }
     }
@@ -32,6 +37,7 @@ impl Goal {
 pub(crate) enum Act {
     Finalize,
     Cancel,
+    Pause,
     Resume,
 }
 
@@ -40,6 +46,7 @@ impl Act {
         match self {
             Self::Finalize => "finalize",
             Self::Cancel => "cancel",
+            Self::Pause => "pause",
             Self::Resume => "resume",
         }
     }
@@ -60,13 +67,15 @@ pub(crate) enum Step {
 
 /// The table. A phase that isn't known is waited for, as a newer engine may have more of them.
 pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
-    use Goal::{End, Success, Use};
+    use Goal::{End, Pause, Success, TakeUp, Use};
     match (phase, goal) {
-        (Phase::Initializing | Phase::Resuming, Use | Success) => Step::Wait,
-        (Phase::Transferring, Use) => Step::Reached,
+        (Phase::Initializing | Phase::Resuming, Use | TakeUp | Pause | Success) => Step::Wait,
+        (Phase::Transferring, Use | TakeUp) => Step::Reached,
+        (Phase::Transferring, Pause) => Step::Act(Act::Pause),
         (Phase::Transferring, Success) => Step::Act(Act::Finalize),
+        (Phase::PausedSystem | Phase::PausedUser, Pause) => Step::Reached,
         // Its ticket may have expired; and what is to end well should be in order before.
-        (Phase::PausedSystem, Use | Success) => Step::Act(Act::Resume),
+        (Phase::PausedSystem, Use | TakeUp | Success) | (Phase::PausedUser, TakeUp) => Step::Act(Act::Resume),
         // Somebody had a reason, and knows how to undo it.
         (Phase::PausedUser, Use | Success) => Step::Wait,
 
@@ -102,7 +111,7 @@ pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
             | Phase::FinalizingCleanup
             | Phase::FinishedFailure
             | Phase::FinishedCleanup,
-            Use | Success,
+            Use | TakeUp | Pause | Success,
         ) => Step::Fail,
 
         (Phase::Other(_), _) => Step::Wait,
@@ -147,6 +156,7 @@ mod tests {
                 assert_eq!(is_success, phase == Phase::FinishedSuccess, "{phase}");
                 let is_usable = step(Goal::Use, direction, &phase) == Step::Reached;
                 assert_eq!(is_usable, phase == Phase::Transferring, "{phase}");
+                assert_eq!(step(Goal::TakeUp, direction, &phase) == Step::Reached, is_usable, "{phase}");
             }
         }
     }
@@ -169,6 +179,20 @@ mod tests {
             assert!(!steps.into_iter().any(|step| step == Step::Act(Act::Cancel)), "{goal:?} {direction:?}");
         }
         assert_eq!(step(Goal::End, Direction::Upload, &Phase::Transferring), Step::Act(Act::Cancel));
+    }
+
+    #[test]
+    fn what_is_paused_goes_on_only_if_somebody_takes_it_up() {
+        let upload = |goal, phase| step(goal, Direction::Upload, &phase);
+        for phase in PHASES {
+            let is_paused = upload(Goal::Pause, phase.clone()) == Step::Reached;
+            assert_eq!(is_paused, phase.is_paused(), "{phase}");
+            if is_paused {
+                assert_eq!(upload(Goal::TakeUp, phase), Step::Act(Act::Resume));
+            }
+        }
+        assert_eq!(upload(Goal::Use, Phase::PausedUser), Step::Wait);
+        assert_eq!(upload(Goal::Pause, Phase::FinishedSuccess), Step::Fail);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Image transfers: a ticket at an imageio server, for as long as the engine says.
 
+mod lead;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -8,15 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::disks::Reference;
-use crate::phase::{Act, Goal, Step, step};
-use crate::words::{DiskFormat, DiskStatus, TransferPhase};
-use crate::{Engine, Error, Result, Secret, wire};
-
-/// How long a transfer may take to begin (`ovirt_imageio/client/_ovirt.py` waits as long).
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How long it may take to end: the engine verifies the disk, and copies its metadata.
-const END_TIMEOUT: Duration = Duration::from_secs(300);
+use crate::words::{DiskFormat, TransferPhase};
+use crate::{Secret, wire};
 
 /// Where data is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,176 +176,6 @@ pub enum End {
 impl fmt::Display for ImageTransfer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "transfer {} ({})", self.id, self.phase)
-    }
-}
-
-impl Engine {
-    /// Begins a transfer, and waits until its ticket is at the server. If that fails, nothing is left of it.
-    ///
-    /// # Errors
-    /// The engine refuses it, or has it come to a bad end; [`Error::TimedOut`], [`Error::Stopped`].
-    pub fn begin_transfer(&self, new: &NewTransfer) -> Result<ImageTransfer> {
-        let transfer = self.create_transfer(new)?;
-        log::info!("{transfer} has been asked for");
-        let end = match (new.direction, new.keeps_disk) {
-            (Direction::Upload, true) => End::Complete,
-            _ => End::Incomplete,
-        };
-        self.wait_until_usable(&transfer.id, new.direction).inspect_err(|_| {
-            if let Err(error) = self.end_transfer(&transfer.id, new.direction, end) {
-                log::warn!("{error}: see transfer {} in the engine", transfer.id);
-            }
-        })
-    }
-
-    fn create_transfer(&self, new: &NewTransfer) -> Result<ImageTransfer> {
-        let before: Vec<_> = self.transfers()?.into_iter().map(|transfer| transfer.id).collect();
-        let make = |with_policy| {
-            self.recover(
-                "told whether it has begun the transfer",
-                || self.post("/imagetransfers", &new.body(with_policy)),
-                || self.find_begun(new, &before),
-            )
-        };
-        match make(true) {
-            // Engines before 4.4 know of no policy.
-            Err(Error::Refused { status: 400, .. }) => make(false),
-            made => made,
-        }
-    }
-
-    /// The transfer that was begun, among those that weren't there before: what was there is somebody else's. There can't be two with
-    /// this disk, as it is locked. Of a snapshot's transfer, engines don't tell the image, so it has to be the only one that may be it.
-    fn find_begun(&self, new: &NewTransfer, before: &[String]) -> Result<Option<ImageTransfer>> {
-        let is_snapshot = matches!(new.subject, Subject::Snapshot { .. });
-        let mut begun = self.transfers()?.into_iter().filter(|transfer| {
-            let is_new = matches!(transfer.phase, TransferPhase::Initializing | TransferPhase::Transferring);
-            let is_of_disk = is_snapshot || transfer.image.id == new.image();
-            let is_ours = is_of_disk && transfer.direction == new.direction.word();
-            is_new && is_ours && !before.contains(&transfer.id)
-        });
-        Ok(match (begun.next(), begun.next()) {
-            (found, None) => found,
-            (_, Some(_)) => None,
-        })
-    }
-
-    /// All transfers that the engine knows of.
-    ///
-    /// # Errors
-    /// The engine can't be asked.
-    pub fn transfers(&self) -> Result<Vec<ImageTransfer>> {
-        self.list("/imagetransfers")
-    }
-
-    /// The transfer as it is now; nothing if it is gone.
-    ///
-    /// # Errors
-    /// The engine can't be asked.
-    pub fn transfer(&self, id: &str) -> Result<Option<ImageTransfer>> {
-        match self.get(&format!("/imagetransfers/{id}")) {
-            Err(error) if error.is_missing() => Ok(None),
-            transfer => transfer.map(Some),
-        }
-    }
-
-    /// Waits until data may flow; one that is paused by the engine is resumed.
-    ///
-    /// # Errors
-    /// [`Error::Transfer`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
-    pub fn wait_until_usable(&self, id: &str, direction: Direction) -> Result<ImageTransfer> {
-        self.lead(id, direction, Goal::Use, BEGIN_TIMEOUT)?.ok_or_else(|| gone(id))
-    }
-
-    /// Has a transfer go on that the engine has paused, or that it is about to resume. True if the ticket is at the server again; false
-    /// if it never was away.
-    ///
-    /// # Errors
-    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
-    pub fn resume_transfer(&self, id: &str, direction: Direction) -> Result<bool> {
-        let transfer =
-            self.poll(&format!("told of transfer {id}"), BEGIN_TIMEOUT, || self.transfer(id).map(Some))?;
-        match transfer.ok_or_else(|| gone(id))?.phase {
-            TransferPhase::Transferring => Ok(false),
-            _ => self.wait_until_usable(id, direction).map(|_| true),
-        }
-    }
-
-    /// Ends a transfer, and waits until the engine has. All connections to the server have to be closed before, as the engine waits
-    /// for those. Nothing is returned of a transfer that is gone: engines before 4.4.7 forget it as soon as it has ended, and the
-    /// [disk](Self::judge_by_disk) has to tell what became of it.
-    ///
-    /// # Errors
-    /// [`Error::Transfer`] or [`Error::Disk`] if a complete transfer didn't come to a good end; [`Error::TimedOut`],
-    /// [`Error::Stopped`].
-    pub fn end_transfer(&self, id: &str, direction: Direction, end: End) -> Result<Option<ImageTransfer>> {
-        let goal = match end {
-            End::Complete => Goal::Success,
-            End::Incomplete => Goal::End,
-        };
-        self.lead(id, direction, goal, END_TIMEOUT)
-    }
-
-    /// Waits for what becomes of a disk whose transfer is gone without a word.
-    ///
-    /// # Errors
-    /// [`Error::Disk`] if the disk isn't usable, [`Error::Missing`] if it is gone.
-    pub fn judge_by_disk(&self, disk: &str) -> Result<()> {
-        self.poll(&format!("released disk {disk}"), END_TIMEOUT, || {
-            let status = self.disk(disk)?.status.unwrap_or(DiskStatus::Ok);
-            match status {
-                DiskStatus::Ok => Ok(Some(())),
-                DiskStatus::Locked => Ok(None),
-                status => Err(Error::Disk { id: disk.to_owned(), status, advice: "begin the upload anew" }),
-            }
-        })
-    }
-
-    /// Leads a transfer to a goal, asking once a second how far it is. Actions are asked for again while the phase stays: their
-    /// answers tell nothing, and may be lost.
-    fn lead(
-        &self,
-        id: &str,
-        direction: Direction,
-        goal: Goal,
-        time: Duration,
-    ) -> Result<Option<ImageTransfer>> {
-        self.poll(&format!("{} {id}", goal.in_words()), time, || {
-            let Some(transfer) = self.transfer(id)? else {
-                return Ok(Some(None));
-            };
-            match step(goal, direction, &transfer.phase) {
-                Step::Reached => Ok(Some(Some(transfer))),
-                Step::Wait => Ok(None),
-                Step::Act(act) => self.act_on(id, act).map(|()| None),
-                Step::Fail => {
-                    let advice = direction.advice();
-                    Err(Error::Transfer { id: id.to_owned(), phase: transfer.phase, advice })
-                }
-            }
-        })
-    }
-
-    fn act_on(&self, id: &str, act: Act) -> Result<()> {
-        log::info!("transfer {id}: {}", act.word());
-        match self.act(&format!("/imagetransfers/{id}/{}", act.word())) {
-            // It has changed its phase meanwhile, which is looked up next.
-            Err(Error::Refused { status: 404 | 409, .. }) => Ok(()),
-            done => done,
-        }
-    }
-}
-
-fn gone(id: &str) -> Error {
-    Error::Missing { kind: crate::Kind::Transfer, name: id.to_owned() }
-}
-
-impl Direction {
-    fn advice(self) -> &'static str {
-        match self {
-            Self::Upload => "the disk's content can't be relied on: begin the upload anew",
-            Self::Download => "begin the download anew",
-        }
     }
 }
 

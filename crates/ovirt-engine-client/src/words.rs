@@ -112,6 +112,20 @@ words! {
     }
 }
 
+impl TransferPhase {
+    /// Whether a transfer has ended, well or not, and its disk is released.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self, Self::FinishedSuccess | Self::FinishedFailure | Self::FinishedCleanup)
+    }
+
+    /// Whether it waits until somebody has it go on.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        matches!(self, Self::PausedSystem | Self::PausedUser)
+    }
+}
+
 words! {
     /// How far a backup is (`BackupPhase`).
     BackupPhase {

@@ -32,7 +32,12 @@ fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
     run_with(site, arguments, &[])
 }
 
-fn run_with(site: &Installation, arguments: &[&str], variables: &[(&str, &str)]) -> TestResult<Ended> {
+/// Runs a command with a section of the configuration file, and variables of the environment.
+pub(crate) fn run_with(
+    site: &Installation,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> TestResult<Ended> {
     let file = format!(
         "[lab]\nengine_url = {}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
         site.engine.base(),
@@ -129,7 +134,7 @@ fn a_copy_that_fails_leaves_nothing() -> TestResult {
     let copy = ["upload", "disk.img", "--storage-domain", STORAGE_DOMAIN];
     let ended = run_with(&site, &copy, &[("PATH", &path)])?;
     assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(ended.err.contains("qemu-img has failed with exit status 1"), "{ended:?}");
+    assert!(ended.err.contains("qemu-img failed (exit status: 1)"), "{ended:?}");
     assert_eq!(site.engine.disks(), before, "what was made is removed, and nothing else");
 
     // No room for the file.

@@ -71,13 +71,18 @@ pub(crate) fn upload_by(site: &Installation, command: &str) -> TestResult<Ended>
 
 /// All transfers have ended well, every disk can be used, and nobody is logged in.
 pub(crate) fn assert_all_well(site: &Installation) {
+    assert_all_ended_well(site);
+    assert_eq!(site.engine.sessions(), 0);
+}
+
+/// All transfers have ended well, and every disk can be used.
+pub(crate) fn assert_all_ended_well(site: &Installation) {
     for transfer in site.engine.transfers() {
         assert_eq!(transfer.phase, Phase::FinishedSuccess, "{transfer:?}");
     }
     for disk in site.engine.disks() {
         assert_eq!(disk.status, DiskStatus::Ok, "{disk:?}");
     }
-    assert_eq!(site.engine.sessions(), 0);
 }
 
 fn a_new_disk_is_made_and_written() -> TestResult {

@@ -22,6 +22,14 @@ pub(crate) struct Case {
 pub(crate) const CASES: &[Case] = &[
     Case { heading: "Upload an image to an engine", needs_disk: false, check: |site| is_on(site, "disk") },
     Case {
+        heading: "Upload an image over an unsteady line",
+        needs_disk: false,
+        check: |site| {
+            assert!(!site.path("disk.state").exists(), "nothing is left to be done");
+            is_on(site, "disk")
+        },
+    },
+    Case {
         heading: "Download a disk of an engine",
         needs_disk: true,
         check: |site| site.assert_same("copy.qcow2", "qcow2", &site.disk()?),

@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Copying between a disk and an image of a backup: qemu-img does it, through a server that it alone can reach.
+//! Copying between a disk and an image of a backup.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use backup_directory::{Checksum, Image};
 use blkhash::{Algorithm, Blkhash};
-use imageio_device::{Device, Queue};
-use imageio_stats::{Export, Observer, Watch};
-use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Statistics};
+use imageio_device::Device;
+use imageio_stats::Observer;
 
-use super::progress::Progress;
-use super::stop::Stop;
-use crate::listen::Listening;
-use crate::statistics::{PROGRAM, clients};
+use crate::copy::{Progress, Service, Stop};
 
 /// How many requests of qemu-img are on their way at a time: enough for all connections to the server.
 const REQUESTS: &str = "16";
@@ -47,7 +42,7 @@ pub(crate) struct Task<'a> {
 }
 
 /// Reads a disk into a new image. If that has a backing file, what the disk tells as holes is left to it.
-pub(crate) fn read(device: Arc<Device>, image: &Image, task: Task<'_>) -> Result<()> {
+pub(crate) fn read(device: &Arc<Device>, image: &Image, task: Task<'_>) -> Result<()> {
     served(device, task, |uri| {
         let mut qemu_img = Command::new("qemu-img");
         qemu_img.args(["convert", "-W", "-m", REQUESTS, "-f", "raw", "-O", "qcow2"]);
@@ -59,7 +54,7 @@ pub(crate) fn read(device: Arc<Device>, image: &Image, task: Task<'_>) -> Result
 }
 
 /// Writes what an image holds, with its backing files, to a disk. One that `is_zero` needs no zeroes.
-pub(crate) fn write(device: Arc<Device>, image: &Path, is_zero: bool, task: Task<'_>) -> Result<()> {
+pub(crate) fn write(device: &Arc<Device>, image: &Path, is_zero: bool, task: Task<'_>) -> Result<()> {
     served(device, task, |uri| {
         let mut qemu_img = Command::new("qemu-img");
         qemu_img.args(["convert", "-n", "-W", "-m", REQUESTS, "-f", "qcow2", "-O", "raw"]);
@@ -68,43 +63,14 @@ pub(crate) fn write(device: Arc<Device>, image: &Path, is_zero: bool, task: Task
     })
 }
 
-/// Serves a device on a socket that nobody else can reach, while its URI is used.
-fn served(device: Arc<Device>, task: Task<'_>, use_it: impl FnOnce(&str) -> Result<()>) -> Result<()> {
-    let queue = Arc::new(Queue::start(Arc::clone(&device))?);
-    let Listening { listeners, address, private: _private } = Listening::private()?;
-    let mut server = Server::new(queue, &ExportInfo::default(), Config::default())?;
-    listeners.into_iter().for_each(|listener| server.listen(listener));
-    let observer = observer(device, task.label, &server.statistics());
-    let followed = Arc::clone(&observer);
-    let _under_way = task.progress.begin(task.label.to_owned(), move || followed.progress().from_clients);
-    let _watch = Watch::start(Arc::clone(&observer)).context("cannot start a thread")?;
-    let end = EndOfServer(server.handle());
-    let used = thread::scope(|scope| {
-        let serving = thread::Builder::new().name("nbd".into()).spawn_scoped(scope, move || server.run())?;
-        let used = use_it(&address.uri(""));
-        drop(end);
-        let served = serving.join().map_err(|_| anyhow!("bug: the server panicked"))?;
-        used.and(served.map(drop).map_err(Into::into))
-    });
-    observer.summaries().iter().for_each(|line| log::info!("{}: {line}", task.label));
-    used
-}
-
-/// Whoever looks at what becomes of a disk that is served alone.
-fn observer(device: Arc<Device>, label: &str, statistics: &Statistics) -> Arc<Observer> {
-    let statistics = statistics.clone();
-    let clients = Box::new(move || clients(&statistics.snapshot().exports[0]));
-    let export = Export { name: label.to_owned(), label: Some(label.to_owned()), device, clients };
-    Arc::new(Observer::new(PROGRAM, vec![export], None))
-}
-
-/// Whatever happens, nobody waits for a server that nobody ends.
-struct EndOfServer(ShutdownHandle);
-
-impl Drop for EndOfServer {
-    fn drop(&mut self) {
-        self.0.shutdown();
-    }
+/// Serves a device while its URI is used.
+fn served(device: &Arc<Device>, task: Task<'_>, use_it: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let service = Service { label: Some(task.label), stop: task.stop, output: None };
+    let follow = |observer: &Arc<Observer>| {
+        let followed = Arc::clone(observer);
+        Ok(task.progress.begin(task.label.to_owned(), move || followed.progress().from_clients))
+    };
+    service.serve(device, follow, |address| use_it(&address.uri("")))
 }
 
 /// The checksum of what an image of this size holds, with its backing files.

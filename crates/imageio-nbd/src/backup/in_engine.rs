@@ -12,7 +12,7 @@ use ovirt_engine_client::{
     Error, NewBackup as Request,
 };
 
-use super::stop::StopClock;
+use crate::copy::StopClock;
 
 /// What the engine's users are told of a backup.
 const DESCRIPTION: &str = "imageio-nbd";

@@ -9,9 +9,9 @@ use blkhash::Algorithm;
 use engine_transfer::{DiskFormat as EngineFormat, NewDiskSettings, Target};
 use imageio_device::{Device, Settings};
 
-use super::stop::Stop;
-use super::{Site, choose, copy, explained, print};
+use super::{Site, choose, copy, print};
 use crate::cli::RestoreOptions;
+use crate::copy::{Stop, explained};
 
 /// Everything, up to the exit status.
 pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
@@ -72,7 +72,7 @@ fn restore(
         let device = Arc::new(transfer.start()?);
         // Of a raw disk that isn't known: block storage has no sparse ones.
         let is_zero = disk.disk.format == DiskFormat::Cow;
-        let written = copy::write(Arc::clone(&device), &image, is_zero, site.task(&disk.disk.name));
+        let written = copy::write(&device, &image, is_zero, site.task(&disk.disk.name));
         // All that was written is flushed by that, and so in the server's checksum.
         let closed = device.close();
         written?;

@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use ovirt_engine_client::Engine;
 
 use super::in_engine::{self, EngineBackup};
-use super::stop::{Stop, StopClock, is_consequence};
-use super::{Site, copy, explained, print};
+use super::{Site, copy, print};
 use crate::cli::BackupOptions;
+use crate::copy::{Stop, StopClock, explained, is_consequence};
 
 /// The file of the VM's configuration: what the engine tells of it, with its OVF inside.
 const CONFIGURATION: &str = "vm.json";
@@ -194,7 +194,7 @@ fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) ->
             "the transfer has {size} bytes, and the disk {expected}: was it extended just now?"
         );
         let device = Arc::new(transfer.start()?);
-        let copied = copy::read(Arc::clone(&device), &image, site.task(&disk.name));
+        let copied = copy::read(&device, &image, site.task(&disk.name));
         let closed = device.close();
         copied?;
         Ok(closed?)

@@ -7,10 +7,9 @@ use anyhow::{Result, ensure};
 use backup_directory::{Backup, BackupDirectory, DiskBackup};
 
 use super::copy::Task;
-use super::progress::Progress;
-use super::stop::Stop;
-use super::{choose, copy, explained, print};
+use super::{choose, copy, print};
 use crate::cli::VerifyOptions;
+use crate::copy::{Progress, Stop, explained};
 
 /// Everything, up to the exit status: 1 if a disk isn't what it was.
 pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Options of the commands that copy disks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, ValueEnum};
 
@@ -43,11 +43,11 @@ pub(crate) enum Format {
 #[derive(Debug, clap::Args)]
 pub(crate) struct UploadOptions {
     /// The image, of any format that qemu-img reads
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "resume")]
+    pub(crate) file: Option<PathBuf>,
 
     /// Make the disk in this storage domain
-    #[arg(short, long, value_name = "NAME|ID", required_unless_present = "disk")]
+    #[arg(short, long, value_name = "NAME|ID", required_unless_present_any = ["disk", "resume"])]
     pub(crate) storage_domain: Option<String>,
 
     /// Write this disk, which is there already, instead of making one
@@ -70,6 +70,11 @@ pub(crate) struct UploadOptions {
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
 
+    /// Note in this file how far the upload is, and go on from there if it was interrupted: by the same command, or with the user's options
+    /// alone. The file is removed when all is done
+    #[arg(long, value_name = "STATE")]
+    pub(crate) resume: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -91,6 +96,27 @@ pub(crate) struct DownloadOptions {
 
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+impl UploadOptions {
+    /// The image. It may be left out with `--resume`, where a parameter comes first then.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|file| self.resume.is_none() || !is_parameter(file))
+    }
+
+    /// The parameters.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = String> {
+        let first = self.file.as_deref().filter(|_| self.file().is_none());
+        let first = first.map(|argument| argument.to_string_lossy().into_owned());
+        first.into_iter().chain(self.common.parameters.iter().cloned())
+    }
+}
+
+/// Whether an argument is a parameter, and no file. A file of such a name is given as `./NAME=…`.
+fn is_parameter(argument: &Path) -> bool {
+    let argument = argument.to_string_lossy();
+    let name = argument.split_once('=').map(|(name, _)| name.replace('_', "-"));
+    name.is_some_and(|name| imageio_config::parameters().any(|parameter| parameter.name == name))
 }
 
 impl Format {

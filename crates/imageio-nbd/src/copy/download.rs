@@ -3,23 +3,31 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::image::QEMU_IMG;
-use super::{Argument, Copy, Report};
+use super::image::{self, QEMU_IMG};
+use super::{Following, Report, Service, Stop, copy_disk, explained, source};
 use crate::cli::copy::DownloadOptions;
 
 /// Downloads the disk into the file, which appears, or is replaced, when it is complete.
 pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
+    image::check_tool()?;
+    let (stop, _signals) = Stop::by_signals()?;
     let target = Target::new(&options.file)?;
     // How much there is to be read is known later; ovirt-img doesn't tell it here, either.
     let report = Report::new(options.common.output, "downloading image", 0);
     report.tell("creating transfer");
-    let copy = Copy { program: QEMU_IMG, arguments: convert(options, &target), exact_size: None, report };
-    let report = copy.report.clone();
-    let parameters = vec![format!("disk={}", options.disk), "direction=download".to_owned()];
-    super::serve(copy, &options.common, parameters)?;
+    let disk = [format!("disk={}", options.disk), "direction=download".to_owned()];
+    let parameters = options.common.parameters.iter().cloned().chain(disk);
+    let (source, output) = source(options.common.config.as_deref(), parameters)?;
+    let service = Service { label: None, stop: &stop, output: output.as_ref() };
+    let downloaded = copy_disk(source, &stop, |device, _| {
+        let follow = |observer: &_| Following::start(&report, 0, observer);
+        service.serve(device, follow, |disk| stop.run(&mut convert(options, &disk.uri(""), &target)))
+    });
+    explained(downloaded, &stop, "nothing was downloaded")?;
     target.complete()?;
     report.finish("download completed", None);
     Ok(0)
@@ -63,18 +71,13 @@ impl Target {
     }
 }
 
-/// The arguments of `qemu-img`. Its usual cache mode doesn't flush what it has written.
-fn convert(options: &DownloadOptions, target: &Target) -> Vec<Argument> {
-    let mut arguments: Vec<Argument> =
-        ["convert", "-W", "-m", "16", "-t", "writeback", "-f", "raw"].map(Argument::from).into();
+/// How `qemu-img` is called. Its usual cache mode doesn't flush what it has written.
+fn convert(options: &DownloadOptions, disk: &str, target: &Target) -> Command {
+    let mut qemu_img = Command::new(QEMU_IMG);
+    qemu_img.args(["convert", "-W", "-m", "16", "-t", "writeback", "-f", "raw"]);
     if let Target::Device(_) = target {
-        arguments.push("-n".into());
+        qemu_img.arg("-n");
     }
-    arguments.extend([
-        Argument::from("-O"),
-        Argument::from(options.format.of_qemu()),
-        Argument::Disk,
-        Argument::from(target.path()),
-    ]);
-    arguments
+    qemu_img.args(["-O", options.format.of_qemu(), disk]).arg(target.path());
+    qemu_img
 }

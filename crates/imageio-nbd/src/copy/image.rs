@@ -11,8 +11,6 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::missing;
-
 pub(super) const QEMU_IMG: &str = "qemu-img";
 
 /// An image file.
@@ -64,12 +62,22 @@ impl Image {
     }
 }
 
+/// Whether there is a `qemu-img`.
+pub(super) fn check_tool() -> Result<()> {
+    let asked = Command::new(QEMU_IMG).arg("--version").stdin(Stdio::null()).output();
+    asked.map(drop).with_context(missing)
+}
+
+fn missing() -> String {
+    format!("cannot run {QEMU_IMG}, which does the copying: install it (package qemu-utils or qemu-img)")
+}
+
 /// Asks `qemu-img` for JSON. Its own errors go where ours go.
-fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
+pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     let (command, rest) = arguments.split_first().context("bug: no command")?;
     let mut qemu_img = Command::new(QEMU_IMG);
     qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = qemu_img.output().with_context(|| missing(QEMU_IMG))?;
+    let output = qemu_img.output().with_context(missing)?;
     if !output.status.success() {
         bail!("{QEMU_IMG} can't use the image");
     }
@@ -85,7 +93,7 @@ fn check(path: &Path) -> Result<()> {
     const NOT_SUPPORTED: i32 = 63;
     let mut qemu_img = Command::new(QEMU_IMG);
     qemu_img.args(["check", "-q"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = qemu_img.status().with_context(|| missing(QEMU_IMG))?;
+    let status = qemu_img.status().with_context(missing)?;
     match status.code() {
         Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),
         _ => bail!("{}: the image is damaged, or in use: see qemu-img check", path.display()),

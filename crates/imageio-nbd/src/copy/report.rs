@@ -50,14 +50,19 @@ impl Report {
         self.line(description, 0, None);
     }
 
-    /// Tells until it is dropped how far it is.
-    pub(crate) fn follow(&self, observer: Arc<Observer>) -> Result<Option<Ticker>> {
-        if self.output == Output::Text {
+    /// Whether a person is told.
+    pub(crate) fn is_text(&self) -> bool {
+        self.output == Output::Text
+    }
+
+    /// Tells until the ticker is dropped how far it is. `before` are the bytes that were copied another time.
+    pub(crate) fn follow(&self, before: u64, observer: Arc<Observer>) -> Result<Option<Ticker>> {
+        if self.is_text() {
             return Ok(None);
         }
         let report = self.clone();
         let tell = move || {
-            let transferred = observer.progress().from_clients;
+            let transferred = before + observer.progress().from_clients;
             let transferred = if report.size == 0 { transferred } else { transferred.min(report.size) };
             report.line(report.description, transferred, None);
         };
@@ -75,7 +80,7 @@ impl Report {
 
     /// A reader that has gone is no failure of the copy.
     fn line(&self, description: &str, transferred: u64, disk: Option<&str>) {
-        if self.output == Output::Text {
+        if self.is_text() {
             return;
         }
         let elapsed = self.start.elapsed().as_secs_f64();

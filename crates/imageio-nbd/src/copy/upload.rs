@@ -1,23 +1,203 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd upload`: an image becomes a disk.
+//!
+//! With `--resume`, the image is copied part by part. After each part, the server flushes, and a [`Journal`] notes how much is on the
+//! disk for good. An upload that was interrupted goes on there. What was written behind that is written again, which is safe in any
+//! order and any number of times: whoever writes a place writes what the image has there, as long as the image stays as it is. That
+//! is checked before each note.
 
-use anyhow::Result;
+mod part;
 
-use super::image::{Image, QEMU_IMG};
-use super::{Argument, Copy, Report};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use block_device::BlockDevice;
+use engine_transfer::{Direction, Ending, Interrupted, Source, Target};
+use imageio_device::Device;
+use imageio_stats::Output;
+
+use super::image::Image;
+use super::image_files::{self, ImageFile};
+use super::journal::{Begun, Journal};
+use super::{Following, Report, Service, Stop, copy_disk, explained};
 use crate::cli::copy::{Format, UploadOptions};
+use crate::listen::Address;
 
 /// Uploads the image. The new disk's id is printed.
 pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
-    let image = Image::inspect(&options.file)?;
-    let report = Report::new(options.common.output, "uploading image", image.size);
-    report.tell("creating disk");
-    let arguments = convert(&image, is_zero(options, &image));
-    let copy = Copy { program: QEMU_IMG, arguments, exact_size: Some(image.size), report };
-    let report = copy.report.clone();
-    let disk = super::serve(copy, &options.common, parameters(options, &image)?)?;
+    let (stop, _signals) = Stop::by_signals()?;
+    let journal = options.resume.as_deref().map(Journal::open).transpose()?;
+    let upload = match journal.as_ref().and_then(Journal::begun) {
+        Some(begun) => Upload::resume(options, begun, Arc::clone(&stop))?,
+        None => Upload::begin(options, Arc::clone(&stop))?,
+    };
+    let report = upload.report.clone();
+    let disk = match journal {
+        None => explained(upload.copy_whole(), &stop, "the upload was given up")?,
+        Some(mut journal) => {
+            let uploaded = upload.copy_by_parts(&mut journal);
+            let advice = format!("--resume={} goes on with the upload", journal.path().display());
+            let disk = explained(uploaded, &stop, &advice)?;
+            journal.complete()?;
+            disk
+        }
+    };
     report.finish("upload completed", disk.as_deref());
     Ok(0)
+}
+
+/// What is uploaded, and where.
+struct Upload<'o> {
+    options: &'o UploadOptions,
+    image: Image,
+    /// The disk had nothing but zeroes before.
+    is_zero: bool,
+    source: Source,
+    /// Where the figures go.
+    output: Option<Output>,
+    stop: Arc<Stop>,
+    report: Report,
+}
+
+impl<'o> Upload<'o> {
+    fn begin(options: &'o UploadOptions, stop: Arc<Stop>) -> Result<Self> {
+        const NOTHING: &str = "--resume: nothing was noted of an upload yet: give its";
+        let file = options.file().with_context(|| format!("{NOTHING} FILE"))?;
+        let has_disk = options.disk.is_some() || options.storage_domain.is_some();
+        ensure!(has_disk, "{NOTHING} --storage-domain or --disk");
+        let image = Image::inspect(file)?;
+        let report = Report::new(options.common.output, "uploading image", image.size);
+        report.tell("creating disk");
+        let (mut source, output) = source(options, parameters(options, &image)?)?;
+        if let Some(engine) = &mut source.engine {
+            engine.exact_size = Some(image.size);
+        }
+        Ok(Self { options, is_zero: is_zero(options, &image), image, source, output, stop, report })
+    }
+
+    /// Goes on with what was begun.
+    fn resume(options: &'o UploadOptions, begun: &Begun, stop: Arc<Stop>) -> Result<Self> {
+        let Begun { image: path, format, size, is_zero, .. } = begun.clone();
+        if let Some(file) = options.file() {
+            let is_same = std::path::absolute(file).is_ok_and(|file| file == path);
+            ensure!(is_same, "--resume: the upload was begun with {}", path.display());
+        }
+        let image = Image { path, format, size, is_iso: false };
+        let report = Report::new(options.common.output, "uploading image", size);
+        let interrupted = begun.interrupted();
+        let (mut source, output) = source(options, vec![format!("disk={}", interrupted.disk)])?;
+        if let Some(engine) = &mut source.engine {
+            engine.direction = Some(Direction::Upload);
+            engine.target = Target::Interrupted(interrupted);
+        }
+        Ok(Self { options, image, is_zero, source, output, stop, report })
+    }
+
+    /// Copies all of the image at once. The disk's id.
+    fn copy_whole(self) -> Result<Option<String>> {
+        let stop = Arc::clone(&self.stop);
+        copy_disk(self.source.clone(), &stop, |device, _| {
+            self.serve(device, 0, |disk| stop.run(&mut part::copy_all(&self.image, disk, self.is_zero)))
+        })
+    }
+
+    /// Copies the image from where the journal says, and notes there how far it is. The disk's id.
+    fn copy_by_parts(self, journal: &mut Journal) -> Result<Option<String>> {
+        let begun = journal.begun().cloned();
+        let files = match &begun {
+            Some(begun) => {
+                image_files::check(&begun.files).with_context(|| hopeless(begun, journal))?;
+                begun.files.clone()
+            }
+            None => image_files::of_image(&self.image.path)?,
+        };
+        let (source, stop) = (self.source.clone(), Arc::clone(&self.stop));
+        if let Some(begun) = begun.as_ref().filter(|begun| journal.flushed() == begun.size) {
+            source.finalize_interrupted(stop.clock()).with_context(|| hopeless(begun, journal))?;
+            return Ok(Some(begun.interrupted().disk));
+        }
+        let copied = copy_disk(source, &stop, |device, ending| {
+            if begun.is_none() {
+                journal.begin(self.begun(files.clone(), ending)?)?;
+            }
+            ending.set_resumable(true);
+            self.serve(device, journal.flushed(), |disk| {
+                self.copy_parts(device, disk, journal, &files).inspect_err(|error| {
+                    if error.is::<image_files::Changed>() {
+                        ending.set_resumable(false);
+                        journal.forget();
+                    }
+                })
+            })
+        });
+        match begun {
+            Some(begun) if copied.as_ref().is_err_and(has_ended) => {
+                copied.with_context(|| hopeless(&begun, journal))
+            }
+            _ => copied,
+        }
+    }
+
+    fn begun(&self, files: Vec<ImageFile>, ending: &Ending) -> Result<Begun> {
+        let (Some(transfer), Some(disk)) = (ending.transfer(), ending.disk()) else {
+            bail!("bug: an upload has a transfer and a disk");
+        };
+        let interrupted = Interrupted::new(transfer, disk, self.options.disk.is_none());
+        let Image { path, format, size, .. } = self.image.clone();
+        Ok(Begun::new((path, format, size), files, self.is_zero, interrupted))
+    }
+
+    fn copy_parts(
+        &self,
+        device: &Device,
+        disk: &Address,
+        journal: &mut Journal,
+        files: &[ImageFile],
+    ) -> Result<()> {
+        for part in part::parts(journal.flushed(), self.image.size) {
+            let end = part.end;
+            self.stop.run(&mut part::copy(&self.image, disk, self.is_zero, part)?)?;
+            device.flush().map_err(|error| anyhow!("the disk may be incomplete: {error}"))?;
+            image_files::check(files)?;
+            journal.note(end)?;
+        }
+        Ok(())
+    }
+
+    /// Serves the disk while it is used, all before this offset of which is there.
+    fn serve(
+        &self,
+        device: &Arc<Device>,
+        before: u64,
+        use_it: impl FnOnce(&Address) -> Result<()>,
+    ) -> Result<()> {
+        let service = Service { label: None, stop: &self.stop, output: self.output.as_ref() };
+        let follow = |observer: &_| Following::start(&self.report, before, observer);
+        service.serve(device, follow, use_it)
+    }
+}
+
+/// What to do about an upload that can't go on.
+fn hopeless(begun: &Begun, journal: &Journal) -> String {
+    let Interrupted { transfer, .. } = begun.interrupted();
+    format!(
+        "the upload can't go on: cancel transfer {transfer} in the engine if it is still there, and remove {} to begin anew",
+        journal.path().display()
+    )
+}
+
+/// Whether the engine has ended the transfer.
+fn has_ended(error: &anyhow::Error) -> bool {
+    use ovirt_engine_client::Error::{Missing, Transfer};
+    let by_engine = |error: &ovirt_engine_client::Error| matches!(error, Transfer { .. } | Missing { .. });
+    error
+        .downcast_ref()
+        .is_some_and(|error| matches!(error, engine_transfer::Error::Engine(error) if by_engine(error)))
+}
+
+/// Where data goes, by these parameters and the user's, and where the figures go.
+fn source(options: &UploadOptions, parameters: Vec<String>) -> Result<(Source, Option<Output>)> {
+    super::source(options.common.config.as_deref(), options.parameters().chain(parameters))
 }
 
 fn format(options: &UploadOptions, image: &Image) -> Format {
@@ -63,21 +243,4 @@ fn parameters(options: &UploadOptions, image: &Image) -> Result<Vec<String>> {
     }
     parameters.extend(options.description.iter().map(|text| format!("description={text}")));
     Ok(parameters)
-}
-
-/// The arguments of `qemu-img`. Writes may go in any order, as the disk is of use only when all are done.
-fn convert(image: &Image, is_zero: bool) -> Vec<Argument> {
-    let mut arguments: Vec<Argument> = ["convert", "-n", "-W", "-m", "16"].map(Argument::from).into();
-    if is_zero {
-        arguments.push("--target-is-zero".into());
-    }
-    arguments.extend([
-        Argument::from("-f"),
-        Argument::from(&image.format),
-        Argument::from("-O"),
-        Argument::from("raw"),
-        Argument::from(&image.path),
-        Argument::Disk,
-    ]);
-    arguments
 }

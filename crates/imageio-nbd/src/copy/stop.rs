@@ -5,14 +5,16 @@
 use std::fmt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use engine_transfer::Clock;
-use signal_hook::consts::SIGTERM;
+use imageio_stats::Observer;
+use signal_hook::consts::{SIGTERM, SIGUSR1};
 
 use crate::process::{Caught, Recipient, SignalThread};
+use crate::statistics::{self, Teller};
 
 /// A signal that comes sooner after the first belongs to it.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -31,6 +33,8 @@ struct State {
     /// Programs that run, by a number for each.
     running: Vec<(u64, Recipient)>,
     started: u64,
+    /// Whoever looks at the disks that are being copied.
+    observers: Vec<Weak<Observer>>,
 }
 
 impl fmt::Debug for Stop {
@@ -40,11 +44,14 @@ impl fmt::Debug for Stop {
 }
 
 impl Stop {
-    /// From now on, a signal stops the work. One that comes much later ends the process.
+    /// From now on, a signal stops the work. One that comes much later ends the process. SIGUSR1 has the figures told.
     pub(crate) fn by_signals() -> Result<(Arc<Self>, SignalThread)> {
         let stop = Arc::<Self>::default();
         let (stopping, mut first) = (Arc::clone(&stop), None);
-        let thread = Caught::new()?.forward(move |signal| match first {
+        let observed = Arc::clone(&stop);
+        let teller = Teller::start(move || observed.tell_figures())?;
+        let thread = Caught::with_figures()?.forward(move |signal| match first {
+            _ if signal == SIGUSR1 => teller.ask(),
             None => {
                 log::info!("signal {signal}: ending what was begun");
                 stopping.lock().signal = Some(signal);
@@ -60,6 +67,18 @@ impl Stop {
             Some(_) => {}
         })?;
         Ok((stop, thread))
+    }
+
+    /// Has the figures of a disk told when somebody asks for them, as long as there is an observer.
+    pub(crate) fn observe(&self, observer: &Arc<Observer>) {
+        let mut state = self.lock();
+        state.observers.retain(|observer| observer.strong_count() > 0);
+        state.observers.push(Arc::downgrade(observer));
+    }
+
+    fn tell_figures(&self) {
+        let observers: Vec<_> = self.lock().observers.iter().filter_map(Weak::upgrade).collect();
+        observers.iter().for_each(|observer| statistics::tell(observer));
     }
 
     /// Ends all that runs, and keeps more from being started.
@@ -134,6 +153,14 @@ pub(crate) fn is_consequence(error: &anyhow::Error) -> bool {
     error.is::<Stopped>()
         || error.downcast_ref().is_some_and(by_engine)
         || error.downcast_ref().is_some_and(by_transfer)
+}
+
+/// An error of something that a signal has stopped, in the user's words.
+pub(crate) fn explained<T>(result: Result<T>, stop: &Stop, what: &str) -> Result<T> {
+    match (result, stop.signal()) {
+        (Err(_), Some(signal)) => Err(anyhow!("signal {signal} has ended it: {what}")),
+        (result, _) => result,
+    }
 }
 
 /// A program that runs. It is ended on drop.

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The files that an image is made of, and whether they are as they were: an upload may go on only with the image that it was begun with.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::image::ask;
+
+/// A file, and what changes when it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ImageFile {
+    path: PathBuf,
+    #[serde(flatten)]
+    state: FileState,
+}
+
+/// What `stat(2)` tells of a file. The time of its last change can't be set by programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct FileState {
+    /// In bytes.
+    size: u64,
+    inode: u64,
+    /// Seconds since 1970, and nanoseconds.
+    modified: (i64, i64),
+    /// Seconds since 1970, and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for FileState {
+    fn from(file: &Metadata) -> Self {
+        Self {
+            size: file.size(),
+            inode: file.ino(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+/// A file isn't as it was.
+#[derive(Debug, thiserror::Error)]
+#[error("{} has changed since its upload was begun", .0.display())]
+pub(super) struct Changed(PathBuf);
+
+/// All files of an image: its own, those that it points to, and those of its backing files.
+pub(super) fn of_image(image: &Path) -> Result<Vec<ImageFile>> {
+    let options = ["info", "--backing-chain"].map(AsRef::as_ref);
+    let chain: Value = ask(&[&options[..], &[image.as_ref()]].concat())?;
+    let mut files: Vec<ImageFile> = Vec::new();
+    for name in names(&chain)? {
+        // A name that the image has for another file is relative to the image.
+        let path = image.parent().unwrap_or(Path::new("/")).join(name);
+        if files.iter().all(|file| file.path != path) {
+            files.push(ImageFile::look_at(path)?);
+        }
+    }
+    Ok(files)
+}
+
+/// The names of files in what `qemu-img info --backing-chain` tells.
+fn names(chain: &Value) -> Result<Vec<&str>> {
+    let images = chain.as_array().context("bug: a chain is a list")?;
+    let mut names = Vec::new();
+    for image in images {
+        let details = &image["format-specific"]["data"];
+        let extents = details["extents"].as_array().into_iter().flatten().map(|extent| &extent["filename"]);
+        let others = extents.chain(details.get("data-file"));
+        for name in std::iter::once(&image["filename"]).chain(others) {
+            names.push(name.as_str().context("qemu-img doesn't tell a file of the image")?);
+        }
+    }
+    Ok(names)
+}
+
+/// Fails if one of the files isn't as it was.
+pub(super) fn check(files: &[ImageFile]) -> Result<()> {
+    files.iter().try_for_each(ImageFile::check)
+}
+
+impl ImageFile {
+    fn look_at(path: PathBuf) -> Result<Self> {
+        let file = path.metadata().with_context(|| path.display().to_string())?;
+        if !file.is_file() {
+            bail!("{}: only of files can be told whether they change: leave out --resume", path.display());
+        }
+        Ok(Self { state: FileState::from(&file), path })
+    }
+
+    fn check(&self) -> Result<()> {
+        let file = self.path.metadata().with_context(|| self.path.display().to_string())?;
+        let is_same = FileState::from(&file) == self.state;
+        if is_same { Ok(()) } else { Err(Changed(self.path.clone()).into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn all_files_of_an_image_are_known() {
+        let chain = json!([
+            {"filename": "/x/disk.vmdk", "format": "vmdk", "format-specific": {"type": "vmdk", "data": {
+                "extents": [{"filename": "/x/disk-s001.vmdk"}, {"filename": "/x/disk-s002.vmdk"}]}}},
+            {"filename": "/x/base.qcow2", "format-specific": {"type": "qcow2", "data": {"data-file": "base.raw"}}},
+            {"filename": "/x/raw", "format": "raw"},
+        ]);
+        let expected =
+            ["/x/disk.vmdk", "/x/disk-s001.vmdk", "/x/disk-s002.vmdk", "/x/base.qcow2", "base.raw", "/x/raw"];
+        assert_eq!(names(&chain).unwrap(), expected);
+        assert!(names(&json!([{"format": "raw"}])).is_err());
+    }
+
+    #[test]
+    fn a_change_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        fs::write(&path, "one").unwrap();
+        let file = ImageFile::look_at(path.clone()).unwrap();
+        file.check().unwrap();
+        let text = serde_json::to_string(&file).unwrap();
+        assert_eq!(serde_json::from_str::<ImageFile>(&text).unwrap(), file);
+
+        fs::write(dir.path().join("other"), "two").unwrap();
+        fs::rename(dir.path().join("other"), &path).unwrap();
+        assert!(file.check().unwrap_err().to_string().contains("has changed since its upload"));
+        fs::remove_file(&path).unwrap();
+        assert!(file.check().is_err());
+        assert!(ImageFile::look_at(dir.path().to_owned()).is_err(), "a directory");
+    }
+}

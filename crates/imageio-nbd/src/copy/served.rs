@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Serving a disk to a program that copies, on a socket that nobody else can reach.
+
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use engine_transfer::{Content, Ending, Opened, Source};
+use imageio_device::{Device, Queue};
+use imageio_stats::{Export, Observer, Output, State, Watch};
+use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Statistics};
+
+use super::Stop;
+use crate::disks;
+use crate::listen::{Address, Listening};
+use crate::statistics::{self, PROGRAM, clients};
+
+/// How a disk is served.
+#[derive(Clone, Copy)]
+pub(crate) struct Service<'a> {
+    /// What messages call the disk, where there may be several.
+    pub(crate) label: Option<&'a str>,
+    pub(crate) stop: &'a Stop,
+    /// Where the figures go, if they are wanted.
+    pub(crate) output: Option<&'a Output>,
+}
+
+impl Service<'_> {
+    /// Serves a device while it is used. What `follow` returns is kept as long.
+    pub(crate) fn serve<F>(
+        self,
+        device: &Arc<Device>,
+        follow: impl FnOnce(&Arc<Observer>) -> Result<F>,
+        use_it: impl FnOnce(&Address) -> Result<()>,
+    ) -> Result<()> {
+        let queue = Arc::new(Queue::start(Arc::clone(device))?);
+        let Listening { listeners, address, private: _private } = Listening::private()?;
+        let mut server = Server::new(queue, &ExportInfo::default(), Config::default())?;
+        listeners.into_iter().for_each(|listener| server.listen(listener));
+        let observer = self.observer(device, &server.statistics());
+        self.stop.observe(&observer);
+        let following = follow(&observer)?;
+        let watch = Watch::start(Arc::clone(&observer)).context("cannot start a thread")?;
+        let end = EndOfServer(server.handle());
+        let used = thread::scope(|scope| {
+            let serve = move || server.run();
+            let serving = thread::Builder::new().name("nbd".into()).spawn_scoped(scope, serve)?;
+            let used = use_it(&address);
+            drop(end);
+            let served = serving.join().map_err(|_| anyhow!("bug: the server panicked"))?;
+            used.and(served.map(drop).map_err(Into::into))
+        });
+        drop((following, watch));
+        statistics::finish(&observer, if used.is_ok() { State::Complete } else { State::Incomplete });
+        used
+    }
+
+    fn observer(self, device: &Arc<Device>, statistics: &Statistics) -> Arc<Observer> {
+        let statistics = statistics.clone();
+        let clients = Box::new(move || clients(&statistics.snapshot().exports[0]));
+        let label = self.label.map(str::to_owned);
+        let name = label.clone().unwrap_or_default();
+        let export = Export { name, label, device: Arc::clone(device), clients };
+        Arc::new(Observer::new(PROGRAM, vec![export], self.output.cloned()))
+    }
+}
+
+/// Whatever happens, nobody waits for a server that nobody ends.
+struct EndOfServer(ShutdownHandle);
+
+impl Drop for EndOfServer {
+    fn drop(&mut self) {
+        self.0.shutdown();
+    }
+}
+
+/// Begins the transfer of a disk, has the disk copied, and ends the transfer. The disk's id.
+pub(crate) fn copy_disk(
+    source: Source,
+    stop: &Arc<Stop>,
+    copy: impl FnOnce(&Arc<Device>, &mut Ending) -> Result<()>,
+) -> Result<Option<String>> {
+    let clock = stop.clock();
+    let Opened { transfer, mut ending } = source.open(Arc::clone(&clock) as _)?;
+    let disk = ending.disk().map(str::to_owned);
+    let (copied, content) = match transfer.start().map(Arc::new) {
+        Ok(device) => {
+            let copied = close_after(copy(&device, &mut ending), &device);
+            let content = if copied.is_ok() { Content::Complete } else { disks::left_by_failure(&device) };
+            (copied, content)
+        }
+        Err(error) => (Err(error.into()), Content::Untouched),
+    };
+    clock.be_patient();
+    let ended = ending.end(content);
+    copied?;
+    ended?;
+    Ok(disk)
+}
+
+/// Closes a device. What is wrong with its data is told in any case, as it may be the reason for the copy's failure.
+fn close_after(copied: Result<()>, device: &Device) -> Result<()> {
+    let closed = device.close().map_err(|error| anyhow!("the disk may be incomplete: {error}"));
+    match (copied, closed) {
+        (Err(error), Err(reason)) => {
+            log::error!("{reason}");
+            Err(error)
+        }
+        (copied, closed) => copied.and(closed),
+    }
+}

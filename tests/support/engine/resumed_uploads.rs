@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Uploads that were interrupted, and go on.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::process::Command;
+use std::time::Duration;
+
+use fake_engine::{DiskFormat, Fault, Gate, Phase, Transfer, What};
+use support::TestResult;
+use support::run::Ended;
+use support::tools::QEMU_IMG;
+
+use crate::Test;
+use crate::commands::run_with;
+use crate::serving::{assert_all_ended_well, site};
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_killed_upload_goes_on", a_killed_upload_goes_on),
+    ("an_upload_that_fails_waits_to_be_resumed", an_upload_that_fails_waits_to_be_resumed),
+    ("a_disk_that_exists_is_written_in_two_goes", a_disk_that_exists_is_written_in_two_goes),
+    ("what_is_copied_is_only_finalized", what_is_copied_is_only_finalized),
+    ("an_image_that_has_changed_is_not_uploaded_further", an_image_that_has_changed_is_not_uploaded_further),
+    ("an_image_that_changes_meanwhile_is_given_up", an_image_that_changes_meanwhile_is_given_up),
+    ("what_can_not_go_on_is_told", what_can_not_go_on_is_told),
+];
+
+const GIB: u64 = 1 << 30;
+
+/// Of the image: two parts, and less than a third.
+const SIZE: u64 = 2 * GIB + (5 << 20);
+
+/// The image, with data in each part.
+fn image(site: &Installation) -> TestResult {
+    let file = File::create(site.path("big.img"))?;
+    file.set_len(SIZE)?;
+    for (number, offset) in
+        [0, GIB - 4096, GIB, GIB + (7 << 20), 2 * GIB - 512, SIZE - 65536].iter().enumerate()
+    {
+        file.write_all_at(&vec![u8::try_from(number)? + 1; 70_000], *offset)?;
+    }
+    file.set_len(SIZE)?;
+    Ok(())
+}
+
+/// Puts a stand-in for `qemu-img` at the place of the real one, which is `$real` there, and of which `$parts` is the number of parts
+/// that it has been asked for, with this one.
+fn stand_in(site: &Installation, instead: &str) -> TestResult<String> {
+    let script = format!(
+        "#!/bin/sh\nreal={}\ncase \"$*\" in *offset*) ;; *) exec $real \"$@\" ;; esac\n\
+         echo \"$*\" >>parts; parts=$(wc -l <parts)\n{instead}\nexec $real \"$@\"\n",
+        QEMU_IMG.path().display()
+    );
+    let dir = site.path("bin");
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join("qemu-img"), script)?;
+    fs::set_permissions(dir.join("qemu-img"), Permissions::from_mode(0o755))?;
+    Ok(format!("{}:{}", dir.display(), std::env::var("PATH")?))
+}
+
+/// Uploads with the stand-in.
+fn upload(site: &Installation, what: &[&str], instead: &str) -> TestResult<Ended> {
+    let path = stand_in(site, instead)?;
+    run_with(site, &[&["upload", "--resume", "state"], what].concat(), &[("PATH", &path)])
+}
+
+/// The number of parts that were begun.
+fn parts(site: &Installation) -> TestResult<usize> {
+    Ok(fs::read_to_string(site.path("parts"))?.lines().count())
+}
+
+fn only_transfer(site: &Installation) -> TestResult<Transfer> {
+    let transfers = site.engine.transfers();
+    let [transfer] = transfers.as_slice() else {
+        return Err(format!("one is expected: {transfers:?}").into());
+    };
+    Ok(transfer.clone())
+}
+
+/// The upload of this image was done by one transfer.
+fn assert_done(site: &Installation, image: &str, format: &str, ended: Ended) -> TestResult {
+    let id = succeed(ended)?;
+    let disk = site.disk()?;
+    assert_eq!(id.trim(), disk.id);
+    let stored = site.engine.image_file(&disk).display().to_string();
+    let stored_format = if disk.format == DiskFormat::Raw { "raw" } else { "qcow2" };
+    site.qemu_img(&["compare", "-f", format, "-F", stored_format, image, &stored])?;
+    assert!(!site.path("state").exists(), "nothing is left to be done");
+    only_transfer(site)?;
+    // A process that was killed stays logged in.
+    assert_all_ended_well(site);
+    Ok(())
+}
+
+/// Of a process that SIGKILL has ended.
+const KILLED: i32 = 128 + 9;
+
+const NEW: [&str; 3] = ["big.img", "--storage-domain", STORAGE_DOMAIN];
+
+/// SIGKILL in the second part, when a piece of it is written.
+const KILL_IN_THE_SECOND: &str = "[ $parts = 2 ] && $real \"$@\" && kill -9 $PPID && exit";
+
+fn a_killed_upload_goes_on() -> TestResult {
+    for is_paused in [false, true] {
+        let site = site()?;
+        image(&site)?;
+        let killed = upload(&site, &NEW, KILL_IN_THE_SECOND)?;
+        assert_eq!(killed.code, KILLED, "{killed:?}");
+        let state = fs::read_to_string(site.path("state"))?;
+        let transfer = only_transfer(&site)?;
+        assert!(state.contains(&transfer.id) && state.contains(&transfer.disk), "{state}");
+        assert!(state.ends_with(&format!("{{\"flushed\":{GIB}}}\n")), "{state}");
+        assert!(!state.contains(transfer.ticket.secret()), "the ticket is a secret");
+        if is_paused {
+            site.engine.pause_transfer(&transfer.id);
+            site.daemon.expire_ticket(transfer.ticket.secret())?;
+        }
+        // The user's options alone will do.
+        let ended = upload(&site, if is_paused { &[] } else { &NEW }, "")?;
+        assert_done(&site, "big.img", "raw", ended)?;
+        assert_eq!(parts(&site)?, 2 + 2, "the first part isn't copied again");
+    }
+    Ok(())
+}
+
+fn an_upload_that_fails_waits_to_be_resumed() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    site.qemu_img(&["convert", "-O", "qcow2", "big.img", "base.qcow2"])?;
+    site.qemu_img(&["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"])?;
+    let new = ["top.qcow2", "--storage-domain", STORAGE_DOMAIN, "--format", "raw"];
+    for (instead, expected) in [
+        ("exit 3", "qemu-img failed (exit status: 3)"),
+        ("[ $parts = 3 ] && kill -TERM $PPID && exec sleep 60", "signal 15 has ended it: --resume="),
+    ] {
+        let ended = upload(&site, &new, instead)?;
+        assert_eq!(ended.code, 1, "{ended:?}");
+        assert!(ended.err.contains(expected), "{ended:?}");
+        assert!(ended.err.contains("(paused_user) waits to be resumed"), "{ended:?}");
+        assert_eq!(only_transfer(&site)?.phase, Phase::PausedUser);
+        assert_eq!(site.engine.sessions(), 0);
+    }
+    let ended = upload(&site, &new, "")?;
+    assert_done(&site, "top.qcow2", "qcow2", ended)
+}
+
+fn a_disk_that_exists_is_written_in_two_goes() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    succeed(run_with(&site, &["upload", "big.img", "--storage-domain", STORAGE_DOMAIN], &[])?)?;
+    let other = File::create(site.path("other.img"))?;
+    other.set_len(SIZE)?;
+    other.write_all_at(&[9; 5000], GIB + 5000)?;
+    let what = ["other.img", "--disk", "big"];
+    let killed = upload(&site, &what, KILL_IN_THE_SECOND)?;
+    assert_eq!(killed.code, KILLED, "{killed:?}");
+    let refused = run_with(&site, &["upload", "other.img", "--disk", "big"], &[])?;
+    let transfers = site.engine.transfers();
+    let transfer = transfers.iter().find(|transfer| !transfer.phase.is_finished()).ok_or("it is lost")?;
+    let holder = format!("transfer {} ({}) has the disk: ", transfer.id, "transferring");
+    assert!(refused.code == 1 && refused.err.contains(&holder), "{refused:?}");
+    succeed(upload(&site, &what, "")?)?;
+    let stored = site.engine.image_file(&site.disk()?).display().to_string();
+    site.qemu_img(&["compare", "-f", "raw", "-F", "qcow2", "other.img", &stored])?;
+    assert_all_ended_well(&site);
+    Ok(())
+}
+
+fn what_is_copied_is_only_finalized() -> TestResult {
+    for done in [false, true] {
+        let site = site()?;
+        image(&site)?;
+        let gate = Gate::new();
+        let what = if done { What::HoldReply(gate.clone()) } else { What::Hold(gate.clone()) };
+        site.engine.fault(Fault::on("POST", "api/imagetransfers/*/finalize").then(what));
+        let pid = site.path("pid");
+        let kill = std::thread::Builder::new().name("kill".into()).spawn(move || {
+            let is_reached = gate.wait_reached(1, Duration::from_secs(60));
+            let pid = fs::read_to_string(pid).unwrap_or_default();
+            let killed = Command::new("kill").args(["-9", pid.trim()]).status();
+            gate.open();
+            is_reached && killed.is_ok_and(|status| status.success())
+        })?;
+        let killed = upload(&site, &NEW, "echo $PPID >pid")?;
+        assert!(kill.join().is_ok_and(|is_killed| is_killed));
+        assert_eq!(killed.code, KILLED, "{killed:?}");
+        let ended = upload(&site, &NEW, "exit 9")?;
+        assert_done(&site, "big.img", "raw", ended)?;
+    }
+    Ok(())
+}
+
+fn an_image_that_has_changed_is_not_uploaded_further() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    assert_eq!(upload(&site, &NEW, KILL_IN_THE_SECOND)?.code, KILLED);
+    File::options().write(true).open(site.path("big.img"))?.write_all_at(b"changed", 0)?;
+    let refused = upload(&site, &NEW, "")?;
+    assert_eq!((refused.code, refused.err.lines().count()), (1, 1), "{refused:?}");
+    let transfer = only_transfer(&site)?;
+    let advice = format!("the upload can't go on: cancel transfer {} in the engine", transfer.id);
+    assert!(refused.err.contains(&advice) && refused.err.contains("big.img has changed"), "{refused:?}");
+    assert_eq!((parts(&site)?, transfer.phase), (2, Phase::Transferring));
+    assert!(site.path("state").exists());
+    Ok(())
+}
+
+fn an_image_that_changes_meanwhile_is_given_up() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    let ended = upload(&site, &NEW, "[ $parts = 2 ] && touch big.img")?;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("big.img has changed since its upload was begun"), "{ended:?}");
+    assert!(ended.err.contains("which was made for this, has been removed"), "{ended:?}");
+    assert!(site.engine.disks().is_empty() && !site.path("state").exists(), "{ended:?}");
+    Ok(())
+}
+
+fn what_can_not_go_on_is_told() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    fs::write(site.path("other"), "something else")?;
+    for (what, expected) in [
+        (&["--resume", "other", "big.img", "-s", STORAGE_DOMAIN][..], "it isn't what an upload has noted"),
+        (&["--resume", "new"], "nothing was noted of an upload yet: give its FILE"),
+        (&["--resume", "new", "big.img"], "nothing was noted of an upload yet: give its --storage-domain"),
+        (&["--resume", "new", "/dev/null", "-s", STORAGE_DOMAIN], ""),
+    ] {
+        let ended = run_with(&site, &[&["upload"], what].concat(), &[])?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(expected) && !site.path("new").exists(), "{ended:?}");
+    }
+    assert_eq!(fs::read_to_string(site.path("other"))?, "something else");
+
+    assert_eq!(upload(&site, &NEW, KILL_IN_THE_SECOND)?.code, KILLED);
+    let ended = upload(&site, &["disk.img", "--storage-domain", STORAGE_DOMAIN], "")?;
+    assert!(ended.code == 1 && ended.err.contains("the upload was begun with /"), "{ended:?}");
+    let transfer = only_transfer(&site)?;
+    site.engine.pause_transfer(&transfer.id);
+    let anew = ["upload", "disk.img", "--disk-name", "big", "--storage-domain", STORAGE_DOMAIN];
+    let ended = run_with(&site, &anew, &[])?;
+    let left = format!("disk {} of the same name waits for the rest of an upload", transfer.disk);
+    assert!(ended.code == 0 && ended.err.contains(&left), "{ended:?}");
+    let ended = run_with(&site, &["upload", "big.img", "--disk", &transfer.disk], &[])?;
+    assert!(
+        ended.err.contains("(paused_system) has the disk: if nobody goes on with it, cancel it"),
+        "{ended:?}"
+    );
+
+    site.engine.cancel_transfer(&transfer.id);
+    let ended = upload(&site, &NEW, "")?;
+    assert!(ended.code == 1 && ended.err.contains("the upload can't go on: cancel transfer"), "{ended:?}");
+    assert!(ended.err.contains("to begin anew: the engine has"), "{ended:?}");
+    Ok(())
+}
