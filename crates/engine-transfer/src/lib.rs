@@ -12,6 +12,7 @@
 
 mod credentials;
 mod ending;
+mod host;
 mod open;
 mod settings;
 

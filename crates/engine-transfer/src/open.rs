@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Getting a transfer of the engine, and opening it.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -12,10 +11,8 @@ use ovirt_engine_client::{
 };
 
 use crate::ending::{self, Begun, Ending};
+use crate::host::ThisHost;
 use crate::settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
-
-/// Where a host of oVirt has its hardware id (`vdsm.utils.getHostUUID`).
-const HARDWARE_ID: &str = "/etc/vdsm/vdsm.id";
 
 /// Why a disk can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -219,11 +216,19 @@ fn begin_with(
     let mut new = NewTransfer::new(direction, subject);
     new.inactivity_timeout = settings.inactivity_timeout;
     new.keeps_disk = !matches!(settings.target, Target::NewDisk(_));
-    new.host = disk.as_ref().and_then(|(disk, _)| this_host(engine, disk));
-    let is_by_this_host = new.host.is_some();
+    let this_host = match (&disk, &settings.target) {
+        (Some((disk, _)), _) => ThisHost::find(engine, || Ok(disk.clone())),
+        (None, Target::Backup { disk, .. }) => ThisHost::find(engine, || engine.disk(disk)),
+        (None, _) => None,
+    };
+    // A running virtual machine is backed up by its own host, whichever is asked for.
+    new.host = this_host.as_ref().filter(|_| disk.is_some()).map(|host| host.id().to_owned());
     let its_disk = disk.map(|(disk, is_new)| ItsDisk { id: disk.id, is_new });
     match engine.begin_transfer(&new) {
-        Ok(transfer) => Ok((transfer, its_disk, is_by_this_host)),
+        Ok(transfer) => {
+            let is_by_this_host = this_host.is_some_and(|host| host.does(&transfer));
+            Ok((transfer, its_disk, is_by_this_host))
+        }
         Err(error) => {
             if let Some(ItsDisk { id, is_new: true }) = &its_disk {
                 ending::remove(engine, id);
@@ -240,8 +245,8 @@ fn take_up(
 ) -> Result<(ImageTransfer, Option<ItsDisk>, bool), Error> {
     let Interrupted { transfer, disk, is_new } = interrupted;
     let transfer = engine.take_up_transfer(transfer, Direction::Upload)?;
-    let host = this_host(engine, &engine.disk(disk)?);
-    let is_by_this_host = host.is_some_and(|host| host == transfer.host.id);
+    let this_host = ThisHost::find(engine, || engine.disk(disk));
+    let is_by_this_host = this_host.is_some_and(|host| host.does(&transfer));
     Ok((transfer, Some(ItsDisk { id: disk.clone(), is_new: *is_new }), is_by_this_host))
 }
 
@@ -252,17 +257,6 @@ fn check_size(disk: &Disk, expected: Option<u64>) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-/// This host, if it is one of oVirt that reaches the disk. A question that isn't answered costs nothing but speed.
-fn this_host(engine: &Engine, disk: &Disk) -> Option<String> {
-    let hardware_id = fs::read_to_string(HARDWARE_ID).ok()?;
-    let domain = disk.storage_domains.first()?;
-    let host = engine
-        .storage_domain(&domain.id)
-        .and_then(|domain| engine.find_host(hardware_id.trim(), &domain))
-        .inspect_err(|error| log::warn!("the server's unix socket isn't used: {error}"));
-    host.ok().flatten().map(|host| host.id)
 }
 
 /// Tells of disks of this name that wait for the rest of an upload: it may be one that was killed, and that is now begun anew. A

@@ -21,7 +21,7 @@ use imageio_config::Parser;
 use imageio_device::Settings;
 
 use crate::cli::EngineOptions;
-use crate::copy::{Progress, Stop, StopClock};
+use crate::copy::{Following, Made, Progress, Report, Stop, StopClock};
 use copy::Task;
 
 pub(crate) use list::run as list;
@@ -35,16 +35,29 @@ struct Site {
     credentials: Credentials,
     stop: Arc<Stop>,
     progress: Arc<Progress>,
+    report: Report,
 }
 
 impl Site {
-    /// As the options say.
-    fn new(options: &EngineOptions, stop: Arc<Stop>) -> Result<Self> {
+    /// As the options say, for work of this description.
+    fn new(options: &EngineOptions, stop: Arc<Stop>, description: &'static str) -> Result<Self> {
         let mut parser = Parser::new();
         options.config.iter().try_for_each(|section| parser.set("config", section))?;
         options.parameters.iter().try_for_each(|argument| parser.set_argument(argument))?;
         let (settings, credentials) = parser.finish_engine()?;
-        Ok(Self { settings, credentials: credentials.with_password_read()?, stop, progress: Arc::default() })
+        let (credentials, progress) = (credentials.with_password_read()?, Arc::default());
+        let report = Report::new(options.output, description, 0);
+        Ok(Self { settings, credentials, stop, progress, report })
+    }
+
+    /// Tells how far it is, until it is dropped.
+    fn follow(&self) -> Result<Following> {
+        Following::all(&self.report, &self.progress)
+    }
+
+    /// Tells what has come of it: a person in these words.
+    fn tell_made(&self, description: &str, made: Made<'_>, words: &str) {
+        self.report.tell_made(description, self.progress.done(), made, words);
     }
 
     /// Work on a disk that messages call so.

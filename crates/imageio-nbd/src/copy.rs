@@ -22,10 +22,11 @@ use imageio_stats::{Observer, Output};
 
 use crate::progress::{Line, Ticker};
 use crate::statistics;
-use report::Report;
 use served::copy_disk;
 
+pub(crate) use image::measure;
 pub(crate) use progress::Progress;
+pub(crate) use report::{Made, Report};
 pub(crate) use served::Service;
 pub(crate) use stop::{Stop, StopClock, explained, is_consequence};
 
@@ -44,7 +45,7 @@ fn source(
 }
 
 /// How far a copy is: a line on a terminal, or lines for a program.
-struct Following {
+pub(crate) struct Following {
     _line: Option<Line>,
     _report: Option<Ticker>,
 }
@@ -54,5 +55,12 @@ impl Following {
     fn start(report: &Report, before: u64, observer: &Arc<Observer>) -> Result<Self> {
         let line = if report.is_text() { Line::draw(Arc::clone(observer))? } else { None };
         Ok(Self { _line: line, _report: report.follow(before, Arc::clone(observer))? })
+    }
+
+    /// Of several disks.
+    pub(crate) fn all(report: &Report, progress: &Arc<Progress>) -> Result<Self> {
+        let followed = Arc::clone(progress);
+        let line = if report.is_text() { progress.draw()? } else { None };
+        Ok(Self { _line: line, _report: report.follow_bytes(move || followed.done())? })
     }
 }

@@ -9,7 +9,7 @@ use support::TestResult;
 
 use crate::Test;
 use crate::machine::{DIR, Machine};
-use support::installation::{STORAGE_DOMAIN, succeed};
+use support::installation::{STORAGE_DOMAIN, VM, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("each_backup_restores_what_the_disks_held", generations),
@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_damaged_image_is_found_and_not_restored", damaged),
     ("some_disks_alone_are_restored", some_disks),
     ("nothing_secret_is_in_the_directory_or_the_log", secrets),
+    ("progress_is_told_as_json", json),
 ];
 
 /// Data, data that becomes zero, and parts of clusters.
@@ -227,5 +228,32 @@ fn secrets() -> TestResult {
     for file in ["manifest.json".to_owned(), ".lock".to_owned(), format!("{id}/vm.json")] {
         machine.assert_no_secret(&fs::read_to_string(machine.path(&file))?)?;
     }
+    Ok(())
+}
+
+/// What is told to programs: how far it is, and what was made.
+fn json() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    let told = |arguments: &[&str]| -> TestResult<Vec<Value>> {
+        let out = succeed(machine.run(&[arguments, &["--output", "json", "-c", "lab"]].concat())?)?;
+        Ok(out.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    };
+    let lines = told(&["backup", VM, DIR])?;
+    assert!(lines.iter().any(|line| line["description"] == "backing up"), "{lines:?}");
+    let last = lines.last().ok_or("nothing is told")?;
+    assert_eq!(
+        (&last["description"], &last["backup"]),
+        (&"backup completed".into(), &machine.backups()?[0].clone().into())
+    );
+    assert!(last["transferred"].as_u64() > Some(0) && last["elapsed"].as_f64() > Some(0.0), "{last}");
+
+    let lines = told(&["restore", DIR, "-s", STORAGE_DOMAIN])?;
+    let made: Vec<_> = lines.iter().filter(|line| line["description"] == "disk restored").collect();
+    let [made] = made[..] else { return Err(format!("{lines:?}").into()) };
+    let disks = machine.site.engine.disks();
+    let restored = disks.iter().find(|disk| made["disk"] == disk.id).ok_or("another disk is told")?;
+    // What its content takes, not all that a guest could write.
+    let initial = restored.initial_size.ok_or("block storage would allocate all of it")?;
+    assert!(initial > 0 && initial < restored.provisioned_size, "{initial}");
     Ok(())
 }

@@ -9,9 +9,9 @@ use blkhash::Algorithm;
 use engine_transfer::{DiskFormat as EngineFormat, NewDiskSettings, Target};
 use imageio_device::{Device, Settings};
 
-use super::{Site, choose, copy, print};
+use super::{Site, choose, copy};
 use crate::cli::RestoreOptions;
-use crate::copy::{Stop, explained};
+use crate::copy::{Made, Stop, explained, measure};
 
 /// Everything, up to the exit status.
 pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
@@ -20,14 +20,15 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
     let backup = choose(&directory, options.backup.as_deref())?;
     let disks = chosen(backup, &options.disks)?;
     let (stop, _signals) = Stop::by_signals()?;
-    let site = Site::new(&options.engine, Arc::clone(&stop))?;
-    let line = site.progress.draw()?;
+    let site = Site::new(&options.engine, Arc::clone(&stop), "restoring")?;
+    let following = site.follow()?;
     for disk in disks {
         let restored = restore(&site, options, &directory, backup, disk).with_context(|| label(disk));
         let id = explained(restored, &stop, "the disks that were told are complete, and others are removed")?;
-        print(&format!("{id}  {:?}, which was {}", disk.disk.name, disk.disk.id))?;
+        let words = format!("{id}  {:?}, which was {}", disk.disk.name, disk.disk.id);
+        site.tell_made("disk restored", Made::Disk(&id), &words);
     }
-    drop(line);
+    drop(following);
     if let Some(file) = &backup.vm_configuration {
         log::info!("the VM's configuration is in {}", directory.path_of(file).display());
     }
@@ -64,7 +65,11 @@ fn restore(
     disk: &DiskBackup,
 ) -> Result<String> {
     let image = directory.path_of(&disk.file);
-    let target = Target::NewDisk(new_disk(disk, &options.storage_domain, backup));
+    let mut new = new_disk(disk, &options.storage_domain, backup);
+    if disk.disk.format == DiskFormat::Cow {
+        new.initial_size = Some(measure(&image, "qcow2")?);
+    }
+    let target = Target::NewDisk(new);
     let settings = Settings { read_only: false, ..site.settings.clone() };
     site.with_disk(settings, target, |transfer, id| {
         let id = id.context("bug: a new disk has an id")?.to_owned();

@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use ovirt_engine_client::Engine;
 
 use super::in_engine::{self, EngineBackup};
-use super::{Site, copy, print};
+use super::{Site, copy};
 use crate::cli::BackupOptions;
-use crate::copy::{Stop, StopClock, explained, is_consequence};
+use crate::copy::{Made, Stop, StopClock, explained, is_consequence};
 
 /// The file of the VM's configuration: what the engine tells of it, with its OVF inside.
 const CONFIGURATION: &str = "vm.json";
@@ -26,7 +26,7 @@ const CONFIGURATION: &str = "vm.json";
 pub(crate) fn run(options: &BackupOptions) -> Result<u8> {
     copy::check_tools()?;
     let (stop, _signals) = Stop::by_signals()?;
-    let site = Site::new(&options.engine, Arc::clone(&stop))?;
+    let site = Site::new(&options.engine, Arc::clone(&stop), "backing up")?;
     let clock = stop.clock();
     let engine = site.credentials.engine(Arc::clone(&clock) as _)?;
     let saved = save(options, &site, &engine, &clock);
@@ -51,7 +51,8 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     let record = back_up(options, site, engine, clock, &vm.id, plan, &new)?;
     let told = summary(&record);
     new.commit(record)?;
-    print(&format!("{id}{told}"))
+    site.tell_made("backup completed", Made::Backup(&id), &format!("{id}{told}"));
+    Ok(())
 }
 
 /// Tells what an interrupted backup has left, and ends it in the engine. One that can't be ended now is left to the next time.
@@ -114,7 +115,7 @@ fn back_up(
     let configuration = serde_json::to_vec_pretty(&engine.vm_configuration(vm)?)?;
     let vm_configuration = Some(new.write_configuration(CONFIGURATION, &configuration)?);
     let (jobs, stop) = (usize::from(options.jobs), &*site.stop);
-    let _line = site.progress.draw()?;
+    let _line = site.follow()?;
     for_all(&plan.disks, jobs, stop, |plan| copy_disk(site, &backup.id, plan, new))?;
     let (engine_backup_id, to_checkpoint_id) = (backup.id.clone(), backup.to_checkpoint_id.clone());
     // The VM needs more of its storage as long as the backup is under way.

@@ -5,12 +5,18 @@ use std::path::PathBuf;
 
 use clap::ArgAction;
 
+use super::copy::Output;
+
 /// What the commands that ask an engine have in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EngineOptions {
     /// Take the engine's URL, user, password and CA from this section of ~/.config/ovirt-img.conf
     #[arg(short, long, value_name = "SECTION")]
     pub(crate) config: Option<String>,
+
+    /// How progress is told: text draws a line on a terminal, json prints a line of JSON a second, as ovirt-img does
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: Output,
 
     /// Say what happens; twice: every detail. RUST_LOG overrides it
     #[arg(short, long, action = ArgAction::Count)]

@@ -50,16 +50,20 @@ impl Image {
 
     /// How many bytes its content takes as qcow2.
     pub(super) fn measure(&self) -> Result<u64> {
-        let format = OsStr::new(&self.format);
-        let options = ["measure", "-O", "qcow2", "-f"].map(OsStr::new);
-        let Measured { required } = ask(&[&options[..], &[format, self.path.as_ref()]].concat())?;
-        Ok(required)
+        measure(&self.path, &self.format)
     }
 
     /// What a disk of it is called by default.
     pub(super) fn name(&self) -> String {
         self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
+}
+
+/// How many bytes the content of an image, with its backing files, takes as qcow2.
+pub(crate) fn measure(path: &Path, format: &str) -> Result<u64> {
+    let options = ["measure", "-O", "qcow2", "-f", format].map(OsStr::new);
+    let Measured { required } = ask(&[&options[..], &[path.as_ref()]].concat())?;
+    Ok(required)
 }
 
 /// Whether there is a `qemu-img`.

@@ -41,6 +41,11 @@ impl Progress {
         Line::draw_as(move || progress.lock().tell())
     }
 
+    /// How many bytes are done of everything.
+    pub(crate) fn done(&self) -> u64 {
+        self.lock().tell().0
+    }
+
     /// Something begins, of which `done` tells how many bytes are done.
     pub(crate) fn begin(&self, label: String, done: impl Fn() -> u64 + Send + 'static) -> UnderWay<'_> {
         let mut state = self.lock();

@@ -24,7 +24,17 @@ pub(crate) struct Report {
     size: u64,
 }
 
-/// A line. The names are `ovirt-img`'s (`ovirt_imageio/client/_ui.py`), but for the last.
+/// What has come of it.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Made<'a> {
+    /// A disk, by its id.
+    Disk(&'a str),
+    /// A backup, by its id.
+    Backup(&'a str),
+}
+
+/// A line. The names are `ovirt-img`'s (`ovirt_imageio/client/_ui.py`), but for what was made.
 #[derive(Serialize)]
 struct Line<'a> {
     /// In bytes.
@@ -34,9 +44,9 @@ struct Line<'a> {
     description: &'a str,
     /// In bytes.
     size: u64,
-    /// The disk's id, when all is done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disk: Option<&'a str>,
+    /// What has come of it, when it is done: its kind is the name.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    made: Option<Made<'a>>,
 }
 
 impl Report {
@@ -57,34 +67,44 @@ impl Report {
 
     /// Tells until the ticker is dropped how far it is. `before` are the bytes that were copied another time.
     pub(crate) fn follow(&self, before: u64, observer: Arc<Observer>) -> Result<Option<Ticker>> {
+        let size = self.size;
+        let done = move || before + observer.progress().from_clients;
+        self.follow_bytes(move || if size == 0 { done() } else { done().min(size) })
+    }
+
+    /// Tells until the ticker is dropped how many bytes are `done`.
+    pub(crate) fn follow_bytes(&self, done: impl Fn() -> u64 + Send + 'static) -> Result<Option<Ticker>> {
         if self.is_text() {
             return Ok(None);
         }
         let report = self.clone();
-        let tell = move || {
-            let transferred = before + observer.progress().from_clients;
-            let transferred = if report.size == 0 { transferred } else { transferred.min(report.size) };
-            report.line(report.description, transferred, None);
-        };
-        Ticker::start(INTERVAL, tell).map(Some)
+        Ticker::start(INTERVAL, move || report.line(report.description, done(), None)).map(Some)
     }
 
     /// Tells that all is done, with the disk's id.
     pub(crate) fn finish(&self, description: &str, disk: Option<&str>) {
         match (self.output, disk) {
-            (Output::Json, disk) => self.line(description, self.size, disk),
+            (Output::Json, disk) => self.line(description, self.size, disk.map(Made::Disk)),
             (Output::Text, Some(disk)) => drop(writeln!(io::stdout(), "{disk}")),
             (Output::Text, None) => {}
         }
     }
 
+    /// Tells what has come of so many bytes: a person in these words.
+    pub(crate) fn tell_made(&self, description: &str, transferred: u64, made: Made<'_>, words: &str) {
+        match self.output {
+            Output::Json => self.line(description, transferred, Some(made)),
+            Output::Text => crate::progress::around(|| drop(writeln!(io::stdout(), "{words}"))),
+        }
+    }
+
     /// A reader that has gone is no failure of the copy.
-    fn line(&self, description: &str, transferred: u64, disk: Option<&str>) {
+    fn line(&self, description: &str, transferred: u64, made: Option<Made<'_>>) {
         if self.is_text() {
             return;
         }
         let elapsed = self.start.elapsed().as_secs_f64();
-        let line = Line { transferred, elapsed, description, size: self.size, disk };
+        let line = Line { transferred, elapsed, description, size: self.size, made };
         if let Ok(line) = serde_json::to_string(&line) {
             drop(writeln!(io::stdout(), "{line}"));
         }
