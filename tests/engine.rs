@@ -9,16 +9,18 @@ mod faults;
 mod resuming;
 #[path = "support/engine/serving.rs"]
 mod serving;
+#[path = "support/engine/signals.rs"]
+mod signals;
 
 use std::process::ExitCode;
 
 use support::installation::{Test, run_tests};
-use support::tools::{IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
+use support::tools::{CURL, IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 
 /// What all tests need.
-const TOOLS: &[Tool] = &[IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
+const TOOLS: &[Tool] = &[CURL, IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
-const TESTS: &[&[Test]] = &[serving::TESTS, commands::TESTS, faults::TESTS, resuming::TESTS];
+const TESTS: &[&[Test]] = &[serving::TESTS, commands::TESTS, faults::TESTS, resuming::TESTS, signals::TESTS];
 
 fn main() -> ExitCode {
     run_tests(TOOLS, TESTS)

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::TestResult;
 use crate::daemon::RealDaemon;
+use crate::door::built;
 use crate::image::same;
 use crate::run::Ended;
 use crate::tools::{OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, Tool, trial};
@@ -63,13 +65,49 @@ impl Installation {
             proxy_url: daemon.base(),
         };
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
-        Ok(Self { engine: choose(builder).start()?, daemon, dir })
+        let engine = choose(builder).start()?;
+        fs::write(dir.path().join("ovirt-img.conf"), config(&engine.base(), &dir.path().join("ca.pem")))?;
+        Ok(Self { engine, daemon, dir })
     }
 
     /// Where a file of this name is.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// `imageio-nbd` in the directory for files, which finds the engine and its user in the section `lab` of the configuration file.
+    #[must_use]
+    pub fn imageio_nbd(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built("imageio-nbd"));
+        command.args(arguments).current_dir(self.path("")).env("XDG_CONFIG_HOME", self.path(""));
+        command
+    }
+
+    /// Puts a shell script in the place of a program: the value of `PATH` for those that are to find it.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn stand_in(&self, program: &str, script: &str) -> TestResult<String> {
+        let file = self.path("bin").join(program);
+        fs::create_dir_all(self.path("bin"))?;
+        fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        Ok(format!("{}:{path}", self.path("bin").display()))
+    }
+
+    /// Neither the password nor a ticket is in a text.
+    ///
+    /// # Errors
+    /// If one of them is.
+    pub fn assert_no_secret(&self, text: &str) -> TestResult {
+        let transfers = self.engine.transfers();
+        let tickets = transfers.iter().map(|transfer| transfer.ticket.secret());
+        match tickets.chain([DEFAULT_PASSWORD]).any(|secret| text.contains(secret)) {
+            true => Err("a secret is told".into()),
+            false => Ok(()),
+        }
     }
 
     /// Runs a program in the directory for files, for a minute at most.
@@ -171,6 +209,14 @@ impl Installation {
         self.qemu_img(&["convert", "-f", format, "-O", "raw", file, "given.raw"])?;
         same(file, &fs::read(self.path("stored.raw"))?, &fs::read(self.path("given.raw"))?)
     }
+}
+
+/// What `ovirt-img` reads of the engine, as the section `lab`.
+fn config(engine: &str, cafile: &Path) -> String {
+    format!(
+        "[lab]\nengine_url = {engine}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
+        cafile.display()
+    )
 }
 
 /// A test by its name.

@@ -22,7 +22,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),
     ("a_cancelled_transfer_is_a_failure", a_cancelled_transfer_is_a_failure),
     ("an_upload_counts_if_its_client_says_goodbye", an_upload_counts_if_its_client_says_goodbye),
-    ("a_signal_gives_up_in_each_phase", a_signal_gives_up_in_each_phase),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -160,36 +159,4 @@ fn write_and_die(uri: &str) -> TestResult {
     client.kill()?;
     client.wait()?;
     if has_written { Ok(()) } else { Err("it has not written".into()) }
-}
-
-/// A signal while the engine is asked something, or is waited for.
-fn a_signal_gives_up_in_each_phase() -> TestResult {
-    use fake_engine::{Fault, Gate, What};
-    for (method, path) in [
-        ("POST", "api/disks"),
-        ("GET", "api/disks/*"),
-        ("POST", "api/imagetransfers"),
-        ("GET", "api/imagetransfers/*"),
-    ] {
-        for done in [false, true] {
-            let site = site()?;
-            let gate = Gate::new();
-            let what = if done { What::HoldReply(gate.clone()) } else { What::Hold(gate.clone()) };
-            site.engine.fault(Fault::on(method, path).then(what));
-            let mut upload = start(&site, "true", Stdio::null())?;
-            if !gate.wait_reached(1, PATIENCE) {
-                return Err(format!("{path}: it isn't asked").into());
-            }
-            upload.signal(Signal::SIGTERM)?;
-            gate.open();
-            let status = upload.wait()?;
-            let said = upload.said().join("\n");
-            assert!(!status.success(), "{path}: {status} {said}");
-            assert!(site.engine.disks().is_empty(), "{path} {done}: {:?}\n{said}", site.engine.disks());
-            let is_ended = |transfer: &Transfer| transfer.phase.is_finished();
-            assert!(site.engine.transfers().iter().all(is_ended), "{path} {done}: {said}");
-            assert_eq!(site.engine.sessions(), 0, "{path} {done}: {said}");
-        }
-    }
-    Ok(())
 }
