@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -76,6 +77,7 @@ impl FakeEngine {
             script: Script::default(),
             journal: Journal::default(),
             ca_pem: builder.pki.as_ref().map(|pki| pki.ca_pem.clone()),
+            is_silent: AtomicBool::new(false),
             restarts: watch::Sender::new(0),
         });
         let (stop, stopped) = oneshot::channel();
