@@ -51,6 +51,17 @@ impl Installation {
     /// # Errors
     /// If it can't be started.
     pub fn with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
+        Self::by(|daemon| Ok([daemon.base(), daemon.base()]), choose)
+    }
+
+    /// The same where clients are told to reach the daemon elsewhere: what transfer URLs and those of the proxy begin with.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn by(
+        ways: impl FnOnce(&RealDaemon) -> TestResult<[String; 2]>,
+        choose: impl FnOnce(Builder) -> Builder,
+    ) -> TestResult<Self> {
         let dir = tempfile::Builder::new().prefix("engine-contract-").tempdir()?;
         // As in oVirt, all have the same CA.
         let pki = Pki::generate(&Certificate::default())?;
@@ -59,11 +70,8 @@ impl Installation {
         fs::create_dir(dir.path().join("python"))?;
         fs::write(dir.path().join("python/sitecustomize.py"), include_str!("sitecustomize.py"))?;
         let daemon = RealDaemon::start(Some(pki.clone()))?;
-        let imageio = ControlSocket {
-            path: daemon.control_socket(),
-            transfer_url: daemon.base(),
-            proxy_url: daemon.base(),
-        };
+        let [transfer_url, proxy_url] = ways(&daemon)?;
+        let imageio = ControlSocket { path: daemon.control_socket(), transfer_url, proxy_url };
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
         let engine = choose(builder).start()?;
         fs::write(dir.path().join("ovirt-img.conf"), config(&engine.base(), &dir.path().join("ca.pem")))?;

@@ -151,7 +151,7 @@ impl Daemon {
         }
         self.child.kill()?;
         self.child.wait()?;
-        Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end"))
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end; it said: {:?}", self.said)))
     }
 
     /// Takes in what it says until its standard error closes, which happens when it ends. False if it goes on.

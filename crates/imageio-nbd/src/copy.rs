@@ -14,6 +14,7 @@ use clap::Parser;
 
 use crate::cli::Options;
 use crate::cli::copy::{Common, Output};
+use crate::serve::Outcome;
 pub(crate) use report::Report;
 
 /// A program that copies between the served disk and something else.
@@ -69,6 +70,8 @@ fn serve(copy: Copy, common: &Common, parameters: Vec<String>) -> Result<Option<
     options.parameters.extend(common.parameters.iter().cloned());
     options.copy = Some(copy);
     let served = crate::open_and_serve(&options, &mut Vec::new())?;
-    ensure!(served.code == 0, "{program} has failed with exit status {}", served.code);
+    let Outcome { command, is_all_safe } = served.outcome;
+    ensure!(command == 0, "{program} has failed with exit status {command}");
+    ensure!(is_all_safe, "the copy may be incomplete, though {program} has succeeded");
     Ok(served.disks.into_iter().next().flatten())
 }

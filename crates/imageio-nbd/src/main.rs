@@ -48,7 +48,7 @@ use crate::entrance::Entrance;
 use crate::identity::Identity;
 use crate::interrupt::Interrupts;
 use crate::process::{Caught, Parent, PidFile};
-use crate::serve::Prepared;
+use crate::serve::{Outcome, Prepared};
 
 fn main() -> ExitCode {
     let result = if virt_v2v::shim::is_called() {
@@ -118,13 +118,12 @@ fn run(options: &Options) -> Result<u8> {
     // What is left of them is closed by the exit, after the error was told: a client that finds them closed ends this
     // process.
     std::mem::forget(passed);
-    result.map(|served| served.code)
+    result.map(|served| served.outcome.code())
 }
 
-/// What came of serving.
+/// What was served.
 struct Served {
-    /// The exit status.
-    code: u8,
+    outcome: Outcome,
     /// The ids of the disks that an engine was asked for, in the order of the exports.
     disks: Vec<Option<String>>,
 }
@@ -170,8 +169,8 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<Serve
     }
     let ids = opened.iter().map(disks::Opened::id).collect();
     let disks = disks::start(opened)?;
-    let code = serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)?;
-    Ok(Served { code, disks: ids })
+    let outcome = serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)?;
+    Ok(Served { outcome, disks: ids })
 }
 
 /// Where the disk is that the parameters of one transfer name.

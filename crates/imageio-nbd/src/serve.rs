@@ -38,9 +38,25 @@ struct Running {
     report: Option<Ticker>,
 }
 
-/// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
-/// gone; and closes the disks. 1 if one of them may be incomplete. The figures are told in the end, whatever happens.
-pub(crate) fn serve(options: &Options, prepared: Prepared, disks: &[Disk]) -> Result<u8> {
+/// What came of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The exit status of the command of `--run`, or 0.
+    pub(crate) command: u8,
+    /// No disk may be incomplete. A line was logged for each that may be.
+    pub(crate) is_all_safe: bool,
+}
+
+impl Outcome {
+    /// The exit status.
+    pub(crate) fn code(self) -> u8 {
+        if self.is_all_safe { self.command } else { 1 }
+    }
+}
+
+/// Serves until a signal comes, the command of `--run` ends, or the client of `--single` has gone; and closes the disks. The figures are
+/// told in the end, whatever happens.
+pub(crate) fn serve(options: &Options, prepared: Prepared, disks: &[Disk]) -> Result<Outcome> {
     let Prepared { entrance, tls, signals, pidfile, output } = prepared;
     let server = disks::server(disks, config(options, tls))?;
     let observed = disks::observed(disks, &server.statistics());
@@ -76,7 +92,7 @@ fn start(
     Ok(Running { server, beside, signals, watch, line, report })
 }
 
-fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Result<u8> {
+fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Result<Outcome> {
     let (statistics, runs) = (running.server.statistics(), running.beside.command.is_some());
     let Running { server, beside: Beside { command, relay, private }, signals, watch, line, report } =
         running;
@@ -97,7 +113,7 @@ fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Resul
     statistics::finish(observer, if is_all_safe { State::Complete } else { State::Incomplete });
     // Not before: the file system of the figures may hang.
     drop(signals);
-    if is_all_safe { served } else { served.map(|_| 1) }
+    served.map(|command| Outcome { command, is_all_safe })
 }
 
 fn config(options: &Options, tls: Tls) -> Config {

@@ -20,6 +20,7 @@ use support::installation::{Installation, STORAGE_DOMAIN};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),
+    ("a_ticket_that_the_host_has_lost_is_a_failure", a_ticket_that_the_host_has_lost_is_a_failure),
     ("a_cancelled_transfer_is_a_failure", a_cancelled_transfer_is_a_failure),
     ("an_upload_counts_if_its_client_says_goodbye", an_upload_counts_if_its_client_says_goodbye),
 ];
@@ -31,9 +32,14 @@ const IN_HALVES: &str = r#"half() { qemu-io -t unsafe -f raw -c "write -P $1 $2 
     half 1 0 && echo half >&2 && read -r go && half 2 12M && qemu-io -f raw -c flush "$uri" >qemu-io.out"#;
 
 /// Starts an upload into a new disk by a command with this standard input.
-fn start(site: &Installation, command: &str, input: impl Into<Stdio>) -> TestResult<Daemon> {
+fn start(
+    site: &Installation,
+    command: &str,
+    input: impl Into<Stdio>,
+    parameters: &[&str],
+) -> TestResult<Daemon> {
     let mut imageio_nbd = self::command(site);
-    imageio_nbd.args(["--run", command]);
+    imageio_nbd.args(["--run", command]).args(parameters);
     Ok(Daemon::spawn_with_input(&mut imageio_nbd, input.into())?)
 }
 
@@ -51,10 +57,11 @@ fn command(site: &Installation) -> Command {
 /// Uploads in halves, with something done between them. The exit status, and what was said.
 fn upload_in_halves(
     site: &Installation,
+    parameters: &[&str],
     between: impl FnOnce(&Transfer) -> TestResult,
 ) -> TestResult<(ExitStatus, String)> {
     let (input, mut go) = std::io::pipe()?;
-    let mut upload = start(site, IN_HALVES, input)?;
+    let mut upload = start(site, IN_HALVES, input, parameters)?;
     upload.wait_for_line(|line| (line == "half").then_some(()))?;
     let transfers = site.engine.transfers();
     between(transfers.first().ok_or("there is no transfer")?)?;
@@ -69,7 +76,7 @@ fn phase(site: &Installation, id: &str) -> Option<Phase> {
 
 fn a_paused_transfer_is_resumed() -> TestResult {
     let site = site()?;
-    let (status, said) = upload_in_halves(&site, |transfer| {
+    let (status, said) = upload_in_halves(&site, &[], |transfer| {
         site.engine.pause_transfer(&transfer.id);
         // The engine extends it no more.
         site.daemon.expire_ticket(transfer.ticket.secret())?;
@@ -87,9 +94,27 @@ fn a_paused_transfer_is_resumed() -> TestResult {
     Ok(())
 }
 
+/// As after a restart of the imageio server: the engine pauses the transfer, and to resume it renews what isn't there.
+fn a_ticket_that_the_host_has_lost_is_a_failure() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, &["engine-timeout=3"], |transfer| {
+        site.daemon.remove_ticket(transfer.ticket.secret())?;
+        let is_paused =
+            site.engine.wait_for(PATIENCE, |_| phase(&site, &transfer.id) == Some(Phase::PausedSystem));
+        if is_paused { Ok(()) } else { Err("it isn't paused".into()) }
+    })?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("begin the upload anew"), "{said}");
+    site.assert_no_secret(&said)?;
+    let ended = site.engine.transfers();
+    assert!(ended.iter().all(|transfer| transfer.phase == Phase::FinishedFailure), "{ended:?} {said}");
+    assert!(site.engine.disks().is_empty() && site.engine.sessions() == 0, "{said}");
+    Ok(())
+}
+
 fn a_cancelled_transfer_is_a_failure() -> TestResult {
     let site = site()?;
-    let (status, said) = upload_in_halves(&site, |transfer| {
+    let (status, said) = upload_in_halves(&site, &[], |transfer| {
         site.engine.cancel_transfer(&transfer.id);
         let is_removed = |_: &_| site.engine.transfers().iter().all(|transfer| !transfer.has_ticket);
         if site.engine.wait_for(PATIENCE, is_removed) { Ok(()) } else { Err("the ticket is there".into()) }

@@ -6,17 +6,19 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
-use fake_engine::{DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskStatus, Fault, Gate, Phase, Transfer, What};
+use fake_engine::{DEFAULT_PASSWORD, DEFAULT_USER, Disk, Fault, Gate, Phase, Transfer, What};
 use nix::sys::signal::Signal;
 use support::TestResult;
-use support::image::same;
-use support::installation::{Installation, STORAGE_DOMAIN, succeed};
+use support::installation::{Installation, succeed};
 use support::process::{Daemon, PATIENCE};
 use support::run::Ended;
 use support::tools::{QEMU_IMG, QEMU_IO};
 
 use crate::Test;
-use crate::serving::quick_site_with;
+use crate::jobs::Moment::{Asked, Copying};
+use crate::jobs::{
+    BEFORE, DISK_IS_LOCKED, DISK_IS_MADE, FINALIZE, FINALIZING, Job, Moment, assert_complete, site_with_disk,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("sigterm_ends_an_upload_in_each_phase", || terminate(Job::Upload)),
@@ -25,78 +27,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_sigkill_leaves_of_an_upload_is_ended_as_documented", || kill(Job::Upload)),
     ("what_sigkill_leaves_of_a_download_is_ended_as_documented", || kill(Job::Download)),
 ];
-
-/// What is interrupted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Job {
-    /// An upload into a new disk.
-    Upload,
-    /// An upload into the disk `there`.
-    UploadInto,
-    /// A download of the disk `there` into the file `copy`.
-    Download,
-}
-
-/// When a signal comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    /// At the n-th request of this method and path.
-    Asked(&'static str, &'static str, u64),
-    /// Data flows.
-    Copying,
-}
-
-use Moment::{Asked, Copying};
-
-const LOG_IN: Moment = Asked("POST", "sso/oauth/token", 1);
-const DISK_IS_MADE: Moment = Asked("POST", "api/disks", 1);
-const DISK_IS_LOCKED: Moment = Asked("GET", "api/disks/*", 1);
-const DISK_IS_FOUND: Moment = Asked("GET", "api/disks", 1);
-const TRANSFER_IS_MADE: Moment = Asked("POST", "api/imagetransfers", 1);
-const INITIALIZING: Moment = Asked("GET", "api/imagetransfers/*", 1);
-const FINALIZE: Moment = Asked("POST", "api/imagetransfers/*/finalize", 1);
-/// The first question is answered by `transferring`, the second is the one before `finalize`.
-const FINALIZING: Moment = Asked("GET", "api/imagetransfers/*", 3);
-
-impl Job {
-    fn moments(self) -> &'static [Moment] {
-        match self {
-            Self::Upload => &[
-                LOG_IN,
-                DISK_IS_MADE,
-                DISK_IS_LOCKED,
-                TRANSFER_IS_MADE,
-                INITIALIZING,
-                Copying,
-                FINALIZE,
-                FINALIZING,
-            ],
-            Self::UploadInto | Self::Download => {
-                &[LOG_IN, DISK_IS_FOUND, TRANSFER_IS_MADE, INITIALIZING, Copying, FINALIZE, FINALIZING]
-            }
-        }
-    }
-
-    fn command(self, site: &Installation) -> Command {
-        let arguments: &[&str] = match self {
-            Self::Upload => &["upload", "disk.img", "-s", STORAGE_DOMAIN],
-            Self::UploadInto => &["upload", "disk.img", "--disk", "there"],
-            Self::Download => &["download", "there", "copy", "--format", "raw"],
-        };
-        site.imageio_nbd(&[arguments, &["-c", "lab"]].concat())
-    }
-}
-
-/// An installation that has the disk `there`, and a file `copy` that a download is to replace when it is complete.
-fn site_with_disk() -> TestResult<Installation> {
-    let site = quick_site_with(|builder| builder)?;
-    let there = ["upload", "disk.img", "-s", STORAGE_DOMAIN, "--disk-name", "there", "-c", "lab"];
-    succeed(site.imageio_nbd(&there).output()?.into())?;
-    fs::write(site.path("copy"), BEFORE)?;
-    Ok(site)
-}
-
-const BEFORE: &str = "what was there before";
 
 /// Starts the job, and sends the signal when it has come to the moment.
 fn interrupt(
@@ -171,20 +101,6 @@ fn terminate(job: Job) -> TestResult {
         }
     }
     Ok(())
-}
-
-/// What the transfer was about is whole.
-fn assert_complete(site: &Installation, job: Job, transfers: &[Transfer]) -> TestResult {
-    if job == Job::Download {
-        return same("copy", &fs::read(site.path("copy"))?, &fs::read(site.path("disk.img"))?);
-    }
-    let [transfer] = transfers else { return Err(format!("one is expected: {transfers:?}").into()) };
-    site.assert_same("disk.img", "raw", &disk(site, &transfer.disk)?)
-}
-
-fn disk(site: &Installation, id: &str) -> TestResult<Disk> {
-    let found = site.engine.disks().into_iter().find(|disk| disk.id == id && disk.status == DiskStatus::Ok);
-    found.ok_or_else(|| format!("disk {id} can't be used").into())
 }
 
 fn partial_files(site: &Installation) -> TestResult<Vec<String>> {
