@@ -11,6 +11,8 @@ mod hosts;
 mod jobs;
 #[path = "support/engine/resuming.rs"]
 mod resuming;
+#[path = "support/engine/secrets.rs"]
+mod secrets;
 #[path = "support/engine/serving.rs"]
 mod serving;
 #[path = "support/engine/signals.rs"]
@@ -20,7 +22,8 @@ mod silence;
 
 use std::process::ExitCode;
 
-use support::installation::{Test, run_tests};
+use support::installation::{Test, run_trials, trials};
+use support::namespace::has_etc;
 use support::tools::{CURL, IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 
 /// What all tests need.
@@ -34,8 +37,12 @@ const TESTS: &[&[Test]] = &[
     signals::TESTS,
     silence::TESTS,
     hosts::TESTS,
+    secrets::TESTS,
 ];
 
 fn main() -> ExitCode {
-    run_tests(TOOLS, TESTS)
+    let of_host = trials(TOOLS, &[hosts::ON_A_HOST]).into_iter();
+    // For root alone.
+    let of_host = of_host.map(|trial| if has_etc() { trial } else { trial.with_ignored_flag(true) });
+    run_trials(trials(TOOLS, TESTS).into_iter().chain(of_host).collect())
 }

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use fake_engine::{
     Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskFormat, FakeEngine, Pki,
 };
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
 
 use crate::TestResult;
@@ -105,14 +105,20 @@ impl Installation {
         Ok(format!("{}:{path}", self.path("bin").display()))
     }
 
-    /// Neither the password nor a ticket is in a text.
+    /// The password, the tickets of the transfers, and the tokens of those who are logged in.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let transfers = self.engine.transfers();
+        let tickets = transfers.iter().map(|transfer| transfer.ticket.secret().to_owned());
+        tickets.chain(self.engine.tokens()).chain([DEFAULT_PASSWORD.to_owned()]).collect()
+    }
+
+    /// None of these secrets is in a text.
     ///
     /// # Errors
     /// If one of them is.
     pub fn assert_no_secret(&self, text: &str) -> TestResult {
-        let transfers = self.engine.transfers();
-        let tickets = transfers.iter().map(|transfer| transfer.ticket.secret());
-        match tickets.chain([DEFAULT_PASSWORD]).any(|secret| text.contains(secret)) {
+        match self.secrets().iter().any(|secret| text.contains(secret)) {
             true => Err("a secret is told".into()),
             false => Ok(()),
         }
@@ -234,9 +240,20 @@ pub type Test = (&'static str, fn() -> TestResult);
 /// asked once a second.
 #[must_use]
 pub fn run_tests(tools: &[Tool], tests: &[&[Test]]) -> ExitCode {
+    run_trials(trials(tools, tests))
+}
+
+/// Tests that all need these tools.
+#[must_use]
+pub fn trials(tools: &[Tool], tests: &[&[Test]]) -> Vec<Trial> {
     let as_trial =
         |&(name, run): &Test| trial(name, tools, move || run().map_err(|error| error.to_string().into()));
-    let trials = tests.iter().copied().flatten().map(as_trial).collect();
+    tests.iter().copied().flatten().map(as_trial).collect()
+}
+
+/// Runs them: see [`run_tests`].
+#[must_use]
+pub fn run_trials(trials: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(8);
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -154,6 +154,9 @@ impl Begun {
     fn clear_up_after(&self, error: &Error) {
         use ovirt_engine_client::Error::{Disk, Transfer};
         let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. }));
+        if !has_failed {
+            log::error!("nobody knows whether transfer {} has ended: see it in the engine", self.transfer.id);
+        }
         match &self.disk {
             Some(ItsDisk { id, is_new: true }) if has_failed => remove(&self.engine, id),
             _ => self.tell_fate(),

@@ -186,6 +186,12 @@ impl FakeEngine {
         self.shared.auth.sessions()
     }
 
+    /// The tokens of the sessions, which are secrets.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<String> {
+        self.shared.auth.tokens_in_use()
+    }
+
     /// The file of the image of a disk that is written; that of a snapshot by [`layer_file`](Self::layer_file).
     #[must_use]
     pub fn image_file(&self, disk: &Disk) -> PathBuf {
@@ -247,6 +253,14 @@ impl FakeEngine {
     /// The image of the next upload that is finalized is found to be bad.
     pub fn spoil_next_upload(&self) {
         self.inner().state.bad_images += 1;
+    }
+
+    /// The identifier of a host, by its name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<Id> {
+        let inner = self.inner();
+        let host = inner.state.hosts.iter().find(|host| host.name == name);
+        host.map(|host| host.id.clone())
     }
 
     /// A host, by its name, goes up or down.

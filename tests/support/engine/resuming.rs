@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use fake_engine::{DEFAULT_USER, Phase, Transfer};
+use fake_engine::{DEFAULT_USER, Fault, Phase, Transfer, What};
 use nix::sys::signal::Signal;
 use support::TestResult;
 use support::door::built;
@@ -21,6 +21,11 @@ use support::installation::{Installation, STORAGE_DOMAIN};
 pub(crate) const TESTS: &[Test] = &[
     ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),
     ("a_ticket_that_the_host_has_lost_is_a_failure", a_ticket_that_the_host_has_lost_is_a_failure),
+    ("a_token_that_expires_is_renewed", a_token_that_expires_is_renewed),
+    (
+        "a_user_who_may_nothing_any_more_is_told_what_is_left",
+        a_user_who_may_nothing_any_more_is_told_what_is_left,
+    ),
     ("a_cancelled_transfer_is_a_failure", a_cancelled_transfer_is_a_failure),
     ("an_upload_counts_if_its_client_says_goodbye", an_upload_counts_if_its_client_says_goodbye),
 ];
@@ -86,12 +91,17 @@ fn a_paused_transfer_is_resumed() -> TestResult {
     })?;
     assert!(status.success(), "{status} {said}");
     assert!(said.contains("the engine had paused transfer"), "{said}");
+    assert_halves(&site)?;
+    assert_all_well(&site);
+    Ok(())
+}
+
+/// Both halves are on the disk.
+fn assert_halves(site: &Installation) -> TestResult {
     let image = site.engine.image_file(&site.disk()?).display().to_string();
     site.qemu_img(&["convert", "-f", "raw", "-O", "raw", &image, "stored.raw"])?;
     let half = usize::try_from(SIZE)? / 2;
-    same("the disk", &fs::read(site.path("stored.raw"))?, &[vec![1; half], vec![2; half]].concat())?;
-    assert_all_well(&site);
-    Ok(())
+    same("the disk", &fs::read(site.path("stored.raw"))?, &[vec![1; half], vec![2; half]].concat())
 }
 
 /// As after a restart of the imageio server: the engine pauses the transfer, and to resume it renews what isn't there.
@@ -109,6 +119,40 @@ fn a_ticket_that_the_host_has_lost_is_a_failure() -> TestResult {
     let ended = site.engine.transfers();
     assert!(ended.iter().all(|transfer| transfer.phase == Phase::FinishedFailure), "{ended:?} {said}");
     assert!(site.engine.disks().is_empty() && site.engine.sessions() == 0, "{said}");
+    Ok(())
+}
+
+fn a_token_that_expires_is_renewed() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, &[], |_| {
+        site.engine.expire_tokens();
+        Ok(())
+    })?;
+    assert!(status.success(), "{status} {said}");
+    let journal = site.engine.journal();
+    let logins = journal.iter().filter(|request| request.path == "sso/oauth/token").count();
+    let refused = journal.iter().filter(|request| request.status == Some(401)).count();
+    assert_eq!((logins, refused), (2, 1), "{journal:?}");
+    assert_halves(&site)?;
+    assert_all_well(&site);
+    Ok(())
+}
+
+/// A new token is of no use, either. It is asked for once for each request.
+fn a_user_who_may_nothing_any_more_is_told_what_is_left() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, &[], |_| {
+        let what = What::Status { status: 401, reason: String::new(), detail: String::new() };
+        for path in ["api/imagetransfers/*", "api/disks/*"] {
+            site.engine.fault(Fault::on("GET", path).every().then(what.clone()));
+        }
+        Ok(())
+    })?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    let transfers = site.engine.transfers();
+    assert!(transfers.iter().all(|transfer| said.contains(&transfer.id)), "{said}");
+    assert!(said.contains(&site.disk()?.id) && said.contains("401"), "{said}");
+    assert_eq!(site.engine.sessions(), 0, "{said}");
     Ok(())
 }
 
