@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fake_engine::{
     Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskFormat, FakeEngine, Pki,
@@ -31,9 +32,9 @@ pub const VM: &str = "guest";
 pub struct Installation {
     /// The engine.
     pub engine: FakeEngine,
-    /// The host's imageio daemon.
+    /// The host's imageio daemon, which installations share: they know nothing of each other's tickets.
     // After the engine, which gives its tickets back.
-    pub daemon: RealDaemon,
+    pub daemon: Arc<RealDaemon>,
     dir: TempDir,
 }
 
@@ -63,13 +64,13 @@ impl Installation {
         choose: impl FnOnce(Builder) -> Builder,
     ) -> TestResult<Self> {
         let dir = tempfile::Builder::new().prefix("engine-contract-").tempdir()?;
+        let daemon = shared_daemon()?;
         // As in oVirt, all have the same CA.
-        let pki = Pki::generate(&Certificate::default())?;
+        let pki = daemon.pki().ok_or("the daemon has no certificates")?.clone();
         fs::write(dir.path().join("ca.pem"), &pki.ca_pem)?;
         fs::write(dir.path().join("password"), DEFAULT_PASSWORD)?;
         fs::create_dir(dir.path().join("python"))?;
         fs::write(dir.path().join("python/sitecustomize.py"), include_str!("sitecustomize.py"))?;
-        let daemon = RealDaemon::start(Some(pki.clone()))?;
         let [transfer_url, proxy_url] = ways(&daemon)?;
         let imageio = ControlSocket { path: daemon.control_socket(), transfer_url, proxy_url };
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
@@ -223,6 +224,18 @@ impl Installation {
         self.qemu_img(&["convert", "-f", format, "-O", "raw", file, "given.raw"])?;
         same(file, &fs::read(self.path("stored.raw"))?, &fs::read(self.path("given.raw"))?)
     }
+}
+
+/// The daemon of all installations that there are. The last one to go ends it.
+fn shared_daemon() -> TestResult<Arc<RealDaemon>> {
+    static DAEMON: Mutex<Weak<RealDaemon>> = Mutex::new(Weak::new());
+    let mut daemon = DAEMON.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(daemon) = daemon.upgrade() {
+        return Ok(daemon);
+    }
+    let started = Arc::new(RealDaemon::start(Some(Pki::generate(&Certificate::default())?))?);
+    *daemon = Arc::downgrade(&started);
+    Ok(started)
 }
 
 /// What `ovirt-img` reads of the engine, as the section `lab`.
