@@ -73,7 +73,7 @@ impl Engine {
         };
         log::warn!("{error}: looking up whether it was done");
         let tell_doubt = || {
-            log::error!("nobody knows whether the engine has {what}: look for it there before trying again")
+            log::error!("nobody knows whether the engine has {what}: look for it there before trying again");
         };
         let told = format!("told whether it has {what}");
         let found = self.poll(&told, self.reconnect_timeout, || look_up().map(Some));
