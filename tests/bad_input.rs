@@ -70,7 +70,7 @@ fn an_unknown_parameter() {
         &["colour=red", "url=http://h/images/t"],
         "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, unix-socket-user, \
          dirty-bitmap, clean-as-holes, connections, max-request, read-ahead, preferred-block-size, keep-alive, no-hole, replay-buffer, reconnect-timeout, connect-timeout, \
-         timeout, operation-timeout, stats-json, engine, user, password, engine-cafile, engine-insecure, config, disk, new-disk, \
+         timeout, operation-timeout, stats-json, engine, user, password, engine-cafile, engine-insecure, engine-timeout, config, disk, new-disk, \
      snapshot, shallow, direction, inactivity-timeout, storage-domain, format, sparse, content-type, initial-size, \
      description, backup",
     );

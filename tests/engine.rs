@@ -5,24 +5,47 @@
 mod commands;
 #[path = "support/engine/faults.rs"]
 mod faults;
+#[path = "support/engine/hosts.rs"]
+mod hosts;
+#[path = "support/engine/jobs.rs"]
+mod jobs;
 #[path = "support/engine/resumed_uploads.rs"]
 mod resumed_uploads;
 #[path = "support/engine/resuming.rs"]
 mod resuming;
+#[path = "support/engine/secrets.rs"]
+mod secrets;
 #[path = "support/engine/serving.rs"]
 mod serving;
+#[path = "support/engine/signals.rs"]
+mod signals;
+#[path = "support/engine/silence.rs"]
+mod silence;
 
 use std::process::ExitCode;
 
-use support::installation::{Test, run_tests};
-use support::tools::{IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
+use support::installation::{Test, run_trials, trials};
+use support::namespace::has_etc;
+use support::tools::{CURL, IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 
 /// What all tests need.
-const TOOLS: &[Tool] = &[IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
+const TOOLS: &[Tool] = &[CURL, IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
-const TESTS: &[&[Test]] =
-    &[serving::TESTS, commands::TESTS, faults::TESTS, resuming::TESTS, resumed_uploads::TESTS];
+const TESTS: &[&[Test]] = &[
+    serving::TESTS,
+    commands::TESTS,
+    faults::TESTS,
+    resuming::TESTS,
+    resumed_uploads::TESTS,
+    signals::TESTS,
+    silence::TESTS,
+    hosts::TESTS,
+    secrets::TESTS,
+];
 
 fn main() -> ExitCode {
-    run_tests(TOOLS, TESTS)
+    let of_host = trials(TOOLS, &[hosts::ON_A_HOST]).into_iter();
+    // For root alone.
+    let of_host = of_host.map(|trial| if has_etc() { trial } else { trial.with_ignored_flag(true) });
+    run_trials(trials(TOOLS, TESTS).into_iter().chain(of_host).collect())
 }

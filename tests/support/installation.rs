@@ -3,17 +3,20 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fake_engine::{
     Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskFormat, FakeEngine, Pki,
 };
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
 
 use crate::TestResult;
 use crate::daemon::RealDaemon;
+use crate::door::built;
 use crate::image::same;
 use crate::run::Ended;
 use crate::tools::{OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, Tool, trial};
@@ -29,9 +32,9 @@ pub const VM: &str = "guest";
 pub struct Installation {
     /// The engine.
     pub engine: FakeEngine,
-    /// The host's imageio daemon.
+    /// The host's imageio daemon, which installations share: they know nothing of each other's tickets.
     // After the engine, which gives its tickets back.
-    pub daemon: RealDaemon,
+    pub daemon: Arc<RealDaemon>,
     dir: TempDir,
 }
 
@@ -49,27 +52,77 @@ impl Installation {
     /// # Errors
     /// If it can't be started.
     pub fn with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
+        Self::by(|daemon| Ok([daemon.base(), daemon.base()]), choose)
+    }
+
+    /// The same where clients are told to reach the daemon elsewhere: what transfer URLs and those of the proxy begin with.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn by(
+        ways: impl FnOnce(&RealDaemon) -> TestResult<[String; 2]>,
+        choose: impl FnOnce(Builder) -> Builder,
+    ) -> TestResult<Self> {
         let dir = tempfile::Builder::new().prefix("engine-contract-").tempdir()?;
+        let daemon = shared_daemon()?;
         // As in oVirt, all have the same CA.
-        let pki = Pki::generate(&Certificate::default())?;
+        let pki = daemon.pki().ok_or("the daemon has no certificates")?.clone();
         fs::write(dir.path().join("ca.pem"), &pki.ca_pem)?;
         fs::write(dir.path().join("password"), DEFAULT_PASSWORD)?;
         fs::create_dir(dir.path().join("python"))?;
         fs::write(dir.path().join("python/sitecustomize.py"), include_str!("sitecustomize.py"))?;
-        let daemon = RealDaemon::start(Some(pki.clone()))?;
-        let imageio = ControlSocket {
-            path: daemon.control_socket(),
-            transfer_url: daemon.base(),
-            proxy_url: daemon.base(),
-        };
+        let [transfer_url, proxy_url] = ways(&daemon)?;
+        let imageio = ControlSocket { path: daemon.control_socket(), transfer_url, proxy_url };
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
-        Ok(Self { engine: choose(builder).start()?, daemon, dir })
+        let engine = choose(builder).start()?;
+        fs::write(dir.path().join("ovirt-img.conf"), config(&engine.base(), &dir.path().join("ca.pem")))?;
+        Ok(Self { engine, daemon, dir })
     }
 
     /// Where a file of this name is.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// `imageio-nbd` in the directory for files, which finds the engine and its user in the section `lab` of the configuration file.
+    #[must_use]
+    pub fn imageio_nbd(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built("imageio-nbd"));
+        command.args(arguments).current_dir(self.path("")).env("XDG_CONFIG_HOME", self.path(""));
+        command
+    }
+
+    /// Puts a shell script in the place of a program: the value of `PATH` for those that are to find it.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn stand_in(&self, program: &str, script: &str) -> TestResult<String> {
+        let file = self.path("bin").join(program);
+        fs::create_dir_all(self.path("bin"))?;
+        fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        Ok(format!("{}:{path}", self.path("bin").display()))
+    }
+
+    /// The password, the tickets of the transfers, and the tokens of those who are logged in.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let transfers = self.engine.transfers();
+        let tickets = transfers.iter().map(|transfer| transfer.ticket.secret().to_owned());
+        tickets.chain(self.engine.tokens()).chain([DEFAULT_PASSWORD.to_owned()]).collect()
+    }
+
+    /// None of these secrets is in a text.
+    ///
+    /// # Errors
+    /// If one of them is.
+    pub fn assert_no_secret(&self, text: &str) -> TestResult {
+        match self.secrets().iter().any(|secret| text.contains(secret)) {
+            true => Err("a secret is told".into()),
+            false => Ok(()),
+        }
     }
 
     /// Runs a program in the directory for files, for a minute at most.
@@ -173,6 +226,26 @@ impl Installation {
     }
 }
 
+/// The daemon of all installations that there are. The last one to go ends it.
+fn shared_daemon() -> TestResult<Arc<RealDaemon>> {
+    static DAEMON: Mutex<Weak<RealDaemon>> = Mutex::new(Weak::new());
+    let mut daemon = DAEMON.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(daemon) = daemon.upgrade() {
+        return Ok(daemon);
+    }
+    let started = Arc::new(RealDaemon::start(Some(Pki::generate(&Certificate::default())?))?);
+    *daemon = Arc::downgrade(&started);
+    Ok(started)
+}
+
+/// What `ovirt-img` reads of the engine, as the section `lab`.
+fn config(engine: &str, cafile: &Path) -> String {
+    format!(
+        "[lab]\nengine_url = {engine}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
+        cafile.display()
+    )
+}
+
 /// A test by its name.
 pub type Test = (&'static str, fn() -> TestResult);
 
@@ -180,9 +253,20 @@ pub type Test = (&'static str, fn() -> TestResult);
 /// asked once a second.
 #[must_use]
 pub fn run_tests(tools: &[Tool], tests: &[&[Test]]) -> ExitCode {
+    run_trials(trials(tools, tests))
+}
+
+/// Tests that all need these tools.
+#[must_use]
+pub fn trials(tools: &[Tool], tests: &[&[Test]]) -> Vec<Trial> {
     let as_trial =
         |&(name, run): &Test| trial(name, tools, move || run().map_err(|error| error.to_string().into()));
-    let trials = tests.iter().copied().flatten().map(as_trial).collect();
+    tests.iter().copied().flatten().map(as_trial).collect()
+}
+
+/// Runs them: see [`run_tests`].
+#[must_use]
+pub fn run_trials(trials: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(8);
     libtest_mimic::run(&arguments, trials).exit_code()

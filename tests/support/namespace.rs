@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A network or a file system that only one test sees: its thread, and the processes and threads that it starts.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -96,6 +97,42 @@ pub fn with_disk<T: Send>(place: &Path, size: u64, test: impl FnOnce() -> T + Se
         mount(Some("disk"), place, Some("tmpfs"), MsFlags::empty(), Some(&*size)).expect("it is a directory");
         test()
     })
+}
+
+/// Whether this system lets us have files of our own in `/etc`: for root.
+#[must_use]
+pub fn has_etc() -> bool {
+    within(|| tempfile::tempdir().and_then(|dir| add_to_etc(dir.path()))).is_ok()
+}
+
+/// Runs a test in whose eyes `/etc` has this file, too.
+///
+/// # Panics
+/// If there is no such file system; and as `test` does.
+pub fn with_file_in_etc<T: Send>(name: &str, content: &str, test: impl FnOnce() -> T + Send) -> T {
+    let place = tempfile::tempdir().expect("a directory can be made");
+    within(|| {
+        add_to_etc(place.path()).expect("has_etc was asked before");
+        let file = Path::new("/etc").join(name);
+        file.parent().map_or(Ok(()), fs::create_dir_all).expect("it can be written");
+        fs::write(&file, content).expect("it can be written");
+        test()
+    })
+}
+
+/// What is written to `/etc` from now on is in a file system at `place`, and nobody else sees it.
+fn add_to_etc(place: &Path) -> io::Result<()> {
+    enter(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    // A directory of a file system that is layered itself, as that of a container, can't be a layer.
+    mount(Some("etc"), place, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    let (upper, work) = (place.join("upper"), place.join("work"));
+    fs::create_dir(&upper)?;
+    fs::create_dir(&work)?;
+    let layers = format!("lowerdir=/etc,upperdir={},workdir={}", upper.display(), work.display());
+    mount(Some("etc"), "/etc", Some("overlay"), MsFlags::empty(), Some(&*layers))?;
+    Ok(())
 }
 
 /// In a thread that ends afterwards, and whatever it has entered with it.

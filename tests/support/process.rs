@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
-    lines: Receiver<String>,
+    // Several tests may look at one process; only one of them listens.
+    lines: Mutex<Receiver<String>>,
     said: Vec<String>,
     reader: Option<JoinHandle<()>>,
 }
@@ -51,7 +53,7 @@ impl Daemon {
                 let _ = sender.send(line);
             }
         })?;
-        Ok(Self { child, lines, said: Vec::new(), reader: Some(reader) })
+        Ok(Self { child, lines: Mutex::new(lines), said: Vec::new(), reader: Some(reader) })
     }
 
     /// Its process id.
@@ -67,7 +69,7 @@ impl Daemon {
     pub fn wait_for_line<T>(&mut self, mut find: impl FnMut(&str) -> Option<T>) -> io::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.next_line(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     let found = find(&line);
                     self.said.push(line);
@@ -92,7 +94,7 @@ impl Daemon {
                 Err(error) => error,
             };
             // The pause between two attempts ends early if the process does.
-            match self.lines.recv_timeout(Duration::from_millis(5)) {
+            match self.next_line(Duration::from_millis(5)) {
                 Ok(line) => self.said.push(line),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
                 Err(_) => {
@@ -151,13 +153,17 @@ impl Daemon {
         }
         self.child.kill()?;
         self.child.wait()?;
-        Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end"))
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end; it said: {:?}", self.said)))
+    }
+
+    fn next_line(&mut self, patience: Duration) -> Result<String, RecvTimeoutError> {
+        self.lines.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(patience)
     }
 
     /// Takes in what it says until its standard error closes, which happens when it ends. False if it goes on.
     fn listen(&mut self, deadline: Instant) -> bool {
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.next_line(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.said.push(line),
                 Err(error) => return error == RecvTimeoutError::Disconnected,
             }

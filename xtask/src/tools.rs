@@ -77,6 +77,8 @@ pub const VIRT_V2V: Tool = Tool {
 };
 /// Changes manifests of backups, as docs/backup-directory.md has it.
 pub const JQ: Tool = in_path("jq", "apt-get install jq");
+/// Asks an engine, as docs/engine.md has it.
+pub const CURL: Tool = in_path("curl", "apt-get install curl");
 /// Finds leaks and bad access.
 pub const VALGRIND: Tool = in_path("valgrind", "apt-get install valgrind");
 /// Checks man pages.
@@ -115,6 +117,7 @@ pub const TOOLS: &[Tool] = &[
     NBDKIT_PYTHON,
     VIRT_V2V,
     JQ,
+    CURL,
     VALGRIND,
     MANDOC,
     IP,

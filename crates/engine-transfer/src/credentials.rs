@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use configparser::ini::Ini;
 use ovirt_engine_client::{Clock, Config, Engine, Secret, Trust};
@@ -36,6 +37,8 @@ pub struct Credentials {
     pub cafile: Option<PathBuf>,
     /// Don't verify the engine's certificate: whoever is in between gets the password.
     pub insecure: bool,
+    /// For how long an engine is asked again that doesn't answer: see [`ovirt_engine_client::Config::reconnect_timeout`].
+    pub reconnect_timeout: Option<Duration>,
     /// A section of `ovirt-img.conf`, in `$XDG_CONFIG_HOME` or `~/.config`.
     pub section: Option<String>,
 }
@@ -101,6 +104,7 @@ impl Credentials {
         let password = password.ok_or(Error::Missing("password", "the user's password", PASSWORD))?;
         let cafile = self.cafile.clone().or(section.cafile).or_else(|| variable(CAFILE).map(PathBuf::from));
         let mut config = Config::new(url, user, password);
+        config.reconnect_timeout = self.reconnect_timeout.unwrap_or(config.reconnect_timeout);
         config.trust = trust(self.insecure || section.is_insecure, cafile.as_deref())?;
         Ok((config, cafile))
     }

@@ -17,7 +17,16 @@ pub(crate) struct Begun {
     pub(crate) direction: Direction,
     pub(crate) disk: Option<ItsDisk>,
     pub(crate) is_by_this_host: bool,
-    pub(crate) resuming: Mutex<()>,
+    pub(crate) resuming: Mutex<Resuming>,
+}
+
+/// Whether it makes sense to ask the engine for the ticket.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Resuming {
+    #[default]
+    Possible,
+    /// It was asked for as long as makes sense. Whoever asks next would wait as long, one after the other.
+    GivenUp,
 }
 
 /// What is to be done when a device is closed. It has to be closed before: the engine waits for its connections to the server.
@@ -126,13 +135,19 @@ impl Drop for Ending {
 
 impl TicketKeeper for Begun {
     fn bring_back(&self) -> bool {
-        // One asks the engine at a time, and those that waited find that the transfer goes on.
-        let _one = self.resuming.lock().unwrap_or_else(PoisonError::into_inner);
+        // One asks the engine at a time, and those that waited find that the transfer goes on, or that there is no hope.
+        let mut resuming = self.resuming.lock().unwrap_or_else(PoisonError::into_inner);
+        if *resuming == Resuming::GivenUp {
+            return false;
+        }
         let resumed = self.engine.resume_transfer(&self.transfer.id, self.direction);
         match &resumed {
             Ok(true) => log::warn!("the engine had paused transfer {}, which goes on now", self.transfer.id),
             Ok(false) => {}
-            Err(error) => log::warn!("the ticket can't be brought back: {error}"),
+            Err(error) => {
+                log::warn!("the ticket can't be brought back: {error}");
+                *resuming = Resuming::GivenUp;
+            }
         }
         resumed.unwrap_or(false)
     }
@@ -160,6 +175,9 @@ impl Begun {
     fn clear_up_after(&self, error: &Error) {
         use ovirt_engine_client::Error::{Disk, Transfer};
         let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. }));
+        if !has_failed {
+            log::error!("nobody knows whether transfer {} has ended: see it in the engine", self.transfer.id);
+        }
         match &self.disk {
             Some(ItsDisk { id, is_new: true }) if has_failed => remove(&self.engine, id),
             _ => self.tell_fate(),

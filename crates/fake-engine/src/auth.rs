@@ -38,6 +38,11 @@ impl Auth {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The tokens in use.
+    pub(crate) fn tokens_in_use(&self) -> Vec<String> {
+        self.tokens().iter().cloned().collect()
+    }
+
     /// Answers a request for a token, given its form.
     pub(crate) fn grant(&self, form: &[u8]) -> (u16, Value) {
         let fail = |code: &str, text: &str| (400, json!({ "error_code": code, "error": text }));

@@ -58,6 +58,10 @@ impl Inner {
                 let is_open = succeeded("an image can't be served", &opened);
                 self.state.transfer_opened(&id, is_open, now);
             }
+            Task::RenewTicket(id) => {
+                succeeded("a ticket can't be renewed", &self.renew_ticket(&id));
+                self.state.ticket_renewed(&id, now);
+            }
             Task::WatchTransfer(id) => self.watch_transfer(&id, now),
             Task::CloseTransfer(id) => {
                 let closed = self.close_transfer(&id);
@@ -82,9 +86,6 @@ impl Inner {
         if !self.is_host_up(&transfer) {
             return Err(io::Error::other("the host is down"));
         }
-        if self.host.ticket(&transfer.ticket)?.is_some() {
-            return self.host.extend_ticket(&transfer.ticket);
-        }
         let opened = self.open_image(&transfer, &disk)?;
         self.host.add_ticket(&Ticket {
             id: transfer.ticket.clone(),
@@ -99,6 +100,15 @@ impl Inner {
             sparse: disk.sparse,
             inactivity_timeout: transfer.inactivity_timeout,
         })
+    }
+
+    /// What the host has lost isn't made anew.
+    fn renew_ticket(&self, id: &str) -> io::Result<()> {
+        let transfer = self.state.transfer(id).map_err(|refusal| io::Error::other(refusal.detail))?;
+        match self.is_host_up(transfer) {
+            true => self.host.extend_ticket(&transfer.ticket),
+            false => Err(io::Error::other("the host is down")),
+        }
     }
 
     fn open_image(&mut self, transfer: &Transfer, disk: &Disk) -> io::Result<Opened> {

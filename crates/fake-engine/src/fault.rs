@@ -26,6 +26,11 @@ pub enum What {
     Hold(Gate),
     /// It is carried out, and answered when the gate opens.
     HoldReply(Gate),
+    /// From then on, the engine accepts connections and answers nothing, until it is [started again](crate::FakeEngine::restart).
+    Silence {
+        /// The request is carried out before.
+        done: bool,
+    },
     /// The engine is started again: all connections are closed, all sessions end, and what it knows is kept.
     Restart {
         /// The request is carried out before.

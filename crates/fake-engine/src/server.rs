@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -76,6 +77,7 @@ impl FakeEngine {
             script: Script::default(),
             journal: Journal::default(),
             ca_pem: builder.pki.as_ref().map(|pki| pki.ca_pem.clone()),
+            is_silent: AtomicBool::new(false),
             restarts: watch::Sender::new(0),
         });
         let (stop, stopped) = oneshot::channel();
@@ -184,6 +186,12 @@ impl FakeEngine {
         self.shared.auth.sessions()
     }
 
+    /// The tokens of the sessions, which are secrets.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<String> {
+        self.shared.auth.tokens_in_use()
+    }
+
     /// The file of the image of a disk that is written; that of a snapshot by [`layer_file`](Self::layer_file).
     #[must_use]
     pub fn image_file(&self, disk: &Disk) -> PathBuf {
@@ -245,6 +253,14 @@ impl FakeEngine {
     /// The image of the next upload that is finalized is found to be bad.
     pub fn spoil_next_upload(&self) {
         self.inner().state.bad_images += 1;
+    }
+
+    /// The identifier of a host, by its name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<Id> {
+        let inner = self.inner();
+        let host = inner.state.hosts.iter().find(|host| host.name == name);
+        host.map(|host| host.id.clone())
     }
 
     /// A host, by its name, goes up or down.

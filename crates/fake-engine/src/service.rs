@@ -2,7 +2,9 @@
 //! From a request to its answer, by way of the script of faults.
 
 use std::fmt;
+use std::future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     /// What clients have to trust, as PEM.
     pub(crate) ca_pem: Option<String>,
+    /// Nothing is answered.
+    pub(crate) is_silent: AtomicBool,
     /// Counts how often the engine was started again.
     pub(crate) restarts: watch::Sender<u64>,
 }
@@ -41,6 +45,7 @@ impl Shared {
     /// All connections are closed, and all sessions end.
     pub(crate) fn restart(&self) {
         self.auth.expire();
+        self.is_silent.store(false, Relaxed);
         self.restarts.send_modify(|restarts| *restarts += 1);
     }
 }
@@ -93,6 +98,9 @@ async fn with_fate(
     head: Parts,
     body: Bytes,
 ) -> Result<Answer, Cut> {
+    if shared.is_silent.load(Relaxed) {
+        return future::pending().await;
+    }
     match fate {
         None => carry_out(shared, head, body).await,
         Some(What::Status { status, reason, detail }) => {
@@ -111,6 +119,13 @@ async fn with_fate(
             let answer = carry_out(shared, head, body).await;
             gate.pass().await;
             answer
+        }
+        Some(What::Silence { done }) => {
+            if done {
+                carry_out(shared, head, body).await?;
+            }
+            shared.is_silent.store(true, Relaxed);
+            future::pending().await
         }
         Some(What::Restart { done }) => {
             if done {

@@ -70,6 +70,8 @@ pub(crate) enum Task {
     RemoveDisk(Disk),
     /// Let the host serve a transfer's image.
     OpenTransfer(Id),
+    /// Let the host's ticket live on.
+    RenewTicket(Id),
     /// Ask the host how a transfer is going.
     WatchTransfer(Id),
     /// Have the host stop, and look at what was uploaded.

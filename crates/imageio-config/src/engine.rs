@@ -76,6 +76,16 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         set: |parser, value| parse::boolean(value).map(|value| parser.engine.credentials.insecure = value),
     },
     Parameter {
+        name: "engine-timeout",
+        value: "SECONDS",
+        default: "300",
+        help: "For how long an engine is asked again that can't be reached or doesn't answer, as while it is started again. From 1 \
+               to 86400.",
+        set: |parser, value| {
+            whole_seconds(value, 1).map(|value| parser.engine.credentials.reconnect_timeout = Some(value))
+        },
+    },
+    Parameter {
         name: "config",
         value: "SECTION",
         default: "none",
@@ -319,11 +329,16 @@ fn password(text: &str) -> Result<PasswordSource, String> {
     }
 }
 
-/// Whole seconds, more than the connections are kept idle.
+/// More than the connections are kept idle.
 fn inactivity(text: &str) -> Result<Duration, String> {
+    whole_seconds(text, 30)
+}
+
+/// Whole seconds, no less than this and no more than a day.
+fn whole_seconds(text: &str, least: u64) -> Result<Duration, String> {
     match text.parse() {
-        Ok(seconds @ 30..=86_400) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("{} is not a number of seconds from 30 to 86400", shown(text))),
+        Ok(seconds) if (least..=86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("{} is not a number of seconds from {least} to 86400", shown(text))),
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Outage {
     ended: Condvar,
     /// `down_since` is set: a hint, so that answers need no lock.
     is_down: AtomicBool,
+    /// Held while the ticket is brought back. It comes before the lock of `state`.
+    ticket: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -55,13 +57,22 @@ impl Outage {
         }
     }
 
-    /// The ticket is about to be brought back. False if it was, and that was of no use: no request was answered since.
-    pub(crate) fn may_bring_ticket_back(&self) -> bool {
-        !self.lock().is_ticket_unproven
+    /// Has the ticket brought back, unless it was, and that was of no use: no request was answered since. Of several connections that were
+    /// refused, one does it at a time: when the next one learns from whoever gave the ticket that it isn't away any more, the loss is
+    /// known, after which requests are sent again.
+    pub(crate) fn bring_ticket_back(&self, bring_back: impl FnOnce() -> bool) -> bool {
+        let _one = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().is_ticket_unproven {
+            return false;
+        }
+        let is_back = bring_back();
+        if is_back {
+            self.ticket_is_back(Instant::now());
+        }
+        is_back
     }
 
-    /// The ticket was brought back: a loss, after which requests are sent again.
-    pub(crate) fn ticket_is_back(&self, now: Instant) {
+    fn ticket_is_back(&self, now: Instant) {
         let mut state = self.lock();
         (state.last_loss, state.is_ticket_unproven) = (Some(now), true);
         // An answer is to be told.
@@ -132,12 +143,29 @@ mod tests {
 
     #[test]
     fn a_ticket_is_not_brought_back_again_without_an_answer() {
-        let (outage, now) = (Outage::default(), Instant::now());
-        assert!(outage.may_bring_ticket_back());
-        outage.ticket_is_back(now);
-        assert!(outage.was_within(TIME, now) && !outage.may_bring_ticket_back());
+        let outage = Outage::default();
+        assert!(!outage.bring_ticket_back(|| false) && !outage.was_within(TIME, Instant::now()));
+        assert!(outage.bring_ticket_back(|| true) && outage.was_within(TIME, Instant::now()));
+        assert!(!outage.bring_ticket_back(|| panic!("it was of no use")));
         outage.answered();
-        assert!(outage.may_bring_ticket_back());
+        assert!(outage.bring_ticket_back(|| true));
+    }
+
+    #[test]
+    fn who_learns_that_the_ticket_is_there_knows_of_the_loss() {
+        let outage = &Outage::default();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let first = move || {
+            begin.send(()).unwrap();
+            true
+        };
+        std::thread::scope(|scope| {
+            let bring = std::thread::Builder::new().name("first".into());
+            bring.spawn_scoped(scope, move || assert!(outage.bring_ticket_back(first))).unwrap();
+            begun.recv().unwrap();
+            assert!(!outage.bring_ticket_back(|| panic!("the first one has done it")));
+            assert!(outage.was_within(TIME, Instant::now()), "whichever thread runs next");
+        });
     }
 
     #[test]

@@ -170,6 +170,7 @@ fn explain(error: &ureq::Error) -> String {
             "its certificate is not signed by a CA that is trusted here: give the engine's CA".to_owned()
         }
         Some(error) => error.to_string(),
+        None if matches!(error, ureq::Error::Timeout(_)) => "it has not answered in time".to_owned(),
         None => error.to_string(),
     }
 }

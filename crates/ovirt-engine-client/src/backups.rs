@@ -91,7 +91,7 @@ impl Engine {
         }
         let path = format!("/vms/{}/backups", new.vm);
         let backup: Backup = self.recover(
-            "told whether it has begun the backup",
+            &format!("begun backup {id}"),
             || self.post(&path, &body),
             || self.backup(&new.vm, id),
         )?;

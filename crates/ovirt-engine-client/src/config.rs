@@ -23,6 +23,9 @@ pub struct Config {
     pub trust: Trust,
     /// How long an answer may take.
     pub timeout: Duration,
+    /// For how long an engine is asked again that can't be reached, or doesn't answer: it may be started again meanwhile. What has been
+    /// given up after so long is asked once each time, until it answers.
+    pub reconnect_timeout: Duration,
 }
 
 impl Config {
@@ -35,6 +38,7 @@ impl Config {
             password,
             trust: Trust::System,
             timeout: Duration::from_secs(60),
+            reconnect_timeout: Duration::from_secs(300),
         }
     }
 }

@@ -215,19 +215,14 @@ impl Engine {
     pub fn create_disk(&self, disk: &NewDisk) -> Result<Disk> {
         let id = Uuid::new_v4();
         let body = disk.body(id);
-        let made = self.recover(
-            &format!("told whether it has made disk {id}"),
+        self.recover(
+            &format!("made disk {id}"),
             || self.post("/disks", &body),
             || match self.disk(&id.to_string()) {
                 Err(error) if error.is_missing() => Ok(None),
                 found => found.map(Some),
             },
-        );
-        made.inspect_err(|error| {
-            if error.may_be_done() {
-                log::error!("nobody knows whether the engine has made disk {id}: look for it there");
-            }
-        })
+        )
     }
 
     /// Waits until a disk can be used.

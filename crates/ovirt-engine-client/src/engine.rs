@@ -33,6 +33,9 @@ pub struct Engine {
     token: Mutex<Option<Secret>>,
     /// So the URL is right, whatever is answered there later.
     has_logged_in: AtomicBool,
+    pub(crate) reconnect_timeout: Duration,
+    /// It didn't answer for so long, and hasn't since.
+    pub(crate) is_given_up: AtomicBool,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -52,6 +55,8 @@ impl Engine {
     pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
         let root = config::root(&config.url)?;
         config::check_user(&config.user)?;
+        let reconnect_timeout = config.reconnect_timeout;
+        let timeout = config.timeout.min(reconnect_timeout);
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             // A password goes nowhere else.
@@ -59,15 +64,23 @@ impl Engine {
             .max_redirects_will_error(false)
             // An idle connection may be closed when the next request is sent on it, and nobody could tell whether that is done.
             .max_idle_connections(0)
-            .timeout_connect(Some(CONNECT_TIMEOUT.min(config.timeout)))
-            .timeout_global(Some(config.timeout))
+            .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
+            .timeout_global(Some(timeout))
             .user_agent(concat!("ovirt-engine-client/", env!("CARGO_PKG_VERSION")))
             .tls_config(config.trust.tls_config()?)
             .build()
             .new_agent();
-        let (user, password) = (config.user, config.password);
-        let has_logged_in = AtomicBool::new(false);
-        Ok(Self { agent, root, user, password, token: Mutex::new(None), has_logged_in, clock })
+        Ok(Self {
+            agent,
+            root,
+            user: config.user,
+            password: config.password,
+            token: Mutex::new(None),
+            has_logged_in: AtomicBool::new(false),
+            reconnect_timeout,
+            is_given_up: AtomicBool::new(false),
+            clock,
+        })
     }
 
     /// The engine's host, as messages name it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Waiting for the engine, which is asked once a second and no more often: it tells nobody by itself.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::{Engine, Error, Result};
@@ -8,11 +9,9 @@ use crate::{Engine, Error, Result};
 /// The time between two questions.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an engine may be away that is being started again.
-const RESTART: Duration = Duration::from_secs(300);
-
 impl Engine {
-    /// Asks until there is an answer. An engine that can't be reached, or is starting, is asked again.
+    /// Asks until there is an answer. An engine that can't be reached, or is starting, is asked again, for as long as
+    /// [`Config::reconnect_timeout`](crate::Config::reconnect_timeout) says.
     ///
     /// # Errors
     /// Those of `ask` that asking again doesn't help against; [`Error::TimedOut`], and [`Error::Stopped`].
@@ -23,19 +22,28 @@ impl Engine {
         mut ask: impl FnMut() -> Result<Option<T>>,
     ) -> Result<T> {
         let start = self.clock.now();
+        let mut last_answer = start;
         loop {
             let error = match ask() {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => None,
-                Err(error) if error.is_transient() => {
-                    log::debug!("asking again: {error}");
-                    Some(error)
+                Ok(answer) => {
+                    self.is_given_up.store(false, Relaxed);
+                    last_answer = self.clock.now();
+                    match answer {
+                        Some(answer) => return Ok(answer),
+                        None => None,
+                    }
                 }
+                Err(error) if error.is_transient() => Some(error),
                 Err(error) => return Err(error),
             };
-            if self.clock.now().duration_since(start) >= time {
+            let now = self.clock.now();
+            let is_away = error.is_some() && self.has_to_give_up(now.duration_since(last_answer));
+            if is_away || now.duration_since(start) >= time {
                 // Why it can't be asked says more.
                 return Err(error.unwrap_or(Error::TimedOut { what: what.to_owned(), time }));
+            }
+            if let Some(error) = error {
+                log::debug!("asking again: {error}");
             }
             if !self.clock.pause(INTERVAL) {
                 return Err(Error::Stopped { what: what.to_owned() });
@@ -43,8 +51,16 @@ impl Engine {
         }
     }
 
+    /// Whether an engine that hasn't answered for so long is given up.
+    fn has_to_give_up(&self, away: Duration) -> bool {
+        if away >= self.reconnect_timeout {
+            self.is_given_up.store(true, Relaxed);
+        }
+        self.is_given_up.load(Relaxed)
+    }
+
     /// Makes something, once. Where the answer is lost, it is looked up whether it was made; if it wasn't, that is tried again,
-    /// one time.
+    /// one time. `what` the engine has done then is told if it stays unknown.
     pub(crate) fn recover<T>(
         &self,
         what: &str,
@@ -56,13 +72,95 @@ impl Engine {
             made => return made,
         };
         log::warn!("{error}: looking up whether it was done");
-        if let Some(found) = self.poll(what, RESTART, || look_up().map(Some))? {
+        let tell_doubt = || {
+            log::error!("nobody knows whether the engine has {what}: look for it there before trying again");
+        };
+        let told = format!("told whether it has {what}");
+        let found = self.poll(&told, self.reconnect_timeout, || look_up().map(Some));
+        if let Some(found) = found.inspect_err(|_| tell_doubt())? {
             return Ok(found);
         }
         match make() {
             // The first one was only late.
             Err(error @ Error::Refused { status: 400 | 409, .. }) => look_up()?.ok_or(error),
-            made => made,
+            made => made.inspect_err(|error| {
+                if error.may_be_done() {
+                    tell_doubt();
+                }
+            }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::error::Request;
+    use crate::{Clock, Config, Secret, Trust};
+
+    /// Time that passes only when somebody waits.
+    #[derive(Debug)]
+    struct Patient(Mutex<Instant>);
+
+    impl Clock for Patient {
+        fn now(&self) -> Instant {
+            *self.0.lock().unwrap()
+        }
+        fn pause(&self, time: Duration) -> bool {
+            *self.0.lock().unwrap() += time;
+            true
+        }
+    }
+
+    fn engine(reconnect_timeout: u64) -> Engine {
+        let mut config = Config::new("https://engine.example.com", "admin@internal", Secret::new("p"));
+        config.trust = Trust::Insecure;
+        config.reconnect_timeout = Duration::from_secs(reconnect_timeout);
+        Engine::with_clock(config, Arc::new(Patient(Mutex::new(Instant::now())))).unwrap()
+    }
+
+    fn away() -> Error {
+        let request = Request::new("GET", "/disks");
+        Error::Unreachable { request, reason: "connection refused".to_owned(), may_be_done: false }
+    }
+
+    /// How often an engine is asked that answers so, the n-th time, and what comes of it.
+    fn asked(engine: &Engine, time: u64, answer: impl Fn(u64) -> Result<Option<()>>) -> (u64, Result<()>) {
+        let mut questions = 0;
+        let outcome = engine.poll("woken up", Duration::from_secs(time), || {
+            questions += 1;
+            answer(questions)
+        });
+        (questions, outcome)
+    }
+
+    #[test]
+    fn what_takes_too_long_is_given_up() {
+        let (questions, outcome) = asked(&engine(10), 100, |_| Ok(None));
+        assert_eq!(questions, 101);
+        assert_eq!(
+            outcome.unwrap_err().to_string(),
+            "the engine has not woken up within 100 s: see it in the engine"
+        );
+        let (questions, outcome) = asked(&engine(300), 100, |_| Err(away()));
+        assert_eq!((questions, outcome.unwrap_err().is_transient()), (101, true));
+    }
+
+    #[test]
+    fn an_engine_that_is_away_for_too_long_is_asked_once_each_time_until_it_answers() {
+        let engine = engine(10);
+        // It is away for nine seconds, again and again.
+        let (questions, outcome) =
+            asked(&engine, 100, |n| if n % 10 == 0 { Ok((n == 50).then_some(())) } else { Err(away()) });
+        assert!(questions == 50 && outcome.is_ok(), "{questions} {outcome:?}");
+        for expected in [11, 1, 1] {
+            let (questions, outcome) = asked(&engine, 100, |_| Err(away()));
+            assert_eq!((questions, outcome.unwrap_err().is_transient()), (expected, true));
+        }
+        assert!(asked(&engine, 100, |_| Ok(Some(()))).1.is_ok());
+        assert_eq!(asked(&engine, 100, |_| Err(away())).0, 11);
     }
 }

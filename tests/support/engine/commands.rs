@@ -2,10 +2,9 @@
 //! `imageio-nbd upload` and `download`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use fake_engine::{ContentType, DEFAULT_PASSWORD, DEFAULT_USER, DiskFormat};
+use fake_engine::{ContentType, DEFAULT_PASSWORD, DiskFormat};
 use serde_json::Value;
 use support::TestResult;
 use support::door::built;
@@ -38,12 +37,6 @@ pub(crate) fn run_with(
     arguments: &[&str],
     variables: &[(&str, &str)],
 ) -> TestResult<Ended> {
-    let file = format!(
-        "[lab]\nengine_url = {}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
-        site.engine.base(),
-        site.path("ca.pem").display()
-    );
-    fs::write(site.path("ovirt-img.conf"), file)?;
     let mut command = Command::new("timeout");
     command.args(["--foreground", "60"]).arg(built("imageio-nbd")).args(arguments).args(["-c", "lab"]);
     let command = command.current_dir(site.path("")).env("XDG_CONFIG_HOME", site.path(""));
@@ -124,13 +117,10 @@ fn a_copy_that_fails_leaves_nothing() -> TestResult {
     // It finds out when a part of the disk is written.
     let real = QEMU_IMG.path().display().to_string();
     let stand_in = format!(
-        "#!/bin/sh\n[ $1 = convert ] || exec {real} \"$@\"\nfor disk; do :; done\n\
-         {real} bench -q -w -c 16 -s 64k -f raw \"$disk\" && exit 1\n"
+        "[ $1 = convert ] || exec {real} \"$@\"\nfor disk; do :; done\n\
+         {real} bench -q -w -c 16 -s 64k -f raw \"$disk\" && exit 1"
     );
-    fs::create_dir(site.path("bin"))?;
-    fs::write(site.path("bin/qemu-img"), stand_in)?;
-    fs::set_permissions(site.path("bin/qemu-img"), fs::Permissions::from_mode(0o755))?;
-    let path = format!("{}:{}", site.path("bin").display(), std::env::var("PATH")?);
+    let path = site.stand_in("qemu-img", &stand_in)?;
     let copy = ["upload", "disk.img", "--storage-domain", STORAGE_DOMAIN];
     let ended = run_with(&site, &copy, &[("PATH", &path)])?;
     assert_eq!(ended.code, 1, "{ended:?}");

@@ -7,7 +7,9 @@ use support::TestResult;
 
 use crate::Test;
 use crate::serving::{assert_all_well, quick_site_with, run, site, upload};
-use support::installation::{STORAGE_DOMAIN, succeed};
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
+use support::process::PATIENCE;
+use support::run::Ended;
 
 pub(crate) const TESTS: &[Test] = &[
     ("lost_answers_make_nothing_twice", lost_answers_make_nothing_twice),
@@ -162,10 +164,22 @@ fn a_spoiled_upload_is_a_failure() -> TestResult {
     site.engine.spoil_next_upload();
     let ended = upload(&site)?;
     assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(
-        ended.err.contains("(finalizing_failure)") || ended.err.contains("(finished_failure)"),
-        "{ended:?}"
-    );
-    assert_eq!(site.engine.sessions(), 0);
+    assert_failed(&site, &ended);
+
+    // One that was there before is removed by the engine, too.
+    succeed(upload(&site)?)?;
+    site.engine.spoil_next_upload();
+    let ended = run(&site, &["disk=uploaded", "--run", crate::serving::COPY_IN])?;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_failed(&site, &ended);
     Ok(())
+}
+
+/// The engine has said so, and nothing is left.
+fn assert_failed(site: &Installation, ended: &Ended) {
+    let phases = ["(finalizing_failure)", "(finished_failure)"];
+    assert!(phases.iter().any(|phase| ended.err.contains(phase)), "{ended:?}");
+    let is_over = |_: &_| site.engine.transfers().iter().all(|transfer| transfer.phase.is_finished());
+    assert!(site.engine.wait_for(PATIENCE, is_over), "{ended:?}");
+    assert!(site.engine.disks().is_empty() && site.engine.sessions() == 0, "{ended:?}");
 }

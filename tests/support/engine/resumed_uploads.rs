@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Uploads that were interrupted, and go on.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -48,15 +48,11 @@ fn image(site: &Installation) -> TestResult {
 /// that it has been asked for, with this one.
 fn stand_in(site: &Installation, instead: &str) -> TestResult<String> {
     let script = format!(
-        "#!/bin/sh\nreal={}\ncase \"$*\" in *offset*) ;; *) exec $real \"$@\" ;; esac\n\
-         echo \"$*\" >>parts; parts=$(wc -l <parts)\n{instead}\nexec $real \"$@\"\n",
+        "real={}\ncase \"$*\" in *offset*) ;; *) exec $real \"$@\" ;; esac\n\
+         echo \"$*\" >>parts; parts=$(wc -l <parts)\n{instead}\nexec $real \"$@\"",
         QEMU_IMG.path().display()
     );
-    let dir = site.path("bin");
-    fs::create_dir_all(&dir)?;
-    fs::write(dir.join("qemu-img"), script)?;
-    fs::set_permissions(dir.join("qemu-img"), Permissions::from_mode(0o755))?;
-    Ok(format!("{}:{}", dir.display(), std::env::var("PATH")?))
+    site.stand_in("qemu-img", &script)
 }
 
 /// Uploads with the stand-in.

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use fake_engine::{DEFAULT_USER, Phase, Transfer};
+use fake_engine::{DEFAULT_USER, Fault, Phase, Transfer, What};
 use nix::sys::signal::Signal;
 use support::TestResult;
 use support::door::built;
@@ -20,9 +20,14 @@ use support::installation::{Installation, STORAGE_DOMAIN};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),
+    ("a_ticket_that_the_host_has_lost_is_a_failure", a_ticket_that_the_host_has_lost_is_a_failure),
+    ("a_token_that_expires_is_renewed", a_token_that_expires_is_renewed),
+    (
+        "a_user_who_may_nothing_any_more_is_told_what_is_left",
+        a_user_who_may_nothing_any_more_is_told_what_is_left,
+    ),
     ("a_cancelled_transfer_is_a_failure", a_cancelled_transfer_is_a_failure),
     ("an_upload_counts_if_its_client_says_goodbye", an_upload_counts_if_its_client_says_goodbye),
-    ("a_signal_gives_up_in_each_phase", a_signal_gives_up_in_each_phase),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,9 +37,14 @@ const IN_HALVES: &str = r#"half() { qemu-io -t unsafe -f raw -c "write -P $1 $2 
     half 1 0 && echo half >&2 && read -r go && half 2 12M && qemu-io -f raw -c flush "$uri" >qemu-io.out"#;
 
 /// Starts an upload into a new disk by a command with this standard input.
-fn start(site: &Installation, command: &str, input: impl Into<Stdio>) -> TestResult<Daemon> {
+fn start(
+    site: &Installation,
+    command: &str,
+    input: impl Into<Stdio>,
+    parameters: &[&str],
+) -> TestResult<Daemon> {
     let mut imageio_nbd = self::command(site);
-    imageio_nbd.args(["--run", command]);
+    imageio_nbd.args(["--run", command]).args(parameters);
     Ok(Daemon::spawn_with_input(&mut imageio_nbd, input.into())?)
 }
 
@@ -52,10 +62,11 @@ fn command(site: &Installation) -> Command {
 /// Uploads in halves, with something done between them. The exit status, and what was said.
 fn upload_in_halves(
     site: &Installation,
+    parameters: &[&str],
     between: impl FnOnce(&Transfer) -> TestResult,
 ) -> TestResult<(ExitStatus, String)> {
     let (input, mut go) = std::io::pipe()?;
-    let mut upload = start(site, IN_HALVES, input)?;
+    let mut upload = start(site, IN_HALVES, input, parameters)?;
     upload.wait_for_line(|line| (line == "half").then_some(()))?;
     let transfers = site.engine.transfers();
     between(transfers.first().ok_or("there is no transfer")?)?;
@@ -70,7 +81,7 @@ fn phase(site: &Installation, id: &str) -> Option<Phase> {
 
 fn a_paused_transfer_is_resumed() -> TestResult {
     let site = site()?;
-    let (status, said) = upload_in_halves(&site, |transfer| {
+    let (status, said) = upload_in_halves(&site, &[], |transfer| {
         site.engine.pause_transfer(&transfer.id);
         // The engine extends it no more.
         site.daemon.expire_ticket(transfer.ticket.secret())?;
@@ -80,17 +91,75 @@ fn a_paused_transfer_is_resumed() -> TestResult {
     })?;
     assert!(status.success(), "{status} {said}");
     assert!(said.contains("the engine had paused transfer"), "{said}");
+    assert_halves(&site)?;
+    assert_all_well(&site);
+    Ok(())
+}
+
+/// Both halves are on the disk.
+fn assert_halves(site: &Installation) -> TestResult {
     let image = site.engine.image_file(&site.disk()?).display().to_string();
     site.qemu_img(&["convert", "-f", "raw", "-O", "raw", &image, "stored.raw"])?;
     let half = usize::try_from(SIZE)? / 2;
-    same("the disk", &fs::read(site.path("stored.raw"))?, &[vec![1; half], vec![2; half]].concat())?;
+    same("the disk", &fs::read(site.path("stored.raw"))?, &[vec![1; half], vec![2; half]].concat())
+}
+
+/// As after a restart of the imageio server: the engine pauses the transfer, and to resume it renews what isn't there.
+fn a_ticket_that_the_host_has_lost_is_a_failure() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, &["engine-timeout=3"], |transfer| {
+        site.daemon.remove_ticket(transfer.ticket.secret())?;
+        let is_paused =
+            site.engine.wait_for(PATIENCE, |_| phase(&site, &transfer.id) == Some(Phase::PausedSystem));
+        if is_paused { Ok(()) } else { Err("it isn't paused".into()) }
+    })?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("begin the upload anew"), "{said}");
+    site.assert_no_secret(&said)?;
+    let ended = site.engine.transfers();
+    assert!(ended.iter().all(|transfer| transfer.phase == Phase::FinishedFailure), "{ended:?} {said}");
+    assert!(site.engine.disks().is_empty() && site.engine.sessions() == 0, "{said}");
+    Ok(())
+}
+
+fn a_token_that_expires_is_renewed() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, &[], |_| {
+        site.engine.expire_tokens();
+        Ok(())
+    })?;
+    assert!(status.success(), "{status} {said}");
+    let journal = site.engine.journal();
+    let logins = journal.iter().filter(|request| request.path == "sso/oauth/token").count();
+    let refused = journal.iter().filter(|request| request.status == Some(401)).count();
+    assert_eq!((logins, refused), (2, 1), "{journal:?}");
+    assert_halves(&site)?;
     assert_all_well(&site);
+    Ok(())
+}
+
+/// A new token is of no use, either. It is asked for once for each request.
+fn a_user_who_may_nothing_any_more_is_told_what_is_left() -> TestResult {
+    let site = site()?;
+    let (status, said) = upload_in_halves(&site, &[], |_| {
+        let what = What::Status { status: 401, reason: String::new(), detail: String::new() };
+        for path in ["api/imagetransfers/*", "api/disks/*"] {
+            site.engine.fault(Fault::on("GET", path).every().then(what.clone()));
+        }
+        Ok(())
+    })?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    let transfers = site.engine.transfers();
+    assert!(transfers.iter().all(|transfer| said.contains(&transfer.id)), "{said}");
+    assert!(said.contains(&site.disk()?.id) && said.contains("is not accepted"), "{said}");
+    let logins = site.engine.journal().iter().filter(|request| request.path == "sso/oauth/token").count();
+    assert!(logins <= 4, "an account could be locked: {logins} logins, {said}");
     Ok(())
 }
 
 fn a_cancelled_transfer_is_a_failure() -> TestResult {
     let site = site()?;
-    let (status, said) = upload_in_halves(&site, |transfer| {
+    let (status, said) = upload_in_halves(&site, &[], |transfer| {
         site.engine.cancel_transfer(&transfer.id);
         let is_removed = |_: &_| site.engine.transfers().iter().all(|transfer| !transfer.has_ticket);
         if site.engine.wait_for(PATIENCE, is_removed) { Ok(()) } else { Err("the ticket is there".into()) }
@@ -160,36 +229,4 @@ fn write_and_die(uri: &str) -> TestResult {
     client.kill()?;
     client.wait()?;
     if has_written { Ok(()) } else { Err("it has not written".into()) }
-}
-
-/// A signal while the engine is asked something, or is waited for.
-fn a_signal_gives_up_in_each_phase() -> TestResult {
-    use fake_engine::{Fault, Gate, What};
-    for (method, path) in [
-        ("POST", "api/disks"),
-        ("GET", "api/disks/*"),
-        ("POST", "api/imagetransfers"),
-        ("GET", "api/imagetransfers/*"),
-    ] {
-        for done in [false, true] {
-            let site = site()?;
-            let gate = Gate::new();
-            let what = if done { What::HoldReply(gate.clone()) } else { What::Hold(gate.clone()) };
-            site.engine.fault(Fault::on(method, path).then(what));
-            let mut upload = start(&site, "true", Stdio::null())?;
-            if !gate.wait_reached(1, PATIENCE) {
-                return Err(format!("{path}: it isn't asked").into());
-            }
-            upload.signal(Signal::SIGTERM)?;
-            gate.open();
-            let status = upload.wait()?;
-            let said = upload.said().join("\n");
-            assert!(!status.success(), "{path}: {status} {said}");
-            assert!(site.engine.disks().is_empty(), "{path} {done}: {:?}\n{said}", site.engine.disks());
-            let is_ended = |transfer: &Transfer| transfer.phase.is_finished();
-            assert!(site.engine.transfers().iter().all(is_ended), "{path} {done}: {said}");
-            assert_eq!(site.engine.sessions(), 0, "{path} {done}: {said}");
-        }
-    }
-    Ok(())
 }

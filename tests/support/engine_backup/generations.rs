@@ -226,7 +226,7 @@ fn secrets() -> TestResult {
     let id = machine.back_up_well(&["-v", "-v"])?;
     succeed(machine.run(&["restore", DIR, "-s", STORAGE_DOMAIN, "-c", "lab", "-v", "-v"])?)?;
     for file in ["manifest.json".to_owned(), ".lock".to_owned(), format!("{id}/vm.json")] {
-        machine.assert_no_secret(&fs::read_to_string(machine.path(&file))?)?;
+        machine.site.assert_no_secret(&fs::read_to_string(machine.path(&file))?)?;
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 //! Signals in each phase of a backup.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use fake_engine::{BackupPhase, Fault, Gate, What};
@@ -72,19 +71,15 @@ fn assert_ended(machine: &Machine, mut process: Daemon, good: &str, when: &str) 
 
 /// A `qemu-img` that begins to copy, and never ends by itself; and the file that tells that it has begun.
 fn hanging(machine: &Machine, arguments: &[&str]) -> TestResult<Command> {
-    let bin = machine.site.path("bin");
-    fs::create_dir_all(&bin)?;
     let script = format!(
-        "#!/bin/sh\n[ \"$1\" = convert ] || exec {} \"$@\"\n: > \"$BEGUN\"\nexec tail --pid=$PPID -f /dev/null\n",
+        "[ \"$1\" = convert ] || exec {} \"$@\"\n: > \"$BEGUN\"\nexec tail --pid=$PPID -f /dev/null",
         QEMU_IMG.path().display()
     );
-    fs::write(bin.join("qemu-img"), script)?;
-    fs::set_permissions(bin.join("qemu-img"), fs::Permissions::from_mode(0o755))?;
+    let path = machine.site.stand_in("qemu-img", &script)?;
     let begun = machine.site.path("begun");
     let _ = fs::remove_file(&begun);
     let mut command = machine.command(arguments);
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{}:{path}", bin.display())).env("BEGUN", begun);
+    command.env("PATH", path).env("BEGUN", begun);
     Ok(command)
 }
 

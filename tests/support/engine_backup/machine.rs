@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use fake_engine::{
-    BackupPhase, Builder, DEFAULT_PASSWORD, DEFAULT_USER, Delays, Disk, DiskFormat, DiskStatus, Phase,
-};
+use fake_engine::{BackupPhase, Builder, Delays, Disk, DiskFormat, DiskStatus, Phase};
 use serde_json::Value;
 use support::TestResult;
 use support::door::built;
@@ -37,12 +35,6 @@ impl Machine {
         let none = Duration::ZERO;
         let delays = Delays { disk: none, transfer: none, backup: none, job: none };
         let site = Installation::with(|builder| choose(builder.delays(delays)))?;
-        let config = format!(
-            "[lab]\nengine_url = {}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
-            site.engine.base(),
-            site.path("ca.pem").display()
-        );
-        fs::write(site.path("ovirt-img.conf"), config)?;
         let mut machine = Self { site, disks: Vec::new() };
         formats.iter().try_for_each(|format| machine.attach(format))?;
         Ok(machine)
@@ -63,9 +55,7 @@ impl Machine {
 
     /// `imageio-nbd`, which finds the engine in the configuration file.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(built("imageio-nbd"));
-        command.args(arguments).current_dir(self.site.path("")).env("XDG_CONFIG_HOME", self.site.path(""));
-        command
+        self.site.imageio_nbd(arguments)
     }
 
     /// Runs it, for a minute at most.
@@ -75,8 +65,8 @@ impl Machine {
         command.args(["--foreground", "60", &program]).args(arguments);
         command.current_dir(self.site.path("")).env("XDG_CONFIG_HOME", self.site.path(""));
         let ended: Ended = command.output()?.into();
-        self.assert_no_secret(&ended.out)?;
-        self.assert_no_secret(&ended.err)?;
+        self.site.assert_no_secret(&ended.out)?;
+        self.site.assert_no_secret(&ended.err)?;
         Ok(ended)
     }
 
@@ -173,15 +163,5 @@ impl Machine {
     pub(crate) fn good_transfers(&self) -> usize {
         let transfers = self.site.engine.transfers();
         transfers.iter().filter(|transfer| transfer.phase == Phase::FinishedSuccess).count()
-    }
-
-    /// Neither the password nor a ticket.
-    pub(crate) fn assert_no_secret(&self, text: &str) -> TestResult {
-        let transfers = self.site.engine.transfers();
-        let tickets = transfers.iter().map(|transfer| transfer.ticket.secret());
-        match tickets.chain([DEFAULT_PASSWORD]).any(|secret| text.contains(secret)) {
-            true => Err("a secret is told".into()),
-            false => Ok(()),
-        }
     }
 }

@@ -2,10 +2,9 @@
 //! Recipes that ask an engine for their transfers.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use fake_engine::{DEFAULT_PASSWORD, DEFAULT_USER, Delays, Disk, Phase};
+use fake_engine::{Delays, Disk, Phase};
 use support::TestResult;
 use support::image::{SIZE, guest_disk};
 use support::installation::{Installation, STORAGE_DOMAIN};
@@ -84,17 +83,7 @@ fn site() -> TestResult<Installation> {
     fs::write(site.path("disk.img"), guest_disk(7))?;
     assert_eq!(fs::metadata(site.path("disk.img"))?.len(), SIZE);
     site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "disk.qcow2"])?;
-    write_config(&site, &site.path("ovirt-img.conf"))?;
     Ok(site)
-}
-
-fn write_config(site: &Installation, file: &Path) -> TestResult {
-    let (base, ca) = (site.engine.base(), site.path("ca.pem"));
-    let text = format!(
-        "[lab]\nengine_url = {base}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
-        ca.display()
-    );
-    Ok(fs::write(file, text)?)
 }
 
 /// The only disk has this name and the image's content.

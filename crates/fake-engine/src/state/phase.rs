@@ -75,6 +75,8 @@ pub(super) enum Step {
     Go(Phase),
     /// The host has to serve the image.
     Open,
+    /// The host's ticket has to live on, if there is one.
+    Renew,
     /// The host has to be asked now and then.
     Watch,
     /// The host has to stop.
@@ -114,7 +116,8 @@ impl Phase {
 
     pub(super) fn step(self) -> Step {
         match self {
-            Self::Initializing | Self::Resuming => Step::Open,
+            Self::Initializing => Step::Open,
+            Self::Resuming => Step::Renew,
             Self::Transferring => Step::Watch,
             Self::PausedSystem | Self::PausedUser => Step::Stay,
             Self::CancelledSystem => Step::Go(Self::FinalizingFailure),
@@ -122,15 +125,6 @@ impl Phase {
             Self::FinalizingSuccess | Self::FinalizingFailure | Self::FinalizingCleanup => Step::Close,
             Self::FinishedCleanup => Step::Go(Self::FinishedFailure),
             Self::FinishedSuccess | Self::FinishedFailure => Step::Stay,
-        }
-    }
-
-    /// Where it goes when a step has failed.
-    pub(super) fn failed(self) -> Self {
-        match self {
-            Self::Resuming => Self::PausedSystem,
-            Self::Initializing | Self::Transferring => Self::CancelledSystem,
-            _ => Self::FinalizingFailure,
         }
     }
 

@@ -56,6 +56,7 @@ impl World {
                 Task::CreateDisk(id) => self.state.disk_created(id, self.opens),
                 Task::RemoveDisk(_) => {}
                 Task::OpenTransfer(id) => self.state.transfer_opened(id, self.opens, self.now),
+                Task::RenewTicket(id) => self.state.ticket_renewed(id, self.now),
                 Task::WatchTransfer(id) => self.state.transfer_watched(id, self.ticket, self.now),
                 Task::CloseTransfer(id) => self.state.transfer_closed(id, self.closed, self.now),
                 Task::StartBackup(id) => self.state.backup_started(id, self.opens, self.now),

@@ -87,6 +87,12 @@ impl Transfer {
     pub fn is_over(&self) -> bool {
         self.finished.is_some()
     }
+
+    /// Where it goes when its host doesn't do its part (`updateEntityPhaseToStoppedBySystem` of ovirt-engine's
+    /// `TransferDiskImageCommand`).
+    fn stopped_by_system(&self) -> Phase {
+        TimeoutPolicy::Legacy.idle(self.direction)
+    }
 }
 
 /// What a request for a new transfer says.
@@ -259,7 +265,7 @@ impl State {
         transfer.due = match phase.step() {
             Step::Stay => None,
             Step::Watch => Some(now + WATCH_INTERVAL),
-            Step::Go(_) | Step::Open | Step::Close => Some(now + delay),
+            Step::Go(_) | Step::Open | Step::Renew | Step::Close => Some(now + delay),
         };
         if phase.is_finished() {
             transfer.finished = Some(now);
@@ -297,6 +303,7 @@ impl State {
                     self.enter(&id, next, now);
                 }
                 Step::Open => return Some(Task::OpenTransfer(id)),
+                Step::Renew => return Some(Task::RenewTicket(id)),
                 Step::Watch => return Some(Task::WatchTransfer(id)),
                 Step::Close => return Some(Task::CloseTransfer(id)),
                 // Nothing is due in these.
@@ -308,10 +315,18 @@ impl State {
     /// The host serves the image, or can't.
     pub(crate) fn transfer_opened(&mut self, id: &str, is_open: bool, now: Instant) {
         let Some(transfer) = self.transfer_mut(id) else { return };
-        let next = if is_open { Phase::Transferring } else { transfer.phase.failed() };
+        let next = if is_open { Phase::Transferring } else { transfer.stopped_by_system() };
         transfer.has_ticket |= is_open;
         transfer.touched = now;
         self.enter(id, next, now);
+    }
+
+    /// The host has renewed the ticket, or couldn't: a resumed transfer goes on in either case, until the host is asked next
+    /// (`handleResuming` and `pollTransferStatus` of ovirt-engine's `TransferDiskImageCommand`).
+    pub(crate) fn ticket_renewed(&mut self, id: &str, now: Instant) {
+        let Some(transfer) = self.transfer_mut(id) else { return };
+        transfer.touched = now;
+        self.enter(id, Phase::Transferring, now);
     }
 
     /// The host has told how a transfer is going, or doesn't know its ticket.
@@ -319,8 +334,7 @@ impl State {
         let Some(transfer) = self.transfer_mut(id) else { return };
         let Some(status) = status else {
             transfer.has_ticket = false;
-            // Uploads can be resumed, with a ticket that is made anew.
-            let next = TimeoutPolicy::Legacy.idle(transfer.direction);
+            let next = transfer.stopped_by_system();
             return self.enter(id, next, now);
         };
         transfer.is_active = status.active;

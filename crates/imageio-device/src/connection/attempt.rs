@@ -159,15 +159,11 @@ impl ReplayingConnection {
     /// and those that are refused next are to be tried again.
     fn bring_ticket_back(&mut self) -> bool {
         let Some(keeper) = self.common.ticket_keeper.clone() else { return false };
-        if !self.common.outage.may_bring_ticket_back() {
-            return false;
-        }
         let counters = Arc::clone(&self.common.counters);
         let _busy = counters.busy(self.owner, Awaited::Connection, None);
-        let is_back = keeper.bring_back();
+        let is_back = self.common.outage.bring_ticket_back(|| keeper.bring_back());
         if is_back {
             self.give_up_connection();
-            self.common.outage.ticket_is_back(Instant::now());
         }
         is_back
     }

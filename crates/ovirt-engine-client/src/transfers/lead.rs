@@ -37,7 +37,7 @@ impl Engine {
         let before: Vec<_> = self.transfers()?.into_iter().map(|transfer| transfer.id).collect();
         let make = |with_policy| {
             self.recover(
-                "told whether it has begun the transfer",
+                &format!("begun a transfer of {}", new.image()),
                 || self.post("/imagetransfers", &new.body(with_policy)),
                 || self.find_begun(new, &before),
             )
@@ -107,18 +107,25 @@ impl Engine {
         self.lead(id, direction, Goal::Use, BEGIN_TIMEOUT)?.ok_or_else(|| gone(id))
     }
 
-    /// Has a transfer go on that the engine has paused, or that it is about to resume. True if the ticket is at the server again; false
-    /// if it never was away.
+    /// Has a transfer go on that the engine has paused, or that it is about to resume. An engine that can't reach the host, or whose host
+    /// has lost the ticket, pauses it again and again: that is tried for as long as
+    /// [`Config::reconnect_timeout`](crate::Config::reconnect_timeout) says, and two minutes at most. True if the ticket is at the server
+    /// again; false if it never was away.
     ///
     /// # Errors
     /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
     pub fn resume_transfer(&self, id: &str, direction: Direction) -> Result<bool> {
-        let transfer =
-            self.poll(&format!("told of transfer {id}"), BEGIN_TIMEOUT, || self.transfer(id).map(Some))?;
+        let time = self.patience();
+        let transfer = self.poll(&format!("told of transfer {id}"), time, || self.transfer(id).map(Some))?;
         match transfer.ok_or_else(|| gone(id))?.phase {
             TransferPhase::Transferring => Ok(false),
-            _ => self.wait_until_usable(id, direction).map(|_| true),
+            _ => self.lead(id, direction, Goal::Use, time)?.ok_or_else(|| gone(id)).map(|_| true),
         }
+    }
+
+    /// For how long a paused transfer may take to go on.
+    fn patience(&self) -> Duration {
+        BEGIN_TIMEOUT.min(self.reconnect_timeout)
     }
 
     /// Has an upload wait until it is [taken up](Self::take_up_transfer). Its disk stays locked, and its ticket may expire.
@@ -134,7 +141,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
     pub fn take_up_transfer(&self, id: &str, direction: Direction) -> Result<ImageTransfer> {
-        self.lead(id, direction, Goal::TakeUp, BEGIN_TIMEOUT)?.ok_or_else(|| gone(id))
+        self.lead(id, direction, Goal::TakeUp, self.patience())?.ok_or_else(|| gone(id))
     }
 
     /// Ends a transfer, and waits until the engine has. All connections to the server have to be closed before, as the engine waits

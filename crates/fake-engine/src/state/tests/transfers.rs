@@ -45,8 +45,8 @@ fn a_disk_is_good_before_its_upload_is_over_and_free_afterwards() {
 #[test]
 fn what_an_upload_leaves_behind_is_illegal_and_then_gone() {
     use Phase::{
-        CancelledSystem, CancelledUser, FinalizingCleanup, FinalizingFailure, FinalizingSuccess,
-        FinishedCleanup, FinishedFailure, Initializing,
+        CancelledUser, FinalizingCleanup, FinalizingFailure, FinalizingSuccess, FinishedCleanup,
+        FinishedFailure, Initializing, PausedSystem,
     };
     let cancelled = [CancelledUser, FinalizingCleanup, FinishedCleanup, FinishedFailure];
     let mut world = World::new(OldEngine::default());
@@ -67,9 +67,19 @@ fn what_an_upload_leaves_behind_is_illegal_and_then_gone() {
     let disk = world.disk(DiskFormat::Raw);
     world.opens = false;
     let transfer = world.new_transfer(&disk, |_| {}).unwrap();
+    assert_eq!(world.phases(&transfer), [Initializing, PausedSystem], "its user decides");
+}
+
+#[test]
+fn a_download_that_no_host_begins_is_cancelled() {
+    use Phase::{CancelledSystem, FinalizingFailure, FinishedFailure, Initializing};
+    let mut world = World::new(OldEngine::default());
+    let disk = world.disk(DiskFormat::Raw);
+    world.opens = false;
+    let transfer = world.new_transfer(&disk, |new| new.direction = Direction::Download).unwrap();
     let failed = [Initializing, CancelledSystem, FinalizingFailure, FinishedFailure];
     assert_eq!(world.phases(&transfer), failed);
-    assert!(world.state.disks.is_empty());
+    assert_eq!(world.status(&disk), DiskStatus::Ok);
 }
 
 #[test]
@@ -150,15 +160,23 @@ fn a_paused_transfer_goes_on_with_the_same_ticket() {
         assert_eq!(world.status(&disk), DiskStatus::Locked);
         world.act(&transfer, Action::Resume).unwrap();
         assert_eq!(world.phase(&transfer), Phase::Resuming);
-        assert_eq!(world.pass(DELAY), [Task::OpenTransfer(transfer.clone())]);
+        assert_eq!(world.pass(DELAY), [Task::RenewTicket(transfer.clone())]);
         assert_eq!(world.phase(&transfer), Phase::Transferring);
     }
     assert_eq!(world.state.transfer(&transfer).unwrap().ticket, ticket);
+}
+
+#[test]
+fn a_ticket_that_the_host_has_lost_is_not_made_anew() {
+    let mut world = World::new(OldEngine::default());
+    let (_, transfer) = world.upload();
     world.state.enter(&transfer, Phase::PausedSystem, world.now);
-    world.opens = false;
+    world.ticket = None;
     world.act(&transfer, Action::Resume).unwrap();
-    world.pass(DELAY);
-    assert_eq!(world.phase(&transfer), Phase::PausedSystem, "the host is still away");
+    assert_eq!(world.pass(DELAY), [Task::RenewTicket(transfer.clone())]);
+    assert_eq!(world.phase(&transfer), Phase::Transferring, "it is found out later");
+    assert_eq!(world.pass(Duration::from_secs(1)), [Task::WatchTransfer(transfer.clone())]);
+    assert_eq!(world.phase(&transfer), Phase::PausedSystem);
 }
 
 #[test]
