@@ -150,7 +150,7 @@ fn the_password_is_in_a_file() {
     assert!(arguments().contains(&format!("password=+{directory}/password")));
     let (directory, ca) = volume("ca");
     assert!(ca["configMap"]["name"].as_str().is_some());
-    assert!(arguments().contains(&format!("cafile={directory}/ca.pem")));
+    assert!(arguments().contains(&format!("engine-cafile={directory}/ca.pem")));
     assert!(container()["env"].is_badvalue() && !JOB.contains("stringData"));
 }
 

@@ -97,3 +97,25 @@ fn push_zig<'sh>(sh: &'sh Shell, zigbuild: &Path) -> Option<xshell::PushEnv<'sh>
     let zig = zigbuild.with_file_name("python-zig");
     zig.exists().then(|| sh.push_env("CARGO_ZIGBUILD_ZIG_PATH", zig))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_install_the_same_zig() {
+        let (_, versions) = CARGO_ZIGBUILD.install.split_once("pip install ").unwrap();
+        for file in [".ci/run", ".github/workflows/packages.yml", "README.md"] {
+            let text = std::fs::read_to_string(crate::project_root().join(file)).unwrap();
+            assert!(text.contains(versions), "{file} doesn't install {versions}");
+        }
+    }
+
+    #[test]
+    fn each_target_is_what_rust_calls_it() {
+        for target in Target::value_variants() {
+            let value = target.to_possible_value().unwrap();
+            assert_eq!(value.get_name(), target.names().triple);
+        }
+    }
+}
