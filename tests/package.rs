@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The packages that `cargo xtask dist` makes: installed or unpacked, used, and removed again.
 //!
-//! `cargo xtask test` tells where they are, and lets the `.deb` be installed in CI only.
+//! `cargo xtask test` tells in which directory they are.
 
 #![allow(clippy::unwrap_used)]
+
+#[path = "support/package/container.rs"]
+mod container;
+#[path = "support/package/deb.rs"]
+mod deb;
+#[path = "support/package/rpm.rs"]
+mod rpm;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,36 +21,91 @@ use fake_imageio::FakeServer;
 use libtest_mimic::{Arguments, Trial};
 use support::image::{SIZE, guest_disk};
 use support::process::PATIENCE;
+use support::root::can_be_entered;
 use support::run::Ended;
-use support::tools::{NBDCOPY, NBDKIT, trial};
-use tempfile::TempDir;
+use support::tools::{IMAGEIO, MAN, NBDCOPY, NBDKIT, QEMU_IMG, RPM, Tool, UNSHARE, trial};
+
+/// Where the packages are.
+const DIRECTORY: &str = "IMAGEIO_NBD_PACKAGES";
+
+/// What packages do, which needs these tools.
+type Test = (&'static str, &'static [Tool], fn(&Packages));
+
+const ANYWHERE: &[Test] = &[
+    ("the_archive_works_where_it_is_unpacked", &[NBDKIT, NBDCOPY], archive),
+    ("the_debs_say_what_they_are", &[], deb::contents),
+];
+
+/// In root directories of their own.
+const IN_ROOTS: &[Test] = &[
+    (
+        "the_debs_are_installed_work_and_leave_nothing",
+        &[NBDKIT, NBDCOPY, MAN, UNSHARE],
+        deb::installed_and_removed,
+    ),
+    (
+        "the_rpms_are_installed_where_glibc_is_that_of_el_8_and_leave_nothing",
+        &[NBDKIT, NBDCOPY, RPM, UNSHARE],
+        rpm::installed_and_removed,
+    ),
+    (
+        "the_job_uploads_a_disk_by_the_image_as_nobody_on_a_read_only_root",
+        &[IMAGEIO, QEMU_IMG, UNSHARE],
+        container::the_job_uploads,
+    ),
+];
 
 fn main() -> ExitCode {
-    let trials = vec![
-        test("the_archive_works_where_it_is_unpacked", "IMAGEIO_NBD_ARCHIVE", archive),
-        test("the_deb_is_installed_works_and_leaves_nothing", "IMAGEIO_NBD_DEB", deb),
-    ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let roots = can_be_entered();
+    let anywhere = ANYWHERE.iter().map(|spec| test(spec, true));
+    let trials = anywhere.chain(IN_ROOTS.iter().map(|spec| test(spec, roots)));
+    libtest_mimic::run(&Arguments::from_args(), trials.chain(container::lints()).collect()).exit_code()
 }
 
-/// A test of the package that a variable names; ignored without it.
-fn test(name: &str, variable: &str, run: fn(&Path)) -> Trial {
-    let Some(package) = std::env::var_os(variable) else {
-        return Trial::test(format!("{name} ({variable} is not set)"), || Ok(())).with_ignored_flag(true);
+/// A test of the packages; ignored without them, or where it can't have what it needs.
+fn test(&(name, tools, run): &Test, can_run: bool) -> Trial {
+    let reason = match std::env::var_os(DIRECTORY) {
+        Some(_) if !can_run => "this system lets us enter no root directory",
+        Some(directory) => {
+            return trial(name, tools, move || {
+                run(&Packages(directory.into()));
+                Ok(())
+            });
+        }
+        None => "IMAGEIO_NBD_PACKAGES is not set",
     };
-    trial(name, &[NBDKIT, NBDCOPY], move || {
-        run(Path::new(&package));
-        Ok(())
-    })
+    Trial::test(format!("{name} ({reason})"), || Ok(())).with_ignored_flag(true)
 }
 
-fn archive(archive: &Path) {
+/// The directory with the packages.
+struct Packages(PathBuf);
+
+impl Packages {
+    /// The only one for this kind of machine whose name begins and ends so.
+    fn find(&self, begin: &str, end: &str) -> PathBuf {
+        let names = match std::env::consts::ARCH {
+            "x86_64" => ["x86_64", "amd64"],
+            "aarch64" => ["aarch64", "arm64"],
+            other => [other, other],
+        };
+        let files = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        let found: Vec<_> = files
+            .filter(|file| {
+                let name = file.file_name().unwrap().to_str().unwrap();
+                name.starts_with(begin) && name.ends_with(end) && names.iter().any(|arch| name.contains(arch))
+            })
+            .collect();
+        let [file] = &found[..] else { panic!("one {begin}…{end} is expected: {found:?}") };
+        file.clone()
+    }
+}
+
+fn archive(packages: &Packages) {
     let dir = tempfile::tempdir().unwrap();
+    let archive = packages.find("imageio-nbd-", ".tar.gz");
     run(Command::new("tar").arg("-xf").arg(archive).current_dir(dir.path()));
     let unpacked: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     let [root] = &unpacked[..] else { panic!("{unpacked:?}") };
-    let plugin = root.join("nbdkit/nbdkit-imageio-plugin.so");
-    uploads_in_each_way(&root.join("bin/imageio-nbd"), plugin.to_str().unwrap());
     for file in [
         "doc/LICENSE-MIT",
         "doc/LICENSE-APACHE",
@@ -53,94 +115,50 @@ fn archive(archive: &Path) {
     ] {
         assert!(root.join(file).is_file(), "{file}");
     }
+    assert!(!root.join("bin/fake-imageio").exists(), "the fake server is for tests");
+    let (program, plugin) = (root.join("bin/imageio-nbd"), root.join("nbdkit/nbdkit-imageio-plugin.so"));
+    let work = dir.path().join("work");
+    fs::create_dir(&work).unwrap();
+    let upload = Upload::new(work);
+    let command = |program: &Path| {
+        let mut command = Command::new(program);
+        let path = format!("{}:{}", upload.dir.display(), std::env::var("PATH").unwrap());
+        command.current_dir(&upload.dir).env_remove("IMAGEIO_NBD_PLUGIN").env("PATH", path);
+        command
+    };
+    upload.by_program(|| command(&program));
+    upload.by_nbdkit(command(&NBDKIT.path()), plugin.to_str().unwrap());
 }
 
-/// A package that is installed until this is dropped.
-struct Installed;
-
-impl Installed {
-    fn new(deb: &Path) -> Self {
-        // Somebody's own is left alone.
-        assert!(!Path::new("/usr/bin/imageio-nbd").exists(), "imageio-nbd is installed already");
-        let installed = Self;
-        run(Command::new("dpkg").arg("--install").arg(deb));
-        installed
-    }
-
-    fn files() -> Vec<PathBuf> {
-        let listed = run(Command::new("dpkg").args(["--listfiles", "imageio-nbd"]));
-        listed.lines().map(PathBuf::from).filter(|path| !path.is_dir()).collect()
-    }
-}
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        // Whatever has failed before is what matters.
-        let _ = Command::new("dpkg").args(["--purge", "imageio-nbd"]).output();
-    }
-}
-
-fn deb(deb: &Path) {
-    let contents = run(Command::new("dpkg-deb").arg("--contents").arg(deb));
-    for file in [
-        "/usr/bin/imageio-nbd",
-        "/nbdkit/plugins/nbdkit-imageio-plugin.so",
-        "/usr/libexec/imageio-nbd/nbdkit -> ../../bin/imageio-nbd",
-        "/usr/lib/systemd/system/imageio-nbd@.socket",
-        "/usr/lib/systemd/system/imageio-nbd@.service",
-        "/usr/share/man/man1/imageio-nbd.1.gz",
-        "/usr/share/man/man1/nbdkit-imageio-plugin.1.gz",
-        "/usr/share/doc/imageio-nbd/copyright",
-        "/usr/share/doc/imageio-nbd/THIRD-PARTY-LICENCES.gz",
-    ] {
-        assert!(contents.lines().any(|line| line.ends_with(file)), "{file} is not in\n{contents}");
-    }
-    assert!(!contents.contains("fake-imageio"), "{contents}");
-    for line in contents.lines() {
-        let mode = if line.starts_with('d') { "drwxr-xr-x" } else { "-rw-r--r--" };
-        let mode = if line.contains("/bin/imageio-nbd") { "-rwxr-xr-x" } else { mode };
-        let is_right = line.starts_with(&format!("{mode} root/root ")) || line.starts_with('l');
-        assert!(is_right, "{line}");
-    }
-    let field =
-        |name: &str| run(Command::new("dpkg-deb").arg("--field").args([deb.as_os_str(), name.as_ref()]));
-    assert!(field("Depends").contains("libc6 (>= ") && field("Recommends").contains("nbdkit"));
-    let installed = Installed::new(deb);
-    assert_eq!(run(Command::new("dpkg").args(["--verify", "imageio-nbd"])), "", "its checksums are right");
-    let files = Installed::files();
-    assert!(files.contains(&"/usr/bin/imageio-nbd".into()), "{files:?}");
-    uploads_in_each_way(Path::new("/usr/bin/imageio-nbd"), "imageio");
-    drop(installed);
-    for file in files {
-        assert!(fs::symlink_metadata(&file).is_err(), "{} is left", file.display());
-    }
-    assert!(!Path::new("/usr/libexec/imageio-nbd").exists());
-}
-
-/// By the program, by nbdkit with the plugin, and by virt-v2v's call of nbdkit.
-fn uploads_in_each_way(program: &Path, plugin: &str) {
-    let version: Ended = Command::new(program).arg("--version").output().unwrap().into();
-    assert_eq!(version.out, concat!("imageio-nbd ", env!("CARGO_PKG_VERSION"), "\n"));
-    let upload = Upload::new();
-    upload.by(Command::new(program).args(["-U", "-"]).args(upload.arguments()));
-    upload.by(Command::new(NBDKIT.path()).args(["-U", "-", plugin]).args(upload.arguments()));
-    upload.add_virt_v2v();
-    let path = format!("{}:{}", upload.dir.path().display(), std::env::var("PATH").unwrap());
-    upload.by(Command::new(program).arg("virt-v2v").args(upload.arguments()).env("PATH", path));
-}
-
-/// A disk to upload.
+/// A disk to upload, in a directory.
 struct Upload {
-    dir: TempDir,
+    dir: PathBuf,
     disk: Vec<u8>,
     server: FakeServer,
 }
 
 impl Upload {
-    fn new() -> Self {
-        let (dir, disk) = (tempfile::tempdir().unwrap(), guest_disk(11));
-        fs::write(dir.path().join("disk.img"), &disk).unwrap();
+    fn new(dir: PathBuf) -> Self {
+        let disk = guest_disk(11);
+        fs::write(dir.join("disk.img"), &disk).unwrap();
+        // A virt-v2v that does what concerns us.
+        let virt_v2v = dir.join("virt-v2v");
+        fs::write(&virt_v2v, "#!/bin/sh\nexec nbdkit -U - python script=x/rhv-upload-plugin.py \"$@\"\n")
+            .unwrap();
+        fs::set_permissions(&virt_v2v, Permissions::from_mode(0o755)).unwrap();
         Self { dir, disk, server: FakeServer::builder().size(SIZE).start().unwrap() }
+    }
+
+    /// By the program itself, and by virt-v2v's call of nbdkit. The directory is in `PATH`.
+    fn by_program(&self, program: impl Fn() -> Command) {
+        let version = run(program().arg("--version"));
+        assert_eq!(version, concat!("imageio-nbd ", env!("CARGO_PKG_VERSION"), "\n"));
+        self.by(program().args(["-U", "-"]).args(self.arguments()));
+        self.by(program().arg("virt-v2v").args(self.arguments()));
+    }
+
+    fn by_nbdkit(&self, mut nbdkit: Command, plugin: &str) {
+        self.by(nbdkit.args(["-U", "-", plugin]).args(self.arguments()));
     }
 
     fn arguments(&self) -> [String; 4] {
@@ -148,19 +166,11 @@ impl Upload {
         [format!("url={}", self.server.url()), format!("size={SIZE}"), "--run".into(), copy.into()]
     }
 
-    /// A virt-v2v that does what concerns us.
-    fn add_virt_v2v(&self) {
-        let file = self.dir.path().join("virt-v2v");
-        fs::write(&file, "#!/bin/sh\nexec nbdkit -U - python script=x/rhv-upload-plugin.py \"$@\"\n")
-            .unwrap();
-        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
-    }
-
     fn by(&self, command: &mut Command) {
         // Another disk than before.
         let zeroes = vec![0; self.disk.len()];
         self.server.write(0, &zeroes).unwrap();
-        run(command.current_dir(self.dir.path()).env_remove("IMAGEIO_NBD_PLUGIN"));
+        run(command);
         assert!(self.server.wait_for(PATIENCE, |log| log.open().count() == 0));
         assert_eq!(self.server.log().lost_unflushed(), 0);
         assert!(self.server.contents().unwrap() == self.disk, "{command:?}");

@@ -14,6 +14,7 @@ pub mod pki;
 pub mod process;
 pub mod qemu;
 pub mod report;
+pub mod root;
 pub mod run;
 pub mod target;
 pub mod tools;

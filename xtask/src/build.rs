@@ -15,41 +15,34 @@ pub(crate) fn programs(sh: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// Fills `target/dist`.
+/// Fills `target/dist` for this system.
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     programs(sh)?;
     let target = crate::target_dir(sh)?;
     let (release, dist) = (target.join("release"), target.join("dist"));
-    sh.remove_path(&dist)?;
-    let (bin, doc) = (dist.join("bin"), dist.join("doc"));
-    sh.create_dir(&bin)?;
-    for program in ["imageio-nbd", "fake-imageio"] {
-        sh.copy_file(release.join(program), &bin)?;
-    }
+    lay_out(sh, &release, &dist)?;
+    sh.copy_file(release.join("fake-imageio"), dist.join("bin"))?;
+    write_generated(sh, &dist.join("bin/imageio-nbd"), &dist)?;
+    eprintln!("built into {}", dist.display());
+    Ok(())
+}
+
+/// Fills a directory with what was built into another.
+pub(crate) fn lay_out(sh: &Shell, release: &Path, dist: &Path) -> Result<()> {
+    sh.remove_path(dist)?;
+    let bin = sh.create_dir(dist.join("bin"))?;
+    sh.copy_file(release.join("imageio-nbd"), bin)?;
     sh.create_dir(dist.join("nbdkit"))?;
     sh.copy_file(release.join("libnbdkit_imageio_plugin.so"), dist.join("nbdkit/nbdkit-imageio-plugin.so"))?;
     // What `imageio-nbd virt-v2v` puts into PATH, the program by another name; and what it preloads.
     let shims = sh.create_dir(dist.join("libexec/imageio-nbd"))?;
     sh.copy_file(release.join("libexec_redirect.so"), shims.join("exec-redirect.so"))?;
     std::os::unix::fs::symlink("../../bin/imageio-nbd", shims.join("nbdkit"))?;
-    let (program, generated) = (bin.join("imageio-nbd"), dist.join("generated"));
-    cmd!(sh, "{program} --generate {generated}").quiet().run()?;
-    for (file, dir) in [
-        ("imageio-nbd.1", "man/man1"),
-        ("nbdkit-imageio-plugin.1", "man/man1"),
-        ("imageio-nbd.bash", "completions/bash"),
-        ("imageio-nbd.fish", "completions/fish"),
-        ("_imageio-nbd", "completions/zsh"),
-    ] {
-        sh.create_dir(dist.join(dir))?;
-        sh.copy_file(generated.join(file), dist.join(dir))?;
-    }
-    sh.remove_path(&generated)?;
     let units = sh.create_dir(dist.join("systemd"))?;
     for unit in ["imageio-nbd@.socket", "imageio-nbd@.service"] {
         sh.copy_file(Path::new("crates/imageio-nbd/systemd").join(unit), &units)?;
     }
-    sh.create_dir(&doc)?;
+    let doc = sh.create_dir(dist.join("doc"))?;
     for text in [
         "README.md",
         "CHANGELOG.md",
@@ -61,6 +54,23 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     ] {
         sh.copy_file(text, &doc)?;
     }
-    eprintln!("built into {}", dist.display());
+    Ok(())
+}
+
+/// Has `imageio-nbd` write its man pages and completions.
+pub(crate) fn write_generated(sh: &Shell, program: &Path, dist: &Path) -> Result<()> {
+    let generated = dist.join("generated");
+    cmd!(sh, "{program} --generate {generated}").quiet().run()?;
+    for (file, dir) in [
+        ("imageio-nbd.1", "man/man1"),
+        ("nbdkit-imageio-plugin.1", "man/man1"),
+        ("imageio-nbd.bash", "completions/bash"),
+        ("imageio-nbd.fish", "completions/fish"),
+        ("_imageio-nbd", "completions/zsh"),
+    ] {
+        let dir = sh.create_dir(dist.join(dir))?;
+        sh.copy_file(generated.join(file), dir)?;
+    }
+    sh.remove_path(&generated)?;
     Ok(())
 }

@@ -7,6 +7,7 @@ mod build;
 mod demo;
 mod dist;
 mod fuzz;
+mod oldest_rust;
 #[path = "../../tests/bench/options.rs"]
 mod options;
 mod public_api;
@@ -46,8 +47,8 @@ enum Command {
     Bench(options::Options),
     /// Build for release into target/dist: binaries, man pages, shell completions
     Build,
-    /// Build packages into target/packages: a .deb and an archive
-    Dist,
+    /// Build packages for all systems into target/packages: .deb, .rpm and an archive. Needs cargo-zigbuild
+    Dist(dist::Arguments),
     /// The demo's NBD client, which imageio-nbd runs
     #[command(hide = true)]
     DemoClient(demo::ClientArguments),
@@ -102,7 +103,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Suites(arguments) => suites::run(&sh, &arguments),
         Command::Bench(_) => bench::run(&sh),
         Command::Build => build::run(&sh),
-        Command::Dist => dist::run(&sh).map(drop),
+        Command::Dist(arguments) => dist::run(&sh, &arguments).map(drop),
         Command::DemoClient(_) => Ok(()),
     }
 }

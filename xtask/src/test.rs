@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All checks, one after another.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use xshell::{Shell, cmd};
 
-use crate::tools::{CARGO_DENY, CARGO_FUZZ, MANDOC, NBDCOPY, QEMU_IMG, QEMU_IO, QEMU_NBD, TOOLS};
+use crate::tools::{
+    CARGO_DENY, CARGO_FUZZ, CARGO_ZIGBUILD, MANDOC, NBDCOPY, QEMU_IMG, QEMU_IO, QEMU_NBD, TOOLS,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -103,27 +106,8 @@ fn docs(sh: &Shell) -> Result<Done> {
     Ok(Done::Yes)
 }
 
-/// The oldest Rust that is promised: this very toolchain, or another that rustup has.
 fn oldest_rust(sh: &Shell) -> Result<Done> {
-    let manifest = sh.read_file("Cargo.toml")?;
-    let promised = manifest
-        .lines()
-        .find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"'))
-        .context("Cargo.toml tells no rust-version")?;
-    let version = cmd!(sh, "rustc --version").quiet().read()?;
-    if version.starts_with(&format!("rustc {promised}.")) {
-        eprintln!("this is {version}: every step here tests it");
-        return Ok(Done::Yes);
-    }
-    let toolchains = cmd!(sh, "rustup toolchain list").quiet().ignore_stderr().read().unwrap_or_default();
-    if !toolchains.lines().any(|toolchain| toolchain.starts_with(promised)) {
-        eprintln!("not tested: Rust {promised} is missing: rustup toolchain install {promised}");
-        return Ok(Done::LeftOut);
-    }
-    let toolchain = format!("+{promised}");
-    cmd!(sh, "cargo {toolchain} check --workspace --all-targets --locked --target-dir target/oldest")
-        .run()?;
-    Ok(Done::Yes)
+    Ok(if crate::oldest_rust::check(sh)? { Done::Yes } else { Done::LeftOut })
 }
 
 /// Builds the programs and the plugin that the tests run. With the tests, since those need other features of what all
@@ -160,32 +144,28 @@ fn demo(sh: &Shell) -> Result<Done> {
     Ok(Done::Yes)
 }
 
-/// Makes the packages, unpacks one, and in CI installs the other. Anywhere else, what is installed is the user's affair.
+/// Makes the packages twice, and installs them into root directories of their own.
 fn packages(sh: &Shell) -> Result<Done> {
-    let made = crate::dist::run(sh)?;
-    let again = made.contents(sh)?;
-    let made = crate::dist::run(sh)?;
+    if CARGO_ZIGBUILD.find().is_none() {
+        eprintln!("no packages: cargo-zigbuild is missing: {}", CARGO_ZIGBUILD.install);
+        return Ok(Done::LeftOut);
+    }
+    let arguments = crate::dist::Arguments::default();
+    let again = crate::dist::run(sh, &arguments)?.contents(sh)?;
+    let made = crate::dist::run(sh, &arguments)?;
     ensure!(made.contents(sh)? == again, "packages of the same sources differ");
-    check_man_pages(sh)?;
-    let _archive = sh.push_env("IMAGEIO_NBD_ARCHIVE", made.archive);
-    let _deb = match made.deb {
-        Some(deb) if in_ci() && is_root(sh)? => Some(sh.push_env("IMAGEIO_NBD_DEB", deb)),
-        _ => None,
-    };
+    check_man_pages(sh, &made.built)?;
+    let _packages = sh.push_env("IMAGEIO_NBD_PACKAGES", crate::dist::directory(sh)?);
     cmd!(sh, "cargo test --locked --package integration-tests --test package").run()?;
     Ok(Done::Yes)
 }
 
-fn check_man_pages(sh: &Shell) -> Result<()> {
+fn check_man_pages(sh: &Shell, built: &Path) -> Result<()> {
     let Some(mandoc) = MANDOC.find() else { return Ok(()) };
-    for page in sh.read_dir(crate::target_dir(sh)?.join("dist/man/man1"))? {
+    for page in sh.read_dir(built.join("man/man1"))? {
         cmd!(sh, "{mandoc} -T lint -W error {page}").run()?;
     }
     Ok(())
-}
-
-fn is_root(sh: &Shell) -> Result<bool> {
-    Ok(cmd!(sh, "id -u").quiet().read()? == "0")
 }
 
 fn fuzzers(sh: &Shell) -> Result<Done> {

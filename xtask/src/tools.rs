@@ -99,6 +99,18 @@ pub const SYSTEMD_ANALYZE: Tool = in_path("systemd-analyze", "apt-get install sy
 pub const CARGO_FUZZ: Tool = in_path("cargo-fuzz", "cargo install --locked cargo-fuzz");
 /// Checks what we depend on.
 pub const CARGO_DENY: Tool = in_path("cargo-deny", "cargo install --locked cargo-deny");
+/// Links programs that run on older systems than this one.
+pub const CARGO_ZIGBUILD: Tool = Tool {
+    name: "cargo-zigbuild",
+    install: "python3 -m venv target/zig && target/zig/bin/pip install cargo-zigbuild==0.24.0 ziglang==0.15.2",
+    place: Place::Target { variable: "CARGO_ZIGBUILD", file: "zig/bin/cargo-zigbuild" },
+};
+/// Installs packages of Enterprise Linux.
+pub const RPM: Tool = in_path("rpm", "apt-get install rpm");
+/// Shows man pages.
+pub const MAN: Tool = in_path("man", "apt-get install man-db");
+/// Lets a test have a root directory of its own.
+pub const UNSHARE: Tool = in_path("unshare", "apt-get install util-linux");
 
 /// All of them.
 pub const TOOLS: &[Tool] = &[
@@ -128,6 +140,10 @@ pub const TOOLS: &[Tool] = &[
     SYSTEMD_ANALYZE,
     CARGO_FUZZ,
     CARGO_DENY,
+    CARGO_ZIGBUILD,
+    RPM,
+    MAN,
+    UNSHARE,
 ];
 
 const fn in_path(name: &'static str, install: &'static str) -> Tool {

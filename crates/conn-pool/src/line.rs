@@ -154,7 +154,9 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
     }
 
     fn drop_gaps(&mut self) {
-        while self.requests.pop_front_if(|waiting| waiting.asked.is_none()).is_some() {}
+        while self.requests.front().is_some_and(|waiting| waiting.asked.is_none()) {
+            self.requests.pop_front();
+        }
     }
 
     fn first_visit(&self, slot: Slot) -> Option<usize> {

@@ -127,7 +127,7 @@ impl VolatileCache {
     pub(crate) fn flush(&self, way: u64) -> io::Result<()> {
         let mut state = self.lock();
         state.check(way)?;
-        let flushed: Vec<_> = state.unflushed.extract_if(.., |_, change| change.way == way).collect();
+        let flushed = state.take(|change| change.way == way);
         flushed.iter().try_for_each(|(number, change)| state.settle(*number, change))
     }
 
@@ -171,10 +171,18 @@ impl State {
         Ok(())
     }
 
+    /// Takes out the changes that fit. Whoever has Rust 1.91 may use `BTreeMap::extract_if`.
+    fn take(&mut self, fits: impl Fn(&Unflushed) -> bool) -> BTreeMap<u64, Unflushed> {
+        let changes = std::mem::take(&mut self.unflushed);
+        let (taken, left) = changes.into_iter().partition(|(_, change)| fits(change));
+        self.unflushed = left;
+        taken
+    }
+
     /// Takes these changes back: what is durable comes up again, and what else isn't.
     fn undo(&mut self, disk: &Disk, is_lost: impl Fn(&Unflushed) -> bool) -> io::Result<()> {
-        let lost: Vec<_> = self.unflushed.extract_if(.., |_, change| is_lost(change)).collect();
-        for range in lost.iter().map(|(_, change)| change.range()).collect::<RangeSet<u64>>() {
+        let lost = self.take(is_lost);
+        for range in lost.values().map(Unflushed::range).collect::<RangeSet<u64>>() {
             let mut durable = vec![0; (range.end - range.start) as usize];
             self.durable.read(range.start, &mut durable)?;
             disk.write(range.start, &durable)?;

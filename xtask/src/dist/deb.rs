@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The `.deb`, by Debian's own tools.
+//! The `.deb` packages, by Debian's own tools.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,143 +8,108 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
-const CONTROL: &str = include_str!("../../deb/control");
-const COPYRIGHT: &str = include_str!("../../deb/copyright");
+use super::elf::Version;
+use super::package::{File, OLDEST_NBDKIT, PLUGIN, PROGRAM, Package, Places, compressed, doc};
+use super::{Making, version};
 
-/// What is compressed, as is Debian's rule for man pages, changelogs and long texts.
-const COMPRESSED: [&str; 5] = [
-    "usr/share/man/man1/imageio-nbd.1",
-    "usr/share/man/man1/nbdkit-imageio-plugin.1",
-    "usr/share/doc/imageio-nbd/changelog",
-    "usr/share/doc/imageio-nbd/changelog.Debian",
-    "usr/share/doc/imageio-nbd/THIRD-PARTY-LICENCES",
-];
-
-/// What `imageio-nbd virt-v2v` preloads.
-const REDIRECT: &str = "usr/libexec/imageio-nbd/exec-redirect.so";
+const COPYRIGHT: &str = include_str!("copyright");
+const MAINTAINER: &str = "The imageio-nbd contributors <imageio-nbd@localhost>";
 
 /// Which of Debian's tools isn't there.
 pub(crate) fn missing_tool() -> Option<&'static str> {
-    ["dpkg-deb", "dpkg-shlibdeps", "dpkg-architecture", "strip"]
-        .into_iter()
-        .find(|tool| which::which(tool).is_err())
+    ["dpkg-deb", "md5sum"].into_iter().find(|tool| which::which(tool).is_err())
 }
 
-/// Makes the package of what was built.
-pub(crate) fn make(sh: &Shell, built: &Path, packages: &Path, date: &str) -> Result<PathBuf> {
+/// Makes a package of what was built.
+pub(crate) fn make(sh: &Shell, making: &Making<'_>, package: &Package) -> Result<PathBuf> {
+    let (name, architecture) = (package.debian, making.names.debian);
     // Tells by a package's revision that Debian's changelog is apart from ours.
-    let version = format!("{}-1", super::version());
-    let architecture = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
-    // Where Debian's tools expect a package in the making.
-    let source = tempfile::tempdir()?;
-    let root = &source.path().join("debian/imageio-nbd");
-    sh.create_dir(root.join("DEBIAN"))?;
-    let programs = &lay_out(sh, built, root)?;
-    cmd!(sh, "strip --strip-unneeded --remove-section=.comment {programs...}").quiet().run()?;
-    write_texts(sh, root, &version, date)?;
-    for file in COMPRESSED {
-        let file = root.join(file);
-        cmd!(sh, "gzip -9n {file}").quiet().run()?;
-    }
-    set_modes(root)?;
-    let control = CONTROL
-        .replace("@VERSION@", &version)
-        .replace("@ARCHITECTURE@", &architecture)
-        .replace("@SIZE@", &size(sh, root)?)
-        .replace("@DEPENDS@", &dependencies(sh, source.path(), programs)?);
+    let version = format!("{}-1", version());
+    let mut files = package.files(sh, making.built, name, &Places::of_debian(&making.names))?;
+    files.extend(texts(sh, making, name, &version)?);
+    let root = tempfile::tempdir()?;
+    let root = root.path();
+    lay_out(root, package, &files)?;
+    let needs = making.needs(package)?;
+    let control = control(package, &version, architecture, &files, needs.glibc(super::target::OLDEST_GLIBC)?);
     sh.write_file(root.join("DEBIAN/control"), control)?;
-    write_checksums(sh, root)?;
-    let package = packages.join(format!("imageio-nbd_{version}_{architecture}.deb"));
-    let _date = sh.push_env("SOURCE_DATE_EPOCH", date);
-    cmd!(sh, "dpkg-deb --root-owner-group --build {root} {package}").quiet().ignore_stdout().run()?;
-    Ok(package)
+    write_checksums(sh, root, &files)?;
+    cmd!(sh, "chmod --recursive u=rwX,go=rX {root}").quiet().run()?;
+    let made = making.packages.join(format!("{name}_{version}_{architecture}.deb"));
+    let _date = sh.push_env("SOURCE_DATE_EPOCH", making.date);
+    cmd!(sh, "dpkg-deb --root-owner-group --build {root} {made}").quiet().ignore_stdout().run()?;
+    Ok(made)
 }
 
-/// Copies what was built to where Debian has it. Returns the programs.
-fn lay_out(sh: &Shell, built: &Path, root: &Path) -> Result<[PathBuf; 3]> {
-    let libraries = cmd!(sh, "dpkg-architecture -qDEB_HOST_MULTIARCH").quiet().read()?;
-    let plugin = format!("usr/lib/{libraries}/nbdkit/plugins/nbdkit-imageio-plugin.so");
-    for (from, to) in [
-        ("bin/imageio-nbd", "usr/bin/imageio-nbd"),
-        ("nbdkit/nbdkit-imageio-plugin.so", &plugin),
-        ("libexec/imageio-nbd/exec-redirect.so", REDIRECT),
-        ("man/man1/imageio-nbd.1", "usr/share/man/man1/imageio-nbd.1"),
-        ("man/man1/nbdkit-imageio-plugin.1", "usr/share/man/man1/nbdkit-imageio-plugin.1"),
-        ("completions/bash/imageio-nbd.bash", "usr/share/bash-completion/completions/imageio-nbd"),
-        ("completions/fish/imageio-nbd.fish", "usr/share/fish/vendor_completions.d/imageio-nbd.fish"),
-        ("completions/zsh/_imageio-nbd", "usr/share/zsh/vendor-completions/_imageio-nbd"),
-        ("systemd/imageio-nbd@.socket", "usr/lib/systemd/system/imageio-nbd@.socket"),
-        ("systemd/imageio-nbd@.service", "usr/lib/systemd/system/imageio-nbd@.service"),
-        ("doc/README.md", "usr/share/doc/imageio-nbd/README.md"),
-        ("doc/virt-v2v.md", "usr/share/doc/imageio-nbd/virt-v2v.md"),
-        ("doc/CHANGELOG.md", "usr/share/doc/imageio-nbd/changelog"),
-        ("doc/THIRD-PARTY-LICENCES", "usr/share/doc/imageio-nbd/THIRD-PARTY-LICENCES"),
-    ] {
-        let to = root.join(to);
-        sh.create_dir(to.parent().context("a file is in a directory")?)?;
-        sh.copy_file(built.join(from), to)?;
-    }
-    let shims = sh.create_dir(root.join("usr/libexec/imageio-nbd"))?;
-    symlink("../../bin/imageio-nbd", shims.join("nbdkit"))?;
-    Ok([root.join("usr/bin/imageio-nbd"), root.join(plugin), root.join(REDIRECT)])
-}
-
-fn write_texts(sh: &Shell, root: &Path, version: &str, date: &str) -> Result<()> {
-    let doc = root.join("usr/share/doc/imageio-nbd");
+/// What Debian's policy wants of each package.
+fn texts(sh: &Shell, making: &Making<'_>, name: &str, version: &str) -> Result<[File; 3]> {
     let licence = sh.read_file("LICENSE-MIT")?;
     let licence: Vec<_> = licence
         .trim_end()
         .lines()
         .map(|line| if line.is_empty() { " .".into() } else { format!(" {line}") })
         .collect();
-    sh.write_file(doc.join("copyright"), COPYRIGHT.replace("@MIT@", &licence.join("\n")))?;
-    let maintainer = CONTROL.lines().find_map(|line| line.strip_prefix("Maintainer: "));
-    let maintainer = maintainer.context("the package has a maintainer")?;
+    let date = making.date;
     let date = cmd!(sh, "date --utc --rfc-email --date=@{date}").quiet().read()?;
-    let entry = format!(
-        "imageio-nbd ({version}) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- {maintainer}  {date}\n"
+    let changelog = format!(
+        "imageio-nbd ({version}) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- {MAINTAINER}  {date}\n"
     );
-    sh.write_file(doc.join("changelog.Debian"), entry)?;
-    Ok(())
+    let doc = doc(name);
+    Ok([
+        File::new(format!("{doc}/copyright"), COPYRIGHT.replace("@MIT@", &licence.join("\n"))),
+        File::new(format!("{doc}/changelog.Debian.gz"), compressed(sh, changelog.as_bytes())?),
+        File::new(
+            format!("{doc}/THIRD-PARTY-LICENCES.gz"),
+            compressed(sh, &sh.read_binary_file(making.built.join("doc/THIRD-PARTY-LICENCES"))?)?,
+        ),
+    ])
 }
 
-/// Modes that don't depend on the builder's.
-fn set_modes(dir: &Path) -> Result<()> {
-    fs::set_permissions(dir, Permissions::from_mode(0o755))?;
-    // Programs are executable, libraries are not.
-    let mode = if dir.ends_with("bin") { 0o755 } else { 0o644 };
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            set_modes(&entry.path())?;
-        } else if kind.is_file() {
-            fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
-        }
+fn lay_out(root: &Path, package: &Package, files: &[File]) -> Result<()> {
+    let place = |path: &str| -> Result<PathBuf> {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().context("a file is in a directory")?)?;
+        Ok(path)
+    };
+    for file in files {
+        let path = place(&file.path)?;
+        fs::write(&path, &file.contents)?;
+        fs::set_permissions(path, Permissions::from_mode(file.mode().into()))?;
     }
+    for (link, target) in package.links {
+        symlink(target, place(link)?)?;
+    }
+    fs::create_dir(root.join("DEBIAN"))?;
     Ok(())
 }
 
-/// In KiB.
-fn size(sh: &Shell, root: &Path) -> Result<String> {
-    let size = cmd!(sh, "du --summarize --apparent-size --block-size=1K {root}").quiet().read()?;
-    Ok(size.split_whitespace().next().unwrap_or("0").to_owned())
+fn control(package: &Package, version: &str, architecture: &str, files: &[File], glibc: Version) -> String {
+    // As dpkg-gencontrol counts it: in KiB, each file for itself.
+    let size: usize = files.iter().map(|file| file.contents.len().div_ceil(1024)).sum();
+    let lines = package.description.lines();
+    let lines = lines.map(|line| if line.is_empty() { " .\n".into() } else { format!(" {line}\n") });
+    let lines = lines.collect::<String>();
+    let Package { debian: name, summary, .. } = package;
+    let others = relations(package);
+    format!(
+        "Package: {name}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\n\
+         Installed-Size: {size}\nDepends: libc6 (>= {glibc}){others}\nSection: utils\nPriority: optional\n\
+         Description: {summary}\n{lines}"
+    )
 }
 
-/// The libraries that the programs are linked with.
-fn dependencies(sh: &Shell, source: &Path, programs: &[PathBuf]) -> Result<String> {
-    let control = "Source: imageio-nbd\n\nPackage: imageio-nbd\nArchitecture: any\n";
-    sh.write_file(source.join("debian/control"), control)?;
-    let _here = sh.push_dir(source);
-    let found = cmd!(sh, "dpkg-shlibdeps -O {programs...}").quiet().read()?;
-    let depends = found.lines().find_map(|line| line.strip_prefix("shlibs:Depends="));
-    Ok(depends.context("dpkg-shlibdeps tells no dependencies")?.to_owned())
+/// What follows the first dependency.
+fn relations(package: &Package) -> String {
+    if package.debian == PLUGIN.debian {
+        format!(", nbdkit (>= {OLDEST_NBDKIT})\nEnhances: nbdkit\nSuggests: {}", PROGRAM.debian)
+    } else {
+        format!("\nRecommends: qemu-utils\nSuggests: libnbd-bin, {}, virt-v2v", PLUGIN.debian)
+    }
 }
 
-fn write_checksums(sh: &Shell, root: &Path) -> Result<()> {
+fn write_checksums(sh: &Shell, root: &Path, files: &[File]) -> Result<()> {
     let _here = sh.push_dir(root);
-    let files = cmd!(sh, "find usr -type f").quiet().read()?;
-    let mut files: Vec<_> = files.lines().collect();
+    let mut files: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
     files.sort_unstable();
     let sums = cmd!(sh, "md5sum {files...}").quiet().read()?;
     sh.write_file("DEBIAN/md5sums", sums + "\n")?;

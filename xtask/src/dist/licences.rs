@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-/// All notices, crate by crate.
-pub(crate) fn collect(sh: &Shell) -> Result<String> {
+/// All notices, crate by crate, of what is linked in on this kind of machine.
+pub(crate) fn collect(sh: &Shell, triple: &str) -> Result<String> {
     let metadata = cmd!(sh, "cargo metadata --format-version 1 --locked").quiet().read()?;
     let metadata: Value = serde_json::from_str(&metadata)?;
-    let used = used(sh)?;
+    let used = used(sh, triple)?;
     let mut text = String::from("imageio-nbd and nbdkit-imageio-plugin.so contain these crates.\n");
     let mut found = 0;
     let mut told = HashMap::new();
@@ -31,11 +31,12 @@ pub(crate) fn collect(sh: &Shell) -> Result<String> {
     Ok(text)
 }
 
-/// `NAME vVERSION` of each crate that is linked in, on this kind of machine.
-fn used(sh: &Shell) -> Result<BTreeSet<String>> {
+/// `NAME vVERSION` of each crate that is linked in.
+fn used(sh: &Shell, triple: &str) -> Result<BTreeSet<String>> {
     let tree = cmd!(
         sh,
-        "cargo tree --locked --package imageio-nbd --package nbdkit-imageio-plugin --edges normal --prefix none"
+        "cargo tree --locked --target {triple} --package imageio-nbd --package exec-redirect
+             --package nbdkit-imageio-plugin --edges normal --prefix none"
     );
     let tree = tree.quiet().read()?;
     let name = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");

@@ -132,7 +132,9 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
     }
 
     fn drop_until(&mut self, offset: u64) {
-        while self.pieces.pop_front_if(|piece| piece.range.end <= offset).is_some() {}
+        while self.pieces.front().is_some_and(|piece| piece.range.end <= offset) {
+            self.pieces.pop_front();
+        }
     }
 
     /// Whether the disk still has what was read ahead, and the device would answer.

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reply chunks ('Structured reply chunk message', 'Extended reply chunk message', 'Structured reply types').
 
+/// As much of a text as `longest` bytes hold, without a part of a character.
+fn shortened(text: &str, longest: usize) -> &str {
+    let mut end = text.len().min(longest);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -163,8 +172,7 @@ impl Chunk {
         message: &str,
         more: u64,
     ) -> (Encoded<MAX_CHUNK_HEAD>, &str) {
-        let message = message.split('\0').next().unwrap_or_default();
-        let message = &message[..message.floor_char_boundary(self.longest_message)];
+        let message = shortened(message.split('\0').next().unwrap_or_default(), self.longest_message);
         // It is never longer than MAX_STRING.
         let len = message.len() as u16;
         let head = self.head(kind, 6 + u64::from(len) + more);
