@@ -71,7 +71,7 @@ pub struct Transfer {
     pub transferred: u64,
     /// Whether something is moved in this moment.
     pub is_active: bool,
-    /// Whether the host has its ticket.
+    /// Whether the host has its ticket, as far as the engine knows.
     pub has_ticket: bool,
     /// What the host knows it by.
     pub ticket: TicketId,
@@ -333,7 +333,7 @@ impl State {
     pub(crate) fn transfer_watched(&mut self, id: &str, status: Option<TicketStatus>, now: Instant) {
         let Some(transfer) = self.transfer_mut(id) else { return };
         let Some(status) = status else {
-            transfer.has_ticket = false;
+            // Its ticket is only forgotten when it has ended: the host may be back, and have it still.
             let next = transfer.stopped_by_system();
             return self.enter(id, next, now);
         };
