@@ -3,12 +3,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use fake_engine::{
     Builder, Certificate, ControlSocket, DEFAULT_PASSWORD, DEFAULT_USER, Disk, DiskFormat, FakeEngine, Pki,
 };
+use fault_proxy::Proxy;
 use libtest_mimic::Arguments;
 use tempfile::TempDir;
 
@@ -49,19 +52,50 @@ impl Installation {
     /// # Errors
     /// If it can't be started.
     pub fn with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
-        let dir = tempfile::Builder::new().prefix("engine-contract-").tempdir()?;
         // As in oVirt, all have the same CA.
         let pki = Pki::generate(&Certificate::default())?;
+        let daemon = RealDaemon::start(Some(pki.clone()))?;
+        let addr = daemon.addr();
+        Self::start(pki, daemon, addr, choose)
+    }
+
+    /// Clients reach the daemon by TCP alone, with TLS or without it. The engine has TLS in any case.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn with_remote_clients(tls: bool, choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
+        let pki = Pki::generate(&Certificate::default())?;
+        let daemon = RealDaemon::start_without_local_socket(tls.then(|| pki.clone()))?;
+        let addr = daemon.addr();
+        Self::start(pki, daemon, addr, choose)
+    }
+
+    /// Clients reach the daemon by way of a proxy alone, with TLS or without it. The engine has TLS in any case.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn behind_proxy(tls: bool) -> TestResult<(Self, Proxy)> {
+        let pki = Pki::generate(&Certificate::default())?;
+        let daemon = RealDaemon::start_without_local_socket(tls.then(|| pki.clone()))?;
+        let proxy = Proxy::start(daemon.addr())?;
+        Ok((Self::start(pki, daemon, proxy.addr(), |builder| builder)?, proxy))
+    }
+
+    /// `addr` is where clients reach the daemon.
+    fn start(
+        pki: Pki,
+        daemon: RealDaemon,
+        addr: SocketAddr,
+        choose: impl FnOnce(Builder) -> Builder,
+    ) -> TestResult<Self> {
+        let dir = tempfile::Builder::new().prefix("engine-contract-").tempdir()?;
         fs::write(dir.path().join("ca.pem"), &pki.ca_pem)?;
         fs::write(dir.path().join("password"), DEFAULT_PASSWORD)?;
         fs::create_dir(dir.path().join("python"))?;
         fs::write(dir.path().join("python/sitecustomize.py"), include_str!("sitecustomize.py"))?;
-        let daemon = RealDaemon::start(Some(pki.clone()))?;
-        let imageio = ControlSocket {
-            path: daemon.control_socket(),
-            transfer_url: daemon.base(),
-            proxy_url: daemon.base(),
-        };
+        let base = daemon.base_by(addr);
+        let imageio =
+            ControlSocket { path: daemon.control_socket(), transfer_url: base.clone(), proxy_url: base };
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
         Ok(Self { engine: choose(builder).start()?, daemon, dir })
     }
@@ -70,6 +104,17 @@ impl Installation {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Writes `ovirt-img.conf`, by whose section `lab` a program gets into the engine if `XDG_CONFIG_HOME` is the directory for files.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn configure(&self) -> io::Result<()> {
+        let (engine, ca) = (self.engine.base(), self.path("ca.pem"));
+        let user = format!("username = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}");
+        let file = format!("[lab]\nengine_url = {engine}\n{user}\ncafile = {}\n", ca.display());
+        fs::write(self.path("ovirt-img.conf"), file)
     }
 
     /// Runs a program in the directory for files, for a minute at most.

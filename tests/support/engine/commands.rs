@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use fake_engine::{ContentType, DEFAULT_PASSWORD, DEFAULT_USER, DiskFormat};
+use fake_engine::{ContentType, DEFAULT_PASSWORD, DiskFormat};
 use serde_json::Value;
 use support::TestResult;
 use support::door::built;
@@ -38,12 +38,7 @@ pub(crate) fn run_with(
     arguments: &[&str],
     variables: &[(&str, &str)],
 ) -> TestResult<Ended> {
-    let file = format!(
-        "[lab]\nengine_url = {}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
-        site.engine.base(),
-        site.path("ca.pem").display()
-    );
-    fs::write(site.path("ovirt-img.conf"), file)?;
+    site.configure()?;
     let mut command = Command::new("timeout");
     command.args(["--foreground", "60"]).arg(built("imageio-nbd")).args(arguments).args(["-c", "lab"]);
     let command = command.current_dir(site.path("")).env("XDG_CONFIG_HOME", site.path(""));
