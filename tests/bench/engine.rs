@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Commands that copy disks of an engine: ours and oVirt's.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -145,6 +146,7 @@ impl<'a> Site<'a> {
         let dir = work_dir()?;
         let image = SparseDisk::make(bench.dir, bench.source, RUNS)?;
         let disks = dir.path().join("disks");
+        fs::create_dir(&disks)?;
         let installation = Installation::with_remote_clients(row.via == Https, |builder| builder.dir(disks));
         let installation = installation.map_err(|error| anyhow!(error))?;
         installation.configure()?;
@@ -165,7 +167,7 @@ impl<'a> Site<'a> {
             }
             Download => {
                 if copy.exists() {
-                    std::fs::remove_file(&copy)?;
+                    fs::remove_file(&copy)?;
                 }
                 self.download_by(copier, &copy)?
             }
