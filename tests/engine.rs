@@ -3,6 +3,8 @@
 
 #[path = "support/engine/commands.rs"]
 mod commands;
+#[path = "support/engine/cut.rs"]
+mod cut;
 #[path = "support/engine/faults.rs"]
 mod faults;
 #[path = "support/engine/resumed_uploads.rs"]
@@ -15,13 +17,13 @@ mod serving;
 use std::process::ExitCode;
 
 use support::installation::{Test, run_tests};
-use support::tools::{IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
+use support::tools::{IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 
 /// What all tests need.
-const TOOLS: &[Tool] = &[IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
+const TOOLS: &[Tool] = &[IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
 const TESTS: &[&[Test]] =
-    &[serving::TESTS, commands::TESTS, faults::TESTS, resuming::TESTS, resumed_uploads::TESTS];
+    &[serving::TESTS, commands::TESTS, cut::TESTS, faults::TESTS, resuming::TESTS, resumed_uploads::TESTS];
 
 fn main() -> ExitCode {
     run_tests(TOOLS, TESTS)
