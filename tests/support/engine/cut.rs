@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Bytes of the image, all of which are data.
-const SIZE: usize = 48 << 20;
+const SIZE: usize = 24 << 20;
 
 /// Bytes after which the connection that carries them is cut, counted on all connections together. More than a request has, and no
 /// multiple of one, so that it happens at other places each time.
