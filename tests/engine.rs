@@ -3,6 +3,8 @@
 
 #[path = "support/engine/commands.rs"]
 mod commands;
+#[path = "support/engine/cut.rs"]
+mod cut;
 #[path = "support/engine/faults.rs"]
 mod faults;
 #[path = "support/engine/hosts.rs"]
@@ -26,14 +28,15 @@ use std::process::ExitCode;
 
 use support::installation::{Test, run_trials, trials};
 use support::namespace::has_etc;
-use support::tools::{CURL, IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
+use support::tools::{CURL, IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 
 /// What all tests need.
-const TOOLS: &[Tool] = &[CURL, IMAGEIO, NBDKIT, QEMU_IMG, QEMU_IO, QEMU_NBD];
+const TOOLS: &[Tool] = &[CURL, IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
 const TESTS: &[&[Test]] = &[
     serving::TESTS,
     commands::TESTS,
+    cut::TESTS,
     faults::TESTS,
     resuming::TESTS,
     resumed_uploads::TESTS,

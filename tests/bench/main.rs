@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench`: everyone who can upload to an imageio server, side by side.
+//! `cargo xtask bench`: everyone who can copy to or from an imageio server, side by side; and commands that copy disks of an engine.
 
 mod client;
 mod contender;
+mod engine;
 mod facts;
 mod limit;
 mod measure;
@@ -11,27 +12,28 @@ mod output;
 mod rows;
 mod server;
 mod sparse;
+mod turns;
 mod work;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use support::daemon::Daemons;
 use support::image::noise;
 use support::report::promises::PROMISES;
-use support::report::{PYTHON, Row};
-use support::tools::{IMAGEIO, QEMU_NBD};
+use support::report::{Baseline, PYTHON, Row};
+use support::tools::{IMAGEIO, QEMU_NBD, Tool};
 
 use client::Stop;
 use contender::{Bench, CONTENDERS, Contender};
+use engine::{COPIERS, Copier, EngineRow};
 use options::Options;
 use rows::{ROWS, RowKind, Server};
 use server::{Target, work_dir};
+use turns::Turns;
 
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask bench")]
@@ -60,12 +62,12 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     check_promises()?;
-    let rows: Vec<RowKind> = ROWS.iter().copied().filter(|row| is_wanted(options, row)).collect();
-    ensure!(!rows.is_empty(), "no row is called so: see cargo xtask bench --list");
+    let mut wanted = Wanted::rows(options);
+    ensure!(!wanted.names().is_empty(), "no row is called so: see cargo xtask bench --list");
     if options.list {
-        return rows.iter().try_for_each(|row| Ok(writeln!(io::stdout(), "{}", row.name())?));
+        return wanted.names().iter().try_for_each(|name| Ok(writeln!(io::stdout(), "{name}")?));
     }
-    let contenders = find_contenders(options)?;
+    wanted.find_contenders(options)?;
     let stop = Stop::on_signals()?;
     let dir = work_dir()?;
     let size = options.size.unwrap_or(if options.quick { 256 << 20 } else { 1 << 30 });
@@ -80,31 +82,76 @@ fn run(options: &Options) -> Result<()> {
         quick: options.quick,
         parameters: &options.parameter,
     };
-    let report = measure(options, &bench, &rows, &contenders)?;
+    let report = measure(options, &bench, &wanted)?;
     output::give(options, &report, size)
 }
 
 /// Fails if something is promised of a row that isn't there.
 fn check_promises() -> Result<()> {
-    let is_row = |name: &str| ROWS.iter().any(|row| row.name() == name);
+    let names: Vec<String> =
+        ROWS.iter().map(RowKind::name).chain(engine::ROWS.iter().map(EngineRow::name)).collect();
+    let is_row = |name: &str| names.iter().any(|row| row == name);
     match PROMISES.iter().find(|promise| !is_row(promise.row)) {
         Some(promise) => bail!("{} is promised something, and is no row", promise.row),
         None => Ok(()),
     }
 }
 
-fn is_wanted(options: &Options, row: &RowKind) -> bool {
-    let named = options.only.iter().any(|text| row.name().contains(text));
-    // A row that was named is measured with --quick, too.
-    if options.only.is_empty() { row.quick || !options.quick } else { named }
+/// What is to be measured, and who is there for it.
+struct Wanted {
+    rows: Vec<RowKind>,
+    contenders: Vec<Contender>,
+    engine_rows: Vec<EngineRow>,
+    copiers: Vec<Copier>,
+}
+
+impl Wanted {
+    fn rows(options: &Options) -> Self {
+        // A row that was named is measured with --quick, too. An engine's rows have to be asked for then: they take a while.
+        let is_wanted = |name: &str, is_quick: bool| {
+            let is_named = options.only.iter().any(|text| name.contains(text));
+            if options.only.is_empty() { is_quick || !options.quick } else { is_named }
+        };
+        let rows = ROWS.iter().filter(|row| !options.engine && is_wanted(&row.name(), row.quick));
+        let engine_rows =
+            engine::ROWS.iter().filter(|row| is_wanted(&row.name(), row.quick && options.engine));
+        Self {
+            rows: rows.copied().collect(),
+            contenders: Vec::new(),
+            engine_rows: engine_rows.copied().collect(),
+            copiers: Vec::new(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.rows.iter().map(RowKind::name).chain(self.engine_rows.iter().map(EngineRow::name)).collect()
+    }
+
+    /// Leaves out the rows for which nobody was asked for or is there.
+    fn find_contenders(&mut self, options: &Options) -> Result<()> {
+        if !self.rows.is_empty() {
+            self.contenders = find_contenders(options)?;
+        }
+        self.copiers = COPIERS.into_iter().filter(|copier| is_wanted(options, copier.name())).collect();
+        if self.contenders.is_empty() {
+            self.rows.clear();
+        }
+        if self.copiers.is_empty() {
+            self.engine_rows.clear();
+        }
+        ensure!(!self.names().is_empty(), "no contender is called so");
+        Ok(())
+    }
+}
+
+fn is_wanted(options: &Options, contender: &str) -> bool {
+    options.contender.is_empty() || options.contender.iter().any(|text| contender.contains(text))
 }
 
 /// Those that were asked for, and whose programs are there. Without the Python plugin there is nothing to compare with.
 fn find_contenders(options: &Options) -> Result<Vec<Contender>> {
     let mut found = Vec::new();
-    let wanted =
-        |name: &str| options.contender.is_empty() || options.contender.iter().any(|text| name.contains(text));
-    for contender in CONTENDERS.into_iter().filter(|contender| wanted(contender.name())) {
+    for contender in CONTENDERS.into_iter().filter(|contender| is_wanted(options, contender.name())) {
         match contender.tools().iter().find(|tool| tool.find().is_none()) {
             None => found.push(contender),
             Some(tool) if contender.name() == PYTHON => bail!("{} is missing: {}", tool.name, tool.install),
@@ -114,48 +161,40 @@ fn find_contenders(options: &Options) -> Result<Vec<Contender>> {
             }
         }
     }
-    ensure!(!found.is_empty(), "no contender is called so");
     Ok(found)
 }
 
 /// Measures all rows that can be; a contender that fails in one is told of, and has no figures there.
-fn measure(
-    options: &Options,
-    bench: &Bench<'_>,
-    rows: &[RowKind],
-    contenders: &[Contender],
-) -> Result<output::Report> {
+fn measure(options: &Options, bench: &Bench<'_>, wanted: &Wanted) -> Result<output::Report> {
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
     let daemons = Daemons::default();
-    let bar = ProgressBar::new(rows.len() as u64 * u64::from(rounds + 1))
-        .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed}, {eta} to go: {msg}")?);
-    let mut report = output::Report { rounds, ..Default::default() };
-    for row in rows {
-        bar.set_message(row.name());
+    let mut turns = Turns::new(bench.stop, rounds, wanted.names().len())?;
+    let mut rows = Vec::new();
+    for row in &wanted.rows {
+        turns.begin(&row.name());
         match missing(*row) {
-            Some(missing) => {
-                bar.suspend(|| writeln!(io::stderr(), "without {}: {missing}", row.name()))?;
-                bar.inc(u64::from(rounds + 1));
-            }
-            None => report.rows.push(measure_row(
-                bench,
-                &daemons,
-                *row,
-                contenders,
-                rounds,
-                &bar,
-                &mut report.failures,
-            )?),
+            Some(missing) => turns.skip(&row.name(), &missing)?,
+            None => rows.push(measure_row(bench, &daemons, *row, &wanted.contenders, &mut turns)?),
         }
     }
-    bar.finish_and_clear();
-    Ok(report)
+    for row in &wanted.engine_rows {
+        turns.begin(&row.name());
+        match first_missing(engine::TOOLS) {
+            Some(missing) => turns.skip(&row.name(), &missing)?,
+            None => rows.push(row.measure(bench, &wanted.copiers, &mut turns)?),
+        }
+    }
+    Ok(output::Report { rounds, rows, failures: turns.finish() })
 }
 
 fn missing(row: RowKind) -> Option<String> {
     let server = if row.server == Server::Real { &[IMAGEIO, QEMU_NBD][..] } else { &[] };
     let client = row.work.tool();
-    let missing = server.iter().chain([&client]).find(|tool| tool.find().is_none())?;
+    first_missing(server).or_else(|| first_missing(&[client]))
+}
+
+fn first_missing(tools: &[Tool]) -> Option<String> {
+    let missing = tools.iter().find(|tool| tool.find().is_none())?;
     Some(format!("{} is missing: {}", missing.name, missing.install))
 }
 
@@ -165,36 +204,18 @@ fn measure_row(
     daemons: &Daemons,
     row: RowKind,
     contenders: &[Contender],
-    rounds: u32,
-    bar: &ProgressBar,
-    failures: &mut Vec<String>,
+    turns: &mut Turns<'_>,
 ) -> Result<Row> {
     let bench = &bench.part(row.part)?;
     let target = Target::start(daemons, row, bench).context("the server")?;
-    let mut able: Vec<Contender> = contenders.iter().copied().filter(|one| one.can(row)).collect();
-    let mut runs: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for round in 0..=rounds {
-        let mut failed = Vec::new();
-        for contender in &able {
-            match contender.run(bench, row, &target, round == 0) {
-                Ok(_) if round == 0 => {}
-                Ok(run) => runs.entry(contender.name()).or_default().push(run),
-                Err(error) => {
-                    bench.stop.check()?;
-                    failed.push(*contender);
-                    let failure = format!("{}: {}: {error:#}", row.name(), contender.name());
-                    bar.suspend(|| writeln!(io::stderr(), "{failure}"))?;
-                    failures.push(failure);
-                }
-            }
-        }
-        able.retain(|contender| !failed.contains(contender));
-        failed.iter().for_each(|contender| drop(runs.remove(contender.name())));
-        bar.inc(1);
-    }
+    let able: Vec<Contender> = contenders.iter().copied().filter(|one| one.can(row)).collect();
+    let runs = turns.take(&row.name(), &able, Contender::name, |contender, is_warm_up| {
+        contender.run(bench, row, &target, is_warm_up)
+    })?;
     let amount = row.work.amount(bench.source.len() as u64, bench.quick);
     let disk = bench.source.len() as u64;
     let rate = row.link.and_then(|link| link.rate);
     let link = rate.map(|rate| rate.get() as f64 / row.work.unit().throughput_base());
-    Ok(Row { name: row.name(), amount, disk, link, unit: row.work.unit(), runs })
+    let baseline = Baseline::PythonPlugin;
+    Ok(Row { name: row.name(), amount, disk, link, unit: row.work.unit(), baseline, runs })
 }

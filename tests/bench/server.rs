@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::contender::Bench;
 use crate::limit::Address;
 use crate::rows::{RowKind, Server};
-use crate::sparse::{SparseDisk, convert, sparse_size};
+use crate::sparse::{SCATTERED, SparseDisk, convert, sparse_size};
 use crate::work::Work;
 
 /// A transfer on a server, with its disk in memory.
@@ -77,7 +77,7 @@ impl Target {
         match work {
             work if work.is_read() => drop(fs::copy(&bench.image, &disk)?),
             Work::SparseRead { format, .. } => {
-                let sparse = SparseDisk::make(bench.dir, bench.source)?;
+                let sparse = SparseDisk::make(bench.dir, bench.source, SCATTERED)?;
                 convert(sparse.path(), &disk, format)?;
                 (self.sparse, self.size) = (Some(sparse), sparse_size(self.size));
                 return Ok((disk, format));

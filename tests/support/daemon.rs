@@ -52,7 +52,18 @@ impl RealDaemon {
     /// # Panics
     /// If it is not installed.
     pub fn start(pki: Option<Pki>) -> io::Result<Self> {
-        Self::start_with(pki, "INFO")
+        Self::start_with(&Settings { pki, ..Settings::default() })
+    }
+
+    /// A daemon without the unix socket for local clients, so that all of them come by TCP.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub fn start_without_local_socket(pki: Option<Pki>) -> io::Result<Self> {
+        Self::start_with(&Settings { pki, has_local_socket: false, ..Settings::default() })
     }
 
     /// The same, which logs each request: see [`reads`](Self::reads).
@@ -63,12 +74,12 @@ impl RealDaemon {
     /// # Panics
     /// If it is not installed.
     pub fn start_that_logs_requests() -> io::Result<Self> {
-        Self::start_with(None, "DEBUG")
+        Self::start_with(&Settings { level: "DEBUG", ..Settings::default() })
     }
 
-    fn start_with(pki: Option<Pki>, level: &str) -> io::Result<Self> {
+    fn start_with(settings: &Settings) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("imageio-").tempdir()?;
-        write_config(dir.path(), pki.as_ref(), level)?;
+        write_config(dir.path(), settings)?;
         let mut process = Daemon::spawn(Command::new(IMAGEIO.path()).arg("-c").arg(dir.path()))?;
         let mut port = None;
         process.wait_for_line(|line| {
@@ -76,6 +87,7 @@ impl RealDaemon {
             line.contains("Ready for requests").then_some(())
         })?;
         let port = port.ok_or_else(|| io::Error::other("the daemon did not tell its port"))?;
+        let pki = settings.pki.clone();
         Ok(Self { addr: (Ipv4Addr::LOCALHOST, port).into(), pki, process, dir })
     }
 
@@ -112,7 +124,13 @@ impl RealDaemon {
     /// What transfer URLs begin with: scheme, address and port.
     #[must_use]
     pub fn base(&self) -> String {
-        format!("{}://{}", if self.pki.is_some() { "https" } else { "http" }, self.addr)
+        self.base_by(self.addr)
+    }
+
+    /// What transfer URLs begin with by way of a proxy that listens there.
+    #[must_use]
+    pub fn base_by(&self, addr: SocketAddr) -> String {
+        format!("{}://{addr}", if self.pki.is_some() { "https" } else { "http" })
     }
 
     /// The transfer URL of a ticket.
@@ -124,8 +142,7 @@ impl RealDaemon {
     /// The same by way of a proxy that listens there.
     #[must_use]
     pub fn url_by(&self, addr: SocketAddr, uuid: &str) -> String {
-        let scheme = if self.pki.is_some() { "https" } else { "http" };
-        format!("{scheme}://{addr}/images/{uuid}")
+        format!("{}/images/{uuid}", self.base_by(addr))
     }
 
     /// Adds a ticket.
@@ -239,14 +256,29 @@ fn logged_read(line: &str) -> Option<(u64, u64)> {
     Some((number("offset=")?, number("size=")?))
 }
 
-fn write_config(dir: &Path, pki: Option<&Pki>, level: &str) -> io::Result<()> {
+/// What can be chosen about a daemon.
+struct Settings {
+    /// Certificates, for HTTPS.
+    pki: Option<Pki>,
+    /// How much is logged.
+    level: &'static str,
+    has_local_socket: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { pki: None, level: "INFO", has_local_socket: true }
+    }
+}
+
+fn write_config(dir: &Path, settings: &Settings) -> io::Result<()> {
     let path = |name: &str| dir.join(name).display().to_string();
-    if let Some(pki) = pki {
+    if let Some(pki) = &settings.pki {
         for (name, pem) in [("ca.pem", &pki.ca_pem), ("cert.pem", &pki.cert_pem), ("key.pem", &pki.key_pem)] {
             std::fs::write(dir.join(name), pem)?;
         }
     }
-    let tls = match pki {
+    let tls = match settings.pki {
         Some(_) => format!(
             "enable = true\nca_file = {}\ncert_file = {}\nkey_file = {}",
             path("ca.pem"),
@@ -259,15 +291,17 @@ fn write_config(dir: &Path, pki: Option<&Pki>, level: &str) -> io::Result<()> {
         "[daemon]\npoll_interval = 0.1\ndrop_privileges = false\nsystemd_enable = false\nrun_dir = {run}\n\
          [tls]\n{tls}\n\
          [remote]\nhost = 127.0.0.1\nport = 0\n\
-         [local]\nsocket = {local}\n\
+         [local]\nenable = {has_local_socket}\nsocket = {local}\n\
          [control]\ntransport = unix\nsocket = {control}\n\
          [profile]\nfilename = {profile}\n\
          [handlers]\nkeys = stderr\n\
          [logger_root]\nhandlers = stderr\nlevel = {level}\n",
         run = dir.display(),
+        has_local_socket = settings.has_local_socket,
         local = path("local"),
         control = path("control"),
         profile = path("profile"),
+        level = settings.level,
     );
     std::fs::create_dir(dir.join("conf.d"))?;
     std::fs::write(dir.join("conf.d/daemon.conf"), config)

@@ -14,7 +14,8 @@ use serde::Serialize;
 pub struct Run {
     /// In units per second: see [`Unit`].
     pub throughput: f64,
-    /// CPU-seconds per [`Unit::cpu_base`] of the process whose place is the plugin's, where there is one.
+    /// CPU-seconds per [`Unit::cpu_base`] of the process whose place is the plugin's, where there is one; in a row of an engine, of the
+    /// command with its children.
     pub plugin_cpu: Option<f64>,
     /// The same of everything: that process, the client, and the server.
     pub all_cpu: f64,
@@ -53,7 +54,7 @@ impl Unit {
     }
 }
 
-/// The Python plugin's name, to which others are compared.
+/// The Python plugin's name.
 pub const PYTHON: &str = "Python plugin";
 /// The name of what no bridge can beat.
 pub const LIMIT: &str = "limit";
@@ -65,8 +66,45 @@ pub const PLUGIN: &str = "our plugin";
 pub const IMAGEIO_NBD: &str = "imageio-nbd";
 /// The name of ovirt-imageio's own client.
 pub const CLIENT: &str = "imageio client";
-/// All contenders, in the order in which they take turns and are shown.
-pub const CONTENDERS: [&str; 6] = [PYTHON, PLUGIN, IMAGEIO_NBD, CLIENT, LIMIT, NULL];
+/// The name of oVirt's client of engines.
+pub const OVIRT_IMG: &str = "ovirt-img";
+
+/// What others are compared to in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Baseline {
+    /// [`PYTHON`]: everyone who can copy to or from an imageio server.
+    #[serde(rename = "Python plugin")]
+    PythonPlugin,
+    /// [`OVIRT_IMG`]: commands that copy a disk of an engine.
+    #[serde(rename = "ovirt-img")]
+    OvirtImg,
+}
+
+impl Baseline {
+    /// The name of the contender.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.contenders()[0]
+    }
+
+    /// The contender, for "so many times …".
+    #[must_use]
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::PythonPlugin => "Python",
+            Self::OvirtImg => OVIRT_IMG,
+        }
+    }
+
+    /// All contenders of such a row, in the order in which they take turns and are shown: the one that others are compared to first.
+    #[must_use]
+    pub fn contenders(self) -> &'static [&'static str] {
+        match self {
+            Self::PythonPlugin => &[PYTHON, PLUGIN, IMAGEIO_NBD, CLIENT, LIMIT, NULL],
+            Self::OvirtImg => &[OVIRT_IMG, IMAGEIO_NBD],
+        }
+    }
+}
 
 /// One piece of work, and how everyone did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -81,6 +119,8 @@ pub struct Row {
     pub link: Option<f64>,
     /// What throughput means here.
     pub unit: Unit,
+    /// What others are compared to.
+    pub baseline: Baseline,
     /// By contender, in the order of the rounds: runs of the same index were neighbours.
     pub runs: BTreeMap<&'static str, Vec<Run>>,
 }
@@ -120,10 +160,10 @@ pub struct Summary {
     pub all_cpu: f64,
     /// The greatest of all runs, in bytes.
     pub memory: Option<u64>,
-    /// Throughput, as a multiple of the Python plugin's.
-    pub to_python: Option<f64>,
-    /// CPU of the process alone, as a multiple of the Python plugin's.
-    pub cpu_to_python: Option<f64>,
+    /// Throughput, as a multiple of the baseline's.
+    pub to_baseline: Option<f64>,
+    /// CPU of the process alone, as a multiple of the baseline's.
+    pub cpu_to_baseline: Option<f64>,
     /// Throughput, as a multiple of the limit's.
     pub to_limit: Option<f64>,
     /// Throughput, as a multiple of the imageio client's.
@@ -145,8 +185,8 @@ impl Row {
             plugin_cpu: median(runs.iter().map(|run| run.plugin_cpu)),
             all_cpu: Spread::of(runs.iter().map(|run| run.all_cpu))?.median,
             memory: runs.iter().filter_map(|run| run.memory).max(),
-            to_python: self.ratio(runs, PYTHON, throughput),
-            cpu_to_python: self.ratio(runs, PYTHON, |run| run.plugin_cpu),
+            to_baseline: self.ratio(runs, self.baseline.name(), throughput),
+            cpu_to_baseline: self.ratio(runs, self.baseline.name(), |run| run.plugin_cpu),
             to_limit: self.ratio(runs, LIMIT, throughput),
             to_client: self.ratio(runs, CLIENT, throughput),
             to_null: self.ratio(runs, NULL, throughput),
@@ -187,7 +227,17 @@ pub(crate) mod tests {
             (LIMIT, vec![without_memory(1.0), without_memory(0.5), without_memory(0.9)]),
         ]);
         let name = "real/http/nbdcopy-256k".into();
-        Row { name, amount: 1 << 30, disk: 1 << 30, link: None, unit: Unit::Gib, runs }
+        let baseline = Baseline::PythonPlugin;
+        Row { name, amount: 1 << 30, disk: 1 << 30, link: None, unit: Unit::Gib, baseline, runs }
+    }
+
+    /// A row of an engine, in which our program has these multiples of the figures of `ovirt-img`.
+    pub(crate) fn engine_row(throughput: f64, cpu: f64) -> Row {
+        let runs = BTreeMap::from([
+            (OVIRT_IMG, vec![run(0.5, 2.0)]),
+            (IMAGEIO_NBD, vec![run(0.5 * throughput, 2.0 * cpu)]),
+        ]);
+        Row { name: "engine/http/upload-qcow2".into(), baseline: Baseline::OvirtImg, runs, ..row() }
     }
 
     #[test]
@@ -202,10 +252,20 @@ pub(crate) mod tests {
     fn ratios_are_those_of_neighbours() {
         let summary = row().summary(PLUGIN).unwrap();
         // Of the medians, 0.7 and 0.2, it would be 3.5.
-        assert_eq!(summary.to_python, Some(2.0));
-        assert_eq!(summary.cpu_to_python, Some(0.5));
+        assert_eq!(summary.to_baseline, Some(2.0));
+        assert_eq!(summary.cpu_to_baseline, Some(0.5));
         assert_eq!(summary.to_limit, Some(0.8));
-        assert_eq!(row().summary(PYTHON).unwrap().to_python, Some(1.0));
+        assert_eq!(row().summary(PYTHON).unwrap().to_baseline, Some(1.0));
+    }
+
+    #[test]
+    fn a_row_has_its_own_baseline() {
+        let summary = engine_row(1.5, 0.25).summary(IMAGEIO_NBD).unwrap();
+        assert_eq!((summary.to_baseline, summary.cpu_to_baseline), (Some(1.5), Some(0.25)));
+        for baseline in [Baseline::PythonPlugin, Baseline::OvirtImg] {
+            assert_eq!(baseline.contenders()[0], baseline.name());
+        }
+        assert_eq!((Baseline::PythonPlugin.name(), Baseline::OvirtImg.name()), (PYTHON, OVIRT_IMG));
     }
 
     #[test]

@@ -221,6 +221,15 @@ impl FakeEngine {
         set.map_err(|refusal| io::Error::other(refusal.detail))
     }
 
+    /// Begins to remove a disk: it is gone after the time that it takes to make one.
+    ///
+    /// # Errors
+    /// If there is no such disk, or it is in use.
+    pub fn remove_disk(&self, disk: &str) -> io::Result<()> {
+        let removed = self.inner().state.remove_disk(disk, Instant::now());
+        removed.map_err(|refusal| io::Error::other(refusal.detail))
+    }
+
     /// Makes a disk one that several virtual machines may have.
     pub fn share_disk(&self, disk: &str) {
         if let Some(disk) = self.inner().state.disk_mut(disk) {

@@ -48,14 +48,21 @@ pub(crate) fn init(verbose: u8, format: LogFormat) {
         .filter_module(ASKED_FOR, level.max(LevelFilter::Info))
         .parse_env(Env::default())
         .target(Target::Pipe(Box::new(Sink)))
-        .format(match format {
-            LogFormat::Text => text,
-            LogFormat::Json => json,
+        .format(move |out, record| match format {
+            _ if may_hold_secrets(record) => Ok(()),
+            LogFormat::Text => text(out, record),
+            LogFormat::Json => json(out, record),
         })
         .init();
     if format == LogFormat::Json {
         panic::set_hook(Box::new(|panic| tell_panic(panic, &mut io::stderr())));
     }
+}
+
+/// Whether a message isn't told, whatever `RUST_LOG` says: the engine's client dumps what it sends and receives, with passwords and
+/// tokens.
+fn may_hold_secrets(record: &Record<'_>) -> bool {
+    record.level() > LevelFilter::Warn && record.target().starts_with("ureq")
 }
 
 /// A panic is a message, too. One in the middle of another is written past the locks that its thread holds then.

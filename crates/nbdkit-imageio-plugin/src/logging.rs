@@ -32,7 +32,9 @@ pub(crate) fn stop() {
 
 /// What is of interest: of our own crates all but the details, which have a debug flag; of others only trouble.
 fn is_shown(level: Level, target: &str, details: bool) -> bool {
-    let ours = ["imageio_", "conn_pool", "nbdkit_imageio_plugin"].iter().any(|name| target.starts_with(name));
+    let ours = ["imageio_", "conn_pool", "engine_transfer", "ovirt_engine_client", "nbdkit_imageio_plugin"]
+        .iter()
+        .any(|name| target.starts_with(name));
     match level {
         Level::Error | Level::Warn => true,
         Level::Info => ours,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{CLIENT, IMAGEIO_NBD, LIMIT, PLUGIN, Row, Summary};
+use super::{Baseline, CLIENT, IMAGEIO_NBD, LIMIT, PLUGIN, Row, Summary};
 
 /// Who is shown, in which colour.
 const BARS: [(&str, &str); 4] =
@@ -16,9 +16,11 @@ const TOP: usize = 60;
 /// Longer bars are cut, so that the others can be told apart: the limit is far above where the server keeps nothing.
 const LONGEST: f64 = 3.0;
 
-/// Two panels side by side: throughput, and CPU of the process alone, each relative to the Python plugin.
+/// Two panels side by side: throughput, and CPU of the process alone, each relative to the Python plugin. Rows that are compared to
+/// something else aren't shown.
 #[must_use]
 pub fn svg(rows: &[Row]) -> String {
+    let rows: Vec<&Row> = rows.iter().filter(|row| row.baseline == Baseline::PythonPlugin).collect();
     let (width, height) = (NAMES + 2 * (PANEL + 50), TOP + rows.len() * GROUP + 10);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
@@ -32,13 +34,13 @@ pub fn svg(rows: &[Row]) -> String {
     for (n, row) in rows.iter().enumerate() {
         text(&mut svg, NAMES - 8, TOP + n * GROUP + GROUP / 2, "end", &row.name);
     }
-    panel(&mut svg, rows, NAMES, "throughput, times the Python plugin's", |summary| summary.to_python);
+    panel(&mut svg, &rows, NAMES, "throughput, times the Python plugin's", |summary| summary.to_baseline);
     let title = "CPU of the process alone, times the Python plugin's";
-    panel(&mut svg, rows, NAMES + PANEL + 50, title, |summary| summary.cpu_to_python);
+    panel(&mut svg, &rows, NAMES + PANEL + 50, title, |summary| summary.cpu_to_baseline);
     svg + "</svg>\n"
 }
 
-fn panel(svg: &mut String, rows: &[Row], left: usize, title: &str, figure: fn(&Summary) -> Option<f64>) {
+fn panel(svg: &mut String, rows: &[&Row], left: usize, title: &str, figure: fn(&Summary) -> Option<f64>) {
     let value = |row: &Row, name: &str| row.summary(name).as_ref().and_then(figure);
     let values = rows.iter().flat_map(|row| BARS.iter().filter_map(move |(name, _)| value(row, name)));
     // The Python plugin's 1 is always in the picture.
@@ -73,12 +75,12 @@ fn text(svg: &mut String, x: usize, y: usize, anchor: &str, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::row;
+    use super::super::tests::{engine_row, row};
     use super::*;
 
     #[test]
     fn each_figure_has_its_bar_and_its_number() {
-        let svg = svg(&[row()]);
+        let svg = svg(&[row(), engine_row(1.5, 0.25)]);
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         // Our plugin's and the limit's, in each panel; imageio-nbd and the client did not run.
         let bars = svg.lines().filter(|line| line.contains(&format!("height=\"{}\"", BAR - 1)));

@@ -1,12 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tables in Markdown that can be read as they are, too.
 
-use super::{CLIENT, CONTENDERS, IMAGEIO_NBD, NULL, PLUGIN, PYTHON, Row, Summary, Unit};
+use super::{Baseline, CLIENT, IMAGEIO_NBD, NULL, OVIRT_IMG, PLUGIN, PYTHON, Row, Summary, Unit};
 use crate::instructions::Counted;
 
-/// Of all rows: how often the contenders have the Python plugin's throughput, and its CPU.
+/// Of all rows: how often the contenders have the baseline's throughput, and its CPU. A table for each baseline.
 #[must_use]
 pub fn ratios(rows: &[Row]) -> String {
+    let of = |baseline| rows.iter().filter(|row| row.baseline == baseline).collect::<Vec<_>>();
+    let (python, ovirt_img) = (of(Baseline::PythonPlugin), of(Baseline::OvirtImg));
+    let tables = [
+        (!python.is_empty()).then(|| ratios_to_python(&python)),
+        (!ovirt_img.is_empty()).then(|| ratios_to_ovirt_img(&ovirt_img)),
+    ];
+    tables.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+fn ratios_to_ovirt_img(rows: &[&Row]) -> String {
+    let heads = ["server/way/work", OVIRT_IMG, "imageio-nbd: x ovirt-img", "CPU x ovirt-img"];
+    let mut table = vec![header(&heads)];
+    table.extend(rows.iter().map(|row| {
+        let (theirs, ours) = (row.summary(OVIRT_IMG), row.summary(IMAGEIO_NBD));
+        vec![
+            row.name.clone(),
+            or_dash(theirs.map(|theirs| speed(row.unit, theirs))),
+            number(ours.and_then(|ours| ours.to_baseline)),
+            number(ours.and_then(|ours| ours.cpu_to_baseline)),
+        ]
+    }));
+    render(&table)
+}
+
+fn ratios_to_python(rows: &[&Row]) -> String {
     let mut table = vec![header(&[
         "server/way/work",
         "Python plugin",
@@ -23,11 +48,11 @@ pub fn ratios(rows: &[Row]) -> String {
         let mut line = vec![row.name.clone(), or_dash(python.map(|python| speed(row.unit, python)))];
         for contender in [PLUGIN, IMAGEIO_NBD] {
             let summary = row.summary(contender);
-            line.push(number(summary.and_then(|summary| summary.to_python)));
-            line.push(number(summary.and_then(|summary| summary.cpu_to_python)));
+            line.push(number(summary.and_then(|summary| summary.to_baseline)));
+            line.push(number(summary.and_then(|summary| summary.cpu_to_baseline)));
             line.push(number(summary.and_then(|summary| summary.to_limit)));
         }
-        line.push(number(row.summary(CLIENT).and_then(|summary| summary.to_python)));
+        line.push(number(row.summary(CLIENT).and_then(|summary| summary.to_baseline)));
         line
     }));
     render(&table)
@@ -37,16 +62,19 @@ pub fn ratios(rows: &[Row]) -> String {
 #[must_use]
 pub fn details(row: &Row) -> String {
     let has_null = row.runs.contains_key(NULL);
-    let (throughput, cpu) = match row.unit {
+    let (throughput, cpu_base) = match row.unit {
         Unit::Gib => ("GiB/s", "CPU-s per GiB"),
         Unit::Iops => ("I/O per s", "CPU-s per 100,000 I/O"),
     };
-    let mut heads = vec![row.name.as_str(), throughput, "min..max", cpu, "of everything", "peak MiB"];
-    heads.extend(["x Python", "CPU x Python", "x limit", "x client"]);
+    let mut heads = vec![row.name.as_str(), throughput, "min..max", cpu_base, "of everything", "peak MiB"];
+    let baseline = row.baseline.short_name();
+    let (to_baseline, cpu) = (format!("x {baseline}"), format!("CPU x {baseline}"));
+    heads.extend([to_baseline.as_str(), &cpu]);
+    heads.extend(more_ratios(row));
     heads.extend(has_null.then_some("x null"));
     heads.extend(row.link.map(|_| "x link"));
     let mut table = vec![header(&heads)];
-    for contender in CONTENDERS {
+    for &contender in row.baseline.contenders() {
         let line = match row.summary(contender) {
             Some(summary) => figures(row, &summary),
             // It is told that it was there, and could not do this.
@@ -56,6 +84,14 @@ pub fn details(row: &Row) -> String {
         table.push([vec![contender.to_owned()], line].concat());
     }
     render(&table)
+}
+
+/// Further columns of this row.
+fn more_ratios(row: &Row) -> &'static [&'static str] {
+    match row.baseline {
+        Baseline::PythonPlugin => &["x limit", "x client"],
+        Baseline::OvirtImg => &[],
+    }
 }
 
 /// What was counted, and how often.
@@ -80,11 +116,11 @@ fn figures(row: &Row, summary: &Summary) -> Vec<String> {
         number(summary.plugin_cpu),
         number(Some(summary.all_cpu)),
         or_dash(summary.memory.map(|bytes| format!("{:.0}", bytes as f64 / f64::from(1 << 20)))),
-        number(summary.to_python),
-        number(summary.cpu_to_python),
-        number(summary.to_limit),
-        number(summary.to_client),
+        number(summary.to_baseline),
+        number(summary.cpu_to_baseline),
     ];
+    let more = [summary.to_limit, summary.to_client];
+    line.extend(more.into_iter().take(more_ratios(row).len()).map(number));
     line.extend(row.runs.contains_key(NULL).then(|| number(summary.to_null)));
     line.extend(row.link.map(|_| number(summary.to_link)));
     line
@@ -101,7 +137,7 @@ pub(super) fn number(value: Option<f64>) -> String {
     or_dash(value.map(|value| format!("{value:.2}")))
 }
 
-fn or_dash(text: Option<String>) -> String {
+pub(super) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".into())
 }
 
@@ -133,7 +169,7 @@ pub(super) fn render(table: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::row;
+    use super::super::tests::{engine_row, row};
     use super::*;
     use crate::instructions::COUNTED;
 
@@ -174,6 +210,28 @@ mod tests {
         let ours = table.lines().find(|line| line.starts_with("| our plugin")).unwrap();
         assert!(ours.trim_end_matches([' ', '|']).ends_with("0.50"));
         assert!(!details(&row()).contains("x link"));
+    }
+
+    #[test]
+    fn rows_of_an_engine_have_their_own_table() {
+        let table = ratios(&[row(), engine_row(1.5, 0.25)]);
+        let line = table.lines().last().unwrap();
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells, ["engine/http/upload-qcow2", "0.50 GiB/s", "1.50", "0.25"]);
+        assert_eq!(table.lines().filter(|line| line.starts_with("|--")).count(), 2);
+        assert_eq!(ratios(&[row()]).lines().count(), 3);
+        assert!(ratios(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_row_of_an_engine_has_no_other_contenders() {
+        let table = details(&engine_row(1.5, 0.25));
+        assert!(
+            !table.contains("Python") && !table.contains("limit") && !table.contains("client"),
+            "{table}"
+        );
+        let ours = table.lines().find(|line| line.starts_with("| imageio-nbd")).unwrap();
+        assert!(ours.contains(" 1.50 ") && ours.trim_end_matches([' ', '|']).ends_with("0.25"), "{table}");
     }
 
     #[test]
