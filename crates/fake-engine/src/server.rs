@@ -274,12 +274,8 @@ impl FakeEngine {
 
     /// A host, by its name, goes up or down.
     pub fn set_host_status(&self, name: &str, status: HostStatus) {
-        self.inner()
-            .state
-            .hosts
-            .iter_mut()
-            .filter(|host| host.name == name)
-            .for_each(|host| host.status = status);
+        let hosts = &mut self.inner().state.hosts;
+        hosts.iter_mut().filter(|host| host.name == name).for_each(|host| host.status = status);
     }
 
     /// All tokens are good no more.
@@ -311,13 +307,9 @@ impl FakeEngine {
             log::error!("the engine's thread panicked");
         }
         let mut inner = self.inner();
-        let open: Vec<(Id, _)> = inner
-            .state
-            .transfers
-            .iter()
-            .filter(|transfer| transfer.has_ticket)
-            .map(|transfer| (transfer.id.clone(), transfer.ticket.clone()))
-            .collect();
+        let open = inner.state.transfers.iter().filter(|transfer| transfer.has_ticket);
+        let open: Vec<(Id, _)> =
+            open.map(|transfer| (transfer.id.clone(), transfer.ticket.clone())).collect();
         for (id, ticket) in open {
             let removed = inner.host.remove_ticket(&ticket).map(drop);
             if let Err(error) = removed.and_then(|()| inner.storage.close(&id)) {

@@ -127,7 +127,7 @@ fn an_upload_that_fails_waits_to_be_resumed() -> TestResult {
     site.qemu_img(&["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"])?;
     let new = ["top.qcow2", "--storage-domain", STORAGE_DOMAIN, "--format", "raw"];
     for (instead, expected) in [
-        ("exit 3", "qemu-img failed (exit status: 3)"),
+        ("[ $parts = 2 ] && exit 3", "qemu-img failed (exit status: 3)"),
         ("[ $parts = 3 ] && kill -TERM $PPID && exec sleep 60", "signal 15 has ended it: --resume="),
     ] {
         let ended = upload(&site, &new, instead)?;
@@ -181,8 +181,10 @@ fn what_is_copied_is_only_finalized() -> TestResult {
         let killed = upload(&site, &NEW, "echo $PPID >pid")?;
         assert!(kill.join().is_ok_and(|is_killed| is_killed));
         assert_eq!(killed.code, KILLED, "{killed:?}");
+        // Nothing more is read of it.
+        fs::rename(site.path("big.img"), site.path("kept.img"))?;
         let ended = upload(&site, &NEW, "exit 9")?;
-        assert_done(&site, "big.img", "raw", ended)?;
+        assert_done(&site, "kept.img", "raw", ended)?;
     }
     Ok(())
 }
@@ -205,6 +207,10 @@ fn an_image_that_has_changed_is_not_uploaded_further() -> TestResult {
 fn an_image_that_changes_meanwhile_is_given_up() -> TestResult {
     let site = site()?;
     image(&site)?;
+    let ended = upload(&site, &NEW, "exit 3")?;
+    assert!(ended.code == 1 && ended.err.contains("qemu-img failed (exit status: 3)"), "{ended:?}");
+    assert!(site.engine.disks().is_empty() && !site.path("state").exists(), "nothing was written");
+    fs::remove_file(site.path("parts"))?;
     let ended = upload(&site, &NEW, "[ $parts = 2 ] && touch big.img")?;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.err.contains("big.img has changed since its upload was begun"), "{ended:?}");

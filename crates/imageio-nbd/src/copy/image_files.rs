@@ -49,6 +49,9 @@ pub(super) struct Changed(PathBuf);
 
 /// All files of an image: its own, those that it points to, and those of its backing files.
 pub(super) fn of_image(image: &Path) -> Result<Vec<ImageFile>> {
+    let image = &*std::path::absolute(image).context("the name of an image is expected")?;
+    // The usual mistake, in fewer words than qemu-img's.
+    image.metadata().with_context(|| image.display().to_string())?;
     let options = ["info", "--backing-chain"].map(AsRef::as_ref);
     let chain: Value = ask(&[&options[..], &[image.as_ref()]].concat())?;
     let mut files: Vec<ImageFile> = Vec::new();

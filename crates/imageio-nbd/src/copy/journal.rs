@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -88,6 +88,11 @@ impl Journal {
             ensure!(error.kind() != ErrorKind::WouldBlock, "another process is uploading this");
             return Err(error.into());
         }
+        // Whoever had the lock may have removed the file.
+        let is_there = std::fs::metadata(path).is_ok_and(|there| {
+            file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        });
+        ensure!(is_there, "another process has just ended its upload: try again");
         let mut text = Vec::new();
         (&file).take(MOST_READ).read_to_end(&mut text)?;
         let (begun, flushed, whole) = parse(&text)?;

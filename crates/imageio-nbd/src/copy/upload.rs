@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use block_device::BlockDevice;
-use engine_transfer::{Direction, Ending, Interrupted, Source, Target};
+use engine_transfer::{Content, Direction, Ending, Interrupted, Source, Target};
 use imageio_device::Device;
 use imageio_stats::Output;
 
@@ -21,6 +21,7 @@ use super::image_files::{self, ImageFile};
 use super::journal::{Begun, Journal};
 use super::{Following, Report, Service, Stop, copy_disk, explained};
 use crate::cli::copy::{Format, UploadOptions};
+use crate::disks;
 use crate::listen::Address;
 
 /// Uploads the image. The new disk's id is printed.
@@ -36,10 +37,14 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
         None => explained(upload.copy_whole(), &stop, "the upload was given up")?,
         Some(mut journal) => {
             let uploaded = upload.copy_by_parts(&mut journal);
-            let advice = format!("--resume={} goes on with the upload", journal.path().display());
+            let advice = match journal.begun() {
+                Some(_) => format!("--resume={} goes on with the upload", journal.path().display()),
+                None => "the upload was given up".to_owned(),
+            };
             let disk = explained(uploaded, &stop, &advice)?;
+            report.finish("upload completed", disk.as_deref());
             journal.complete()?;
-            disk
+            return Ok(0);
         }
     };
     report.finish("upload completed", disk.as_deref());
@@ -50,6 +55,8 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
 struct Upload<'o> {
     options: &'o UploadOptions,
     image: Image,
+    /// Those of an image that may be resumed.
+    files: Vec<ImageFile>,
     /// The disk had nothing but zeroes before.
     is_zero: bool,
     source: Source,
@@ -65,14 +72,18 @@ impl<'o> Upload<'o> {
         let file = options.file().with_context(|| format!("{NOTHING} FILE"))?;
         let has_disk = options.disk.is_some() || options.storage_domain.is_some();
         ensure!(has_disk, "{NOTHING} --storage-domain or --disk");
+        // Before all that is learned of the image: nobody may replace it between.
+        let files =
+            options.resume.as_ref().map(|_| image_files::of_image(file)).transpose()?.unwrap_or_default();
         let image = Image::inspect(file)?;
+        image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
         report.tell("creating disk");
         let (mut source, output) = source(options, parameters(options, &image)?)?;
         if let Some(engine) = &mut source.engine {
             engine.exact_size = Some(image.size);
         }
-        Ok(Self { options, is_zero: is_zero(options, &image), image, source, output, stop, report })
+        Ok(Self { options, is_zero: is_zero(options, &image), image, files, source, output, stop, report })
     }
 
     /// Goes on with what was begun.
@@ -90,7 +101,7 @@ impl<'o> Upload<'o> {
             engine.direction = Some(Direction::Upload);
             engine.target = Target::Interrupted(interrupted);
         }
-        Ok(Self { options, image, is_zero, source, output, stop, report })
+        Ok(Self { options, image, files: begun.files.clone(), is_zero, source, output, stop, report })
     }
 
     /// Copies all of the image at once. The disk's id.
@@ -104,18 +115,19 @@ impl<'o> Upload<'o> {
     /// Copies the image from where the journal says, and notes there how far it is. The disk's id.
     fn copy_by_parts(self, journal: &mut Journal) -> Result<Option<String>> {
         let begun = journal.begun().cloned();
+        let (source, stop) = (self.source.clone(), Arc::clone(&self.stop));
+        // The image is of no more interest then.
+        if let Some(begun) = begun.as_ref().filter(|begun| journal.flushed() == begun.size) {
+            let finalized = source.finalize_interrupted(stop.clock()).map_err(anyhow::Error::from);
+            return advised(finalized, begun, journal).map(|()| Some(begun.interrupted().disk));
+        }
         let files = match &begun {
             Some(begun) => {
-                image_files::check(&begun.files).with_context(|| hopeless(begun, journal))?;
+                advised(image_files::check(&begun.files), begun, journal)?;
                 begun.files.clone()
             }
-            None => image_files::of_image(&self.image.path)?,
+            None => self.files.clone(),
         };
-        let (source, stop) = (self.source.clone(), Arc::clone(&self.stop));
-        if let Some(begun) = begun.as_ref().filter(|begun| journal.flushed() == begun.size) {
-            source.finalize_interrupted(stop.clock()).with_context(|| hopeless(begun, journal))?;
-            return Ok(Some(begun.interrupted().disk));
-        }
         let copied = copy_disk(source, &stop, |device, ending| {
             if begun.is_none() {
                 journal.begin(self.begun(files.clone(), ending)?)?;
@@ -123,7 +135,9 @@ impl<'o> Upload<'o> {
             ending.set_resumable(true);
             self.serve(device, journal.flushed(), |disk| {
                 self.copy_parts(device, disk, journal, &files).inspect_err(|error| {
-                    if error.is::<image_files::Changed>() {
+                    let is_untouched =
+                        || begun.is_none() && disks::left_by_failure(device) == Content::Untouched;
+                    if error.is::<image_files::Changed>() || is_untouched() {
                         ending.set_resumable(false);
                         journal.forget();
                     }
@@ -131,10 +145,14 @@ impl<'o> Upload<'o> {
             })
         });
         match begun {
-            Some(begun) if copied.as_ref().is_err_and(has_ended) => {
-                copied.with_context(|| hopeless(&begun, journal))
+            Some(begun) => advised(copied, &begun, journal),
+            None => {
+                // What was made is removed then.
+                if copied.as_ref().is_err_and(is_hopeless) {
+                    journal.forget();
+                }
+                copied
             }
-            _ => copied,
         }
     }
 
@@ -177,22 +195,27 @@ impl<'o> Upload<'o> {
     }
 }
 
-/// What to do about an upload that can't go on.
-fn hopeless(begun: &Begun, journal: &Journal) -> String {
-    let Interrupted { transfer, .. } = begun.interrupted();
-    format!(
-        "the upload can't go on: cancel transfer {transfer} in the engine if it is still there, and remove {} to begin anew",
-        journal.path().display()
-    )
+/// An error that keeps an upload from going on for good comes with what to do about it.
+fn advised<T>(result: Result<T>, begun: &Begun, journal: &Journal) -> Result<T> {
+    if !result.as_ref().is_err_and(is_hopeless) {
+        return result;
+    }
+    let Interrupted { transfer, disk, .. } = begun.interrupted();
+    result.with_context(|| {
+        format!(
+            "the upload can't go on: cancel transfer {transfer} in the engine if it is still there, which removes disk {disk}, and remove {} to begin anew",
+            journal.path().display()
+        )
+    })
 }
 
-/// Whether the engine has ended the transfer.
-fn has_ended(error: &anyhow::Error) -> bool {
-    use ovirt_engine_client::Error::{Missing, Transfer};
-    let by_engine = |error: &ovirt_engine_client::Error| matches!(error, Transfer { .. } | Missing { .. });
-    error
-        .downcast_ref()
-        .is_some_and(|error| matches!(error, engine_transfer::Error::Engine(error) if by_engine(error)))
+/// Whether the engine has ended the transfer, or another image would be uploaded.
+fn is_hopeless(error: &anyhow::Error) -> bool {
+    use ovirt_engine_client::Error::{Disk, Missing, Transfer};
+    let by_engine =
+        |error: &ovirt_engine_client::Error| matches!(error, Disk { .. } | Missing { .. } | Transfer { .. });
+    let by_transfer = |error: &engine_transfer::Error| matches!(error, engine_transfer::Error::Engine(error) if by_engine(error));
+    error.is::<image_files::Changed>() || error.downcast_ref().is_some_and(by_transfer)
 }
 
 /// Where data goes, by these parameters and the user's, and where the figures go.

@@ -225,7 +225,7 @@ impl Direction {
 /// What to do about a transfer that has a disk which somebody else wants.
 fn busy(phase: &TransferPhase) -> &'static str {
     if phase.is_paused() {
-        "if nobody goes on with it, cancel it in the engine (Storage, Disks, the disk, Upload or Download, Cancel)"
+        "if nobody goes on with it, cancel it in the engine (Storage, Disks, the disk, Upload or Download, Cancel); a cancelled upload takes its disk along"
     } else {
         "wait for its end"
     }
