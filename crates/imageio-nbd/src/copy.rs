@@ -27,7 +27,7 @@ use served::copy_disk;
 pub(crate) use image::measure;
 pub(crate) use progress::Progress;
 pub(crate) use report::{Made, Report};
-pub(crate) use served::Service;
+pub(crate) use served::{Service, close_after};
 pub(crate) use stop::{Stop, StopClock, explained, is_consequence};
 
 /// Which disk is copied, by a section of the configuration file and parameters, and where the figures go.

@@ -239,6 +239,11 @@ fn what_can_not_go_on_is_told() -> TestResult {
     let ended = upload(&site, &["disk.img", "--storage-domain", STORAGE_DOMAIN], "")?;
     assert!(ended.code == 1 && ended.err.contains("the upload was begun with /"), "{ended:?}");
     let transfer = only_transfer(&site)?;
+    for other in [["--disk", "another"], ["--storage-domain", "another"]] {
+        let ended = upload(&site, &[&["big.img"], &other[..]].concat(), "")?;
+        let told = format!("{}: the upload was begun into disk {}", other[0], transfer.disk);
+        assert!(ended.code == 1 && ended.err.contains(&told), "{ended:?}");
+    }
     site.engine.pause_transfer(&transfer.id);
     let anew = ["upload", "disk.img", "--disk-name", "big", "--storage-domain", STORAGE_DOMAIN];
     let ended = run_with(&site, &anew, &[])?;

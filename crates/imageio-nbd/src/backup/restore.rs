@@ -11,7 +11,7 @@ use imageio_device::{Device, Settings};
 
 use super::{Site, choose, copy};
 use crate::cli::RestoreOptions;
-use crate::copy::{Made, Stop, explained, measure};
+use crate::copy::{Made, Stop, close_after, explained, measure};
 
 /// Everything, up to the exit status.
 pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
@@ -79,9 +79,7 @@ fn restore(
         let is_zero = disk.disk.format == DiskFormat::Cow;
         let written = copy::write(&device, &image, is_zero, site.task(&disk.disk.name));
         // All that was written is flushed by that, and so in the server's checksum.
-        let closed = device.close();
-        written?;
-        closed?;
+        close_after(written, &device)?;
         verify(&device, can_verify, disk, &site.stop)?;
         Ok(id)
     })

@@ -17,7 +17,7 @@ use ovirt_engine_client::Engine;
 use super::in_engine::{self, EngineBackup};
 use super::{Site, copy};
 use crate::cli::BackupOptions;
-use crate::copy::{Made, Stop, StopClock, explained, is_consequence};
+use crate::copy::{Made, Stop, StopClock, close_after, explained, is_consequence};
 
 /// The file of the VM's configuration: what the engine tells of it, with its OVF inside.
 const CONFIGURATION: &str = "vm.json";
@@ -195,10 +195,7 @@ fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) ->
             "the transfer has {size} bytes, and the disk {expected}: was it extended just now?"
         );
         let device = Arc::new(transfer.start()?);
-        let copied = copy::read(&device, &image, site.task(&disk.name));
-        let closed = device.close();
-        copied?;
-        Ok(closed?)
+        close_after(copy::read(&device, &image, site.task(&disk.name)), &device)
     })
 }
 

@@ -35,10 +35,33 @@ pub(super) struct Begun {
     pub(super) files: Vec<ImageFile>,
     /// The disk had nothing but zeroes before.
     pub(super) is_zero: bool,
+    /// Where it was to go, as the user has said it.
+    pub(super) destination: Destination,
     transfer: String,
     disk: String,
     /// The disk was made for this upload.
     is_new: bool,
+}
+
+/// Where an upload goes, in the user's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Destination {
+    pub(super) disk: Option<String>,
+    pub(super) storage_domain: Option<String>,
+    pub(super) disk_name: Option<String>,
+}
+
+impl Destination {
+    /// What is said now, and was said in another way when the upload was begun: an option.
+    pub(super) fn contradiction(&self, begun: &Self) -> Option<&'static str> {
+        let differs = |now: &Option<String>, before: &Option<String>| now.is_some() && now != before;
+        let options = [
+            ("--disk", &self.disk, &begun.disk),
+            ("--storage-domain", &self.storage_domain, &begun.storage_domain),
+            ("--disk-name", &self.disk_name, &begun.disk_name),
+        ];
+        options.into_iter().find(|(_, now, before)| differs(now, before)).map(|(option, ..)| option)
+    }
 }
 
 /// A further line.
@@ -53,9 +76,10 @@ impl Begun {
         (image, format, size): (PathBuf, String, u64),
         files: Vec<ImageFile>,
         is_zero: bool,
+        destination: Destination,
         Interrupted { transfer, disk, is_new, .. }: Interrupted,
     ) -> Self {
-        Self { version: VERSION, image, format, size, files, is_zero, transfer, disk, is_new }
+        Self { version: VERSION, image, format, size, files, is_zero, destination, transfer, disk, is_new }
     }
 
     pub(super) fn interrupted(&self) -> Interrupted {
@@ -209,7 +233,7 @@ mod tests {
 
     fn begun() -> Begun {
         let image = ("/tmp/disk.img".into(), "raw".to_owned(), 100);
-        Begun::new(image, Vec::new(), true, Interrupted::new("t", "d", true))
+        Begun::new(image, Vec::new(), true, Destination::default(), Interrupted::new("t", "d", true))
     }
 
     #[test]
@@ -265,6 +289,15 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
         assert!(Journal::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn another_destination_is_a_contradiction() {
+        let disk = |disk: &str| Destination { disk: Some(disk.to_owned()), ..Destination::default() };
+        assert_eq!(disk("one").contradiction(&disk("one")), None);
+        assert_eq!(Destination::default().contradiction(&disk("one")), None);
+        assert_eq!(disk("two").contradiction(&disk("one")), Some("--disk"));
+        assert_eq!(disk("two").contradiction(&Destination::default()), Some("--disk"));
     }
 
     #[test]

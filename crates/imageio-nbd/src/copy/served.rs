@@ -99,7 +99,7 @@ pub(crate) fn copy_disk(
 }
 
 /// Closes a device. What is wrong with its data is told in any case, as it may be the reason for the copy's failure.
-fn close_after(copied: Result<()>, device: &Device) -> Result<()> {
+pub(crate) fn close_after(copied: Result<()>, device: &Device) -> Result<()> {
     let closed = device.close().map_err(|error| anyhow!("the disk may be incomplete: {error}"));
     match (copied, closed) {
         (Err(error), Err(reason)) => {

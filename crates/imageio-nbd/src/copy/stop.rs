@@ -302,6 +302,14 @@ mod tests {
     }
 
     #[test]
+    fn an_image_whose_tables_are_not_written_is_a_failure() {
+        let stop = Stop::default();
+        let says = |text: &str| stop.run(Command::new("sh").args(["-c", &format!("echo '{text}' >&2")]));
+        assert!(says("qemu-img: Failed to flush the L2 block cache: No space left on device").is_err());
+        assert!(says("qemu-img: warning: something else").is_ok());
+    }
+
+    #[test]
     fn a_program_that_is_dropped_is_ended() {
         let stop = Stop::default();
         drop(stop.start(Command::new("sleep").arg("100")).unwrap());

@@ -18,7 +18,7 @@ use imageio_stats::Output;
 
 use super::image::Image;
 use super::image_files::{self, ImageFile};
-use super::journal::{Begun, Journal};
+use super::journal::{Begun, Destination, Journal};
 use super::{Following, Report, Service, Stop, copy_disk, explained};
 use crate::cli::copy::{Format, UploadOptions};
 use crate::disks;
@@ -93,6 +93,12 @@ impl<'o> Upload<'o> {
             let is_same = std::path::absolute(file).is_ok_and(|file| file == path);
             ensure!(is_same, "--resume: the upload was begun with {}", path.display());
         }
+        if let Some(option) = destination(options).contradiction(&begun.destination) {
+            bail!(
+                "{option}: the upload was begun into disk {}: give another name with --resume to begin one",
+                begun.interrupted().disk
+            );
+        }
         let image = Image { path, format, size, is_iso: false };
         let report = Report::new(options.common.output, "uploading image", size);
         let interrupted = begun.interrupted();
@@ -162,7 +168,7 @@ impl<'o> Upload<'o> {
         };
         let interrupted = Interrupted::new(transfer, disk, self.options.disk.is_none());
         let Image { path, format, size, .. } = self.image.clone();
-        Ok(Begun::new((path, format, size), files, self.is_zero, interrupted))
+        Ok(Begun::new((path, format, size), files, self.is_zero, destination(self.options), interrupted))
     }
 
     fn copy_parts(
@@ -216,6 +222,14 @@ fn is_hopeless(error: &anyhow::Error) -> bool {
         |error: &ovirt_engine_client::Error| matches!(error, Disk { .. } | Missing { .. } | Transfer { .. });
     let by_transfer = |error: &engine_transfer::Error| matches!(error, engine_transfer::Error::Engine(error) if by_engine(error));
     error.is::<image_files::Changed>() || error.downcast_ref().is_some_and(by_transfer)
+}
+
+fn destination(options: &UploadOptions) -> Destination {
+    Destination {
+        disk: options.disk.clone(),
+        storage_domain: options.storage_domain.clone(),
+        disk_name: options.disk_name.clone(),
+    }
 }
 
 /// Where data goes, by these parameters and the user's, and where the figures go.

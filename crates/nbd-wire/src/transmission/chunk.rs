@@ -1,15 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reply chunks ('Structured reply chunk message', 'Extended reply chunk message', 'Structured reply types').
 
-/// As much of a text as `longest` bytes hold, without a part of a character.
-fn shortened(text: &str, longest: usize) -> &str {
-    let mut end = text.len().min(longest);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
 #[cfg(test)]
 mod tests;
 
@@ -191,4 +182,13 @@ impl Chunk {
             false => head.with((length as u32).to_be_bytes()),
         }
     }
+}
+
+/// As much of a text as `longest` bytes hold, without a part of a character.
+fn shortened(text: &str, longest: usize) -> &str {
+    let mut end = text.len().min(longest);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
