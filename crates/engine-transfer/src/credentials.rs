@@ -86,15 +86,30 @@ impl Credentials {
         Ok(self)
     }
 
+    /// The engine's URL, wherever it is said.
+    ///
+    /// # Errors
+    /// It isn't said, or a file can't be read.
+    pub fn engine_url(&self) -> Result<String, Error> {
+        self.url(self.section()?.engine_url)
+    }
+
+    fn section(&self) -> Result<Section, Error> {
+        Ok(self.section.as_deref().map(Section::read).transpose()?.unwrap_or_default())
+    }
+
+    fn url(&self, of_section: Option<String>) -> Result<String, Error> {
+        let url = self.url.clone().or(of_section).or_else(|| variable(URL));
+        url.ok_or(Error::Missing("engine", "the engine's URL", URL))
+    }
+
     /// What is needed to log in, and the CA's file, which the imageio server's certificate is signed by as well.
     ///
     /// # Errors
     /// Something is missing, or a file can't be read.
     pub(crate) fn resolve(&self) -> Result<(Config, Option<PathBuf>), Error> {
-        let section = self.section.as_deref().map(Section::read).transpose()?.unwrap_or_default();
-        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let url = self.url.clone().or(section.engine_url).or_else(|| variable(URL));
-        let url = url.ok_or(Error::Missing("engine", "the engine's URL", URL))?;
+        let section = self.section()?;
+        let url = self.url(section.engine_url)?;
         let user = self.user.clone().or(section.username).or_else(|| variable(USER));
         let user = user.ok_or(Error::Missing("user", "a user such as admin@internal", USER))?;
         let password = match &self.password {
@@ -108,6 +123,11 @@ impl Credentials {
         config.trust = trust(self.insecure || section.is_insecure, cafile.as_deref())?;
         Ok((config, cafile))
     }
+}
+
+/// A variable of the environment that isn't empty.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn trust(is_insecure: bool, cafile: Option<&Path>) -> Result<Trust, Error> {

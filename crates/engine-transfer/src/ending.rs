@@ -219,15 +219,24 @@ impl Begun {
     }
 }
 
-/// Finalizes a transfer, and waits until the engine says that it ended well. If the engine forgets it at once, a disk that was `written`
-/// has to tell.
+/// Finalizes a transfer, and waits until the engine says that it ended well.
 fn finalize(
     engine: &Engine,
     transfer: &str,
     direction: Direction,
     written: Option<&str>,
 ) -> Result<(), Error> {
-    match (engine.end_transfer(transfer, direction, End::Complete)?, written) {
+    judge(engine, transfer, engine.end_transfer(transfer, direction, End::Complete)?, written)
+}
+
+/// What has become of a transfer that has ended: if the engine has forgotten it, a disk that was `written` has to tell.
+fn judge(
+    engine: &Engine,
+    transfer: &str,
+    ended: Option<ImageTransfer>,
+    written: Option<&str>,
+) -> Result<(), Error> {
+    match (ended, written) {
         (Some(ended), _) => log::info!("{ended}"),
         (None, Some(disk)) => engine.judge_by_disk(disk)?,
         (None, None) => log::info!("transfer {transfer} has ended"),
@@ -238,10 +247,15 @@ fn finalize(
 /// Finalizes an upload all of whose data is flushed, if that wasn't done before.
 pub(crate) fn finalize_interrupted(engine: &Engine, interrupted: &Interrupted) -> Result<(), Error> {
     let Interrupted { transfer, disk, .. } = interrupted;
-    if engine.transfer(transfer)?.is_some_and(|transfer| transfer.phase.is_paused()) {
-        engine.take_up_transfer(transfer, Direction::Upload)?;
+    judge(engine, transfer, engine.finalize_paused_upload(transfer)?, Some(disk))
+}
+
+/// Cancels an upload that could not begin, into a disk that was made for it.
+pub(crate) fn give_up_unwritten(engine: &Engine, Interrupted { transfer, disk, .. }: &Interrupted) {
+    if let Err(error) = engine.end_transfer(transfer, Direction::Upload, End::Incomplete) {
+        log::error!("{error}: see transfer {transfer} in the engine");
     }
-    finalize(engine, transfer, Direction::Upload, Some(disk))
+    remove(engine, disk);
 }
 
 /// Removes a disk that was made for a transfer which has failed. The engine does so after it has cancelled an upload.

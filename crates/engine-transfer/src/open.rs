@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use imageio_device::{OpenError, Settings, Transfer, UrlSource};
 use ovirt_engine_client::{
-    Clock, Direction, Disk, DiskFormat, Engine, ImageTransfer, NewDisk, NewTransfer, Secret, StorageDomain,
-    Subject,
+    Clock, Direction, Disk, DiskFormat, Engine, Error as EngineError, ImageTransfer, NewDisk, NewTransfer,
+    Secret, StorageDomain, Subject,
 };
 
 use crate::ending::{self, Begun, Ending};
@@ -167,7 +167,8 @@ fn by_any_way(settings: &Settings, urls: Vec<Secret>, open: Open) -> Result<Tran
 
 fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Result<Begun, Error> {
     let begun = match &settings.target {
-        Target::Interrupted(interrupted) => take_up(&engine, interrupted),
+        Target::Interrupted(interrupted) => take_up(&engine, interrupted)
+            .inspect_err(|error| pause_again(&engine, &interrupted.transfer, error)),
         _ => begin_with(&engine, settings, direction),
     };
     match begun {
@@ -209,7 +210,13 @@ fn begin_with(
         }
         Target::Interrupted(_) => return Err(Error::Usage("bug: an interrupted upload is begun anew")),
         Target::NewDisk(new) => {
-            let disk = make_disk(engine, new)?;
+            let disk = match find_left(engine, new, settings.exact_size)? {
+                Some(Left::Transfer(left)) => {
+                    return take_up(engine, &left).inspect_err(|_| ending::give_up_unwritten(engine, &left));
+                }
+                Some(Left::Disk(disk)) => disk,
+                None => make_disk(engine, new)?,
+            };
             (Subject::Disk(disk.id.clone()), Some((disk, true)))
         }
     };
@@ -250,6 +257,15 @@ fn take_up(
     Ok((transfer, Some(ItsDisk { id: disk.clone(), is_new: *is_new }), is_by_this_host))
 }
 
+/// Has an upload that couldn't go on wait for the next attempt, whatever it was about to do.
+fn pause_again(engine: &Engine, transfer: &str, error: &Error) {
+    let has_ended =
+        matches!(error, Error::Engine(EngineError::Transfer { .. } | EngineError::Missing { .. }));
+    if !has_ended && let Err(error) = engine.pause_upload(transfer) {
+        log::error!("{error}: see transfer {transfer} in the engine");
+    }
+}
+
 fn check_size(disk: &Disk, expected: Option<u64>) -> Result<(), Error> {
     match (disk.provisioned_size, expected) {
         (Some(size), Some(expected)) if size != expected => {
@@ -276,6 +292,34 @@ fn tell_of_left_uploads(engine: &Engine, name: &str) {
     }
 }
 
+/// What a process that was killed has left of the same upload, before it wrote anything.
+enum Left {
+    /// The disk, of which there is no transfer.
+    Disk(Disk),
+    /// A transfer into the disk.
+    Transfer(Interrupted),
+}
+
+fn find_left(
+    engine: &Engine,
+    new: &NewDiskSettings,
+    expected_size: Option<u64>,
+) -> Result<Option<Left>, Error> {
+    let Some(id) = &new.id else { return Ok(None) };
+    let disk = match engine.disk(id) {
+        Err(error) if error.is_missing() => return Ok(None),
+        disk => disk?,
+    };
+    check_size(&disk, expected_size)?;
+    log::warn!("disk {id} was made before, and is used now");
+    let is_of_disk = |transfer: &ImageTransfer| transfer.image.id == *id && !transfer.phase.is_finished();
+    let left = match engine.transfers()?.into_iter().find(is_of_disk) {
+        Some(transfer) => Left::Transfer(Interrupted::new(transfer.id, id, true)),
+        None => Left::Disk(engine.wait_for_disk(id)?),
+    };
+    Ok(Some(left))
+}
+
 fn make_disk(engine: &Engine, new: &NewDiskSettings) -> Result<Disk, Error> {
     let domain = engine.find_storage_domain(&new.storage_domain)?;
     tell_of_left_uploads(engine, &new.name);
@@ -288,6 +332,7 @@ fn make_disk(engine: &Engine, new: &NewDiskSettings) -> Result<Disk, Error> {
 /// written before a guest could extend it.
 fn request(new: &NewDiskSettings, domain: &StorageDomain) -> NewDisk {
     let mut disk = NewDisk::new(&new.name, new.size, &domain.id);
+    disk.id = new.id.clone().unwrap_or(disk.id);
     disk.description.clone_from(&new.description);
     disk.format = if new.tracks_changes { DiskFormat::Cow } else { new.format.clone() };
     disk.sparse = new.sparse.unwrap_or(disk.format == DiskFormat::Cow || !domain.is_block());

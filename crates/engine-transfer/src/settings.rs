@@ -121,6 +121,9 @@ impl Interrupted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewDiskSettings {
+    /// The id that the disk gets. `None`: any. A disk that has it was made for the same upload by a process that was killed before it
+    /// could write anything. That disk is used then, by the transfer that is there for it, if there is one.
+    pub id: Option<String>,
     /// Its name.
     pub name: String,
     /// The name or id of the storage domain where it is to be.
@@ -146,6 +149,7 @@ impl NewDiskSettings {
     #[must_use]
     pub fn new(name: impl Into<String>, storage_domain: impl Into<String>, size: u64) -> Self {
         Self {
+            id: None,
             name: name.into(),
             storage_domain: storage_domain.into(),
             size,

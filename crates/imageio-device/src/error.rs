@@ -59,6 +59,12 @@ impl OpenError {
         use imageio_client::Error::{Connect, Resolve, Tls};
         matches!(self, Self::Client(Resolve { .. } | Connect { .. } | Tls { broken: true, .. }))
     }
+
+    /// Whether the server knows no such ticket, or one that has expired (status 403).
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Client(error) if error.status().is_some_and(|status| status.as_u16() == 403))
+    }
 }
 
 /// Why a request failed, as the pool knows it.

@@ -115,6 +115,8 @@ impl Named for StorageDomain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewDisk {
+    /// Its id, which is chosen here, so that the disk is found again where the engine's answer is lost.
+    pub id: String,
     /// Its name.
     pub name: String,
     /// A description, for those who look at it later.
@@ -136,10 +138,11 @@ pub struct NewDisk {
 }
 
 impl NewDisk {
-    /// A sparse raw disk.
+    /// A sparse raw disk with an id of its own.
     #[must_use]
     pub fn new(name: impl Into<String>, provisioned_size: u64, storage_domain: impl Into<String>) -> Self {
         Self {
+            id: Uuid::new_v4().to_string(),
             name: name.into(),
             description: String::new(),
             provisioned_size,
@@ -153,9 +156,9 @@ impl NewDisk {
     }
 
     /// The request's body.
-    fn body(&self, id: Uuid) -> Value {
+    fn body(&self) -> Value {
         let mut body = json!({
-            "id": id.to_string(),
+            "id": self.id,
             "name": self.name,
             "description": self.description,
             "content_type": self.content_type.word(),
@@ -207,18 +210,17 @@ impl Engine {
         self.get_by_id(id)
     }
 
-    /// Makes a disk. It can be used when [`wait_for_disk`](Self::wait_for_disk) says so. Its id is chosen here, so that it is found
-    /// again where the answer was lost.
+    /// Makes a disk. It can be used when [`wait_for_disk`](Self::wait_for_disk) says so.
     ///
     /// # Errors
     /// The engine refuses it, or can't be asked.
     pub fn create_disk(&self, disk: &NewDisk) -> Result<Disk> {
-        let id = Uuid::new_v4();
-        let body = disk.body(id);
+        let id = &disk.id;
+        let body = disk.body();
         self.recover(
             &format!("made disk {id}"),
             || self.post("/disks", &body),
-            || match self.disk(&id.to_string()) {
+            || match self.disk(id) {
                 Err(error) if error.is_missing() => Ok(None),
                 found => found.map(Some),
             },
@@ -307,11 +309,11 @@ mod tests {
     #[test]
     fn a_new_disk_says_no_more_than_it_must() {
         let mut disk = NewDisk::new("x", 5, "s");
-        let body = disk.body(Uuid::nil());
+        let body = disk.body();
         assert_eq!((body.get("initial_size"), body.get("backup")), (None, None));
         disk.initial_size = Some(7);
         disk.tracks_changes = true;
-        let body = disk.body(Uuid::nil());
+        let body = disk.body();
         assert_eq!((&body["initial_size"], &body["backup"]), (&json!(7), &json!("incremental")));
         assert_eq!(body["storage_domains"]["storage_domain"][0]["id"], "s");
     }

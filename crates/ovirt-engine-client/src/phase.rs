@@ -17,6 +17,8 @@ pub(crate) enum Goal {
     Pause,
     /// The engine says that all went well.
     Success,
+    /// The engine says that all went well, also where a user has paused it.
+    SuccessOfPaused,
     /// It has ended, however.
     End,
 }
@@ -27,7 +29,7 @@ impl Goal {
         match self {
             Self::Use | Self::TakeUp => "made ready transfer",
             Self::Pause => "paused transfer",
-            Self::Success | Self::End => "ended transfer",
+            Self::Success | Self::SuccessOfPaused | Self::End => "ended transfer",
         }
     }
 }
@@ -67,15 +69,21 @@ pub(crate) enum Step {
 
 /// The table. A phase that isn't known is waited for, as a newer engine may have more of them.
 pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
-    use Goal::{End, Pause, Success, TakeUp, Use};
+    use Goal::{End, Pause, Success, SuccessOfPaused, TakeUp, Use};
     match (phase, goal) {
-        (Phase::Initializing | Phase::Resuming, Use | TakeUp | Pause | Success) => Step::Wait,
+        (Phase::Initializing | Phase::Resuming, Use | TakeUp | Pause | Success | SuccessOfPaused) => {
+            Step::Wait
+        }
         (Phase::Transferring, Use | TakeUp) => Step::Reached,
         (Phase::Transferring, Pause) => Step::Act(Act::Pause),
-        (Phase::Transferring, Success) => Step::Act(Act::Finalize),
+        (Phase::Transferring, Success | SuccessOfPaused) => Step::Act(Act::Finalize),
         (Phase::PausedSystem | Phase::PausedUser, Pause) => Step::Reached,
-        // Its ticket may have expired; and what is to end well should be in order before.
-        (Phase::PausedSystem, Use | TakeUp | Success) | (Phase::PausedUser, TakeUp) => Step::Act(Act::Resume),
+        // Its ticket may have expired.
+        (Phase::PausedSystem, Use | TakeUp) | (Phase::PausedUser, TakeUp) => Step::Act(Act::Resume),
+        // All data is there, so no ticket is needed any more; and none can be had where the server has lost it.
+        (Phase::PausedSystem, Success | SuccessOfPaused) | (Phase::PausedUser, SuccessOfPaused) => {
+            Step::Act(Act::Finalize)
+        }
         // Somebody had a reason, and knows how to undo it.
         (Phase::PausedUser, Use | Success) => Step::Wait,
 
@@ -88,8 +96,8 @@ pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
             End,
         ) => Step::Act(give_up(direction)),
 
-        (Phase::FinalizingSuccess, Success | End) => Step::Wait,
-        (Phase::FinishedSuccess, Success | End) => Step::Reached,
+        (Phase::FinalizingSuccess, Success | SuccessOfPaused | End) => Step::Wait,
+        (Phase::FinishedSuccess, Success | SuccessOfPaused | End) => Step::Reached,
 
         (
             Phase::CancelledSystem
@@ -111,7 +119,7 @@ pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
             | Phase::FinalizingCleanup
             | Phase::FinishedFailure
             | Phase::FinishedCleanup,
-            Use | TakeUp | Pause | Success,
+            Use | TakeUp | Pause | Success | SuccessOfPaused,
         ) => Step::Fail,
 
         (Phase::Other(_), _) => Step::Wait,
@@ -152,8 +160,10 @@ mod tests {
     fn nothing_but_the_engine_s_word_is_success() {
         for direction in [Direction::Upload, Direction::Download] {
             for phase in PHASES {
-                let is_success = step(Goal::Success, direction, &phase) == Step::Reached;
-                assert_eq!(is_success, phase == Phase::FinishedSuccess, "{phase}");
+                for goal in [Goal::Success, Goal::SuccessOfPaused] {
+                    let is_success = step(goal, direction, &phase) == Step::Reached;
+                    assert_eq!(is_success, phase == Phase::FinishedSuccess, "{goal:?} {phase}");
+                }
                 let is_usable = step(Goal::Use, direction, &phase) == Step::Reached;
                 assert_eq!(is_usable, phase == Phase::Transferring, "{phase}");
                 assert_eq!(step(Goal::TakeUp, direction, &phase) == Step::Reached, is_usable, "{phase}");
@@ -173,6 +183,7 @@ mod tests {
         for (goal, direction) in [
             (Goal::Use, Direction::Upload),
             (Goal::Success, Direction::Upload),
+            (Goal::SuccessOfPaused, Direction::Upload),
             (Goal::End, Direction::Download),
         ] {
             let steps = PHASES.iter().map(|phase| step(goal, direction, phase));
@@ -188,10 +199,13 @@ mod tests {
             let is_paused = upload(Goal::Pause, phase.clone()) == Step::Reached;
             assert_eq!(is_paused, phase.is_paused(), "{phase}");
             if is_paused {
-                assert_eq!(upload(Goal::TakeUp, phase), Step::Act(Act::Resume));
+                assert_eq!(upload(Goal::TakeUp, phase.clone()), Step::Act(Act::Resume));
+                assert_eq!(upload(Goal::SuccessOfPaused, phase), Step::Act(Act::Finalize));
             }
         }
         assert_eq!(upload(Goal::Use, Phase::PausedUser), Step::Wait);
+        assert_eq!(upload(Goal::Success, Phase::PausedUser), Step::Wait);
+        assert_eq!(upload(Goal::Success, Phase::PausedSystem), Step::Act(Act::Finalize));
         assert_eq!(upload(Goal::Pause, Phase::FinishedSuccess), Step::Fail);
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ways to the host that serves a disk: one that doesn't answer, one that dies, the engine's proxy.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use support::TestResult;
 use support::daemon::RealDaemon;
 use support::image::guest_disk;
-use support::installation::{Installation, STORAGE_DOMAIN, succeed};
+use support::installation::{Installation, STORAGE_DOMAIN, VM, succeed};
 use support::namespace::with_file_in_etc;
 use support::process::{Daemon, PATIENCE};
 use support::run::Ended;
@@ -39,7 +40,7 @@ fn site_with(
     let none = Duration::ZERO;
     let delays = Delays { disk: none, transfer: none, backup: none, job: none };
     let site = Installation::by(ways, |builder| choose(builder.delays(delays)))?;
-    std::fs::write(site.path("disk.img"), guest_disk(5))?;
+    fs::write(site.path("disk.img"), guest_disk(5))?;
     Ok(site)
 }
 
@@ -128,6 +129,16 @@ fn by_unix_socket() -> TestResult {
     Ok(())
 }
 
+/// Backs up the disk, which a virtual machine has.
+fn back_up(site: &Installation) -> TestResult {
+    let disk = site.disk()?;
+    site.engine.attach_disk(&site.vm(), &disk.id)?;
+    succeed(site.imageio_nbd(&["backup", VM, "backups", "-c", "lab"]).output()?.into())?;
+    let compare = "qemu-img compare -f raw -F qcow2 disk.img backups/*/*.qcow2";
+    succeed(site.run("sh".as_ref(), ["-c", compare])?)?;
+    Ok(())
+}
+
 /// In and out, where the engine has the host `here`, which is this one or isn't.
 fn copy_on_host(id: &str, is_here: bool) -> TestResult {
     let mut proxy = None;
@@ -145,12 +156,15 @@ fn copy_on_host(id: &str, is_here: bool) -> TestResult {
     succeed(download.into())?;
     site.assert_same("copy", "raw", &site.disk()?)?;
     site.assert_same("disk.img", "raw", &site.disk()?)?;
-    crate::serving::assert_all_well(&site);
-    // That the server is there, and where its socket is, is asked by the URL.
-    assert_eq!(proxy.carried() < 1 << 20, is_here, "{} bytes", proxy.carried());
     let mut hosts: Vec<_> = site.engine.transfers().into_iter().map(|transfer| transfer.host).collect();
     hosts.dedup();
     let chosen = site.engine.host(if is_here { "here" } else { "other" }).ok_or("no such host")?;
     assert_eq!(hosts, [chosen]);
+    // A virtual machine is backed up by the host where it runs.
+    site.engine.set_host_status("other", HostStatus::Down);
+    back_up(&site)?;
+    crate::serving::assert_all_well(&site);
+    // That the server is there, and where its socket is, is asked by the URL.
+    assert_eq!(proxy.carried() < 1 << 20, is_here, "{} bytes", proxy.carried());
     Ok(())
 }

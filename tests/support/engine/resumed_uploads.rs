@@ -3,11 +3,12 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::process::Command;
-use std::time::Duration;
+use std::os::unix::process::ExitStatusExt;
 
 use fake_engine::{DiskFormat, Fault, Gate, Phase, Transfer, What};
+use nix::sys::signal::Signal;
 use support::TestResult;
+use support::process::{Daemon, PATIENCE};
 use support::run::Ended;
 use support::tools::QEMU_IMG;
 
@@ -21,6 +22,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_upload_that_fails_waits_to_be_resumed", an_upload_that_fails_waits_to_be_resumed),
     ("a_disk_that_exists_is_written_in_two_goes", a_disk_that_exists_is_written_in_two_goes),
     ("what_is_copied_is_only_finalized", what_is_copied_is_only_finalized),
+    ("a_process_that_is_killed_while_it_begins_leaves_no_second_disk", killed_while_it_begins),
+    ("a_disk_that_was_made_for_something_else_is_not_used", made_for_something_else),
+    ("an_upload_whose_ticket_is_lost_is_told_to_begin_anew", without_ticket),
     ("an_image_that_has_changed_is_not_uploaded_further", an_image_that_has_changed_is_not_uploaded_further),
     ("an_image_that_changes_meanwhile_is_given_up", an_image_that_changes_meanwhile_is_given_up),
     ("what_can_not_go_on_is_told", what_can_not_go_on_is_told),
@@ -163,29 +167,90 @@ fn a_disk_that_exists_is_written_in_two_goes() -> TestResult {
     Ok(())
 }
 
+/// Kills the upload of the image into a new disk at the n-th request of this method and path, which is carried out or not.
+fn kill_at(site: &Installation, (method, path, nth): (&str, &str, u64), done: bool) -> TestResult {
+    let gate = Gate::new();
+    let what = if done { What::HoldReply(gate.clone()) } else { What::Hold(gate.clone()) };
+    site.engine.fault(Fault::on(method, path).nth(nth).then(what));
+    let mut command = site.imageio_nbd(&[&["upload", "--resume", "state", "-c", "lab"], &NEW[..]].concat());
+    let mut process = Daemon::spawn(&mut command)?;
+    assert!(gate.wait_reached(1, PATIENCE), "it isn't asked: {path}");
+    process.signal(Signal::SIGKILL)?;
+    let status = process.wait()?;
+    gate.open();
+    assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{:?}", process.said());
+    Ok(())
+}
+
+const FINALIZE: (&str, &str, u64) = ("POST", "api/imagetransfers/*/finalize", 1);
+
+/// No ticket is needed for that.
 fn what_is_copied_is_only_finalized() -> TestResult {
-    for done in [false, true] {
+    for (done, has_ticket) in [(false, true), (true, true), (false, false)] {
         let site = site()?;
         image(&site)?;
-        let gate = Gate::new();
-        let what = if done { What::HoldReply(gate.clone()) } else { What::Hold(gate.clone()) };
-        site.engine.fault(Fault::on("POST", "api/imagetransfers/*/finalize").then(what));
-        let pid = site.path("pid");
-        let kill = std::thread::Builder::new().name("kill".into()).spawn(move || {
-            let is_reached = gate.wait_reached(1, Duration::from_secs(60));
-            let pid = fs::read_to_string(pid).unwrap_or_default();
-            let killed = Command::new("kill").args(["-9", pid.trim()]).status();
-            gate.open();
-            is_reached && killed.is_ok_and(|status| status.success())
-        })?;
-        let killed = upload(&site, &NEW, "echo $PPID >pid")?;
-        assert!(kill.join().is_ok_and(|is_killed| is_killed));
-        assert_eq!(killed.code, KILLED, "{killed:?}");
+        kill_at(&site, FINALIZE, done)?;
+        if !has_ticket {
+            let transfer = only_transfer(&site)?;
+            site.daemon.remove_ticket(transfer.ticket.secret())?;
+            site.engine.pause_transfer(&transfer.id);
+        }
         // Nothing more is read of it.
         fs::rename(site.path("big.img"), site.path("kept.img"))?;
         let ended = upload(&site, &NEW, "exit 9")?;
         assert_done(&site, "kept.img", "raw", ended)?;
     }
+    Ok(())
+}
+
+fn killed_while_it_begins() -> TestResult {
+    for at in [
+        ("POST", "api/disks", 1),
+        // A 404 is asked for twice before it is believed that there is no such disk.
+        ("GET", "api/disks/*", 3),
+        ("POST", "api/imagetransfers", 1),
+        ("GET", "api/imagetransfers/*", 1),
+    ] {
+        let site = site()?;
+        image(&site)?;
+        kill_at(&site, at, true)?;
+        assert!(site.engine.wait_for(PATIENCE, |engine| engine.disks().len() == 1), "{at:?}");
+        let ended = upload(&site, &NEW, "")?;
+        assert!(ended.err.contains("was made before, and is used now"), "{at:?}: {ended:?}");
+        assert_done(&site, "big.img", "raw", ended)?;
+        assert_eq!(site.engine.disks().len(), 1, "{at:?}");
+    }
+    Ok(())
+}
+
+fn made_for_something_else() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    kill_at(&site, ("POST", "api/imagetransfers", 1), false)?;
+    let disk = site.disk()?;
+    let ended = upload(&site, &[&NEW[..], &["--format", "raw"]].concat(), "")?;
+    let advice = format!("may have made disk {}: remove it in the engine", disk.id);
+    assert!(ended.code == 0 && ended.err.contains(&advice), "{ended:?}");
+    assert_ne!(ended.out.trim(), disk.id);
+    Ok(())
+}
+
+/// As after a restart of the imageio server.
+fn without_ticket() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    assert_eq!(upload(&site, &NEW, KILL_IN_THE_SECOND)?.code, KILLED);
+    let transfer = only_transfer(&site)?;
+    site.daemon.remove_ticket(transfer.ticket.secret())?;
+    site.engine.pause_transfer(&transfer.id);
+    let ended = upload(&site, &[&NEW[..], &["engine-timeout=3"]].concat(), "")?;
+    let told = format!("transfer {} doesn't go on: try again when its host can be reached", transfer.id);
+    assert!(ended.code == 1 && ended.err.contains(&told), "{ended:?}");
+    assert!(ended.err.contains("state to begin anew"), "{ended:?}");
+    site.assert_no_secret(&ended.err)?;
+    let phase = only_transfer(&site)?.phase;
+    assert!(matches!(phase, Phase::PausedSystem | Phase::PausedUser), "{phase:?} {ended:?}");
+    assert!(site.path("state").exists());
     Ok(())
 }
 

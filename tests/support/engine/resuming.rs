@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use fake_engine::{DEFAULT_USER, Fault, Phase, Transfer, What};
+use fake_engine::{DEFAULT_PASSWORD, DEFAULT_USER, Fault, Phase, Transfer, What};
 use nix::sys::signal::Signal;
 use support::TestResult;
 use support::door::built;
@@ -16,10 +16,11 @@ use support::tools::QEMU_IO;
 
 use crate::Test;
 use crate::serving::{assert_all_well, site};
-use support::installation::{Installation, STORAGE_DOMAIN};
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_paused_transfer_is_resumed", a_paused_transfer_is_resumed),
+    ("a_transfer_that_a_user_has_paused_waits_for_that_user", a_user_s_pause),
     ("a_ticket_that_the_host_has_lost_is_a_failure", a_ticket_that_the_host_has_lost_is_a_failure),
     ("a_token_that_expires_is_renewed", a_token_that_expires_is_renewed),
     (
@@ -91,6 +92,45 @@ fn a_paused_transfer_is_resumed() -> TestResult {
     })?;
     assert!(status.success(), "{status} {said}");
     assert!(said.contains("the engine had paused transfer"), "{said}");
+    assert_halves(&site)?;
+    assert_all_well(&site);
+    Ok(())
+}
+
+/// A user pauses the transfer in the web interface, and has it go on there when the upload waits for that: nobody else does.
+fn a_user_s_pause() -> TestResult {
+    let site = site()?;
+    let act = |id: &str, action: &str| -> TestResult {
+        let url = format!("{}/ovirt-engine/api/imagetransfers/{id}/{action}", site.engine.base());
+        let user = format!("{DEFAULT_USER}:{DEFAULT_PASSWORD}");
+        let json = "Content-Type: application/json";
+        succeed(site.run(
+            "curl".as_ref(),
+            ["-sSf", "--cacert", "ca.pem", "-u", &user, "-H", json, "-d", "{}", &url],
+        )?)?;
+        Ok(())
+    };
+    let (mut asked, mut paused) = (0, String::new());
+    let questions = |id: &str| {
+        let path = format!("api/imagetransfers/{id}");
+        site.engine.journal().iter().filter(|request| request.method == "GET" && request.path == path).count()
+    };
+    let (input, mut go) = std::io::pipe()?;
+    let mut upload = start(&site, IN_HALVES, input, &[])?;
+    upload.wait_for_line(|line| (line == "half").then_some(()))?;
+    if let Some(transfer) = site.engine.transfers().first() {
+        act(&transfer.id, "pause")?;
+        site.daemon.expire_ticket(transfer.ticket.secret())?;
+        (asked, paused) = (questions(&transfer.id), transfer.id.clone());
+    }
+    writeln!(go)?;
+    // Its second question comes when it has seen that the transfer is paused.
+    assert!(site.engine.wait_for(PATIENCE, |_| questions(&paused) >= asked + 2), "the engine isn't asked");
+    assert_eq!(phase(&site, &paused), Some(Phase::PausedUser));
+    act(&paused, "resume")?;
+    let status = upload.wait()?;
+    let said = upload.said().join("\n");
+    assert!(status.success() && said.contains("the engine had paused transfer"), "{status} {said}");
     assert_halves(&site)?;
     assert_all_well(&site);
     Ok(())

@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sigterm_ends_an_upload_into_a_disk_in_each_phase", || terminate(Job::UploadInto)),
     ("sigterm_ends_a_download_in_each_phase", || terminate(Job::Download)),
     ("what_sigkill_leaves_of_an_upload_is_ended_as_documented", || kill(Job::Upload)),
+    ("what_sigkill_leaves_of_an_upload_into_a_disk_is_ended_as_documented", || kill(Job::UploadInto)),
     ("what_sigkill_leaves_of_a_download_is_ended_as_documented", || kill(Job::Download)),
 ];
 
@@ -126,7 +127,7 @@ fn kill(job: Job) -> TestResult {
         assert!(site.engine.wait_for(PATIENCE, settled), "{context}");
         for transfer in site.engine.transfers().split_off(known) {
             if is_left(&transfer) {
-                end_as_documented(&site, &transfer).map_err(|error| format!("{context}: {error}"))?;
+                end_as_documented(&site, job, &transfer).map_err(|error| format!("{context}: {error}"))?;
             } else if job == Job::Upload {
                 // What was asked for before the signal is carried out.
                 assert_complete(&site, job, &[transfer]).map_err(|error| format!("{context}: {error}"))?;
@@ -148,14 +149,16 @@ fn is_left(transfer: &Transfer) -> bool {
     matches!(transfer.phase, Phase::Transferring | Phase::PausedSystem)
 }
 
-/// The disk is locked until its transfer, which the engine has paused, is cancelled by hand.
-fn end_as_documented(site: &Installation, transfer: &Transfer) -> TestResult {
+/// The disk is locked until its transfer, which the engine has paused, is ended by hand: in a way that keeps a disk that was there before.
+fn end_as_documented(site: &Installation, job: Job, transfer: &Transfer) -> TestResult {
     site.engine.pause_transfer(&transfer.id);
     let again: Ended = site.imageio_nbd(&["download", &transfer.disk, "copy", "-c", "lab"]).output()?.into();
     assert_eq!((again.code, again.err.lines().count()), (1, 1), "{again:?}");
     assert!(again.err.contains("refuses POST /imagetransfers: 409"), "{again:?}");
-    let said = follow_documentation(site, "imagetransfers", &transfer.id)?;
-    assert!(said.contains(&transfer.id), "{said}");
+    let listed = follow_documentation(site, "imagetransfers", &transfer.id)?;
+    assert!(listed.contains(&transfer.id), "{listed}");
+    let end = if job == Job::UploadInto { "finalize" } else { "cancel" };
+    let said = follow_documentation(site, &format!("imagetransfers/ID/{end}"), &transfer.id)?;
     let is_over = |_: &_| {
         let transfers = site.engine.transfers();
         transfers.iter().any(|other| other.id == transfer.id && other.phase.is_finished())
@@ -171,26 +174,23 @@ fn end_as_documented(site: &Installation, transfer: &Transfer) -> TestResult {
 fn remove_as_documented(site: &Installation, before: &[Disk]) -> TestResult {
     let disks = site.engine.disks();
     let new = disks.iter().find(|disk| !before.contains(disk)).ok_or("there is no new disk")?;
-    follow_documentation(site, "disks", &new.id)?;
+    follow_documentation(site, "disks/ID", &new.id)?;
     let is_gone = |_: &_| site.engine.disks() == before;
     if site.engine.wait_for(PATIENCE, is_gone) { Ok(()) } else { Err("it isn't removed".into()) }
 }
 
-/// Runs the commands about these in docs/engine.md, as a user does who has read them.
-fn follow_documentation(site: &Installation, collection: &str, id: &str) -> TestResult<String> {
+/// Runs the command about this in docs/engine.md, as a user does who has read it.
+fn follow_documentation(site: &Installation, path: &str, id: &str) -> TestResult<String> {
     let text = include_str!("../../../docs/engine.md");
     let (_, section) = text.split_once("\n## What SIGKILL leaves\n").ok_or("there is no such section")?;
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
     let lines: Vec<_> = section.lines().filter_map(|line| line.strip_prefix("    ")).collect();
     let script = lines.join("\n");
-    let commands = script.split("curl ").filter(|command| command.contains(&format!("/api/{collection}")));
-    let mut said = String::new();
-    for command in commands {
-        let command = command
-            .replace("https://ENGINE", &site.engine.base())
-            .replace("/ID", &format!("/{id}"))
-            .replace(DEFAULT_USER, &format!("{DEFAULT_USER}:{DEFAULT_PASSWORD}"));
-        said.push_str(&succeed(site.run("sh".as_ref(), ["-c", &format!("curl -sS {command}")])?)?);
-    }
-    if said.is_empty() { Err("there are no such commands".into()) } else { Ok(said) }
+    let is_meant = |command: &&str| command.trim_end().ends_with(&format!("/api/{path}"));
+    let command = script.split("curl ").find(is_meant).ok_or("there is no such command")?;
+    let command = command
+        .replace("https://ENGINE", &site.engine.base())
+        .replace("/ID", &format!("/{id}"))
+        .replace(DEFAULT_USER, &format!("{DEFAULT_USER}:{DEFAULT_PASSWORD}"));
+    succeed(site.run("sh".as_ref(), ["-c", &format!("curl -sS {command}")])?)
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
 /// Where the content goes.
 enum Target {
     /// A file, which is written under another name beside it, and renamed when it is complete.
-    File { partial: tempfile::TempPath, path: PathBuf },
+    File { partial: tempfile::NamedTempFile, path: PathBuf },
     /// A block device, or whatever else is no file.
     Device(PathBuf),
 }
@@ -52,12 +52,12 @@ impl Target {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".");
         let partial = tempfile::Builder::new().prefix(&name).suffix(".partial").tempfile_in(dir);
-        Ok(Self::File { partial: partial.with_context(fail)?.into_temp_path(), path })
+        Ok(Self::File { partial: partial.with_context(fail)?, path })
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::File { partial, .. } => partial,
+            Self::File { partial, .. } => partial.path(),
             Self::Device(path) => path,
         }
     }
@@ -66,7 +66,8 @@ impl Target {
     fn complete(self) -> Result<()> {
         let Self::File { partial, path } = self else { return Ok(()) };
         let fail = || format!("cannot write {}", path.display());
-        fs::File::open(&partial).and_then(|file| file.sync_all()).with_context(fail)?;
+        // It was opened before anything was written, so that it is told of all that couldn't be.
+        partial.as_file().sync_all().with_context(fail)?;
         partial.persist(&path).with_context(fail)?;
         // So that the name, too, is there after a power failure.
         let dir = path.parent().unwrap_or(Path::new("/"));

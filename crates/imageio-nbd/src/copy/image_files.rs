@@ -56,8 +56,7 @@ pub(super) fn of_image(image: &Path) -> Result<Vec<ImageFile>> {
     let chain: Value = ask(&[&options[..], &[image.as_ref()]].concat())?;
     let mut files: Vec<ImageFile> = Vec::new();
     for name in names(&chain)? {
-        // A name that the image has for another file is relative to the image.
-        let path = image.parent().unwrap_or(Path::new("/")).join(name);
+        let path = beside(image, &name);
         if files.iter().all(|file| file.path != path) {
             files.push(ImageFile::look_at(path)?);
         }
@@ -65,17 +64,26 @@ pub(super) fn of_image(image: &Path) -> Result<Vec<ImageFile>> {
     Ok(files)
 }
 
+/// A file by the name that an image has for it, which is relative to the image.
+fn beside(image: &Path, name: impl AsRef<Path>) -> PathBuf {
+    image.parent().unwrap_or(Path::new("/")).join(name)
+}
+
 /// The names of files in what `qemu-img info --backing-chain` tells.
-fn names(chain: &Value) -> Result<Vec<&str>> {
+fn names(chain: &Value) -> Result<Vec<PathBuf>> {
+    let name = |value: &Value| {
+        value.as_str().map(PathBuf::from).context("qemu-img doesn't tell a file of the image")
+    };
     let images = chain.as_array().context("bug: a chain is a list")?;
     let mut names = Vec::new();
     for image in images {
         let details = &image["format-specific"]["data"];
         let extents = details["extents"].as_array().into_iter().flatten().map(|extent| &extent["filename"]);
         let others = extents.chain(details.get("data-file"));
-        for name in std::iter::once(&image["filename"]).chain(others) {
-            names.push(name.as_str().context("qemu-img doesn't tell a file of the image")?);
-        }
+        let image = name(&image["filename"])?;
+        let others: Result<Vec<_>> = others.map(|other| Ok(beside(&image, name(other)?))).collect();
+        names.push(image);
+        names.extend(others?);
     }
     Ok(names)
 }
@@ -114,12 +122,18 @@ mod tests {
         let chain = json!([
             {"filename": "/x/disk.vmdk", "format": "vmdk", "format-specific": {"type": "vmdk", "data": {
                 "extents": [{"filename": "/x/disk-s001.vmdk"}, {"filename": "/x/disk-s002.vmdk"}]}}},
-            {"filename": "/x/base.qcow2", "format-specific": {"type": "qcow2", "data": {"data-file": "base.raw"}}},
+            {"filename": "/y/base.qcow2", "format-specific": {"type": "qcow2", "data": {"data-file": "base.raw"}}},
             {"filename": "/x/raw", "format": "raw"},
         ]);
-        let expected =
-            ["/x/disk.vmdk", "/x/disk-s001.vmdk", "/x/disk-s002.vmdk", "/x/base.qcow2", "base.raw", "/x/raw"];
-        assert_eq!(names(&chain).unwrap(), expected);
+        let expected = [
+            "/x/disk.vmdk",
+            "/x/disk-s001.vmdk",
+            "/x/disk-s002.vmdk",
+            "/y/base.qcow2",
+            "/y/base.raw",
+            "/x/raw",
+        ];
+        assert_eq!(names(&chain).unwrap(), expected.map(PathBuf::from));
         assert!(names(&json!([{"format": "raw"}])).is_err());
     }
 

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is known of an upload that may be interrupted, in the file of `--resume`.
 //!
-//! The first line says what is uploaded by which transfer. Each further line says how much of it is on the disk for good: it is added
-//! after the server has flushed that. A line that is cut off, as by a power failure, is as good as none. The file has no secret. It
-//! is locked by the process that uploads, and removed when all is done.
+//! Before the engine is asked for a new disk, a line says which id it gets. The next line says what is uploaded by which transfer. Each
+//! further line says how much of it is on the disk for good: it is added after the server has flushed that. A line that is cut off, as by
+//! a power failure, is as good as none. The file has no secret. It is locked by the process that uploads, and removed when all is done.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use engine_transfer::Interrupted;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::image_files::ImageFile;
 
@@ -22,7 +23,29 @@ const MOST_READ: u64 = 16 << 20;
 
 const VERSION: u32 = 1;
 
-/// The first line.
+/// The line before a disk is made. As long as no other follows, nothing was written to the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Planned {
+    /// Of this line.
+    version: u32,
+    /// The id that the disk gets.
+    new_disk: String,
+    #[serde(flatten)]
+    plan: Plan,
+}
+
+/// What a disk is to be made for: one that was made for another plan isn't used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Plan {
+    /// The size that a guest sees, in bytes.
+    pub(super) size: u64,
+    /// The disk has nothing but zeroes when it is made.
+    pub(super) is_zero: bool,
+    /// Where it is to be, as the user has said it.
+    pub(super) destination: Destination,
+}
+
+/// The line that says what is uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Begun {
     /// Of this line.
@@ -37,6 +60,9 @@ pub(super) struct Begun {
     pub(super) is_zero: bool,
     /// Where it was to go, as the user has said it.
     pub(super) destination: Destination,
+    /// The engine's URL.
+    #[serde(default)]
+    pub(super) engine: Option<String>,
     transfer: String,
     disk: String,
     /// The disk was made for this upload.
@@ -77,9 +103,22 @@ impl Begun {
         files: Vec<ImageFile>,
         is_zero: bool,
         destination: Destination,
+        engine: Option<String>,
         Interrupted { transfer, disk, is_new, .. }: Interrupted,
     ) -> Self {
-        Self { version: VERSION, image, format, size, files, is_zero, destination, transfer, disk, is_new }
+        Self {
+            version: VERSION,
+            image,
+            format,
+            size,
+            files,
+            is_zero,
+            destination,
+            engine,
+            transfer,
+            disk,
+            is_new,
+        }
     }
 
     pub(super) fn interrupted(&self) -> Interrupted {
@@ -92,7 +131,15 @@ impl Begun {
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
+    noted: Noted,
+}
+
+/// What was noted.
+#[derive(Debug, Default)]
+struct Noted {
+    planned: Option<Planned>,
     begun: Option<Begun>,
+    /// All before this offset, in bytes, is on the disk for good.
     flushed: u64,
 }
 
@@ -119,19 +166,19 @@ impl Journal {
         ensure!(is_there, "another process has just ended its upload: try again");
         let mut text = Vec::new();
         (&file).take(MOST_READ).read_to_end(&mut text)?;
-        let (begun, flushed, whole) = parse(&text)?;
+        let (noted, whole) = parse(&text)?;
         file.set_len(whole)?;
-        Ok(Self { path: path.to_owned(), file, begun, flushed })
+        Ok(Self { path: path.to_owned(), file, noted })
     }
 
     /// What was begun, if anything was.
     pub(super) fn begun(&self) -> Option<&Begun> {
-        self.begun.as_ref()
+        self.noted.begun.as_ref()
     }
 
     /// All before this offset, in bytes, is on the disk for good.
     pub(super) fn flushed(&self) -> u64 {
-        self.flushed
+        self.noted.flushed
     }
 
     /// Where it is.
@@ -139,20 +186,42 @@ impl Journal {
         &self.path
     }
 
+    /// The id that a new disk is to get, which is noted. It is that of a disk that an earlier process may have made for the same plan.
+    pub(super) fn plan(&mut self, plan: Plan) -> Result<String> {
+        match &self.noted.planned {
+            Some(planned) if planned.plan == plan => return Ok(planned.new_disk.clone()),
+            Some(other) => log::warn!(
+                "an upload that was interrupted may have made disk {}: remove it in the engine if it is there",
+                other.new_disk
+            ),
+            None => {}
+        }
+        let new_disk = Uuid::new_v4().to_string();
+        let planned = Planned { version: VERSION, new_disk: new_disk.clone(), plan };
+        self.add(&planned)?;
+        self.keep()?;
+        self.noted.planned = Some(planned);
+        Ok(new_disk)
+    }
+
     /// Notes what is begun.
     pub(super) fn begin(&mut self, begun: Begun) -> Result<()> {
         self.add(&begun)?;
-        // So that the file itself is still there after a power failure.
-        let dir = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| dir.display().to_string())?;
-        self.begun = Some(begun);
+        self.keep()?;
+        self.noted.begun = Some(begun);
         Ok(())
+    }
+
+    /// Has the file itself be there after a power failure.
+    fn keep(&self) -> Result<()> {
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| dir.display().to_string())
     }
 
     /// Notes that all before this offset, in bytes, is on the disk for good.
     pub(super) fn note(&mut self, flushed: u64) -> Result<()> {
         self.add(&Flushed { flushed })?;
-        self.flushed = flushed;
+        self.noted.flushed = flushed;
         Ok(())
     }
 
@@ -167,7 +236,7 @@ impl Journal {
 
     /// What was noted is of no use any more: the file will be removed.
     pub(super) fn forget(&mut self) {
-        self.begun = None;
+        self.noted.begun = None;
     }
 
     /// Removes the file: all is done.
@@ -179,7 +248,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         // Nobody else can be using it.
-        if self.begun.is_none() {
+        if self.noted.begun.is_none() {
             // One that is there is read the next time.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -187,26 +256,46 @@ impl Drop for Journal {
 }
 
 /// What was noted, and how many bytes of it are whole lines.
-fn parse(text: &[u8]) -> Result<(Option<Begun>, u64, u64)> {
-    if text.is_empty() {
-        return Ok((None, 0, 0));
-    }
-    let mut lines = text.split_inclusive(|byte| *byte == b'\n').take_while(|line| line.ends_with(b"\n"));
-    let first = lines.next().and_then(|line| Some((line, serde_json::from_slice::<Begun>(line).ok()?)));
-    let Some((line, begun)) = first else {
-        bail!("it isn't what an upload has noted: give another name, or remove it to begin an upload");
-    };
-    ensure!(begun.version == VERSION, "another version of imageio-nbd has written it: go on with that one");
-    let (mut flushed, mut whole) = (0, line.len());
-    for line in lines {
-        let Ok(Flushed { flushed: noted }) = serde_json::from_slice(line) else { break };
-        if noted < flushed || noted > begun.size {
+fn parse(text: &[u8]) -> Result<(Noted, u64)> {
+    let (mut noted, mut whole) = (Noted::default(), 0);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        if !line.ends_with(b"\n") || !noted.take(line) {
             break;
         }
-        flushed = noted;
         whole += line.len();
     }
-    Ok((Some(begun), flushed, u64::try_from(whole)?))
+    ensure!(
+        text.is_empty() || whole > 0,
+        "it isn't what an upload has noted: give another name, or remove it to begin an upload"
+    );
+    let planned = noted.planned.as_ref().map(|planned| planned.version);
+    let versions = [planned, noted.begun.as_ref().map(|begun| begun.version)];
+    ensure!(
+        versions.into_iter().flatten().all(|version| version == VERSION),
+        "another version of imageio-nbd has written it: go on with that one"
+    );
+    Ok((noted, u64::try_from(whole)?))
+}
+
+impl Noted {
+    /// Takes a line. False: it can't be one that follows the others.
+    fn take(&mut self, line: &[u8]) -> bool {
+        let Some(begun) = &self.begun else {
+            if let Ok(planned) = serde_json::from_slice(line) {
+                self.planned = Some(planned);
+                return true;
+            }
+            self.begun = serde_json::from_slice(line).ok();
+            return self.begun.is_some();
+        };
+        match serde_json::from_slice(line) {
+            Ok(Flushed { flushed }) if (self.flushed..=begun.size).contains(&flushed) => {
+                self.flushed = flushed;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -233,7 +322,8 @@ mod tests {
 
     fn begun() -> Begun {
         let image = ("/tmp/disk.img".into(), "raw".to_owned(), 100);
-        Begun::new(image, Vec::new(), true, Destination::default(), Interrupted::new("t", "d", true))
+        let engine = Some("https://engine".to_owned());
+        Begun::new(image, Vec::new(), true, Destination::default(), engine, Interrupted::new("t", "d", true))
     }
 
     #[test]
@@ -254,6 +344,33 @@ mod tests {
         assert_eq!(journal.flushed(), 100);
         journal.complete().unwrap();
         assert!(!path.exists());
+    }
+
+    fn plan(size: u64) -> Plan {
+        Plan { size, is_zero: true, destination: Destination::default() }
+    }
+
+    #[test]
+    fn a_disk_is_planned_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut journal = open(&path).unwrap();
+        let disk = journal.plan(plan(100)).unwrap();
+        // The process is killed.
+        let noted = fs::read(&path).unwrap();
+        drop(journal);
+        fs::write(&path, [&noted[..], b"{\"version\":1,\"image\":\"/x"].concat()).unwrap();
+        let mut journal = open(&path).unwrap();
+        assert!(journal.begun().is_none());
+        assert_eq!(journal.plan(plan(100)).unwrap(), disk);
+        let other = journal.plan(plan(200)).unwrap();
+        assert_ne!(other, disk);
+        assert_eq!(journal.plan(plan(200)).unwrap(), other);
+        journal.begin(begun()).unwrap();
+        journal.note(40).unwrap();
+        drop(journal);
+        let journal = open(&path).unwrap();
+        assert_eq!((journal.begun(), journal.flushed()), (Some(&begun()), 40));
     }
 
     #[test]

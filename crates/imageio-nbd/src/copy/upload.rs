@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use block_device::BlockDevice;
-use engine_transfer::{Content, Direction, Ending, Interrupted, Source, Target};
+use engine_transfer::{Content, Direction, Ending, EngineSettings, Interrupted, Source, Target};
 use imageio_device::Device;
 use imageio_stats::Output;
 
 use super::image::Image;
 use super::image_files::{self, ImageFile};
-use super::journal::{Begun, Destination, Journal};
+use super::journal::{Begun, Destination, Journal, Plan};
 use super::{Following, Report, Service, Stop, copy_disk, explained};
 use crate::cli::copy::{Format, UploadOptions};
 use crate::disks;
@@ -27,10 +27,10 @@ use crate::listen::Address;
 /// Uploads the image. The new disk's id is printed.
 pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
     let (stop, _signals) = Stop::by_signals()?;
-    let journal = options.resume.as_deref().map(Journal::open).transpose()?;
+    let mut journal = options.resume.as_deref().map(Journal::open).transpose()?;
     let upload = match journal.as_ref().and_then(Journal::begun) {
         Some(begun) => Upload::resume(options, begun, Arc::clone(&stop))?,
-        None => Upload::begin(options, Arc::clone(&stop))?,
+        None => Upload::begin(options, journal.as_mut(), Arc::clone(&stop))?,
     };
     let report = upload.report.clone();
     let disk = match journal {
@@ -67,11 +67,14 @@ struct Upload<'o> {
 }
 
 impl<'o> Upload<'o> {
-    fn begin(options: &'o UploadOptions, stop: Arc<Stop>) -> Result<Self> {
+    fn begin(options: &'o UploadOptions, journal: Option<&mut Journal>, stop: Arc<Stop>) -> Result<Self> {
         const NOTHING: &str = "--resume: nothing was noted of an upload yet: give its";
         let file = options.file().with_context(|| format!("{NOTHING} FILE"))?;
         let has_disk = options.disk.is_some() || options.storage_domain.is_some();
         ensure!(has_disk, "{NOTHING} --storage-domain or --disk");
+        if journal.is_some() {
+            part::check_name(file)?;
+        }
         // Before all that is learned of the image: nobody may replace it between.
         let files =
             options.resume.as_ref().map(|_| image_files::of_image(file)).transpose()?.unwrap_or_default();
@@ -79,11 +82,16 @@ impl<'o> Upload<'o> {
         image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
         report.tell("creating disk");
+        let is_zero = is_zero(options, &image);
         let (mut source, output) = source(options, parameters(options, &image)?)?;
         if let Some(engine) = &mut source.engine {
             engine.exact_size = Some(image.size);
+            if let (Some(journal), Target::NewDisk(new)) = (journal, &mut engine.target) {
+                let plan = Plan { size: image.size, is_zero, destination: destination(options) };
+                new.id = Some(journal.plan(plan)?);
+            }
         }
-        Ok(Self { options, is_zero: is_zero(options, &image), image, files, source, output, stop, report })
+        Ok(Self { options, is_zero, image, files, source, output, stop, report })
     }
 
     /// Goes on with what was begun.
@@ -104,6 +112,7 @@ impl<'o> Upload<'o> {
         let interrupted = begun.interrupted();
         let (mut source, output) = source(options, vec![format!("disk={}", interrupted.disk)])?;
         if let Some(engine) = &mut source.engine {
+            warn_of_another_engine(engine, begun)?;
             engine.direction = Some(Direction::Upload);
             engine.target = Target::Interrupted(interrupted);
         }
@@ -167,8 +176,10 @@ impl<'o> Upload<'o> {
             bail!("bug: an upload has a transfer and a disk");
         };
         let interrupted = Interrupted::new(transfer, disk, self.options.disk.is_none());
+        let engine = self.source.engine.as_ref().map(|engine| engine.credentials.engine_url()).transpose()?;
         let Image { path, format, size, .. } = self.image.clone();
-        Ok(Begun::new((path, format, size), files, self.is_zero, destination(self.options), interrupted))
+        let destination = destination(self.options);
+        Ok(Begun::new((path, format, size), files, self.is_zero, destination, engine, interrupted))
     }
 
     fn copy_parts(
@@ -201,18 +212,39 @@ impl<'o> Upload<'o> {
     }
 }
 
-/// An error that keeps an upload from going on for good comes with what to do about it.
-fn advised<T>(result: Result<T>, begun: &Begun, journal: &Journal) -> Result<T> {
-    if !result.as_ref().is_err_and(is_hopeless) {
-        return result;
+/// Engines know nothing of each other's transfers.
+fn warn_of_another_engine(engine: &EngineSettings, begun: &Begun) -> Result<()> {
+    let now = engine.credentials.engine_url()?;
+    if let Some(before) = begun.engine.as_ref().filter(|before| **before != now) {
+        log::warn!("the upload was begun at engine {before}, and goes on at {now}");
     }
+    Ok(())
+}
+
+/// An error that keeps an upload from going on comes with what to do about it.
+fn advised<T>(result: Result<T>, begun: &Begun, journal: &Journal) -> Result<T> {
     let Interrupted { transfer, disk, .. } = begun.interrupted();
-    result.with_context(|| {
-        format!(
-            "the upload can't go on: cancel transfer {transfer} in the engine if it is still there, which removes disk {disk}, and remove {} to begin anew",
-            journal.path().display()
-        )
+    let state = journal.path().display();
+    result.map_err(|error| {
+        let advice = if is_hopeless(&error) {
+            format!("the upload can't go on: cancel transfer {transfer} in the engine if it is still there, which removes disk {disk}, and remove {state} to begin anew")
+        } else if is_without_ticket(&error) {
+            format!("transfer {transfer} doesn't go on: try again when its host can be reached; if the imageio server was restarted there, it has lost the ticket for good: then cancel the transfer in the engine, which removes disk {disk}, and remove {state} to begin anew")
+        } else {
+            return error;
+        };
+        error.context(advice)
     })
+}
+
+/// Whether the server doesn't know the ticket, or couldn't be given it.
+fn is_without_ticket(error: &anyhow::Error) -> bool {
+    use engine_transfer::Error::{Engine, Open};
+    match error.downcast_ref() {
+        Some(Open(error)) => error.is_forbidden(),
+        Some(Engine(error)) => matches!(error, ovirt_engine_client::Error::TimedOut { .. }),
+        _ => false,
+    }
 }
 
 /// Whether the engine has ended the transfer, or another image would be uploaded.

@@ -159,6 +159,15 @@ impl Engine {
         self.lead(id, direction, goal, END_TIMEOUT)
     }
 
+    /// Finalizes an upload all of whose data is on the disk, also one that is paused, by whomever, and waits until the engine has verified
+    /// the disk. No ticket is needed for that. Nothing is returned of a transfer that is gone, as by [`end_transfer`](Self::end_transfer).
+    ///
+    /// # Errors
+    /// [`Error::Transfer`] or [`Error::Disk`] if it didn't come to a good end; [`Error::TimedOut`], [`Error::Stopped`].
+    pub fn finalize_paused_upload(&self, id: &str) -> Result<Option<ImageTransfer>> {
+        self.lead(id, Direction::Upload, Goal::SuccessOfPaused, END_TIMEOUT)
+    }
+
     /// Waits for what becomes of a disk whose transfer is gone without a word.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! done.
 
 use std::ops::Range;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -34,13 +35,18 @@ pub(super) fn copy_all(image: &Image, disk: &Address, is_zero: bool) -> Command 
 /// Copies a part.
 pub(super) fn copy(image: &Image, disk: &Address, is_zero: bool, part: Range<u64>) -> Result<Command> {
     let Place::Unix(socket) = &disk.place else { bail!("bug: the socket is private") };
-    let path = image.path.to_str().context("--resume: the image's name isn't UTF-8: give it another one")?;
+    let path = check_name(&image.path)?;
     let socket = socket.to_str().context("the name of the directory for temporary files isn't UTF-8")?;
     let source = json!({"driver": image.format, "file": {"driver": "file", "filename": path}});
     let target = json!({"driver": "nbd", "server": {"type": "unix", "path": socket}});
     let mut qemu_img = convert(is_zero);
     qemu_img.arg(only(&part, &source)).arg(only(&part, &target));
     Ok(qemu_img)
+}
+
+/// The name of an image of which parts are copied: JSON has to hold it.
+pub(super) fn check_name(image: &Path) -> Result<&str> {
+    image.to_str().context("--resume: the image's name isn't UTF-8: give it another one")
 }
 
 fn convert(is_zero: bool) -> Command {
