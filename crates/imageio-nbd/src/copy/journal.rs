@@ -5,126 +5,23 @@
 //! further line says how much of it is on the disk for good: it is added after the server has flushed that. A line that is cut off, as by
 //! a power failure, is as good as none. The file has no secret. It is locked by the process that uploads, and removed when all is done.
 
+mod noted;
+
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use engine_transfer::Interrupted;
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use serde::Serialize;
 
-use super::image_files::ImageFile;
+use noted::{Flushed, Noted, Planned, parse};
+
+pub(super) use noted::{Begun, Destination, Plan};
 
 /// More isn't read of a file, in bytes: it must be another one.
 const MOST_READ: u64 = 16 << 20;
-
-const VERSION: u32 = 1;
-
-/// The line before a disk is made. As long as no other follows, nothing was written to the disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Planned {
-    /// Of this line.
-    version: u32,
-    /// The id that the disk gets.
-    new_disk: String,
-    #[serde(flatten)]
-    plan: Plan,
-}
-
-/// What a disk is to be made for: one that was made for another plan isn't used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Plan {
-    /// The size that a guest sees, in bytes.
-    pub(super) size: u64,
-    /// The disk has nothing but zeroes when it is made.
-    pub(super) is_zero: bool,
-    /// Where it is to be, as the user has said it.
-    pub(super) destination: Destination,
-}
-
-/// The line that says what is uploaded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Begun {
-    /// Of this line.
-    version: u32,
-    pub(super) image: PathBuf,
-    /// qemu's word for the image's format.
-    pub(super) format: String,
-    /// The size that a guest sees, in bytes.
-    pub(super) size: u64,
-    pub(super) files: Vec<ImageFile>,
-    /// The disk had nothing but zeroes before.
-    pub(super) is_zero: bool,
-    /// Where it was to go, as the user has said it.
-    pub(super) destination: Destination,
-    /// The engine's URL.
-    #[serde(default)]
-    pub(super) engine: Option<String>,
-    transfer: String,
-    disk: String,
-    /// The disk was made for this upload.
-    is_new: bool,
-}
-
-/// Where an upload goes, in the user's words.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Destination {
-    pub(super) disk: Option<String>,
-    pub(super) storage_domain: Option<String>,
-    pub(super) disk_name: Option<String>,
-}
-
-impl Destination {
-    /// What is said now, and was said in another way when the upload was begun: an option.
-    pub(super) fn contradiction(&self, begun: &Self) -> Option<&'static str> {
-        let differs = |now: &Option<String>, before: &Option<String>| now.is_some() && now != before;
-        let options = [
-            ("--disk", &self.disk, &begun.disk),
-            ("--storage-domain", &self.storage_domain, &begun.storage_domain),
-            ("--disk-name", &self.disk_name, &begun.disk_name),
-        ];
-        options.into_iter().find(|(_, now, before)| differs(now, before)).map(|(option, ..)| option)
-    }
-}
-
-/// A further line.
-#[derive(Debug, Serialize, Deserialize)]
-struct Flushed {
-    /// All before this offset, in bytes, is on the disk for good.
-    flushed: u64,
-}
-
-impl Begun {
-    pub(super) fn new(
-        (image, format, size): (PathBuf, String, u64),
-        files: Vec<ImageFile>,
-        is_zero: bool,
-        destination: Destination,
-        engine: Option<String>,
-        Interrupted { transfer, disk, is_new, .. }: Interrupted,
-    ) -> Self {
-        Self {
-            version: VERSION,
-            image,
-            format,
-            size,
-            files,
-            is_zero,
-            destination,
-            engine,
-            transfer,
-            disk,
-            is_new,
-        }
-    }
-
-    pub(super) fn interrupted(&self) -> Interrupted {
-        Interrupted::new(&self.transfer, &self.disk, self.is_new)
-    }
-}
 
 /// The file, which no other process uses.
 #[derive(Debug)]
@@ -132,15 +29,8 @@ pub(super) struct Journal {
     path: PathBuf,
     file: File,
     noted: Noted,
-}
-
-/// What was noted.
-#[derive(Debug, Default)]
-struct Noted {
-    planned: Option<Planned>,
-    begun: Option<Begun>,
-    /// All before this offset, in bytes, is on the disk for good.
-    flushed: u64,
+    /// Another process has planned a disk, which may be there.
+    has_left: bool,
 }
 
 impl Journal {
@@ -168,7 +58,7 @@ impl Journal {
         (&file).take(MOST_READ).read_to_end(&mut text)?;
         let (noted, whole) = parse(&text)?;
         file.set_len(whole)?;
-        Ok(Self { path: path.to_owned(), file, noted })
+        Ok(Self { path: path.to_owned(), file, has_left: noted.planned.is_some(), noted })
     }
 
     /// What was begun, if anything was.
@@ -196,8 +86,8 @@ impl Journal {
             ),
             None => {}
         }
-        let new_disk = Uuid::new_v4().to_string();
-        let planned = Planned { version: VERSION, new_disk: new_disk.clone(), plan };
+        let planned = Planned::new(plan);
+        let new_disk = planned.new_disk.clone();
         self.add(&planned)?;
         self.keep()?;
         self.noted.planned = Some(planned);
@@ -236,7 +126,8 @@ impl Journal {
 
     /// What was noted is of no use any more: the file will be removed.
     pub(super) fn forget(&mut self) {
-        self.noted.begun = None;
+        self.noted = Noted::default();
+        self.has_left = false;
     }
 
     /// Removes the file: all is done.
@@ -248,52 +139,9 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         // Nobody else can be using it.
-        if self.noted.begun.is_none() {
+        if self.noted.begun.is_none() && !self.has_left {
             // One that is there is read the next time.
             let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// What was noted, and how many bytes of it are whole lines.
-fn parse(text: &[u8]) -> Result<(Noted, u64)> {
-    let (mut noted, mut whole) = (Noted::default(), 0);
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        if !line.ends_with(b"\n") || !noted.take(line) {
-            break;
-        }
-        whole += line.len();
-    }
-    ensure!(
-        text.is_empty() || whole > 0,
-        "it isn't what an upload has noted: give another name, or remove it to begin an upload"
-    );
-    let planned = noted.planned.as_ref().map(|planned| planned.version);
-    let versions = [planned, noted.begun.as_ref().map(|begun| begun.version)];
-    ensure!(
-        versions.into_iter().flatten().all(|version| version == VERSION),
-        "another version of imageio-nbd has written it: go on with that one"
-    );
-    Ok((noted, u64::try_from(whole)?))
-}
-
-impl Noted {
-    /// Takes a line. False: it can't be one that follows the others.
-    fn take(&mut self, line: &[u8]) -> bool {
-        let Some(begun) = &self.begun else {
-            if let Ok(planned) = serde_json::from_slice(line) {
-                self.planned = Some(planned);
-                return true;
-            }
-            self.begun = serde_json::from_slice(line).ok();
-            return self.begun.is_some();
-        };
-        match serde_json::from_slice(line) {
-            Ok(Flushed { flushed }) if (self.flushed..=begun.size).contains(&flushed) => {
-                self.flushed = flushed;
-                true
-            }
-            _ => false,
         }
     }
 }
@@ -302,6 +150,8 @@ impl Noted {
 mod tests {
     use std::fs;
     use std::time::{Duration, Instant};
+
+    use engine_transfer::Interrupted;
 
     use super::*;
 
@@ -359,7 +209,10 @@ mod tests {
         // The process is killed.
         let noted = fs::read(&path).unwrap();
         drop(journal);
+        assert!(!path.exists(), "what this process has made, it has ended");
         fs::write(&path, [&noted[..], b"{\"version\":1,\"image\":\"/x"].concat()).unwrap();
+        drop(open(&path).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), noted, "the next one may use it");
         let mut journal = open(&path).unwrap();
         assert!(journal.begun().is_none());
         assert_eq!(journal.plan(plan(100)).unwrap(), disk);
@@ -406,15 +259,6 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
         assert!(Journal::open(dir.path()).is_err());
-    }
-
-    #[test]
-    fn another_destination_is_a_contradiction() {
-        let disk = |disk: &str| Destination { disk: Some(disk.to_owned()), ..Destination::default() };
-        assert_eq!(disk("one").contradiction(&disk("one")), None);
-        assert_eq!(Destination::default().contradiction(&disk("one")), None);
-        assert_eq!(disk("two").contradiction(&disk("one")), Some("--disk"));
-        assert_eq!(disk("two").contradiction(&Destination::default()), Some("--disk"));
     }
 
     #[test]

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The lines of the file, as JSON.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use engine_transfer::Interrupted;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::copy::image_files::ImageFile;
+
+const VERSION: u32 = 1;
+
+/// The line before a disk is made. As long as no other follows, nothing was written to the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Planned {
+    /// Of this line.
+    version: u32,
+    /// The id that the disk gets.
+    pub(super) new_disk: String,
+    #[serde(flatten)]
+    pub(super) plan: Plan,
+}
+
+impl Planned {
+    /// With a new id.
+    pub(super) fn new(plan: Plan) -> Self {
+        Self { version: VERSION, new_disk: Uuid::new_v4().to_string(), plan }
+    }
+}
+
+/// What a disk is to be made for: one that was made for another plan isn't used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::copy) struct Plan {
+    /// The size that a guest sees, in bytes.
+    pub(in crate::copy) size: u64,
+    /// The disk has nothing but zeroes when it is made.
+    pub(in crate::copy) is_zero: bool,
+    /// Where it is to be, as the user has said it.
+    pub(in crate::copy) destination: Destination,
+}
+
+/// The line that says what is uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::copy) struct Begun {
+    /// Of this line.
+    version: u32,
+    pub(in crate::copy) image: PathBuf,
+    /// qemu's word for the image's format.
+    pub(in crate::copy) format: String,
+    /// The size that a guest sees, in bytes.
+    pub(in crate::copy) size: u64,
+    pub(in crate::copy) files: Vec<ImageFile>,
+    /// The disk had nothing but zeroes before.
+    pub(in crate::copy) is_zero: bool,
+    /// Where it was to go, as the user has said it.
+    pub(in crate::copy) destination: Destination,
+    /// The engine's URL.
+    #[serde(default)]
+    pub(in crate::copy) engine: Option<String>,
+    transfer: String,
+    disk: String,
+    /// The disk was made for this upload.
+    is_new: bool,
+}
+
+/// Where an upload goes, in the user's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::copy) struct Destination {
+    pub(in crate::copy) disk: Option<String>,
+    pub(in crate::copy) storage_domain: Option<String>,
+    pub(in crate::copy) disk_name: Option<String>,
+}
+
+impl Destination {
+    /// What is said now, and was said in another way when the upload was begun: an option.
+    pub(in crate::copy) fn contradiction(&self, begun: &Self) -> Option<&'static str> {
+        let differs = |now: &Option<String>, before: &Option<String>| now.is_some() && now != before;
+        let options = [
+            ("--disk", &self.disk, &begun.disk),
+            ("--storage-domain", &self.storage_domain, &begun.storage_domain),
+            ("--disk-name", &self.disk_name, &begun.disk_name),
+        ];
+        options.into_iter().find(|(_, now, before)| differs(now, before)).map(|(option, ..)| option)
+    }
+}
+
+/// A further line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Flushed {
+    /// All before this offset, in bytes, is on the disk for good.
+    pub(super) flushed: u64,
+}
+
+impl Begun {
+    pub(in crate::copy) fn new(
+        (image, format, size): (PathBuf, String, u64),
+        files: Vec<ImageFile>,
+        is_zero: bool,
+        destination: Destination,
+        engine: Option<String>,
+        Interrupted { transfer, disk, is_new, .. }: Interrupted,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            image,
+            format,
+            size,
+            files,
+            is_zero,
+            destination,
+            engine,
+            transfer,
+            disk,
+            is_new,
+        }
+    }
+
+    pub(in crate::copy) fn interrupted(&self) -> Interrupted {
+        Interrupted::new(&self.transfer, &self.disk, self.is_new)
+    }
+}
+
+/// What was noted.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) planned: Option<Planned>,
+    pub(super) begun: Option<Begun>,
+    /// All before this offset, in bytes, is on the disk for good.
+    pub(super) flushed: u64,
+}
+
+/// What was noted, and how many bytes of it are whole lines.
+pub(super) fn parse(text: &[u8]) -> Result<(Noted, u64)> {
+    let (mut noted, mut whole) = (Noted::default(), 0);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        if !line.ends_with(b"\n") || !noted.take(line) {
+            break;
+        }
+        whole += line.len();
+    }
+    ensure!(
+        text.is_empty() || whole > 0,
+        "it isn't what an upload has noted: give another name, or remove it to begin an upload"
+    );
+    let planned = noted.planned.as_ref().map(|planned| planned.version);
+    let versions = [planned, noted.begun.as_ref().map(|begun| begun.version)];
+    ensure!(
+        versions.into_iter().flatten().all(|version| version == VERSION),
+        "another version of imageio-nbd has written it: go on with that one"
+    );
+    Ok((noted, u64::try_from(whole)?))
+}
+
+impl Noted {
+    /// Takes a line. False: it can't be one that follows the others.
+    fn take(&mut self, line: &[u8]) -> bool {
+        let Some(begun) = &self.begun else {
+            if let Ok(planned) = serde_json::from_slice(line) {
+                self.planned = Some(planned);
+                return true;
+            }
+            self.begun = serde_json::from_slice(line).ok();
+            return self.begun.is_some();
+        };
+        match serde_json::from_slice(line) {
+            Ok(Flushed { flushed }) if (self.flushed..=begun.size).contains(&flushed) => {
+                self.flushed = flushed;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_destination_is_a_contradiction() {
+        let disk = |disk: &str| Destination { disk: Some(disk.to_owned()), ..Destination::default() };
+        assert_eq!(disk("one").contradiction(&disk("one")), None);
+        assert_eq!(Destination::default().contradiction(&disk("one")), None);
+        assert_eq!(disk("two").contradiction(&disk("one")), Some("--disk"));
+        assert_eq!(disk("two").contradiction(&Destination::default()), Some("--disk"));
+    }
+}
