@@ -86,12 +86,12 @@ impl Credentials {
         Ok(self)
     }
 
-    /// The engine's URL, wherever it is said.
+    /// The root of the engine's URL, wherever that is said, in a form that can be compared.
     ///
     /// # Errors
-    /// It isn't said, or a file can't be read.
-    pub fn engine_url(&self) -> Result<String, Error> {
-        self.url(self.section()?.engine_url)
+    /// It isn't said or is none, or a file can't be read.
+    pub fn engine_root(&self) -> Result<String, Error> {
+        Ok(ovirt_engine_client::root(&self.url(self.section()?.engine_url)?)?.into())
     }
 
     fn section(&self) -> Result<Section, Error> {

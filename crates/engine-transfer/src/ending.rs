@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use imageio_device::TicketKeeper;
 use ovirt_engine_client::{Direction, DiskStatus, End, Engine, ImageTransfer, Secret};
 
-use crate::open::{Error, ItsDisk};
+use crate::open::{Error, ItsDisk, Origin};
 use crate::settings::Interrupted;
 
 /// A transfer that the engine was asked for.
@@ -37,8 +37,18 @@ pub(crate) enum Resuming {
 pub struct Ending {
     begun: Option<Arc<Begun>>,
     is_in_use: bool,
-    /// An upload that isn't complete can go on later.
-    can_be_resumed: bool,
+    resumable: Resumable,
+}
+
+/// Whether an upload that isn't complete can go on later. It is paused then, and else given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumable {
+    /// It can't.
+    No,
+    /// It can when something was written to the disk. Before that, there is nothing to go on with.
+    OnceWritten,
+    /// It can.
+    Yes,
 }
 
 /// What was done with a disk when its device is closed.
@@ -55,11 +65,11 @@ pub enum Content {
 impl Ending {
     /// Nothing: somebody else ends the transfer.
     pub(crate) fn of_somebody_else() -> Self {
-        Self { begun: None, is_in_use: false, can_be_resumed: false }
+        Self { begun: None, is_in_use: false, resumable: Resumable::No }
     }
 
     pub(crate) fn of(begun: Begun) -> Self {
-        Self { begun: Some(Arc::new(begun)), is_in_use: false, can_be_resumed: false }
+        Self { begun: Some(Arc::new(begun)), is_in_use: false, resumable: Resumable::No }
     }
 
     /// Who brings back the ticket of a transfer that the engine has paused.
@@ -88,9 +98,30 @@ impl Ending {
         self.begun.as_ref().map(|begun| &*begun.transfer.id)
     }
 
-    /// Whether somebody knows enough of the upload to go on with it later: it is paused then where it would be given up.
-    pub fn set_resumable(&mut self, can_be_resumed: bool) {
-        self.can_be_resumed = can_be_resumed;
+    /// Whether somebody knows enough of the upload to go on with it later.
+    pub fn set_resumable(&mut self, resumable: Resumable) {
+        self.resumable = resumable;
+    }
+
+    /// The id of a disk that an interrupted upload has made, and that may have been used since then.
+    pub(crate) fn left_disk(&self) -> Option<&str> {
+        let disk = self.begun.as_ref()?.disk.as_ref()?;
+        matches!(disk.origin, Origin::Left { .. }).then_some(&*disk.id)
+    }
+
+    /// Whether the transfer was there before, into such a disk.
+    pub(crate) fn has_left_transfer(&self) -> bool {
+        let disk = self.begun.as_ref().and_then(|begun| begun.disk.as_ref());
+        disk.is_some_and(|disk| disk.origin == Origin::Left { has_transfer: true })
+    }
+
+    /// There is nothing on the disk that was found: it is as good as a new one.
+    pub(crate) fn take_left_disk(&mut self) {
+        let begun = self.begun.as_mut().and_then(Arc::get_mut);
+        if let Some(disk) = begun.and_then(|begun| begun.disk.as_mut()) {
+            disk.origin = Origin::New;
+            self.resumable = Resumable::No;
+        }
     }
 
     /// Whether the engine was asked for a transfer into a disk.
@@ -114,7 +145,7 @@ impl Ending {
         let ended = match content {
             Content::Complete => begun.finish().inspect_err(|error| begun.clear_up_after(error)),
             Content::Untouched | Content::Incomplete => {
-                begun.leave(content, self.can_be_resumed);
+                begun.leave(content, self.resumable);
                 Ok(())
             }
         };
@@ -127,7 +158,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         if let Some(begun) = self.begun.take() {
             let content = if self.is_in_use { Content::Incomplete } else { Content::Untouched };
-            begun.leave(content, self.can_be_resumed);
+            begun.leave(content, self.resumable);
             begun.engine.log_out();
         }
     }
@@ -160,9 +191,12 @@ impl Begun {
     }
 
     /// Has a transfer wait for somebody who will go on with it, or gives it up.
-    fn leave(&self, content: Content, can_be_resumed: bool) {
-        if !can_be_resumed {
-            return self.give_up(content);
+    fn leave(&self, content: Content, resumable: Resumable) {
+        match (resumable, content) {
+            (Resumable::No, _) | (Resumable::OnceWritten, Content::Untouched) => {
+                return self.give_up(content);
+            }
+            (Resumable::OnceWritten | Resumable::Yes, _) => {}
         }
         match self.engine.pause_upload(&self.transfer.id) {
             Ok(paused) => log::warn!("{paused} waits to be resumed, and its disk is locked until then"),
@@ -179,13 +213,13 @@ impl Begun {
             log::error!("nobody knows whether transfer {} has ended: see it in the engine", self.transfer.id);
         }
         match &self.disk {
-            Some(ItsDisk { id, is_new: true }) if has_failed => remove(&self.engine, id),
+            Some(ItsDisk { id, origin: Origin::New }) if has_failed => remove(&self.engine, id),
             _ => self.tell_fate(),
         }
     }
 
     fn give_up(&self, content: Content) {
-        let is_new = self.disk.as_ref().is_some_and(|disk| disk.is_new);
+        let is_new = self.disk.as_ref().is_some_and(|disk| disk.origin == Origin::New);
         // A cancelled upload takes its disk along: one that has good data on it is finalized.
         let keeps_disk = content == Content::Untouched && !is_new && self.direction == Direction::Upload;
         let end = if keeps_disk { End::Complete } else { End::Incomplete };
@@ -194,7 +228,7 @@ impl Begun {
             log::error!("{error}: see transfer {} in the engine", self.transfer.id);
         }
         match &self.disk {
-            Some(ItsDisk { id, is_new: true }) => remove(&self.engine, id),
+            Some(ItsDisk { id, origin: Origin::New }) => remove(&self.engine, id),
             Some(ItsDisk { id, .. }) if keeps_disk && ended.is_ok() => {
                 log::warn!("nothing was written to disk {id}, which is as it was");
             }
@@ -248,14 +282,6 @@ fn judge(
 pub(crate) fn finalize_interrupted(engine: &Engine, interrupted: &Interrupted) -> Result<(), Error> {
     let Interrupted { transfer, disk, .. } = interrupted;
     judge(engine, transfer, engine.finalize_paused_upload(transfer)?, Some(disk))
-}
-
-/// Cancels an upload that could not begin, into a disk that was made for it.
-pub(crate) fn give_up_unwritten(engine: &Engine, Interrupted { transfer, disk, .. }: &Interrupted) {
-    if let Err(error) = engine.end_transfer(transfer, Direction::Upload, End::Incomplete) {
-        log::error!("{error}: see transfer {transfer} in the engine");
-    }
-    remove(engine, disk);
 }
 
 /// Removes a disk that was made for a transfer which has failed. The engine does so after it has cancelled an upload.

@@ -13,11 +13,12 @@
 mod credentials;
 mod ending;
 mod host;
+mod left;
 mod open;
 mod settings;
 
 pub use credentials::{Credentials, PasswordSource};
-pub use ending::{Content, Ending};
+pub use ending::{Content, Ending, Resumable};
 pub use open::{Error, Opened};
 pub use ovirt_engine_client::{Clock, ContentType, Direction, DiskFormat, Secret, SystemClock};
 pub use settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};

@@ -10,8 +10,9 @@ use ovirt_engine_client::{
     Secret, StorageDomain, Subject,
 };
 
-use crate::ending::{self, Begun, Ending};
+use crate::ending::{self, Begun, Ending, Resumable};
 use crate::host::ThisHost;
+use crate::left::{self, Left};
 use crate::settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
 
 /// Why a disk can't be opened.
@@ -38,6 +39,14 @@ pub enum Error {
         size: u64,
         /// The size that was expected, in bytes.
         expected: u64,
+    },
+    /// A disk that an interrupted upload has made can't be used for it any more.
+    #[error("disk {disk}, which an interrupted upload has made, can't be used: {reason}")]
+    Left {
+        /// The disk's id.
+        disk: String,
+        /// Why not.
+        reason: String,
     },
     /// Something isn't given: its parameter, what it is, and the variable of the environment for it.
     #[error("{0} is missing: give {1} with {0}=, or by a section of ovirt-img.conf, or by ${2}")]
@@ -117,8 +126,16 @@ impl Source {
         settings.is_ovirt_host |= begun.is_by_this_host;
         // Its drop gives up the transfer.
         let mut ending = Ending::of(begun);
-        ending.set_resumable(matches!(engine.target, Target::Interrupted(_)));
+        ending.set_resumable(match engine.target {
+            Target::Interrupted(_) => Resumable::Yes,
+            _ if ending.has_left_transfer() => Resumable::Yes,
+            _ => Resumable::No,
+        });
         let mut transfer = by_any_way(&settings, ending.urls(), open)?;
+        if let Some(disk) = ending.left_disk() {
+            left::check_empty(disk, &transfer)?;
+            ending.take_left_disk();
+        }
         if let Some(keeper) = ending.ticket_keeper() {
             transfer = transfer.with_ticket_keeper(keeper);
         }
@@ -167,8 +184,10 @@ fn by_any_way(settings: &Settings, urls: Vec<Secret>, open: Open) -> Result<Tran
 
 fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Result<Begun, Error> {
     let begun = match &settings.target {
-        Target::Interrupted(interrupted) => take_up(&engine, interrupted)
-            .inspect_err(|error| pause_again(&engine, &interrupted.transfer, error)),
+        Target::Interrupted(Interrupted { transfer, disk, is_new }) => {
+            let origin = if *is_new { Origin::New } else { Origin::Before };
+            take_up(&engine, transfer, ItsDisk { id: disk.clone(), origin })
+        }
         _ => begin_with(&engine, settings, direction),
     };
     match begun {
@@ -187,8 +206,21 @@ fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Res
 #[derive(Debug, Clone)]
 pub(crate) struct ItsDisk {
     pub(crate) id: String,
+    pub(crate) origin: Origin,
+}
+
+/// Where a disk comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was there before.
+    Before,
     /// It was made for this transfer, and is good for nothing if that fails.
-    pub(crate) is_new: bool,
+    New,
+    /// An interrupted upload has made it. Whoever has used it since then may need it.
+    Left {
+        /// The transfer is of that upload, or of somebody else.
+        has_transfer: bool,
+    },
 }
 
 fn begin_with(
@@ -206,23 +238,21 @@ fn begin_with(
         Target::Disk(name_or_id) => {
             let disk = engine.find_disk(name_or_id)?;
             check_size(&disk, settings.exact_size)?;
-            (Subject::Disk(disk.id.clone()), Some((disk, false)))
+            (Subject::Disk(disk.id.clone()), Some((disk, Origin::Before)))
         }
         Target::Interrupted(_) => return Err(Error::Usage("bug: an interrupted upload is begun anew")),
         Target::NewDisk(new) => {
-            let disk = match find_left(engine, new, settings.exact_size)? {
-                Some(Left::Transfer(left)) => {
-                    return take_up(engine, &left).inspect_err(|_| ending::give_up_unwritten(engine, &left));
-                }
-                Some(Left::Disk(disk)) => disk,
-                None => make_disk(engine, new)?,
+            let (disk, origin) = match left::find(engine, new)? {
+                Some(Left::Transfer(transfer, disk)) => return take_up(engine, &transfer, disk),
+                Some(Left::Disk(disk)) => (disk, Origin::Left { has_transfer: false }),
+                None => (make_disk(engine, new)?, Origin::New),
             };
-            (Subject::Disk(disk.id.clone()), Some((disk, true)))
+            (Subject::Disk(disk.id.clone()), Some((disk, origin)))
         }
     };
     let mut new = NewTransfer::new(direction, subject);
     new.inactivity_timeout = settings.inactivity_timeout;
-    new.keeps_disk = !matches!(settings.target, Target::NewDisk(_));
+    new.keeps_disk = disk.as_ref().is_none_or(|(_, origin)| *origin != Origin::New);
     let this_host = match (&disk, &settings.target) {
         (Some((disk, _)), _) => ThisHost::find(engine, || Ok(disk.clone())),
         (None, Target::Backup { disk, .. }) => ThisHost::find(engine, || engine.disk(disk)),
@@ -230,14 +260,14 @@ fn begin_with(
     };
     // A running virtual machine is backed up by its own host, whichever is asked for.
     new.host = this_host.as_ref().filter(|_| disk.is_some()).map(|host| host.id().to_owned());
-    let its_disk = disk.map(|(disk, is_new)| ItsDisk { id: disk.id, is_new });
+    let its_disk = disk.map(|(disk, origin)| ItsDisk { id: disk.id, origin });
     match engine.begin_transfer(&new) {
         Ok(transfer) => {
             let is_by_this_host = this_host.is_some_and(|host| host.does(&transfer));
             Ok((transfer, its_disk, is_by_this_host))
         }
         Err(error) => {
-            if let Some(ItsDisk { id, is_new: true }) = &its_disk {
+            if let Some(ItsDisk { id, origin: Origin::New }) = &its_disk {
                 ending::remove(engine, id);
             }
             Err(error.into())
@@ -245,23 +275,25 @@ fn begin_with(
     }
 }
 
-/// Has an upload go on, wherever this runs now.
+/// Has an upload go on, wherever this runs now. If it can't, it waits for the next attempt.
 fn take_up(
     engine: &Engine,
-    interrupted: &Interrupted,
+    transfer: &str,
+    disk: ItsDisk,
 ) -> Result<(ImageTransfer, Option<ItsDisk>, bool), Error> {
-    let Interrupted { transfer, disk, is_new } = interrupted;
-    let transfer = engine.take_up_transfer(transfer, Direction::Upload)?;
-    let this_host = ThisHost::find(engine, || engine.disk(disk));
-    let is_by_this_host = this_host.is_some_and(|host| host.does(&transfer));
-    Ok((transfer, Some(ItsDisk { id: disk.clone(), is_new: *is_new }), is_by_this_host))
+    let taken = engine.take_up_transfer(transfer, Direction::Upload);
+    let taken = taken.inspect_err(|error| pause_again(engine, transfer, error))?;
+    let this_host = ThisHost::find(engine, || engine.disk(&disk.id));
+    let is_by_this_host = this_host.is_some_and(|host| host.does(&taken));
+    Ok((taken, Some(disk), is_by_this_host))
 }
 
-/// Has an upload that couldn't go on wait for the next attempt, whatever it was about to do.
-fn pause_again(engine: &Engine, transfer: &str, error: &Error) {
-    let has_ended =
-        matches!(error, Error::Engine(EngineError::Transfer { .. } | EngineError::Missing { .. }));
-    if !has_ended && let Err(error) = engine.pause_upload(transfer) {
+/// Has an upload that couldn't go on wait again, whatever it was about to do. One that has ended doesn't, and a user who can't log in
+/// isn't to be locked out by trying again.
+fn pause_again(engine: &Engine, transfer: &str, error: &EngineError) {
+    use EngineError::{Refused, Stopped, TimedOut, Unreachable};
+    let may_go_on = matches!(error, Refused { .. } | Stopped { .. } | TimedOut { .. } | Unreachable { .. });
+    if may_go_on && let Err(error) = engine.pause_upload(transfer) {
         log::error!("{error}: see transfer {transfer} in the engine");
     }
 }
@@ -290,34 +322,6 @@ fn tell_of_left_uploads(engine: &Engine, name: &str) {
             );
         }
     }
-}
-
-/// What a process that was killed has left of the same upload, before it wrote anything.
-enum Left {
-    /// The disk, of which there is no transfer.
-    Disk(Disk),
-    /// A transfer into the disk.
-    Transfer(Interrupted),
-}
-
-fn find_left(
-    engine: &Engine,
-    new: &NewDiskSettings,
-    expected_size: Option<u64>,
-) -> Result<Option<Left>, Error> {
-    let Some(id) = &new.id else { return Ok(None) };
-    let disk = match engine.disk(id) {
-        Err(error) if error.is_missing() => return Ok(None),
-        disk => disk?,
-    };
-    check_size(&disk, expected_size)?;
-    log::warn!("disk {id} was made before, and is used now");
-    let is_of_disk = |transfer: &ImageTransfer| transfer.image.id == *id && !transfer.phase.is_finished();
-    let left = match engine.transfers()?.into_iter().find(is_of_disk) {
-        Some(transfer) => Left::Transfer(Interrupted::new(transfer.id, id, true)),
-        None => Left::Disk(engine.wait_for_disk(id)?),
-    };
-    Ok(Some(left))
 }
 
 fn make_disk(engine: &Engine, new: &NewDiskSettings) -> Result<Disk, Error> {

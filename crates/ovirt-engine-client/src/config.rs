@@ -100,8 +100,12 @@ fn roots<'a>(certificates: impl Iterator<Item = &'a [u8]>) -> RootCerts {
     RootCerts::from(certificates.map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>())
 }
 
-/// The engine's root, `https://ENGINE/ovirt-engine`, of whatever form the URL was given in.
-pub(crate) fn root(url: &str) -> Result<Url> {
+/// The engine's root, `https://ENGINE/ovirt-engine`, of whatever form the URL was given in. Two URLs are of the same engine if it is the
+/// same.
+///
+/// # Errors
+/// [`Error::Url`].
+pub fn root(url: &str) -> Result<Url> {
     let fail = |reason: &str| Error::Url { reason: reason.to_owned() };
     let given = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
     let mut url = Url::parse(&given).map_err(|error| fail(&error.to_string()))?;

@@ -56,7 +56,7 @@ mod words;
 
 pub use backups::{Backup, BackupDisk, Checkpoint, NewBackup};
 pub use clock::{Clock, SystemClock};
-pub use config::{Config, Trust};
+pub use config::{Config, Trust, root};
 pub use disks::{Disk, NewDisk, Reference, Storage, StorageDomain};
 pub use engine::Engine;
 pub use error::{Error, Request, Result};

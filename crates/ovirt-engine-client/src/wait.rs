@@ -72,24 +72,28 @@ impl Engine {
             made => return made,
         };
         log::warn!("{error}: looking up whether it was done");
-        let tell_doubt = || {
-            log::error!("nobody knows whether the engine has {what}: look for it there before trying again");
-        };
         let told = format!("told whether it has {what}");
         let found = self.poll(&told, self.reconnect_timeout, || look_up().map(Some));
-        if let Some(found) = found.inspect_err(|_| tell_doubt())? {
+        if let Some(found) = found.inspect_err(|_| tell_nobody_knows(what))? {
             return Ok(found);
         }
         match make() {
             // The first one was only late.
             Err(error @ Error::Refused { status: 400 | 409, .. }) => look_up()?.ok_or(error),
-            made => made.inspect_err(|error| {
-                if error.may_be_done() {
-                    tell_doubt();
-                }
-            }),
+            made => made.inspect_err(|error| tell_doubt(error, what)),
         }
     }
+}
+
+/// Tells that `what` may have been done, if the error leaves that open.
+pub(crate) fn tell_doubt(error: &Error, what: &str) {
+    if error.may_be_done() {
+        tell_nobody_knows(what);
+    }
+}
+
+fn tell_nobody_knows(what: &str) {
+    log::error!("nobody knows whether the engine has {what}: look for it there before trying again");
 }
 
 #[cfg(test)]

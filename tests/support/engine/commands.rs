@@ -17,6 +17,7 @@ use crate::serving::{assert_all_well, site};
 use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("an_image_that_changes_is_no_good_upload", an_image_that_changes_is_no_good_upload),
     ("images_of_any_format_are_uploaded", images_of_any_format_are_uploaded),
     ("an_optical_disk_is_uploaded_as_such", an_optical_disk_is_uploaded_as_such),
     ("a_disk_is_downloaded_in_both_formats", a_disk_is_downloaded_in_both_formats),
@@ -173,5 +174,20 @@ fn what_is_missing_is_told() -> TestResult {
     let ended = run(&site, &["upload", "disk.img"])?;
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(site.engine.disks().is_empty() && !site.path("copy").exists());
+    Ok(())
+}
+
+/// A disk of one half before and one half after a change is none that ever was.
+fn an_image_that_changes_is_no_good_upload() -> TestResult {
+    let site = site()?;
+    let script = format!(
+        "{} \"$@\" && if [ \"$1\" = convert ]; then truncate -s 1M disk.img; fi",
+        QEMU_IMG.path().display()
+    );
+    let path = site.stand_in("qemu-img", &script)?;
+    let ended =
+        run_with(&site, &["upload", "disk.img", "--storage-domain", STORAGE_DOMAIN], &[("PATH", &path)])?;
+    assert!(ended.code == 1 && ended.err.contains("disk.img has changed"), "{ended:?}");
+    assert!(site.engine.disks().is_empty(), "{ended:?}");
     Ok(())
 }

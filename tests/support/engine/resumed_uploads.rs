@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 
 use fake_engine::{DiskFormat, Fault, Gate, Phase, Transfer, What};
 use nix::sys::signal::Signal;
@@ -24,6 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_is_copied_is_only_finalized", what_is_copied_is_only_finalized),
     ("a_process_that_is_killed_while_it_begins_leaves_no_second_disk", killed_while_it_begins),
     ("a_disk_that_was_made_for_something_else_is_not_used", made_for_something_else),
+    ("a_disk_that_somebody_else_uses_is_left_alone", used_by_somebody_else),
+    ("a_new_image_of_the_old_name_is_not_taken_for_the_old_one", a_new_image_of_the_old_name),
     ("an_upload_whose_ticket_is_lost_is_told_to_begin_anew", without_ticket),
     ("an_image_that_has_changed_is_not_uploaded_further", an_image_that_has_changed_is_not_uploaded_further),
     ("an_image_that_changes_meanwhile_is_given_up", an_image_that_changes_meanwhile_is_given_up),
@@ -220,6 +223,60 @@ fn killed_while_it_begins() -> TestResult {
         assert_done(&site, "big.img", "raw", ended)?;
         assert_eq!(site.engine.disks().len(), 1, "{at:?}");
     }
+    Ok(())
+}
+
+/// Somebody else has written to the disk, or reads it: it is left as it is.
+fn used_by_somebody_else() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    kill_at(&site, ("POST", "api/imagetransfers", 1), false)?;
+    let disk = site.disk()?;
+    let write = "qemu-io -f raw -c 'write -P 7 1G 1M' \"$uri\"";
+    let into = ["disk=big", "direction=upload", "config=lab", "--run", write];
+    succeed(site.imageio_nbd(&into).output()?.into())?;
+    let written = fs::read(site.engine.image_file(&disk))?;
+    for reading in [false, true] {
+        let mut gate = None;
+        if reading {
+            let wait = "touch reading; while [ -e reading ]; do read -r line <go || :; done";
+            succeed(Command::new("mkfifo").arg(site.path("go")).output()?.into())?;
+            let mut reader = site.imageio_nbd(&["-r", "disk=big", "config=lab", "--run", wait]);
+            let mut reader = Daemon::spawn(&mut reader)?;
+            reader.retry(|| fs::metadata(site.path("reading")))?;
+            gate = Some(reader);
+        }
+        let refused = upload(&site, &NEW, "exit 9")?;
+        let told = format!("disk {}, which an interrupted upload has made, can't be used: ", disk.id);
+        assert!(refused.code == 1 && refused.err.contains(&told), "{refused:?}");
+        let why = if reading { "has it" } else { "there may be data on it" };
+        assert!(refused.err.contains(why) && refused.err.contains("if nobody needs it"), "{refused:?}");
+        assert_eq!(site.engine.disks().len(), 1, "{refused:?}");
+        if let Some(mut reader) = gate {
+            fs::remove_file(site.path("reading"))?;
+            fs::write(site.path("go"), "go\n")?;
+            let status = reader.wait()?;
+            assert!(status.success(), "{status} {:?}", reader.said());
+        }
+    }
+    assert!(fs::read(site.engine.image_file(&disk))? == written, "the disk has changed");
+    Ok(())
+}
+
+/// The image that is there now isn't the one that was copied.
+fn a_new_image_of_the_old_name() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    kill_at(&site, FINALIZE, true)?;
+    fs::rename(site.path("big.img"), site.path("kept.img"))?;
+    fs::copy(site.path("disk.img"), site.path("big.img"))?;
+    let ended = upload(&site, &NEW, "exit 9")?;
+    let disk = site.disk()?;
+    let told = format!("disk {} is complete, with the image as it was before", disk.id);
+    assert!(ended.code == 1 && ended.out.is_empty() && ended.err.contains(&told), "{ended:?}");
+    assert!(!site.path("state").exists());
+    let stored = site.engine.image_file(&disk).display().to_string();
+    site.qemu_img(&["compare", "-f", "raw", "-F", "qcow2", "kept.img", &stored])?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::machine::{DIR, Machine};
 use support::installation::{STORAGE_DOMAIN, VM, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("nothing_is_added_to_an_image_that_is_damaged", damaged_base),
     ("each_backup_restores_what_the_disks_held", generations),
     ("what_cannot_be_incremental_is_full_and_told", full_for_a_reason),
     ("incremental_fails_rather_than_be_full", incremental_or_nothing),
@@ -255,5 +256,31 @@ fn json() -> TestResult {
     // What its content takes, not all that a guest could write.
     let initial = restored.initial_size.ok_or("block storage would allocate all of it")?;
     assert!(initial > 0 && initial < restored.provisioned_size, "{initial}");
+    Ok(())
+}
+
+/// What is wrong with it would be a part of the new backup, whose checksum would be that of the damage.
+fn damaged_base() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    let good = machine.back_up_well(&[])?;
+    let manifest = machine.manifest()?;
+    let file = manifest["backups"][0]["disks"][0]["file"].as_str().ok_or("no file")?;
+    let image = machine.path(file);
+    let before = fs::read(&image)?;
+    let offset =
+        before.windows(64).rposition(|bytes| bytes.iter().all(|byte| *byte != 0)).ok_or("no data")?;
+    let mut damaged = before.clone();
+    damaged[offset] ^= 1;
+    fs::write(&image, damaged)?;
+    for more in [&[][..], &["--incremental"]] {
+        let ended = machine.back_up(more)?;
+        assert!(ended.code == 1 && ended.err.contains("isn't what was backed up"), "{ended:?}");
+        assert!(ended.err.contains("make a full backup (--full)"), "{ended:?}");
+        assert_eq!(machine.backups()?, std::slice::from_ref(&good));
+    }
+    machine.assert_engine_is_idle()?;
+    machine.back_up_well(&["--full"])?;
+    fs::write(&image, before)?;
+    assert_eq!(machine.run(&["verify", DIR])?.code, 0);
     Ok(())
 }

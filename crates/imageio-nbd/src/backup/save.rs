@@ -4,10 +4,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use backup_directory::{
-    BackupMode, BackupRecord, Decision, DiskBackup, DiskPlan, NewBackup, Plan, Policy, Reason, Vm, Writer,
-    plan,
+    BackupMode, BackupRecord, Decision, DiskBackup, DiskPlan, Manifest, NewBackup, Plan, Policy, Reason, Vm,
+    Writer, plan,
 };
 use engine_transfer::Target;
 use imageio_device::Settings;
@@ -46,6 +46,7 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     if let Some(newest) = &plan.passed_over {
         log::warn!("the engine has no checkpoint of the backup {newest}: an earlier backup is continued");
     }
+    check_bases(options, site, writer.manifest(), &plan)?;
     let new = writer.begin(Timestamp::now())?;
     let id = new.id().to_owned();
     let record = back_up(options, site, engine, clock, &vm.id, plan, &new)?;
@@ -93,6 +94,8 @@ fn begin<'e, 'w>(
     };
     let full = plan.without_increments().filter(|_| in_engine::is_refusal(&error));
     let Some(full) = full else { return Err(error) };
+    // The first one was ended patiently. A signal ends the wait for this one.
+    clock.be_impatient();
     let backup = begin(&full)?;
     // If it had refused this one as well, only that would be worth telling.
     log::warn!("{error:#}: a full backup is made in place of an incremental one");
@@ -122,6 +125,27 @@ fn back_up(
     backup.end()?;
     let disks = for_all(&plan.disks, jobs, stop, |plan| with_checksum(site, plan, new))?;
     Ok(BackupRecord { engine_backup_id, from_checkpoint_id, to_checkpoint_id, vm_configuration, disks })
+}
+
+/// Checks that the images to be continued hold what was backed up: damage would become a part of the new backup, and of its checksum.
+fn check_bases(options: &BackupOptions, site: &Site, manifest: &Manifest, plan: &Plan) -> Result<()> {
+    const ADVICE: &str =
+        "nothing can be added to it: make a full backup (--full), and see imageio-nbd verify";
+    let _line = site.follow()?;
+    let checked = for_all(&plan.disks, usize::from(options.jobs), &site.stop, |plan| {
+        let base = backing_file(plan).and_then(|file| manifest.disk_of_file(file));
+        let Some(base) = base else { return Ok(()) };
+        let (image, size) = (options.directory.join(&base.file), base.disk.provisioned_size);
+        match copy::checksum_like(&base.checksum, &image, size, site.task(&plan.disk.name)) {
+            Ok(sum) if sum == base.checksum.value => Ok(()),
+            Ok(_) => Err(anyhow!("{} isn't what was backed up: {ADVICE}", image.display())),
+            Err(error) => {
+                site.stop.check()?;
+                Err(error.context(format!("{}: {ADVICE}", image.display())))
+            }
+        }
+    });
+    checked.map(drop)
 }
 
 /// Why a disk isn't backed up incrementally, if that is no matter of course.

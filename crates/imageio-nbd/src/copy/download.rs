@@ -27,7 +27,7 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
         let follow = |observer: &_| Following::start(&report, 0, observer);
         service.serve(device, follow, |disk| stop.run(&mut convert(options, &disk.uri(""), &target)))
     });
-    explained(downloaded, &stop, "nothing was downloaded")?;
+    explained(downloaded.disk, &stop, "nothing was downloaded")?;
     target.complete()?;
     report.finish("download completed", None);
     Ok(0)

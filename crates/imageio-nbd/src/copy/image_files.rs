@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,6 +46,11 @@ impl From<&Metadata> for FileState {
 #[derive(Debug, thiserror::Error)]
 #[error("{} has changed since its upload was begun", .0.display())]
 pub(super) struct Changed(PathBuf);
+
+/// There is no telling whether this changes.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: only of files can be told whether they change: leave out --resume", .0.display())]
+pub(super) struct NoFile(PathBuf);
 
 /// All files of an image: its own, those that it points to, and those of its backing files.
 pub(super) fn of_image(image: &Path) -> Result<Vec<ImageFile>> {
@@ -97,7 +102,7 @@ impl ImageFile {
     fn look_at(path: PathBuf) -> Result<Self> {
         let file = path.metadata().with_context(|| path.display().to_string())?;
         if !file.is_file() {
-            bail!("{}: only of files can be told whether they change: leave out --resume", path.display());
+            return Err(NoFile(path).into());
         }
         Ok(Self { state: FileState::from(&file), path })
     }

@@ -130,6 +130,11 @@ impl Journal {
         self.has_left = false;
     }
 
+    /// Whether all is on the disk for good.
+    pub(super) fn has_all(&self) -> bool {
+        self.noted.begun.as_ref().is_some_and(|begun| begun.size == self.noted.flushed)
+    }
+
     /// Removes the file: all is done.
     pub(super) fn complete(self) -> Result<()> {
         std::fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
@@ -197,7 +202,8 @@ mod tests {
     }
 
     fn plan(size: u64) -> Plan {
-        Plan { size, is_zero: true, destination: Destination::default() }
+        let parameters = vec![format!("size={size}")];
+        Plan { image: "/tmp/disk.img".into(), engine: "https://engine".to_owned(), parameters }
     }
 
     #[test]

@@ -74,15 +74,27 @@ impl Drop for EndOfServer {
     }
 }
 
-/// Begins the transfer of a disk, has the disk copied, and ends the transfer. The disk's id.
+/// What has become of a copy.
+pub(crate) struct Copied {
+    /// The disk's id.
+    pub(crate) disk: Result<Option<String>>,
+    /// What is on the disk.
+    pub(crate) content: Content,
+}
+
+/// Begins the transfer of a disk, has the disk copied, and ends the transfer.
 pub(crate) fn copy_disk(
     source: Source,
     stop: &Arc<Stop>,
     copy: impl FnOnce(&Arc<Device>, &mut Ending) -> Result<()>,
-) -> Result<Option<String>> {
+) -> Copied {
     let clock = stop.clock();
-    let Opened { transfer, mut ending } = source.open(Arc::clone(&clock) as _)?;
+    let Opened { transfer, mut ending } = match source.open(Arc::clone(&clock) as _) {
+        Ok(opened) => opened,
+        Err(error) => return Copied { disk: Err(error.into()), content: Content::Untouched },
+    };
     let disk = ending.disk().map(str::to_owned);
+    ending.set_in_use();
     let (copied, content) = match transfer.start().map(Arc::new) {
         Ok(device) => {
             let copied = close_after(copy(&device, &mut ending), &device);
@@ -92,10 +104,8 @@ pub(crate) fn copy_disk(
         Err(error) => (Err(error.into()), Content::Untouched),
     };
     clock.be_patient();
-    let ended = ending.end(content);
-    copied?;
-    ended?;
-    Ok(disk)
+    let ended = ending.end(content).map_err(Into::into);
+    Copied { disk: copied.and(ended).map(|()| disk), content }
 }
 
 /// Closes a device. What is wrong with its data is told in any case, as it may be the reason for the copy's failure.

@@ -227,6 +227,11 @@ impl StopClock {
     pub(crate) fn be_patient(&self) {
         self.is_patient.store(true, Relaxed);
     }
+
+    /// From now on, a stop ends a wait again: something else is begun.
+    pub(crate) fn be_impatient(&self) {
+        self.is_patient.store(false, Relaxed);
+    }
 }
 
 impl Clock for StopClock {
@@ -267,6 +272,8 @@ mod tests {
         assert!(!waiting.join().unwrap());
         assert!(one.pause(Duration::from_millis(1)), "what was begun is being ended");
         assert!(!other.pause(LONG));
+        one.be_impatient();
+        assert!(!one.pause(LONG), "something else was begun");
         assert!(patient.pause(Duration::from_millis(1)));
     }
 

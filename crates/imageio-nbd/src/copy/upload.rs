@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use block_device::BlockDevice;
-use engine_transfer::{Content, Direction, Ending, EngineSettings, Interrupted, Source, Target};
+use engine_transfer::{Content, Direction, Ending, EngineSettings, Interrupted, Resumable, Source, Target};
 use imageio_device::Device;
 use imageio_stats::Output;
 
@@ -21,7 +21,6 @@ use super::image_files::{self, ImageFile};
 use super::journal::{Begun, Destination, Journal, Plan};
 use super::{Following, Report, Service, Stop, copy_disk, explained};
 use crate::cli::copy::{Format, UploadOptions};
-use crate::disks;
 use crate::listen::Address;
 
 /// Uploads the image. The new disk's id is printed.
@@ -36,26 +35,42 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
     let disk = match journal {
         None => explained(upload.copy_whole(), &stop, "the upload was given up")?,
         Some(mut journal) => {
+            // If all was copied before, this process doesn't read the image.
+            let copied_before = journal.begun().filter(|_| journal.has_all() && options.file().is_some());
+            let stale = copied_before.map(|begun| begun.files.clone());
             let uploaded = upload.copy_by_parts(&mut journal);
             let advice = match journal.begun() {
                 Some(_) => format!("--resume={} goes on with the upload", journal.path().display()),
                 None => "the upload was given up".to_owned(),
             };
             let disk = explained(uploaded, &stop, &advice)?;
+            let completed = journal.complete();
+            stale.map_or(Ok(()), |files| refuse_other_image(&files, disk.as_deref()))?;
             report.finish("upload completed", disk.as_deref());
-            journal.complete()?;
-            return Ok(0);
+            return completed.map(|()| 0);
         }
     };
     report.finish("upload completed", disk.as_deref());
     Ok(0)
 }
 
+/// Fails if the image isn't any more the one that another process has copied.
+fn refuse_other_image(files: &[ImageFile], disk: Option<&str>) -> Result<()> {
+    match image_files::check(files) {
+        Err(error) if error.is::<image_files::Changed>() => Err(error.context(format!(
+            "disk {} is complete, with the image as it was before: upload the one that is there now anew",
+            disk.unwrap_or_default()
+        ))),
+        // Nobody needs an image that is gone.
+        _ => Ok(()),
+    }
+}
+
 /// What is uploaded, and where.
 struct Upload<'o> {
     options: &'o UploadOptions,
     image: Image,
-    /// Those of an image that may be resumed.
+    /// Its files, as they were at the beginning. None, if it is no file.
     files: Vec<ImageFile>,
     /// The disk had nothing but zeroes before.
     is_zero: bool,
@@ -76,18 +91,23 @@ impl<'o> Upload<'o> {
             part::check_name(file)?;
         }
         // Before all that is learned of the image: nobody may replace it between.
-        let files =
-            options.resume.as_ref().map(|_| image_files::of_image(file)).transpose()?.unwrap_or_default();
+        let files = match image_files::of_image(file) {
+            // Of what isn't a file, nobody can tell whether it changes.
+            Err(error) if options.resume.is_none() && error.is::<image_files::NoFile>() => Vec::new(),
+            files => files?,
+        };
         let image = Image::inspect(file)?;
         image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
         report.tell("creating disk");
         let is_zero = is_zero(options, &image);
-        let (mut source, output) = source(options, parameters(options, &image)?)?;
+        let parameters = parameters(options, &image)?;
+        let (mut source, output) = source(options, parameters.clone())?;
         if let Some(engine) = &mut source.engine {
             engine.exact_size = Some(image.size);
             if let (Some(journal), Target::NewDisk(new)) = (journal, &mut engine.target) {
-                let plan = Plan { size: image.size, is_zero, destination: destination(options) };
+                let plan =
+                    Plan { image: image.path.clone(), engine: engine.credentials.engine_root()?, parameters };
                 new.id = Some(journal.plan(plan)?);
             }
         }
@@ -112,7 +132,7 @@ impl<'o> Upload<'o> {
         let interrupted = begun.interrupted();
         let (mut source, output) = source(options, vec![format!("disk={}", interrupted.disk)])?;
         if let Some(engine) = &mut source.engine {
-            warn_of_another_engine(engine, begun)?;
+            refuse_other_engine(engine, begun)?;
             engine.direction = Some(Direction::Upload);
             engine.target = Target::Interrupted(interrupted);
         }
@@ -123,8 +143,12 @@ impl<'o> Upload<'o> {
     fn copy_whole(self) -> Result<Option<String>> {
         let stop = Arc::clone(&self.stop);
         copy_disk(self.source.clone(), &stop, |device, _| {
-            self.serve(device, 0, |disk| stop.run(&mut part::copy_all(&self.image, disk, self.is_zero)))
+            self.serve(device, 0, |disk| {
+                stop.run(&mut part::copy_all(&self.image, disk, self.is_zero))?;
+                image_files::check(&self.files)
+            })
         })
+        .disk
     }
 
     /// Copies the image from where the journal says, and notes there how far it is. The disk's id.
@@ -132,13 +156,13 @@ impl<'o> Upload<'o> {
         let begun = journal.begun().cloned();
         let (source, stop) = (self.source.clone(), Arc::clone(&self.stop));
         // The image is of no more interest then.
-        if let Some(begun) = begun.as_ref().filter(|begun| journal.flushed() == begun.size) {
+        if let Some(begun) = begun.as_ref().filter(|_| journal.has_all()) {
             let finalized = source.finalize_interrupted(stop.clock()).map_err(anyhow::Error::from);
-            return advised(finalized, begun, journal).map(|()| Some(begun.interrupted().disk));
+            return advised(finalized, journal).map(|()| Some(begun.interrupted().disk));
         }
         let files = match &begun {
             Some(begun) => {
-                advised(image_files::check(&begun.files), begun, journal)?;
+                advised(image_files::check(&begun.files), journal)?;
                 begun.files.clone()
             }
             None => self.files.clone(),
@@ -146,29 +170,24 @@ impl<'o> Upload<'o> {
         let copied = copy_disk(source, &stop, |device, ending| {
             if begun.is_none() {
                 journal.begin(self.begun(files.clone(), ending)?)?;
+                ending.set_resumable(Resumable::OnceWritten);
             }
-            ending.set_resumable(true);
             self.serve(device, journal.flushed(), |disk| {
                 self.copy_parts(device, disk, journal, &files).inspect_err(|error| {
-                    let is_untouched =
-                        || begun.is_none() && disks::left_by_failure(device) == Content::Untouched;
-                    if error.is::<image_files::Changed>() || is_untouched() {
-                        ending.set_resumable(false);
+                    if error.is::<image_files::Changed>() {
+                        ending.set_resumable(Resumable::No);
                         journal.forget();
                     }
                 })
             })
         });
-        match begun {
-            Some(begun) => advised(copied, &begun, journal),
-            None => {
-                // What was made is removed then.
-                if copied.as_ref().is_err_and(is_hopeless) {
-                    journal.forget();
-                }
-                copied
-            }
+        let is_given_up =
+            |error| begun.is_none() && (copied.content == Content::Untouched || is_hopeless(error));
+        // What was made is removed then.
+        if journal.begun().is_some() && copied.disk.as_ref().is_err_and(is_given_up) {
+            journal.forget();
         }
+        advised(copied.disk, journal)
     }
 
     fn begun(&self, files: Vec<ImageFile>, ending: &Ending) -> Result<Begun> {
@@ -176,7 +195,8 @@ impl<'o> Upload<'o> {
             bail!("bug: an upload has a transfer and a disk");
         };
         let interrupted = Interrupted::new(transfer, disk, self.options.disk.is_none());
-        let engine = self.source.engine.as_ref().map(|engine| engine.credentials.engine_url()).transpose()?;
+        let engine =
+            self.source.engine.as_ref().map(|engine| engine.credentials.engine_root()).transpose()?;
         let Image { path, format, size, .. } = self.image.clone();
         let destination = destination(self.options);
         Ok(Begun::new((path, format, size), files, self.is_zero, destination, engine, interrupted))
@@ -212,29 +232,53 @@ impl<'o> Upload<'o> {
     }
 }
 
-/// Engines know nothing of each other's transfers.
-fn warn_of_another_engine(engine: &EngineSettings, begun: &Begun) -> Result<()> {
-    let now = engine.credentials.engine_url()?;
-    if let Some(before) = begun.engine.as_ref().filter(|before| **before != now) {
-        log::warn!("the upload was begun at engine {before}, and goes on at {now}");
+/// Engines know nothing of each other's transfers: what another one says of this transfer is nothing to go by.
+fn refuse_other_engine(engine: &EngineSettings, begun: &Begun) -> Result<()> {
+    let now = engine.credentials.engine_root()?;
+    match begun.engine.as_ref().filter(|before| **before != now) {
+        Some(before) => bail!("--resume: the upload was begun at engine {before}, and this is {now}"),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// An error that keeps an upload from going on comes with what to do about it.
-fn advised<T>(result: Result<T>, begun: &Begun, journal: &Journal) -> Result<T> {
-    let Interrupted { transfer, disk, .. } = begun.interrupted();
-    let state = journal.path().display();
-    result.map_err(|error| {
-        let advice = if is_hopeless(&error) {
-            format!("the upload can't go on: cancel transfer {transfer} in the engine if it is still there, which removes disk {disk}, and remove {state} to begin anew")
-        } else if is_without_ticket(&error) {
-            format!("transfer {transfer} doesn't go on: try again when its host can be reached; if the imageio server was restarted there, it has lost the ticket for good: then cancel the transfer in the engine, which removes disk {disk}, and remove {state} to begin anew")
-        } else {
-            return error;
-        };
-        error.context(advice)
+fn advised<T>(result: Result<T>, journal: &Journal) -> Result<T> {
+    result.map_err(|error| match advice(&error, journal) {
+        Some(advice) => error.context(advice),
+        None => error,
     })
+}
+
+fn advice(error: &anyhow::Error, journal: &Journal) -> Option<String> {
+    let state = journal.path().display();
+    if let Some(engine_transfer::Error::Left { disk, .. }) = error.downcast_ref() {
+        return Some(format!(
+            "remove disk {disk} in the engine if nobody needs it, and {state}, to begin anew"
+        ));
+    }
+    let Interrupted { transfer, disk, is_new, .. } = journal.begun()?.interrupted();
+    let end = if is_new {
+        format!("cancel transfer {transfer} in the engine, which removes disk {disk}")
+    } else {
+        format!(
+            "end transfer {transfer} by the engine's API: finalize keeps disk {disk}, and cancel removes it"
+        )
+    };
+    if is_hopeless(error) {
+        Some(format!(
+            "the upload can't go on: if the transfer is still there, {end}; remove {state} to begin anew"
+        ))
+    } else if !is_without_ticket(error) {
+        None
+    } else if journal.has_all() {
+        Some(format!(
+            "all data is on disk {disk}: don't cancel transfer {transfer}, but try again when its host can be reached"
+        ))
+    } else {
+        Some(format!(
+            "transfer {transfer} doesn't go on: try again when its host can be reached; if the imageio server was restarted there, it has lost the ticket for good: then {end}; remove {state} to begin anew"
+        ))
+    }
 }
 
 /// Whether the server doesn't know the ticket, or couldn't be given it.

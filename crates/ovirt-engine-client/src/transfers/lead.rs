@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Direction, End, ImageTransfer, NewTransfer, Subject};
 use crate::phase::{Act, Goal, Step, step};
+use crate::wait::tell_doubt;
 use crate::words::{DiskStatus, TransferPhase};
 use crate::{Engine, Error, Result};
 
@@ -35,12 +36,16 @@ impl Engine {
 
     fn create_transfer(&self, new: &NewTransfer) -> Result<ImageTransfer> {
         let before: Vec<_> = self.transfers()?.into_iter().map(|transfer| transfer.id).collect();
+        let what = format!("begun a transfer of {}", new.image());
         let make = |with_policy| {
-            self.recover(
-                &format!("begun a transfer of {}", new.image()),
-                || self.post("/imagetransfers", &new.body(with_policy)),
-                || self.find_begun(new, &before),
-            )
+            let make = || self.post("/imagetransfers", &new.body(with_policy));
+            match &new.subject {
+                // Transfers don't tell the snapshot, so that nobody can know which one is ours.
+                Subject::Snapshot { .. } => make().inspect_err(|error: &Error| tell_doubt(error, &what)),
+                Subject::Disk(_) | Subject::Backup { .. } => {
+                    self.recover(&what, make, || self.find_begun(new, &before))
+                }
+            }
         };
         match make(true) {
             // Engines before 4.4 know of no policy.
@@ -65,13 +70,11 @@ impl Engine {
     }
 
     /// The transfer that was begun, among those that weren't there before: what was there is somebody else's. There can't be two with
-    /// this disk, as it is locked. Of a snapshot's transfer, engines don't tell the image, so it has to be the only one that may be it.
+    /// this disk, as it is locked.
     fn find_begun(&self, new: &NewTransfer, before: &[String]) -> Result<Option<ImageTransfer>> {
-        let is_snapshot = matches!(new.subject, Subject::Snapshot { .. });
         let mut begun = self.transfers()?.into_iter().filter(|transfer| {
             let is_new = matches!(transfer.phase, TransferPhase::Initializing | TransferPhase::Transferring);
-            let is_of_disk = is_snapshot || transfer.image.id == new.image();
-            let is_ours = is_of_disk && transfer.direction == new.direction.word();
+            let is_ours = transfer.image.id == new.image() && transfer.direction == new.direction.word();
             is_new && is_ours && !before.contains(&transfer.id)
         });
         Ok(match (begun.next(), begun.next()) {
@@ -234,7 +237,7 @@ impl Direction {
 /// What to do about a transfer that has a disk which somebody else wants.
 fn busy(phase: &TransferPhase) -> &'static str {
     if phase.is_paused() {
-        "if nobody goes on with it, cancel it in the engine (Storage, Disks, the disk, Upload or Download, Cancel); a cancelled upload takes its disk along"
+        "if nobody goes on with it, cancel it in the engine (Storage, Disks, the disk, Upload or Download, Cancel); a cancelled upload takes its disk along, and one that is finalized by the API keeps it"
     } else {
         "wait for its end"
     }

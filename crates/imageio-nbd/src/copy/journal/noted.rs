@@ -33,12 +33,11 @@ impl Planned {
 /// What a disk is to be made for: one that was made for another plan isn't used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::copy) struct Plan {
-    /// The size that a guest sees, in bytes.
-    pub(in crate::copy) size: u64,
-    /// The disk has nothing but zeroes when it is made.
-    pub(in crate::copy) is_zero: bool,
-    /// Where it is to be, as the user has said it.
-    pub(in crate::copy) destination: Destination,
+    pub(in crate::copy) image: PathBuf,
+    /// The engine's root.
+    pub(in crate::copy) engine: String,
+    /// What the engine is asked for: names and values.
+    pub(in crate::copy) parameters: Vec<String>,
 }
 
 /// The line that says what is uploaded.
@@ -56,7 +55,7 @@ pub(in crate::copy) struct Begun {
     pub(in crate::copy) is_zero: bool,
     /// Where it was to go, as the user has said it.
     pub(in crate::copy) destination: Destination,
-    /// The engine's URL.
+    /// The engine's root.
     #[serde(default)]
     pub(in crate::copy) engine: Option<String>,
     transfer: String,
