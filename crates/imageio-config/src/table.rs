@@ -154,7 +154,10 @@ const PARAMETERS: &[Parameter] = &[
         name: "no-hole",
         value: "ignore|write",
         default: "ignore",
-        help: "What to do where a client wants zeroes that stay allocated (NBD's NO_HOLE), which imageio can't be asked                for. ignore: zero as the transfer does it, which is quick and leaves the image sparse; a later write                there may find the storage full. write: send zeroes as data, which takes the time and the space of data.                qemu-img always asks for such zeroes, nbdcopy with --allocated.",
+        help: "What to do where a client wants zeroes that stay allocated (NBD's NO_HOLE), which imageio can't be asked \
+               for. ignore: zero as the transfer does it, which is quick and leaves the image sparse; a later write \
+               there may find the storage full. write: send zeroes as data, which takes the time and the space of data. \
+               qemu-img always asks for such zeroes, nbdcopy with --allocated.",
         set: |parser, value| parse::no_hole(value).map(|value| parser.settings.no_hole = value),
     },
     Parameter {
