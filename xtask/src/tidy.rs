@@ -2,6 +2,11 @@
 //! House rules that no lint knows, as tests.
 
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod messages;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};

@@ -181,8 +181,8 @@ fn follow_documentation(site: &Installation, collection: &str, id: &str) -> Test
     let text = include_str!("../../../docs/engine.md");
     let (_, section) = text.split_once("\n## What SIGKILL leaves\n").ok_or("there is no such section")?;
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
-    let lines: Vec<_> = section.lines().filter_map(|line| line.strip_prefix("    ")).collect();
-    let script = lines.join("\n");
+    let blocks = section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let script: String = blocks.collect();
     let commands = script.split("curl ").filter(|command| command.contains(&format!("/api/{collection}")));
     let mut said = String::new();
     for command in commands {
