@@ -171,7 +171,7 @@ mod tests {
         .collect()
     }
 
-    /// Who imports whom, by the index of the file.
+    /// Tells which file imports which, by the index of the file.
     fn imports(source: &Path) -> (Vec<PathBuf>, Vec<Vec<usize>>) {
         let mut files = Vec::new();
         find_sources(source, &mut files);

@@ -23,7 +23,7 @@ const EXTERNAL_DATA: u64 = 1 << 2;
 pub(crate) struct Header {
     /// In bytes.
     pub(crate) virtual_size: u64,
-    /// As it is written there.
+    /// The backing file's name as the header has it.
     pub(crate) backing_file: Option<PathBuf>,
     pub(crate) has_external_data: bool,
 }

@@ -14,7 +14,7 @@ pub(crate) type Slot = usize;
 /// A place in the order of service.
 pub(crate) type Ticket = u64;
 
-/// Who waits, in the order of the tickets.
+/// The line holds what waits for a connection, in the order of the tickets.
 pub(crate) struct Line<R: PoolRequest, W, V> {
     last_ticket: Ticket,
     /// Requests, which any connection serves. One that has joined a group leaves a gap, so that those behind it need not
@@ -22,7 +22,7 @@ pub(crate) struct Line<R: PoolRequest, W, V> {
     requests: VecDeque<Waiting<R, W>>,
     /// How many of these are no gaps.
     len: usize,
-    /// Those who want certain connections. There are few.
+    /// Visits wait for certain connections. There are few of them.
     visits: Vec<Visit<V>>,
 }
 
@@ -46,7 +46,7 @@ struct Visit<V> {
     visitor: V,
 }
 
-/// Who gets a connection that is free.
+/// The next use of a connection that is free.
 pub(crate) enum Next<R: PoolRequest, W, V> {
     /// And the ticket of the first of them.
     Requests(Gathered<R, W>, Ticket),
@@ -56,7 +56,7 @@ pub(crate) enum Next<R: PoolRequest, W, V> {
 /// A group, and who waits for each of its requests.
 pub(crate) struct Gathered<R: PoolRequest, W> {
     pub(crate) group: Group<R>,
-    /// As many as there are requests, in their order.
+    /// Each request has its waiter here, in the same order.
     pub(crate) waiters: VecDeque<Option<W>>,
     /// The place of the request that came first: its turn it is.
     pub(crate) first: usize,

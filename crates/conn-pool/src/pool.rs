@@ -61,7 +61,8 @@ impl<C: Connection> Pool<C> {
         self.lock().acknowledge(slot, &connection);
         let outcome = done.outcome(own);
         done.notify();
-        // Those that were told come again: what is in line when the connection comes back can go together.
+        // The threads that were told come again: what is in line when the connection comes back can
+        // go together.
         thread::yield_now();
         self.put_back(slot, connection);
         outcome
@@ -133,7 +134,7 @@ impl<C: Connection> Pool<C> {
     pub fn close(&self) -> Result<(), C::Error> {
         let closing = self.lock().close();
         if let Some(Closing { ticket, mut slots, flushes }) = closing {
-            // Those who asked for a flush before are told of it by the return.
+            // Threads that asked for a flush before are told of it by the return.
             flushes.map(Receiver::recv);
             // Whoever has a connection gives it back, and only this loop removes any: the wait ends.
             while let Some((slot, connection)) = self.visit(ticket, &mut slots, Purpose::Close) {

@@ -104,7 +104,7 @@ pub enum Error {
     },
 }
 
-/// Who has to act.
+/// The party that has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Whoever gave the URL, the ticket, the certificates or the range.
@@ -116,7 +116,7 @@ pub enum Fault {
 }
 
 impl Error {
-    /// Who has to act.
+    /// The party that has to act.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

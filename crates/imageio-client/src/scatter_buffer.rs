@@ -33,7 +33,7 @@ impl<'a, 'b> ScatterBuffer<'a, 'b> {
         self.bufs.first_mut().map(|first| &mut first[self.filled..])
     }
 
-    /// So much of what is [free](Self::free) has been filled.
+    /// Notes that `n` bytes of what is [free](Self::free) have been filled.
     pub(crate) fn advance(&mut self, n: usize) {
         self.filled += n;
         while self.bufs.first().is_some_and(|first| first.len() == self.filled) {

@@ -27,7 +27,7 @@ pub fn parameters() -> impl Iterator<Item = &'static Parameter> + Clone {
     PARAMETERS.iter().chain(ENGINE_PARAMETERS)
 }
 
-/// Those of a transfer, whoever got it of the engine.
+/// The parameters of a transfer, whoever has asked the engine for it.
 const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "url",

@@ -25,7 +25,7 @@ const DEPTH: &str = "qemu:allocation-depth";
 /// What may differ from the last backup, whatever the bitmap is called.
 const DIRTY: &str = "imageio:dirty";
 
-/// The same by a bitmap's name, as qemu has it.
+/// The context of dirty extents under a bitmap's name begins like this, as in qemu.
 const BITMAP: &str = "qemu:dirty-bitmap:";
 
 /// What clients are told under one name.

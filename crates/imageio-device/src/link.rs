@@ -32,7 +32,7 @@ use crate::settings::Settings;
 /// A latency from which on a link is long. Python's daemon takes about one millisecond to answer anything.
 const LONG: Duration = Duration::from_millis(3);
 
-/// So many answers are looked at before the next step.
+/// The number of answers that are looked at before the next step.
 const ANSWERS: u32 = 8;
 
 /// What fits a link. Sizes are in bytes.

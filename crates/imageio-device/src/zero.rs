@@ -86,7 +86,7 @@ pub(crate) struct InPieces {
     pub(crate) submitter: Submitter<ReplayingConnection>,
     /// Nobody is to wait for the pieces that are left.
     pub(crate) is_stopping: Arc<AtomicBool>,
-    /// Who is told of the end of all.
+    /// The completion that is told of the end of the whole zero.
     pub(crate) whole: Box<dyn Completion>,
 }
 

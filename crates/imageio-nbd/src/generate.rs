@@ -26,7 +26,7 @@ const OPTIONS_HERE: &str = ".\\\" OPTIONS\n";
 const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
 const NBDKIT_HERE: &str = ".\\\" NBDKIT\n";
 const EXPORT_HERE: &str = ".\\\" EXPORT\n";
-/// The same for the options of commands, each with the command.
+/// Lines that stand for the options of commands, each with the command.
 const COMMANDS_HERE: [(&str, &str); 5] = [
     ("checksum", ".\\\" CHECKSUM OPTIONS\n"),
     ("upload", ".\\\" UPLOAD OPTIONS\n"),

@@ -286,7 +286,7 @@ mod tests {
         };
         let path = dir.path().join("pid");
         let file = PidFile::prepare(&path).unwrap();
-        // As if the process were ended here, by whatever.
+        // This is what is left if the process is ended here.
         std::mem::forget(file);
         assert!(names().is_empty(), "{:?}", names());
 

@@ -125,7 +125,7 @@ fn room_among<'a>(occupants: impl Iterator<Item = &'a Occupant> + Clone) -> Opti
 }
 
 impl Peer {
-    /// Who is at the other end of `socket`.
+    /// Tells who is at the other end of `socket`.
     pub(crate) fn of(socket: &Socket) -> Self {
         socket.peer_addr().as_ref().map_or(Self::Unix, Self::from)
     }

@@ -59,7 +59,7 @@ impl<D: QueuedDevice> Exports<D> {
         &self.counters[self.index(export)]
     }
 
-    /// Those of all exports.
+    /// Returns the counters of all exports.
     pub(crate) fn all_counters(&self) -> &[Arc<ExportCounters>] {
         &self.counters
     }

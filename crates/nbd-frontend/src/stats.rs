@@ -73,7 +73,7 @@ pub struct Snapshot {
 pub struct ExportSnapshot {
     /// Clients that have chosen this export.
     pub clients: u64,
-    /// Those of them that are still there.
+    /// The accepted clients that are still there.
     pub connected: u64,
     /// Whether the last client that has left said so (NBD_CMD_DISC). One that died, or was cut off as the server stopped, may have had
     /// more to do.

@@ -146,7 +146,7 @@ fn copy_on_host(id: &str, is_here: bool) -> TestResult {
     site.assert_same("copy", "raw", &site.disk()?)?;
     site.assert_same("disk.img", "raw", &site.disk()?)?;
     crate::serving::assert_all_well(&site);
-    // That the server is there, and where its socket is, is asked by the URL.
+    // The URL is used to ask whether the server is there, and where its socket is.
     assert_eq!(proxy.carried() < 1 << 20, is_here, "{} bytes", proxy.carried());
     let mut hosts: Vec<_> = site.engine.transfers().into_iter().map(|transfer| transfer.host).collect();
     hosts.dedup();

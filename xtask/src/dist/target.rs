@@ -79,7 +79,7 @@ impl Target {
             "{zigbuild} zigbuild --release --locked --target {target} --package imageio-nbd --package exec-redirect"
         )
         .run()?;
-        // As `build::programs` does it.
+        // `build::programs` makes the plugin in the same way.
         cmd!(sh, "{zigbuild} rustc --release --locked --target {target} --package nbdkit-imageio-plugin --lib --crate-type cdylib")
             .run()?;
         Ok(crate::target_dir(sh)?.join(triple).join("release"))

@@ -68,7 +68,7 @@ impl Target {
         let fail = || format!("cannot write {}", path.display());
         fs::File::open(&partial).and_then(|file| file.sync_all()).with_context(fail)?;
         partial.persist(&path).with_context(fail)?;
-        // So that the name, too, is there after a power failure.
+        // The directory is synchronised, so that the name, too, is there after a power failure.
         let dir = path.parent().unwrap_or(Path::new("/"));
         fs::File::open(dir).and_then(|dir| dir.sync_all()).with_context(fail)
     }

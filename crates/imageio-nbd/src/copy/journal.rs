@@ -142,7 +142,8 @@ impl Journal {
     /// Notes what is begun.
     pub(super) fn begin(&mut self, begun: Begun) -> Result<()> {
         self.add(&begun)?;
-        // So that the file itself is still there after a power failure.
+        // The directory is synchronised, so that the file itself is still there after a power
+        // failure.
         let dir = self.path.parent().unwrap_or(Path::new("/"));
         File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| dir.display().to_string())?;
         self.begun = Some(begun);
