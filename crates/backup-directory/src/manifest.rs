@@ -39,7 +39,7 @@ pub struct Vm {
 pub struct Backup {
     /// It is also the name of the directory with the backup's files.
     pub id: String,
-    /// When it was begun.
+    /// The time at which the backup was begun.
     pub created: Timestamp,
     /// The engine's id of the backup.
     pub engine_backup_id: String,
@@ -69,7 +69,7 @@ pub struct Disk {
     pub sparse: bool,
     /// Whether the engine can tell what was changed since a checkpoint.
     pub backup: BackupSupport,
-    /// Where the engine stores it.
+    /// The storage domain on which the engine stores the disk.
     pub storage_domain: Option<StorageDomain>,
 }
 

@@ -14,7 +14,7 @@ use crate::manifest::{Backup, BackupMode, BackupSupport, Disk, Manifest};
 /// A chain of so many files is not made longer: qemu has all of them open at once, and each read may go through all of them.
 pub const LONGEST_CHAIN: usize = 100;
 
-/// What kind of backup is asked for.
+/// The kind of backup that is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Each disk incrementally where that is possible, and as a whole where it is not.
@@ -44,16 +44,16 @@ pub struct Plan {
 pub struct DiskPlan {
     /// The disk as the engine describes it now.
     pub disk: Disk,
-    /// What is to be done with it.
+    /// The decision how the disk is backed up.
     pub decision: Decision,
 }
 
 /// How much of a disk is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// All.
+    /// All of the disk is copied.
     Full(Reason),
-    /// What is dirty.
+    /// Only what is dirty is copied.
     Incremental {
         /// The file in the manifest that the new one is an increment to.
         backing_file: String,

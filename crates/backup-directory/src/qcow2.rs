@@ -18,7 +18,7 @@ const LONGEST_NAME: u32 = 1023;
 /// The incompatible feature that the data is in another file.
 const EXTERNAL_DATA: u64 = 1 << 2;
 
-/// What matters of a header.
+/// The fields of a header that matter here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// In bytes.

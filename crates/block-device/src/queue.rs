@@ -104,22 +104,22 @@ pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
 pub enum Request {
     /// Fill the completion's [buffer](Completion::buffer) from `offset`.
     Read {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
     },
     /// Writes like [`BlockDevice::write`](crate::BlockDevice::write); but `data` is the device's,
     /// which may keep it for as long as it likes.
     Write {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
-        /// What.
+        /// The content to write.
         data: Bytes,
         /// On stable storage before the completion.
         fua: bool,
     },
     /// Zeroes a range: see [`BlockDevice::zero`](crate::BlockDevice::zero).
     Zero {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
         /// How much.
         len: u64,
@@ -128,7 +128,7 @@ pub enum Request {
     },
     /// Discards a range: see [`BlockDevice::trim`](crate::BlockDevice::trim).
     Trim {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
         /// How much.
         len: u64,
@@ -143,7 +143,7 @@ pub enum Request {
     Extents {
         /// Its index in [`contexts`](QueuedDevice::contexts).
         context: usize,
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
         /// How much.
         len: u64,

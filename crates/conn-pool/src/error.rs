@@ -6,7 +6,7 @@ use std::any::Any;
 /// Why a task failed, and whom that concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure<E> {
-    /// What everyone who is affected is told.
+    /// The error that everyone who is affected is told.
     pub error: E,
     /// The requests that the failure affects.
     pub affected: Affected,

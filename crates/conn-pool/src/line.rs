@@ -102,7 +102,8 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
         (requests_may && self.len > 0) || self.first_visit(slot).is_some()
     }
 
-    /// Whoever is the first that would have this connection, if requests may have it. A request takes along what goes with it.
+    /// Returns the first in line that would have this connection, if requests may have it. A
+    /// request takes along what goes with it.
     pub(crate) fn next(&mut self, slot: Slot, requests_may: bool) -> Option<Next<R, W, V>> {
         let first_request = match self.requests.front() {
             Some(waiting) if requests_may => waiting.ticket,
@@ -200,7 +201,8 @@ impl<R: PoolRequest, W> Gathered<R, W> {
         self.group.add(asked.request, joined);
     }
 
-    /// Whoever waits for the request that came first, if anyone does; it is told otherwise from now on.
+    /// Takes the waiter of the request that came first, if it has one; it is told otherwise from
+    /// now on.
     pub(crate) fn take_first_waiter(&mut self) -> Option<W> {
         self.waiters[self.first].take()
     }

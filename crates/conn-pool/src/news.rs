@@ -54,7 +54,7 @@ impl<C> Visit<C> {
     }
 }
 
-/// What a worker does next.
+/// The next order of a worker.
 pub(crate) enum NextOrder<C: Connection> {
     Job(Job<C>),
     /// Its order comes here, or the channel is closed: then the work is over.

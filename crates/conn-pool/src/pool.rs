@@ -136,7 +136,8 @@ impl<C: Connection> Pool<C> {
         if let Some(Closing { ticket, mut slots, flushes }) = closing {
             // Threads that asked for a flush before are told of it by the return.
             flushes.map(Receiver::recv);
-            // Whoever has a connection gives it back, and only this loop removes any: the wait ends.
+            // Each user of a connection gives it back, and only this loop removes any: the wait
+            // ends.
             while let Some((slot, connection)) = self.visit(ticket, &mut slots, Purpose::Close) {
                 self.retire(slot, connection);
             }
@@ -223,9 +224,10 @@ impl<C: Connection> Drop for Due<C> {
     }
 }
 
-/// What the workers do.
+/// These functions are for the workers.
 impl<C: Connection> Pool<C> {
-    /// Where the workers get their orders: one for each connection, and one more that leads a flush.
+    /// Returns the channels by which the workers get their orders: one for each connection, and one
+    /// more that leads a flush.
     pub(crate) fn workers(&self) -> Vec<Receiver<Order<C>>> {
         let mut dispatcher = self.lock();
         (0..=dispatcher.connections()).map(|_| dispatcher.idle_worker()).collect()
@@ -310,7 +312,7 @@ impl<C: Connection> Pool<C> {
     }
 }
 
-/// What all of the above have in common.
+/// These functions serve all of the above.
 impl<C: Connection> Pool<C> {
     /// Carries out a job, and returns its connection. After a failure of one of several requests, each is carried out
     /// alone.

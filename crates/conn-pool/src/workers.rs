@@ -83,7 +83,7 @@ impl<C: Connection> Clone for Submitter<C> {
 
 impl<C: Connection> Drop for Workers<C> {
     fn drop(&mut self) {
-        // Whoever wants to know its outcome has closed the pool before.
+        // A user that wants to know the outcome has closed the pool before.
         let _ = self.pool.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

@@ -60,7 +60,7 @@ pub enum What {
     FailAndCarryOutLate {
         /// HTTP status.
         status: u16,
-        /// When it is carried out.
+        /// The gate that has the request carried out.
         gate: Gate,
     },
     /// Answers before the body is read, then closes, as the real server does when it knows better.
@@ -83,7 +83,7 @@ pub enum What {
         status: u16,
         /// The line of explanation.
         text: String,
-        /// What is carried out.
+        /// The part of the request that is carried out.
         done: Done,
         /// Say `connection: close`, and do it.
         close: bool,
@@ -96,7 +96,7 @@ pub enum What {
         status: u16,
         /// All connections lose their way, not only this one.
         all: bool,
-        /// What is carried out.
+        /// The part of the request that is carried out.
         done: Done,
     },
     /// At each block that an unaligned change has to read and write back, on a [block
@@ -203,7 +203,7 @@ pub struct When {
 }
 
 impl Fault {
-    /// What happens.
+    /// Sets what happens to these requests.
     #[must_use]
     pub fn what(&self) -> &What {
         &self.what
@@ -251,7 +251,7 @@ impl When {
         self
     }
 
-    /// What happens.
+    /// Sets what happens to these requests.
     #[must_use]
     pub fn then(self, what: What) -> Fault {
         Fault { when: self, what }

@@ -108,7 +108,7 @@ impl FakeServer {
         format!("/images/{}", self.shared.config.ticket)
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr

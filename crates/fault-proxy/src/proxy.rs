@@ -62,7 +62,7 @@ impl Proxy {
         Ok(Self { addr, shared, accepting: Some(accepting) })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the proxy listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr

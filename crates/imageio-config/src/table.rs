@@ -13,7 +13,7 @@ pub struct Parameter {
     pub value: &'static str,
     /// The default, in words.
     pub default: &'static str,
-    /// What it does: whole sentences.
+    /// The help text: it tells in whole sentences what the parameter does.
     pub help: &'static str,
     /// Takes the value into the settings, or says what is wrong with it.
     pub(crate) set: fn(&mut Parser, &str) -> Result<(), String>,

@@ -63,7 +63,7 @@ enum Stage {
     NotAsked,
     Asking,
     Answered {
-        /// What was asked about.
+        /// The server has told what it was asked; else it could not tell.
         is_told: bool,
     },
     Closed,

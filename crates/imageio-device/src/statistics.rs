@@ -165,7 +165,7 @@ impl Initiator {
 pub struct Wait {
     /// Its number, from 1 on. Those for extents have numbers above the others.
     pub connection: usize,
-    /// What for.
+    /// The answer that is waited for.
     pub awaited: Awaited,
     /// Since when, to the millisecond.
     pub since: Instant,

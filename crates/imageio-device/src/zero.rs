@@ -20,7 +20,7 @@ const LONGEST: u64 = 1 << 30;
 /// What is written to a range that is to stay allocated. A piece of it is no longer than this.
 static ZEROES: [u8; 2 << 20] = [0; 2 << 20];
 
-/// What is left of a zero.
+/// The rest of a zero that is under way.
 pub(crate) struct Zeroing {
     rest: Range<u64>,
     max_request: u64,

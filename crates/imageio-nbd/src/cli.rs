@@ -308,7 +308,7 @@ pub(crate) enum TlsMode {
     Require,
 }
 
-/// What else this program does.
+/// The commands: everything that this program does besides serving.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Tell what a transfer offers, its size, and its extents in sum

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 
 use crate::cli::Options;
 
-/// What an option does here.
+/// The treatment that an option of nbdkit gets here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Treatment {
     /// The option does what it does in nbdkit.

@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// For how long the figures may keep a process that is to end at once.
 const LAST_FIGURES: Duration = Duration::from_secs(1);
 
-/// What ends the server in good order.
+/// The signals that end the server in good order.
 const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 
 /// The parent of this process, with which it is to end.

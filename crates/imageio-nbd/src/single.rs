@@ -32,7 +32,7 @@ pub(crate) struct Single {
     pipes: Option<Pipes>,
 }
 
-/// What a client has instead of a socket.
+/// The two pipes that a client may have instead of a socket.
 struct Pipes {
     input: File,
     output: File,

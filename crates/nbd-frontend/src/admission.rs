@@ -80,7 +80,7 @@ pub(crate) struct Limits {
     pub(crate) share: usize,
 }
 
-/// What happens to a newcomer.
+/// The decision about a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It gets a place.

@@ -23,7 +23,7 @@ pub struct ExportInfo {
 }
 
 impl ExportInfo {
-    /// What clients are told about `device`.
+    /// Describes `device` as clients are told of it.
     pub(crate) fn describe(&self, device: &impl QueuedDevice) -> Result<Export, InvalidExport> {
         let sizes = device.capabilities().block_size;
         let block_size = SizeConstraints {

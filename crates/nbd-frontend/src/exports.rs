@@ -44,7 +44,7 @@ impl<D: QueuedDevice> Exports<D> {
         Ok(())
     }
 
-    /// What clients are told of.
+    /// Returns the exports that clients are told of.
     pub(crate) fn as_slice(&self) -> &[Export] {
         &self.exports
     }

@@ -55,7 +55,7 @@ impl Statistics {
     }
 }
 
-/// What a server has done until a moment.
+/// The figures of a server at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -106,7 +106,7 @@ pub struct Requests {
     pub errors: u64,
 }
 
-/// What concerns no export.
+/// The counters that concern no export.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) sessions: AtomicU64,

@@ -165,7 +165,7 @@ impl<'e> Handshake<'e> {
         Self { tls, ..self }
     }
 
-    /// What the server sends first.
+    /// Returns the greeting, which the server sends first.
     #[must_use]
     pub fn greeting() -> [u8; 18] {
         let mut greeting = [0; 18];

@@ -36,7 +36,7 @@ struct Serving {
     told_read_only: bool,
 }
 
-/// What nbdkit's user has to say.
+/// The error that asks nbdkit's user for the direction.
 const NO_DIRECTION: &str =
     "direction: say direction=download to read the disk (with -r), or direction=upload to write it";
 

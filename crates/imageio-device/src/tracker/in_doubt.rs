@@ -27,7 +27,7 @@ enum Content {
     Zeroes,
 }
 
-/// What may still be written to a place.
+/// The content that may still be written to a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pending {
     /// The change. A change that is sent again keeps its number.

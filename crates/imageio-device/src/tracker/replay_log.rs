@@ -15,7 +15,7 @@ use rangemap::RangeMap;
 
 use super::identity::{Number, Owner};
 
-/// What is at some place.
+/// The content of some place.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     Data(Bytes),

@@ -35,7 +35,7 @@ pub(crate) fn check_tools() -> Result<()> {
 /// Work on a disk.
 #[derive(Clone, Copy)]
 pub(crate) struct Task<'a> {
-    /// What messages call the disk.
+    /// The name that messages have for the disk.
     pub(crate) label: &'a str,
     pub(crate) stop: &'a Stop,
     pub(crate) progress: &'a Progress,

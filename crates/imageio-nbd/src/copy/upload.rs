@@ -55,7 +55,7 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
 struct Upload<'o> {
     options: &'o UploadOptions,
     image: Image,
-    /// Those of an image that may be resumed.
+    /// The files of an image whose upload may be resumed.
     files: Vec<ImageFile>,
     /// The disk had nothing but zeroes before.
     is_zero: bool,

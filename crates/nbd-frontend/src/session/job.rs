@@ -160,7 +160,7 @@ impl Job {
         self.answer(reply, false);
     }
 
-    /// What was read is there.
+    /// Answers a READ: its content is there.
     fn answer_content(&mut self, buffer: Buffer) {
         match self.chunk {
             None => self.answer(Reply::simple(self.request.cookie, Ok(Some(buffer))), false),

@@ -44,7 +44,7 @@ const CIPHERTEXT: usize = 64 << 10;
 /// How long the client may take to take note of the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What both directions share.
+/// The state of TLS that both directions share.
 pub(crate) struct TlsConnection {
     state: Mutex<State>,
 }
