@@ -161,6 +161,22 @@ mod tests {
         }
     }
 
+    /// nbdkit(1) has its examples before its options, and ends with the environment.
+    #[test]
+    fn the_program_is_described_in_the_order_of_nbdkit() {
+        const FIRST: [&str; 5] = ["NAME", "SYNOPSIS", "DESCRIPTION", "EXAMPLES", "OPTIONS"];
+        let sections = sections(PAGES[0].1);
+        assert_eq!(sections[..FIRST.len()], FIRST);
+        assert!(sections.ends_with(&[
+            "EXIT STATUS",
+            "SIGNALS",
+            "STATISTICS",
+            "FILES",
+            "ENVIRONMENT",
+            "SEE ALSO"
+        ]));
+    }
+
     #[test]
     fn the_sections_are_in_the_order_of_nbdkit() {
         const ORDER: [&str; 11] = [
