@@ -141,7 +141,7 @@ pub(crate) fn to_run(document: &str, heading: &str) -> TestResult<Vec<String>> {
 /// Fails if a block is neither run nor has a reason, or if a reason is for no block.
 pub(crate) fn check_all(is_run: impl Fn(&Block) -> bool) -> TestResult {
     let blocks = blocks()?;
-    for block in blocks.iter().filter(|block| is_to_run(block) && !is_run(block)) {
+    if let Some(block) = blocks.iter().find(|block| is_to_run(block) && !is_run(block)) {
         return Err(format!("no test runs this block, and ELSEWHERE has no reason for it: {block:?}").into());
     }
     for (document, first_line, _) in ELSEWHERE {
