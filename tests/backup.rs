@@ -220,7 +220,7 @@ fn real_bitmap() -> TestResult {
     Ok(())
 }
 
-/// As many extents as are quickly made.
+/// A bitmap of as many extents as are quickly made.
 fn fine_bitmap() -> TestResult {
     const STEP: u64 = 2048;
     let mut chain = Chain::new()?;

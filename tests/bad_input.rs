@@ -27,7 +27,7 @@ fn refused(dir: &Path, parameters: &[&str], expected: &str) {
     }
 }
 
-/// The same, where it is about an option or differs between the doors.
+/// Asserts that the program refuses this, where it is about an option or differs between the doors.
 fn refused_by_program(dir: &Path, arguments: &[&str], expected: &str) {
     let ended = imageio_nbd(dir, &[&RUN[..], arguments].concat()).unwrap();
     assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{ended:?}");

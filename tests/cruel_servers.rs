@@ -103,7 +103,7 @@ impl Cruelty {
     }
 
     fn builder(&self) -> Builder {
-        // So that what comes before the fault is on several connections.
+        // By then, what comes before the fault is on several connections.
         let at = |op| Fault::on(op).nth(if op == Op::Put { 4 } else { 1 });
         let builder = FakeServer::builder().size(SIZE as u64).volatile(true);
         match self {
@@ -244,7 +244,7 @@ fn has_nbdkit_aborted(said: &str) -> bool {
 }
 
 fn parameters(server: &FakeServer) -> Vec<String> {
-    // Who gets nowhere needs no minute to find out.
+    // A client that gets nowhere needs no minute to find out.
     vec![format!("url={}", server.url()), "reconnect-timeout=5".into()]
 }
 

@@ -251,7 +251,7 @@ fn on_a_pipe() {
     let mut daemon = Daemon::spawn(&mut program(dir.path(), &url, &["-P", "pid"])).unwrap();
     assert!(daemon.wait().unwrap().success());
     assert_eq!(daemon.said(), [""; 0]);
-    // Who is served finds the file.
+    // A client that is served finds the file.
     drop(client(&dir.path().join("nbd.sock")));
     let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
     kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGTERM).unwrap();

@@ -136,7 +136,7 @@ fn data_that_may_be_lost_is_an_exit_status_of_1_also_when_nobody_asks_for_a_flus
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("imageio-nbd: error: the disk may be incomplete: data may be lost: "), "{said}");
 
-    // The same with a flush at the end that the server refuses.
+    // The server refuses the flush at the end.
     server.fault(Fault::on(Op::Flush).every().then(What::Status { status: 500, text: "no luck".into() }));
     served = Door::ImageioNbd.serve(dir.path(), &[url(&server)]).unwrap();
     client(served.socket()).write_all(&[1; 4096]).unwrap();

@@ -81,7 +81,7 @@ fn run(parameters: &[&str], command: &str) -> Ran {
     Ran { dir, out: ended.out, reads, connections: connections.len() }
 }
 
-/// The same with some Python for nbdsh.
+/// Runs some Python by nbdsh.
 fn nbdsh(parameters: &[&str], script: &str) -> Ran {
     // Debian's nbdsh needs Debian's Python.
     run(parameters, &format!("PATH=/usr/bin:$PATH nbdsh -u \"$uri\" -c '{script}'"))

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every command line of docs/recipes.md does what is said there, with the real daemon and HTTPS.
+//! Every command that a document prints for users does what is said there, with the real daemon and HTTPS.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
+#[path = "support/recipes/documents.rs"]
+mod documents;
 #[path = "support/recipes/engine.rs"]
 mod engine;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -22,12 +23,17 @@ use support::qemu::{QemuNbd, add_bitmap, create_image};
 use support::tools::{IMAGEIO, NBDCOPY, NBDINFO, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool, trial};
 use tempfile::TempDir;
 
-const RECIPES: &str = include_str!("../docs/recipes.md");
+use documents::Block;
+
+const RECIPES: &str = "docs/recipes.md";
+const SERVING: &str = "docs/serving.md";
+const BACKUP: &str = "docs/backup.md";
 
 const TOOLS: &[Tool] = &[IMAGEIO, QEMU_NBD, QEMU_IMG, QEMU_IO, NBDCOPY, NBDINFO];
 
 /// What a recipe finds, and what it has to leave.
 struct Case {
+    document: &'static str,
     heading: &'static str,
     server: Content,
     check: fn(&Kitchen) -> TestResult,
@@ -44,59 +50,64 @@ enum Content {
     TwoDisks,
 }
 
-/// Those of one heading run one after another in the same directory.
+/// Blocks of one heading run one after another in the same directory.
+#[rustfmt::skip]
 const CASES: &[Case] = &[
-    Case { heading: "Upload", server: Content::Nothing, check: is_on_the_server },
-    Case { heading: "Verify", server: Content::Guest, check: |_| Ok(()) },
-    Case { heading: "See what a transfer offers", server: Content::Guest, check: |_| Ok(()) },
-    Case { heading: "Download", server: Content::Guest, check: is_downloaded },
+    Case { document: RECIPES, heading: "Upload", server: Content::Nothing, check: is_on_the_server },
+    Case { document: RECIPES, heading: "Verify", server: Content::Guest, check: |_| Ok(()) },
+    Case { document: RECIPES, heading: "See what a transfer offers", server: Content::Guest, check: |_| Ok(()) },
+    Case { document: RECIPES, heading: "Download", server: Content::Guest, check: is_downloaded },
     Case {
+        document: RECIPES,
         heading: "Back up all disks of a virtual machine",
         server: Content::TwoDisks,
         check: both_are_backed_up,
     },
-    Case { heading: "Back up what has changed", server: Content::Guest, check: is_backed_up },
-    Case { heading: "Back up what has changed since", server: Content::ChangedGuest, check: is_increment },
-    Case { heading: "Restore a backup", server: Content::Nothing, check: is_on_the_server },
+    Case { document: RECIPES, heading: "Back up what has changed", server: Content::Guest, check: is_backed_up },
+    Case {
+        document: RECIPES,
+        heading: "Back up what has changed since",
+        server: Content::ChangedGuest,
+        check: is_increment,
+    },
+    Case { document: RECIPES, heading: "Restore a backup", server: Content::Nothing, check: is_on_the_server },
+    Case { document: SERVING, heading: "For one command", server: Content::Nothing, check: is_on_the_server },
+    Case {
+        document: SERVING,
+        heading: "Until it is told to stop",
+        server: Content::Nothing,
+        check: is_on_the_server,
+    },
+    Case { document: SERVING, heading: "Several disks", server: Content::TwoDisks, check: both_are_read },
+    Case { document: BACKUP, heading: "See what is dirty", server: Content::ChangedGuest, check: |_| Ok(()) },
+    Case { document: BACKUP, heading: "What a client does", server: Content::ChangedGuest, check: is_increment },
 ];
 
 fn main() -> ExitCode {
+    let name = |heading: &str| heading.to_lowercase().replace(' ', "_");
     let mut trials: Vec<Trial> = CASES
         .iter()
-        .map(|case| {
-            let name = case.heading.to_lowercase().replace(' ', "_");
-            trial(name, TOOLS, || case.run().map_err(|error| error.to_string().into()))
-        })
+        .map(|case| trial(name(case.heading), TOOLS, || case.run().map_err(|error| error.to_string().into())))
         .collect();
     trials.extend(engine::CASES.iter().map(|case| {
-        let name = case.heading.to_lowercase().replace(' ', "_");
-        trial(name, TOOLS, || case.run().map_err(|error| error.to_string().into()))
+        trial(name(case.heading), TOOLS, || case.run().map_err(|error| error.to_string().into()))
     }));
     trials.push(Trial::test("no_block_is_left_out", || {
-        let headings: BTreeSet<_> = blocks().map(|(heading, _)| heading).collect();
-        let of_engine = engine::CASES.iter().map(|case| case.heading);
-        assert_eq!(headings, CASES.iter().map(|case| case.heading).chain(of_engine).collect());
-        Ok(())
+        let of_transfers = CASES.iter().map(|case| (case.document, case.heading));
+        let of_engine = engine::CASES.iter().map(|case| (case.document, case.heading));
+        let run: Vec<_> = of_transfers.chain(of_engine).collect();
+        let is_run =
+            |block: &Block| block.language == "sh" && run.contains(&(&*block.document, &*block.heading));
+        documents::check_all(is_run).map_err(|error| error.to_string().into())
     }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// Each block of commands with its heading.
-fn blocks() -> impl Iterator<Item = (&'static str, &'static str)> {
-    RECIPES.split("\n## ").skip(1).flat_map(|section| {
-        let heading = section.lines().next().unwrap_or_default();
-        let blocks = section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-        blocks.map(move |block| (heading, block))
-    })
-}
-
 impl Case {
     fn run(&self) -> TestResult {
-        let blocks: Vec<_> = blocks().filter(|(heading, _)| *heading == self.heading).collect();
-        assert!(!blocks.is_empty(), "no block has this heading");
         let kitchen = Kitchen::start(self.server)?;
-        for (_, block) in blocks {
-            cook(block, kitchen.dir.path(), &[])?;
+        for block in documents::to_run(self.document, self.heading)? {
+            cook(&block, kitchen.dir.path(), &[])?;
             (self.check)(&kitchen)?;
         }
         Ok(())
@@ -123,6 +134,7 @@ impl Kitchen {
         convert(&["-f", "raw", "disk.img", "disk.qcow2"])?;
         convert(&["-f", "raw", "disk.img", "full.qcow2"])?;
         convert(&["-f", "qcow2", "-B", "full.qcow2", "-F", "qcow2", "disk.qcow2", "increment.qcow2"])?;
+        fs::copy(path("full.qcow2"), path("last.qcow2"))?;
         let image = path("server.qcow2");
         match server {
             Content::Nothing => create_image(&image, "qcow2", SIZE)?,
@@ -151,7 +163,9 @@ impl Kitchen {
             })?;
             TestResult::Ok(daemon.url(&uuid))
         };
-        fs::write(path("ticket"), add_ticket(&qemu, '1')?)?;
+        let url = add_ticket(&qemu, '1')?;
+        fs::write(path("ticket"), &url)?;
+        fs::write(path("transfer.url"), url)?;
         let mut second = None;
         if server == Content::TwoDisks {
             fs::write(path("second.img"), guest_disk(8))?;
@@ -219,6 +233,11 @@ fn is_backed_up(kitchen: &Kitchen) -> TestResult {
 fn both_are_backed_up(kitchen: &Kitchen) -> TestResult {
     same("sda.qcow2", &kitchen.content("sda.qcow2", "qcow2")?, &guest_disk(7))?;
     same("sdb.qcow2", &kitchen.content("sdb.qcow2", "qcow2")?, &guest_disk(8))
+}
+
+fn both_are_read(kitchen: &Kitchen) -> TestResult {
+    same("sda.img", &fs::read(kitchen.path("sda.img"))?, &guest_disk(7))?;
+    same("sdb.img", &fs::read(kitchen.path("sdb.img"))?, &guest_disk(8))
 }
 
 fn is_increment(kitchen: &Kitchen) -> TestResult {

@@ -213,7 +213,7 @@ fn unwritable_in_the_end(door: Door) {
     fs::create_dir(&sub).unwrap();
     let parameters = [format!("url={}", server.url()), format!("stats-json={}", sub.join("stats").display())];
     let served = door.serve(dir.path(), &parameters).unwrap();
-    // Who is served knows that the start is over.
+    // A client that is served knows that the start is over.
     figures::write(served.socket(), 0, &[1; 4096]);
     fs::remove_dir(&sub).unwrap();
     let (status, said) = served.finish().unwrap();

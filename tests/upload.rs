@@ -239,7 +239,8 @@ fn survives_a_pause(door: Door, server: Builder, options: &[&str], work: fn(&mut
     assert!(server.wait_for(PATIENCE, pause_is_over));
     work(&mut client);
     let log = server.log();
-    // Those of OPTIONS, of which there are two where a ticket turns out to be for reading.
+    // The connections of OPTIONS are closed: there are two where a ticket turns out to be for
+    // reading.
     let mut closed = log.connections.iter().filter(|connection| connection.closed.is_some());
     assert!(closed.all(|connection| connection.closed_by == Some(ClosedBy::Client)), "{:?}", log.connections);
     assert_eq!(log.of(Op::Flush).count(), 0);

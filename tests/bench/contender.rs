@@ -51,7 +51,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) dir: &'a Path,
     /// The image that is uploaded.
     pub(crate) image: PathBuf,
-    /// The same in memory.
+    /// The image's bytes.
     pub(crate) source: &'a [u8],
     pub(crate) quick: bool,
     /// For our doors only.
@@ -59,7 +59,7 @@ pub(crate) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// The same with a smaller disk, of a part of the contents; of whole requests, though.
+    /// Makes the bench smaller: its disk has a part of the contents, of whole requests though.
     pub(crate) fn part(&self, part: u64) -> Result<Self> {
         let requests = (self.source.len() / LARGE / usize::try_from(part)?).max(1);
         let source = &self.source[..requests * LARGE];
@@ -197,7 +197,7 @@ fn server(
     }
     let mut parameters = target.parameters(door);
     if door != Door::Reference {
-        // So that merging alone has to earn what it does: clients would prefer larger requests.
+        // Merging alone has to earn what it does: clients would prefer larger requests.
         parameters.extend(row.work.has_own_request_size().then(|| "preferred-block-size=4096".to_owned()));
         parameters.extend_from_slice(bench.parameters);
     }
@@ -306,7 +306,7 @@ fn send(bench: &Bench<'_>, row: RowKind, target: &Target) -> Result<Used> {
         random,
         request,
         requests: if random { amount } else { amount / request as u64 },
-        // As many as the doors open.
+        // The doors open as many.
         connections: depth.min(4) as usize,
     };
     let me = std::process::id();

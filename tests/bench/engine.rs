@@ -67,7 +67,7 @@ pub(crate) const ROWS: &[EngineRow] = &[
     row(Https, Download, "raw"),
 ];
 
-/// Whose command it is.
+/// The program whose command is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Copier {
     OvirtImg,

@@ -148,7 +148,8 @@ fn is_wanted(options: &Options, contender: &str) -> bool {
     options.contender.is_empty() || options.contender.iter().any(|text| contender.contains(text))
 }
 
-/// Those that were asked for, and whose programs are there. Without the Python plugin there is nothing to compare with.
+/// Finds the contenders that were asked for, and whose programs are there. Without the Python
+/// plugin there is nothing to compare with.
 fn find_contenders(options: &Options) -> Result<Vec<Contender>> {
     let mut found = Vec::new();
     for contender in CONTENDERS.into_iter().filter(|contender| is_wanted(options, contender.name())) {

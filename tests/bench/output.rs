@@ -21,7 +21,7 @@ use crate::options::Options;
 pub(crate) struct Report {
     pub(crate) rounds: u32,
     pub(crate) rows: Vec<Row>,
-    /// Who failed at what.
+    /// A line for each contender that has failed, with the work at which it did.
     pub(crate) failures: Vec<String>,
 }
 

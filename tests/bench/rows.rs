@@ -47,7 +47,7 @@ const fn sparse(via: Via, client: Reader, format: &'static str) -> RowKind {
     row(Real, via, Work::SparseRead { client, format })
 }
 
-/// So many milliseconds away, with a part of the disk.
+/// Puts `delay` milliseconds between client and server, and copies a part of the disk.
 const fn far(delay: u64, work: Work, part: u64) -> RowKind {
     let link = Link { delay: Duration::from_millis(delay), rate: None };
     RowKind { link: Some(link), part, ..row(Real, Http, work) }

@@ -13,10 +13,10 @@ use crate::client::Stop;
 /// What all rows' rounds have in common.
 pub(crate) struct Turns<'a> {
     stop: &'a Stop,
-    /// Those that count. One that warms up comes before.
+    /// The number of rounds that count. One that warms up comes before.
     rounds: u32,
     bar: ProgressBar,
-    /// Who failed at what.
+    /// A line for each contender that has failed, with the work at which it did.
     failures: Vec<String>,
 }
 

@@ -17,7 +17,8 @@ pub(crate) enum Work {
     Upload { request: usize, requests: u32 },
     /// [`AS_VIRT_V2V`], and the doors are called as virt-v2v calls nbdkit: ours by what stands in its place.
     VirtV2v,
-    /// The same; how large requests are is left to what nbdcopy makes of the server's preferred block size.
+    /// nbdcopy writes all of it, and makes the size of its requests of the server's preferred block
+    /// size.
     UploadByDefault,
     /// nbdcopy reads all of it.
     ReadBack { request: usize },
@@ -31,7 +32,7 @@ pub(crate) enum Work {
     RandomWrites { depth: u32 },
 }
 
-/// Who reads a sparse disk.
+/// The program that reads a sparse disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     Nbdcopy,
@@ -46,7 +47,7 @@ pub(crate) const LARGE: usize = 4 << 20;
 pub(crate) const BY_ITSELF: Work = Work::Upload { request: SMALL, requests: 64 };
 /// nbdcopy as virt-v2v runs it.
 pub(crate) const AS_VIRT_V2V: Work = Work::Upload { request: LARGE, requests: 16 };
-/// The same with as many requests on their way as nbdcopy has by itself.
+/// nbdcopy in large requests, with as many on their way as it has by itself.
 pub(crate) const DEEP: Work = Work::Upload { request: LARGE, requests: 64 };
 
 impl Work {

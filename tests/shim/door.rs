@@ -62,7 +62,7 @@ fn command(stack: &Stack, asked: &Asked) -> io::Result<Command> {
     }
     command.arg(built("imageio-nbd")).args(["--exit-with-parent", "--foreground"]).args(&asked.door);
     command.arg(format!("--export-name={}", asked.export));
-    // Who has no byte to read has a size all the same.
+    // A disk without a byte to read has a size all the same.
     command
         .args(stack.is_read_only.then_some("--readonly"))
         .arg(url_parameter)
@@ -106,7 +106,7 @@ fn watch(log: ChildStderr, asked: &Asked, pid: Pid) -> TestResult {
     Ok(())
 }
 
-/// Those that have opened the export.
+/// The clients that have opened the export.
 #[derive(Debug, Default)]
 struct Clients(BTreeSet<String>);
 

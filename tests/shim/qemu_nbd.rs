@@ -128,7 +128,7 @@ fn asked(front: Front, server: Vec<String>) -> TestResult<Asked> {
     let has_socket = front.socket.is_some();
     if !has_socket && !is_activated() {
         asked.door_option("--port", Some(front.port.unwrap_or_else(|| "10809".into())));
-        // That of the option; without it, ours is on this host alone.
+        // The address is that of the option; without it, ours is on this host alone.
         asked.door_option("--ipaddr", front.bind);
     }
     asked.door_option("--unix", front.socket);

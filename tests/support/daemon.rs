@@ -27,7 +27,7 @@ pub struct Ticket {
     pub url: String,
     /// Without it, a ticket for reading only.
     pub writable: bool,
-    /// That of an incremental backup: the image's one bitmap tells what is dirty.
+    /// The ticket is that of an incremental backup: the image's one bitmap tells what is dirty.
     pub dirty: bool,
     /// Whole seconds until an idle connection is closed; `None` for the daemon's 60.
     pub inactivity_timeout: Option<u64>,
@@ -66,7 +66,7 @@ impl RealDaemon {
         Self::start_with(&Settings { pki, has_local_socket: false, ..Settings::default() })
     }
 
-    /// The same, which logs each request: see [`reads`](Self::reads).
+    /// Starts a daemon that logs each request: see [`reads`](Self::reads).
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -139,7 +139,7 @@ impl RealDaemon {
         self.url_by(self.addr, uuid)
     }
 
-    /// The same by way of a proxy that listens there.
+    /// Returns the URL by way of a proxy that listens there.
     #[must_use]
     pub fn url_by(&self, addr: SocketAddr, uuid: &str) -> String {
         format!("{}/images/{uuid}", self.base_by(addr))

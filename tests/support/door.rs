@@ -56,7 +56,7 @@ impl Door {
         self.serve_with(dir, parameters, &[])
     }
 
-    /// The same with variables in its environment.
+    /// Starts the door with variables in its environment.
     ///
     /// # Errors
     /// If it ends before clients can connect; with what it said.
@@ -97,8 +97,8 @@ impl Door {
         Ok(command)
     }
 
-    /// The same as virt-v2v calls nbdkit for the plugin in Python: ours by the program that `imageio-nbd virt-v2v` puts in
-    /// nbdkit's place, which serves, or runs nbdkit.
+    /// Calls the door as virt-v2v calls nbdkit for the plugin in Python: ours by the program that
+    /// `imageio-nbd virt-v2v` puts in nbdkit's place, which serves, or runs nbdkit.
     ///
     /// # Errors
     /// If a part of it can't be made.
@@ -138,7 +138,7 @@ impl Served {
         &self.socket
     }
 
-    /// The same as an NBD URI.
+    /// Returns the socket as an NBD URI.
     #[must_use]
     pub fn uri(&self) -> String {
         format!("nbd+unix:///?socket={}", self.socket.display())

@@ -56,7 +56,8 @@ impl Installation {
         Self::by(|daemon| Ok([daemon.base(), daemon.base()]), choose)
     }
 
-    /// The same where clients are told to reach the daemon elsewhere: what transfer URLs and those of the proxy begin with.
+    /// Tells clients to reach the daemon elsewhere: `ways` are what transfer URLs and those of the
+    /// proxy begin with.
     ///
     /// # Errors
     /// If it can't be started.
@@ -65,7 +66,7 @@ impl Installation {
         choose: impl FnOnce(Builder) -> Builder,
     ) -> TestResult<Self> {
         let daemon = shared_daemon()?;
-        // As in oVirt, all have the same CA.
+        // All have the same CA, as in oVirt.
         let pki = daemon.pki().ok_or("the daemon has no certificates")?.clone();
         let ways = ways(&daemon)?;
         Self::start(pki, daemon, ways, choose)

@@ -112,7 +112,7 @@ impl Server {
         }
     }
 
-    /// The same for qemu, with TLS: this and an object.
+    /// Returns the options by which qemu reaches the server with TLS: this and an object.
     #[must_use]
     pub fn image_options(&self) -> String {
         let tls = match &self.place {

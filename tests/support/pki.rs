@@ -27,7 +27,7 @@ impl Pki {
         Self::for_host(&["localhost", "127.0.0.1", "::1"])
     }
 
-    /// The same with other names for the server.
+    /// Makes certificates with other names for the server.
     ///
     /// # Errors
     /// If a file can't be written.

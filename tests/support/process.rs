@@ -34,7 +34,7 @@ impl Daemon {
         Self::spawn_with_input(command, Stdio::null())
     }
 
-    /// The same with this as its standard input.
+    /// Runs a program with this as its standard input.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -118,7 +118,8 @@ impl Daemon {
         self.end(PATIENCE)
     }
 
-    /// The same, again and again: qemu-nbd and the imageio daemon both have a moment in which they miss a signal.
+    /// Sends the signal again and again: qemu-nbd and the imageio daemon both have a moment in
+    /// which they miss one.
     ///
     /// # Errors
     /// If it had to be killed.

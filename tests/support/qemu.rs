@@ -52,7 +52,7 @@ impl QemuNbd {
         Self::start_with(image, format, socket, &[])
     }
 
-    /// The same with further options.
+    /// Starts qemu-nbd with further options.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -61,7 +61,7 @@ impl QemuNbd {
         Self::start_as(["-f", format].into_iter().map(OsStr::new).chain(options), socket)
     }
 
-    /// The same with all that tells of the image.
+    /// Starts qemu-nbd with all that tells of the image.
     ///
     /// # Errors
     /// As [`start`](Self::start).

@@ -17,7 +17,7 @@ pub struct Run {
     /// CPU-seconds per [`Unit::cpu_base`] of the process whose place is the plugin's, where there is one; in a row of an engine, of the
     /// command with its children.
     pub plugin_cpu: Option<f64>,
-    /// The same of everything: that process, the client, and the server.
+    /// The CPU time of everything: that process, the client, and the server.
     pub all_cpu: f64,
     /// Peak resident memory in bytes of the process whose place is the plugin's.
     pub memory: Option<u64>,

@@ -17,10 +17,10 @@ use crate::tools::UNSHARE;
 #[derive(Debug)]
 pub struct Root(TempDir);
 
-/// Who a program in a root directory believes to be.
+/// The user that a program in a root directory believes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
-    /// Who may change all of it.
+    /// Root may change all of it.
     Root,
     /// Somebody without rights, by number, to whom all is read-only but some directories, which are new and empty.
     Nobody {

@@ -6,7 +6,7 @@ use xshell::{Shell, cmd};
 
 use crate::tools::CARGO_FUZZ;
 
-/// As a package of its own, as no other build should need a fuzzer.
+/// The fuzzers are a package of their own, as no other build should need a fuzzer.
 const DIR: &str = "tests/fuzz";
 
 /// How long it takes to see that the targets still work, and what they find at once: in seconds, for each.
@@ -16,7 +16,7 @@ const SMOKE: u32 = 10;
 pub(crate) struct Arguments {
     /// Fuzz these only: the names of files in tests/fuzz/targets
     targets: Vec<String>,
-    /// So long for each
+    /// Run each for this many seconds
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }

@@ -30,7 +30,7 @@ pub(crate) fn check(sh: &Shell) -> Result<bool> {
 
 /// Finds what is promised, and that the dependencies promise as much.
 fn compare(sh: &Shell) -> Result<String> {
-    // Those of Windows, and of the models of threads, are never built for users.
+    // The dependencies of Windows, and of the models of threads, are never built for users.
     let metadata =
         cmd!(sh, "cargo metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu");
     let metadata: Value = serde_json::from_str(&metadata.quiet().read()?)?;

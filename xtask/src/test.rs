@@ -95,7 +95,7 @@ fn format(sh: &Shell) -> Result<Done> {
 
 fn lints(sh: &Shell) -> Result<Done> {
     cmd!(sh, "cargo clippy --workspace --all-targets --locked -- -D warnings").run()?;
-    // As others may have it; the workspace has it with TLS.
+    // Others may have the crate without TLS; the workspace has it with TLS.
     cmd!(sh, "cargo clippy --package nbd-frontend --all-targets --locked -- -D warnings").run()?;
     Ok(Done::Yes)
 }

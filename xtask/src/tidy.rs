@@ -2,6 +2,11 @@
 //! House rules that no lint knows, as tests.
 
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod messages;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
@@ -166,7 +171,7 @@ mod tests {
         .collect()
     }
 
-    /// Who imports whom, by the index of the file.
+    /// Tells which file imports which, by the index of the file.
     fn imports(source: &Path) -> (Vec<PathBuf>, Vec<Vec<usize>>) {
         let mut files = Vec::new();
         find_sources(source, &mut files);

@@ -34,13 +34,13 @@ impl BackupDirectory {
         Ok(Self { path: path.to_owned(), manifest })
     }
 
-    /// What the directory has.
+    /// Returns the manifest, which tells what the directory has.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Where a file is that the manifest names.
+    /// Returns the path of a file that the manifest names.
     #[must_use]
     pub fn path_of(&self, file: &str) -> PathBuf {
         self.path.join(file)

@@ -18,7 +18,7 @@ pub enum Error {
     Io {
         /// A verb, such as "read".
         action: &'static str,
-        /// What it was to be done with.
+        /// The file or directory that the operation was about.
         path: PathBuf,
         /// Why not.
         #[source]

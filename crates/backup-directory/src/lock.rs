@@ -47,7 +47,7 @@ impl Lock {
     }
 }
 
-/// Who has the lock, in its own words, as far as a terminal can show them.
+/// Reads what the lock's holder has written about itself, as far as a terminal can show it.
 fn holder(file: &File) -> String {
     let mut text = Vec::new();
     // One that can't be read is as good as an empty one.

@@ -17,7 +17,7 @@ pub const VERSION: u64 = 1;
 pub struct Manifest {
     /// Of the format: [`VERSION`].
     pub version: u64,
-    /// Whose backups they are.
+    /// The virtual machine that the backups are of.
     pub vm: Vm,
     /// In the order in which they were made.
     pub backups: Vec<Backup>,
@@ -29,7 +29,7 @@ pub struct Manifest {
 pub struct Vm {
     /// The engine's.
     pub id: String,
-    /// As of the last backup.
+    /// The name that the machine had at the last backup.
     pub name: String,
 }
 
@@ -39,7 +39,7 @@ pub struct Vm {
 pub struct Backup {
     /// It is also the name of the directory with the backup's files.
     pub id: String,
-    /// When it was begun.
+    /// The time at which the backup was begun.
     pub created: Timestamp,
     /// The engine's id of the backup.
     pub engine_backup_id: String,
@@ -49,7 +49,7 @@ pub struct Backup {
     pub to_checkpoint_id: Option<String>,
     /// The file with the VM's configuration, as the engine gave it.
     pub vm_configuration: Option<String>,
-    /// Those that were backed up.
+    /// The disks that this backup has.
     pub disks: Vec<DiskBackup>,
 }
 
@@ -69,7 +69,7 @@ pub struct Disk {
     pub sparse: bool,
     /// Whether the engine can tell what was changed since a checkpoint.
     pub backup: BackupSupport,
-    /// Where the engine stores it.
+    /// The storage domain on which the engine stores the disk.
     pub storage_domain: Option<StorageDomain>,
 }
 
@@ -107,7 +107,7 @@ pub struct StorageDomain {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskBackup {
-    /// As it was when it was backed up.
+    /// The disk's description at the time of the backup.
     pub disk: Disk,
     /// Whether the file has all of the disk.
     pub backup_mode: BackupMode,
@@ -195,7 +195,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// As JSON, with a line for each field.
+    /// Writes the manifest as JSON, with a line for each field.
     pub(crate) fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a manifest has nothing that JSON lacks");
         text.push('\n');

@@ -14,7 +14,7 @@ use crate::manifest::{Backup, BackupMode, BackupSupport, Disk, Manifest};
 /// A chain of so many files is not made longer: qemu has all of them open at once, and each read may go through all of them.
 pub const LONGEST_CHAIN: usize = 100;
 
-/// What kind of backup is asked for.
+/// The kind of backup that is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Each disk incrementally where that is possible, and as a whole where it is not.
@@ -42,18 +42,18 @@ pub struct Plan {
 /// How a disk is to be backed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskPlan {
-    /// As the engine describes it now.
+    /// The disk as the engine describes it now.
     pub disk: Disk,
-    /// What is to be done with it.
+    /// The decision how the disk is backed up.
     pub decision: Decision,
 }
 
 /// How much of a disk is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// All.
+    /// All of the disk is copied.
     Full(Reason),
-    /// What is dirty.
+    /// Only what is dirty is copied.
     Incremental {
         /// The file in the manifest that the new one is an increment to.
         backing_file: String,
@@ -63,7 +63,7 @@ pub enum Decision {
 /// Why a disk is backed up as a whole. It is told as the second half of a sentence, after the disk's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// That was asked for.
+    /// The user has asked for a full backup.
     AskedFor,
     /// There is nothing to be an increment to.
     FirstBackup,
@@ -193,8 +193,9 @@ impl Plan {
         self.check()
     }
 
-    /// The same disks, each as a whole, as the engine refuses to begin from the checkpoint. It may do so where only some of the
-    /// disks can be backed up incrementally. `None` if no disk was to be backed up incrementally, or all have to be.
+    /// Plans a full backup of the same disks, as the engine refuses to begin from the checkpoint.
+    /// It may do so where only some of the disks can be backed up incrementally. `None` if no disk
+    /// was to be backed up incrementally, or all have to be.
     #[must_use]
     pub fn without_increments(&self) -> Option<Self> {
         if !self.is_incremental() || self.policy == Policy::Incremental {

@@ -18,12 +18,12 @@ const LONGEST_NAME: u32 = 1023;
 /// The incompatible feature that the data is in another file.
 const EXTERNAL_DATA: u64 = 1 << 2;
 
-/// What matters of a header.
+/// The fields of a header that matter here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// In bytes.
     pub(crate) virtual_size: u64,
-    /// As it is written there.
+    /// The backing file's name as the header has it.
     pub(crate) backing_file: Option<PathBuf>,
     pub(crate) has_external_data: bool,
 }

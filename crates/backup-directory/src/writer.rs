@@ -19,7 +19,7 @@ use crate::replace::TEMPORARY;
 /// How long the engine's id of a backup may be, in bytes: it is a UUID.
 const LONGEST_ID: u64 = 100;
 
-/// What an interrupted process has left.
+/// The remains of a process that was interrupted.
 #[derive(Debug, Default)]
 struct Leftovers {
     removed: Vec<String>,
@@ -73,7 +73,7 @@ impl Writer {
         Ok(Self { path: path.to_owned(), manifest, leftovers, _lock: lock })
     }
 
-    /// What the directory has.
+    /// Returns the manifest, which tells what the directory has.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

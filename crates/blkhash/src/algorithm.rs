@@ -39,7 +39,7 @@ const fn of<D: DynDigest + Default + 'static>(name: &'static str) -> Algorithm {
 }
 
 impl Algorithm {
-    /// Those that there are.
+    /// Lists all algorithms.
     pub fn all() -> impl Iterator<Item = Self> {
         ALGORITHMS.iter().copied()
     }

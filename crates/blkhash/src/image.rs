@@ -13,11 +13,11 @@ use crate::Error;
 /// A block that is to be hashed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Block {
-    /// So many zeroes.
+    /// The range reads as this number of zeroes.
     Zeroes(usize),
     /// These bytes.
     Data(Vec<u8>),
-    /// So many bytes of the file, at this offset.
+    /// The range is in the file, at this offset.
     InFile { offset: u64, len: usize },
 }
 

@@ -57,7 +57,7 @@ impl Error {
         Self { errno, message: message.into() }
     }
 
-    /// What the client is told.
+    /// The error number that the client is told.
     #[must_use]
     pub fn errno(&self) -> Errno {
         self.errno

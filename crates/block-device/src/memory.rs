@@ -45,7 +45,7 @@ impl MemoryDevice {
         Self { size: data.len() as u64, data: RwLock::new(data), capabilities, contexts }
     }
 
-    /// The same disk with other capabilities; `read_only` is enforced.
+    /// Gives the disk other capabilities; `read_only` is enforced.
     #[must_use]
     pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;

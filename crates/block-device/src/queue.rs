@@ -10,25 +10,27 @@ use crate::{Capabilities, Extent, Result, ZeroFlags};
 
 /// A disk that takes requests and tells later how they ended: for servers that don't spend a thread on each request.
 pub trait QueuedDevice: Send + Sync {
-    /// As [`BlockDevice::size`](crate::BlockDevice::size).
+    /// The disk's size: see [`BlockDevice::size`](crate::BlockDevice::size).
     fn size(&self) -> u64;
 
-    /// As [`BlockDevice::capabilities`](crate::BlockDevice::capabilities).
+    /// What the disk can do: see [`BlockDevice::capabilities`](crate::BlockDevice::capabilities).
     fn capabilities(&self) -> Capabilities;
 
-    /// As [`BlockDevice::contexts`](crate::BlockDevice::contexts).
+    /// The metadata contexts: see [`BlockDevice::contexts`](crate::BlockDevice::contexts).
     fn contexts(&self) -> &[String] {
         &[]
     }
 
-    /// As [`BlockDevice::is_tentative`](crate::BlockDevice::is_tentative).
+    /// Tells whether a context is tentative: see
+    /// [`BlockDevice::is_tentative`](crate::BlockDevice::is_tentative).
     fn is_tentative(&self, context: usize) -> bool {
         let _ = context;
         false
     }
 
-    /// As [`BlockDevice::has_context`](crate::BlockDevice::has_context): it may block, but not beyond
-    /// [`stopping`](Self::stopping).
+    /// Finds out about a tentative context, as
+    /// [`BlockDevice::has_context`](crate::BlockDevice::has_context) does: it may block, but not
+    /// beyond [`stopping`](Self::stopping).
     fn has_context(&self, context: usize) -> bool {
         context < self.contexts().len()
     }
@@ -37,8 +39,8 @@ pub trait QueuedDevice: Send + Sync {
     /// within this call; requests may end in any order.
     fn submit(&self, request: Request, completion: Box<dyn Completion>);
 
-    /// The same from a caller that has nothing to do before the completion: the device may do the work in this thread,
-    /// which saves a change of threads.
+    /// Submits a request for a caller that only waits for the completion: the device may do the
+    /// work in this thread, which saves a change of threads.
     fn carry_out(&self, request: Request, completion: Box<dyn Completion>) {
         self.submit(request, completion);
     }
@@ -102,44 +104,46 @@ pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
 pub enum Request {
     /// Fill the completion's [buffer](Completion::buffer) from `offset`.
     Read {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
     },
-    /// As [`BlockDevice::write`](crate::BlockDevice::write); but `data` is the device's, which may keep it for as long as it
-    /// likes.
+    /// Writes like [`BlockDevice::write`](crate::BlockDevice::write); but `data` is the device's,
+    /// which may keep it for as long as it likes.
     Write {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
-        /// What.
+        /// The content to write.
         data: Bytes,
         /// On stable storage before the completion.
         fua: bool,
     },
-    /// As [`BlockDevice::zero`](crate::BlockDevice::zero).
+    /// Zeroes a range: see [`BlockDevice::zero`](crate::BlockDevice::zero).
     Zero {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
         /// How much.
         len: u64,
         /// How.
         flags: ZeroFlags,
     },
-    /// As [`BlockDevice::trim`](crate::BlockDevice::trim).
+    /// Discards a range: see [`BlockDevice::trim`](crate::BlockDevice::trim).
     Trim {
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
         /// How much.
         len: u64,
         /// On stable storage before the completion.
         fua: bool,
     },
-    /// As [`BlockDevice::flush`](crate::BlockDevice::flush): it covers what was completed before it was submitted.
+    /// Flushes like [`BlockDevice::flush`](crate::BlockDevice::flush): it covers what was completed
+    /// before it was submitted.
     Flush,
-    /// As [`BlockDevice::extents`](crate::BlockDevice::extents); they are given to [`Completion::extents`].
+    /// Asks for extents like [`BlockDevice::extents`](crate::BlockDevice::extents); they are given
+    /// to [`Completion::extents`].
     Extents {
         /// Its index in [`contexts`](QueuedDevice::contexts).
         context: usize,
-        /// Where on the disk.
+        /// The place on the disk, in bytes.
         offset: u64,
         /// How much.
         len: u64,
@@ -148,7 +152,7 @@ pub enum Request {
     },
 }
 
-/// Who is told of the end of a request, and lends the memory for a read.
+/// A completion is told of the end of a request, and lends the memory for a read.
 pub trait Completion: Send {
     /// Where a read's data goes; its length is that of the request. Always the same memory.
     fn buffer(&mut self) -> &mut [u8] {

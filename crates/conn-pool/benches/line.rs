@@ -87,8 +87,8 @@ impl Connection for Counting {
     }
 }
 
-/// As large as the requests of `imageio-device`, as they are moved in the line. It has no memory of its own: what `malloc`
-/// takes depends on which thread was when where.
+/// A request that is as large as those of `imageio-device`, as they are moved in the line. It has
+/// no memory of its own: what `malloc` takes depends on which thread was when where.
 struct Range {
     extent: Extent,
     _work: [u64; 8],

@@ -30,7 +30,7 @@ pub trait Connection: Send {
     }
 }
 
-/// What is to be done on a connection.
+/// A task is something to be done on a connection.
 pub enum Task<'a, R: PoolRequest> {
     /// Requests that go together. Where one of them can't be carried out ([`Affected::One`](crate::Affected::One)), each
     /// comes again as a group of its own, so it must still have what it needs.

@@ -37,7 +37,7 @@ pub(crate) struct Dispatcher<C: Connection> {
     life: Life,
 }
 
-/// Whoever waits for certain connections.
+/// A visitor waits for certain connections.
 struct Visitor<C> {
     sender: Sender<(Slot, C)>,
     purpose: Purpose,
@@ -52,7 +52,7 @@ pub(crate) enum Purpose {
     Close,
 }
 
-/// Where the keeper waits for connections that should be flushed.
+/// The state of the keeper, which waits for connections that should be flushed.
 enum Keeper<C> {
     /// There is none, or it is at work.
     Away,

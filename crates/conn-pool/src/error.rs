@@ -6,13 +6,13 @@ use std::any::Any;
 /// Why a task failed, and whom that concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure<E> {
-    /// What everyone who is affected is told.
+    /// The error that everyone who is affected is told.
     pub error: E,
-    /// Who is affected.
+    /// The requests that the failure affects.
     pub affected: Affected,
 }
 
-/// Whom a failure concerns.
+/// The requests that a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Affected {
     /// One request of the group can't be carried out, and nobody knows which. Each request of the group is then carried

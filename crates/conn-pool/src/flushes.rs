@@ -10,13 +10,13 @@ pub(crate) struct Flushes<T, S> {
     waiting: Followers<T, S>,
 }
 
-/// Those that share a flush.
+/// The threads and submitted requests that share a flush.
 pub(crate) struct Followers<T, S> {
     pub(crate) threads: Vec<T>,
     pub(crate) submitted: Vec<S>,
 }
 
-/// Who leads the next flush.
+/// The leader of the next flush.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Leader<T> {
     /// This thread, for itself and all that wait.

@@ -14,7 +14,7 @@ pub(crate) type Slot = usize;
 /// A place in the order of service.
 pub(crate) type Ticket = u64;
 
-/// Who waits, in the order of the tickets.
+/// The line holds what waits for a connection, in the order of the tickets.
 pub(crate) struct Line<R: PoolRequest, W, V> {
     last_ticket: Ticket,
     /// Requests, which any connection serves. One that has joined a group leaves a gap, so that those behind it need not
@@ -22,7 +22,7 @@ pub(crate) struct Line<R: PoolRequest, W, V> {
     requests: VecDeque<Waiting<R, W>>,
     /// How many of these are no gaps.
     len: usize,
-    /// Those who want certain connections. There are few.
+    /// Visits wait for certain connections. There are few of them.
     visits: Vec<Visit<V>>,
 }
 
@@ -46,7 +46,7 @@ struct Visit<V> {
     visitor: V,
 }
 
-/// Who gets a connection that is free.
+/// The next use of a connection that is free.
 pub(crate) enum Next<R: PoolRequest, W, V> {
     /// And the ticket of the first of them.
     Requests(Gathered<R, W>, Ticket),
@@ -56,7 +56,7 @@ pub(crate) enum Next<R: PoolRequest, W, V> {
 /// A group, and who waits for each of its requests.
 pub(crate) struct Gathered<R: PoolRequest, W> {
     pub(crate) group: Group<R>,
-    /// As many as there are requests, in their order.
+    /// Each request has its waiter here, in the same order.
     pub(crate) waiters: VecDeque<Option<W>>,
     /// The place of the request that came first: its turn it is.
     pub(crate) first: usize,
@@ -102,7 +102,8 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
         (requests_may && self.len > 0) || self.first_visit(slot).is_some()
     }
 
-    /// Whoever is the first that would have this connection, if requests may have it. A request takes along what goes with it.
+    /// Returns the first in line that would have this connection, if requests may have it. A
+    /// request takes along what goes with it.
     pub(crate) fn next(&mut self, slot: Slot, requests_may: bool) -> Option<Next<R, W, V>> {
         let first_request = match self.requests.front() {
             Some(waiting) if requests_may => waiting.ticket,
@@ -200,7 +201,8 @@ impl<R: PoolRequest, W> Gathered<R, W> {
         self.group.add(asked.request, joined);
     }
 
-    /// Whoever waits for the request that came first, if anyone does; it is told otherwise from now on.
+    /// Takes the waiter of the request that came first, if it has one; it is told otherwise from
+    /// now on.
     pub(crate) fn take_first_waiter(&mut self) -> Option<W> {
         self.waiters[self.first].take()
     }

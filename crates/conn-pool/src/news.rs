@@ -54,7 +54,7 @@ impl<C> Visit<C> {
     }
 }
 
-/// What a worker does next.
+/// The next order of a worker.
 pub(crate) enum NextOrder<C: Connection> {
     Job(Job<C>),
     /// Its order comes here, or the channel is closed: then the work is over.
@@ -75,7 +75,7 @@ pub(crate) type FlushWaiter<E> = Sender<FlushNews<E>>;
 /// What is called when a submitted flush has ended.
 pub(crate) type FlushCompletion<E> = Box<dyn FnOnce(Outcome<E>) + Send>;
 
-/// Those that share a flush.
+/// The threads and completions that share a flush.
 pub(crate) type FlushFollowers<C> =
     Followers<FlushWaiter<<C as Connection>::Error>, FlushCompletion<<C as Connection>::Error>>;
 

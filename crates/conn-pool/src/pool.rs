@@ -61,7 +61,8 @@ impl<C: Connection> Pool<C> {
         self.lock().acknowledge(slot, &connection);
         let outcome = done.outcome(own);
         done.notify();
-        // Those that were told come again: what is in line when the connection comes back can go together.
+        // The threads that were told come again: what is in line when the connection comes back can
+        // go together.
         thread::yield_now();
         self.put_back(slot, connection);
         outcome
@@ -133,9 +134,10 @@ impl<C: Connection> Pool<C> {
     pub fn close(&self) -> Result<(), C::Error> {
         let closing = self.lock().close();
         if let Some(Closing { ticket, mut slots, flushes }) = closing {
-            // Those who asked for a flush before are told of it by the return.
+            // Threads that asked for a flush before are told of it by the return.
             flushes.map(Receiver::recv);
-            // Whoever has a connection gives it back, and only this loop removes any: the wait ends.
+            // Each user of a connection gives it back, and only this loop removes any: the wait
+            // ends.
             while let Some((slot, connection)) = self.visit(ticket, &mut slots, Purpose::Close) {
                 self.retire(slot, connection);
             }
@@ -222,9 +224,10 @@ impl<C: Connection> Drop for Due<C> {
     }
 }
 
-/// What the workers do.
+/// These functions are for the workers.
 impl<C: Connection> Pool<C> {
-    /// Where the workers get their orders: one for each connection, and one more that leads a flush.
+    /// Returns the channels by which the workers get their orders: one for each connection, and one
+    /// more that leads a flush.
     pub(crate) fn workers(&self) -> Vec<Receiver<Order<C>>> {
         let mut dispatcher = self.lock();
         (0..=dispatcher.connections()).map(|_| dispatcher.idle_worker()).collect()
@@ -309,7 +312,7 @@ impl<C: Connection> Pool<C> {
     }
 }
 
-/// What all of the above have in common.
+/// These functions serve all of the above.
 impl<C: Connection> Pool<C> {
     /// Carries out a job, and returns its connection. After a failure of one of several requests, each is carried out
     /// alone.

@@ -31,7 +31,7 @@ pub trait Shape: Copy + Send {
     fn join(self, other: Self) -> Option<(Self, Place)>;
 }
 
-/// Where a request goes that joins a group.
+/// The end of a group that a request joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// It becomes the first.

@@ -27,7 +27,7 @@ struct SlotState<C> {
     is_flush_refused: bool,
 }
 
-/// Where a connection is.
+/// The place of a connection: with its user, idle, or gone.
 enum Place<C> {
     Idle(C),
     /// Someone has it. Work that is acknowledged makes it dirty, so that a flush that begins meanwhile waits for it.

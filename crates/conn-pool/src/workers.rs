@@ -8,9 +8,10 @@ use crate::error::Outcome;
 use crate::pool::Pool;
 use crate::sync::thread::{self, JoinHandle};
 
-/// As many threads as a pool has connections, so that whenever a connection is free, a thread is too; and one more, so
-/// that this holds also while one of them leads a flush. A thread that has carried out a request goes on with what waits,
-/// with no change of threads. Dropping it closes the pool, and ends when all that was submitted is told of its end.
+/// There are as many threads as a pool has connections, so that whenever a connection is free, a
+/// thread is too; and one more, so that this holds also while one of them leads a flush. A thread
+/// that has carried out a request goes on with what waits, with no change of threads. Dropping it
+/// closes the pool, and ends when all that was submitted is told of its end.
 pub struct Workers<C: Connection> {
     pool: Pool<C>,
     threads: Vec<JoinHandle<()>>,
@@ -82,7 +83,7 @@ impl<C: Connection> Clone for Submitter<C> {
 
 impl<C: Connection> Drop for Workers<C> {
     fn drop(&mut self) {
-        // Whoever wants to know its outcome has closed the pool before.
+        // A user that wants to know the outcome has closed the pool before.
         let _ = self.pool.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Error, Fails, LIMIT, PANIC, Setup, bounded, failed};
 use conn_pool::{Affected, Keeper};
 
-/// So short that connections are due again and again, by the real clock.
+/// This time is so short that connections are due again and again, by the real clock.
 const SHORT: Duration = Duration::from_millis(1);
 
 fn with_real_clock(connections: usize) -> Setup {
@@ -147,7 +147,7 @@ fn an_idle_connection_that_comes_to_be_full_is_flushed_too() {
         let setup = Setup::new(2);
         setup.run("1").unwrap();
         setup.set_full();
-        // As soon as the keeper begins to wait.
+        // The flush comes as soon as the keeper begins to wait.
         assert!(setup.pool.flush_next());
         assert_eq!((setup.unflushed(), setup.count("background")), (0, 1));
     });

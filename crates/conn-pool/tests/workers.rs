@@ -243,7 +243,8 @@ fn a_panic_fails_the_pool_and_all_are_told() {
                 workers.submit(setup.request("X"));
                 drop(one);
                 setup.assert_told(&["1"], &Ok(()));
-                // Those who were carried out together, and those who wait in line.
+                // The requests that were carried out together fail, and so do those that wait in
+                // line.
                 setup.assert_told(&["!", "X", "a", "b"], &failed(PANIC));
                 assert_eq!(thread.join().unwrap(), (failed(PANIC), 1), "the other one is still held up");
                 drop(other);
@@ -367,7 +368,7 @@ fn a_closed_pool_refuses_what_is_submitted() {
             workers.submit(setup.request("3"));
             let closed = Err(PoolError::Closed);
             assert_eq!(setup.told.try_recv(), Ok(("3".into(), closed.clone())));
-            // Those that were in line are served.
+            // The requests that were in line are served.
             drop(gate);
             setup.assert_told(&["1"], &Ok(()));
             setup.assert_told(&["2"], &Ok(()));

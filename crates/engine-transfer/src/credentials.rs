@@ -75,7 +75,8 @@ impl Credentials {
         Ok(Engine::with_clock(config, clock)?)
     }
 
-    /// The same with the password itself, for those who log in more than once: what was read from standard input can't be read again.
+    /// Reads the password and keeps it, for those who log in more than once: what was read from
+    /// standard input can't be read again.
     ///
     /// # Errors
     /// The password can't be read.

@@ -72,7 +72,7 @@ impl Ending {
         Self { begun: Some(Arc::new(begun)), is_in_use: false, resumable: Resumable::No }
     }
 
-    /// Who brings back the ticket of a transfer that the engine has paused.
+    /// Returns the keeper that brings back the ticket of a transfer that the engine has paused.
     pub(crate) fn ticket_keeper(&self) -> Option<Arc<dyn TicketKeeper>> {
         self.begun.clone().map(|begun| begun as _)
     }

@@ -24,7 +24,7 @@ enum Kind {
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
-    /// As the SDK for Python speaks.
+    /// XML, which the SDK for Python speaks.
     Xml,
     /// Scalars are strings, and lists are wrapped in an object.
     Json,

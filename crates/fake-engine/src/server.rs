@@ -108,7 +108,7 @@ impl FakeEngine {
         format!("{}://{}", if self.pki.is_some() { "https" } else { "http" }, self.addr)
     }
 
-    /// Where it listens.
+    /// Returns the address on which the engine listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -120,7 +120,7 @@ impl FakeEngine {
         self.pki.as_ref()
     }
 
-    /// What it was asked so far.
+    /// Returns the requests that the engine has got so far.
     #[must_use]
     pub fn journal(&self) -> Vec<RequestRecord> {
         self.shared.journal.records()

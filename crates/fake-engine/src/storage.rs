@@ -36,7 +36,7 @@ pub(crate) struct Access<'a> {
 /// An image that clients can be let to.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// As a ticket has it.
+    /// The image's URL, as a ticket has it.
     pub(crate) url: String,
     /// How many bytes it has.
     pub(crate) size: u64,

@@ -45,9 +45,9 @@ pub enum What {
         /// Bytes of body.
         after: u64,
     },
-    /// As `Close`, but the connection is reset (RST); a unix socket is only closed. Of an answer's body the client gets
-    /// no more than `after` bytes, and exactly as many if they fit in its receive buffer (some 64 KiB): a reset throws
-    /// away what is still on the way.
+    /// The connection is reset (RST) instead of closed; a unix socket is only closed. Of an
+    /// answer's body the client gets no more than `after` bytes, and exactly as many if they fit in
+    /// its receive buffer (some 64 KiB): a reset throws away what is still on the way.
     Reset {
         /// Bytes of body.
         after: u64,
@@ -55,11 +55,12 @@ pub enum What {
     /// The connection is closed as soon as all of the request is there, and a `PUT` or zero is carried out when the test
     /// opens the gate: over whatever was written to that place meanwhile. A flush is not carried out.
     CarryOutLate(Gate),
-    /// The same with this answer, as of a proxy that has lost the server; the connection stays open.
+    /// The request is answered by this status, as by a proxy that has lost the server, and carried
+    /// out when the test opens the gate; the connection stays open.
     FailAndCarryOutLate {
         /// HTTP status.
         status: u16,
-        /// When it is carried out.
+        /// The gate that has the request carried out.
         gate: Gate,
     },
     /// Answers before the body is read, then closes, as the real server does when it knows better.
@@ -82,26 +83,27 @@ pub enum What {
         status: u16,
         /// The line of explanation.
         text: String,
-        /// What is carried out.
+        /// The part of the request that is carried out.
         done: Done,
         /// Say `connection: close`, and do it.
         close: bool,
     },
-    /// As if by [`FakeServer::lose_way`](crate::FakeServer::lose_way) a moment before: the request is answered by this status.
-    /// So much of it is carried out all the same, on the new way that is found.
+    /// The way to the server was lost a moment before, as by
+    /// [`FakeServer::lose_way`](crate::FakeServer::lose_way): the request is answered by this
+    /// status. `done` of it is carried out all the same, on the new way.
     LoseWay {
         /// HTTP status.
         status: u16,
-        /// That of all connections, not only of this one.
+        /// All connections lose their way, not only this one.
         all: bool,
-        /// What is carried out.
+        /// The part of the request that is carried out.
         done: Done,
     },
     /// At each block that an unaligned change has to read and write back, on a [block
     /// device](crate::Builder::block_device): it waits in between until the test opens the gate. This doesn't exclude
     /// another fault for the same request.
     HoldBlock(Gate),
-    /// As `HoldBlock`, for this time.
+    /// Each such block waits for this time: see `HoldBlock`.
     DelayBlock(Duration),
     /// The request is carried out, and answered after this time.
     Delay(Duration),
@@ -201,7 +203,7 @@ pub struct When {
 }
 
 impl Fault {
-    /// What happens.
+    /// Sets what happens to these requests.
     #[must_use]
     pub fn what(&self) -> &What {
         &self.what
@@ -249,7 +251,7 @@ impl When {
         self
     }
 
-    /// What happens.
+    /// Sets what happens to these requests.
     #[must_use]
     pub fn then(self, what: What) -> Fault {
         Fault { when: self, what }

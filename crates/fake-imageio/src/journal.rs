@@ -15,7 +15,7 @@ pub enum Transport {
     Unix,
 }
 
-/// Who ended a connection.
+/// The side that ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClosedBy {
     /// The client closed or reset it.
@@ -69,7 +69,7 @@ pub struct ConnectionRecord {
     pub accepted: u64,
     /// Tick at which it was closed, if it was.
     pub closed: Option<u64>,
-    /// Who closed it, if it was closed.
+    /// The side that closed the connection, if it was closed.
     pub closed_by: Option<ClosedBy>,
     /// Requests received.
     pub requests: u64,

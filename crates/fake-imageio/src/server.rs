@@ -108,7 +108,7 @@ impl FakeServer {
         format!("/images/{}", self.shared.config.ticket)
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -302,7 +302,7 @@ fn bind_unix(socket: &str) -> io::Result<UnixListener> {
     match socket.strip_prefix('\0') {
         Some(name) => UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?),
         None => {
-            // As the real server does: what a former one left behind is in the way.
+            // The real server does the same: a socket that a former one left behind is in the way.
             if std::fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
                 std::fs::remove_file(socket)?;
             }

@@ -89,7 +89,7 @@ impl Conn {
         self.changed.notify_one();
     }
 
-    /// Who ended it, if neither time nor the server's end did.
+    /// Tells which side ended the connection, if neither time nor the server's end did.
     pub(crate) fn closed_by(&self) -> ClosedBy {
         if self.is_cut() || self.close_when_idle.load(Ordering::SeqCst) {
             ClosedBy::Fault
@@ -154,7 +154,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// That the client may still be sent something.
+    /// Fails if nothing may be sent to the client any more.
     fn check_power(&self) -> io::Result<()> {
         if self.conn.has_power() { Ok(()) } else { Err(io::ErrorKind::ConnectionReset.into()) }
     }

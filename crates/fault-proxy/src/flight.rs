@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::link::Link;
 
-/// So many pieces may be on their way, 128 MiB: 2.5 GiB/s where they take 50 ms.
+/// The limit of pieces on their way, which is 128 MiB: 2.5 GiB/s where they take 50 ms.
 const MOST_PIECES: usize = 1024;
 
 /// For how long pieces may wait for those before them, as they do in a switch: a link with a rate is never idle then, although
@@ -136,7 +136,7 @@ mod tests {
     fn deliver(flight: &mut Flight, now: Instant) -> (Vec<u8>, bool) {
         let mut all = Vec::new();
         while let Some(bytes) = flight.arrived(now) {
-            // As a socket takes it: not all at once.
+            // A socket doesn't take all at once, either.
             let part = bytes.len().div_ceil(2);
             all.extend_from_slice(&bytes[..part]);
             if part == 0 {

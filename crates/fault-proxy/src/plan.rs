@@ -69,7 +69,8 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 enum Rest {
     Connect,
-    /// So many bytes of the end of a head were seen, and then so many bytes are to come.
+    /// The first number is how many bytes of a head's end were seen; the second, how many bytes
+    /// follow it.
     Head(Way, usize, u64),
     Bytes(Way, u64),
 }

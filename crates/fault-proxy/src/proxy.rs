@@ -62,7 +62,7 @@ impl Proxy {
         Ok(Self { addr, shared, accepting: Some(accepting) })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the proxy listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -78,7 +78,7 @@ impl Proxy {
         self.shared.lock().plan = Some(Plan::new(point, fault, false));
     }
 
-    /// The same each time that the point is reached, counted from the last time.
+    /// Has the fault happen each time that the point is reached, counted from the last time.
     pub fn fault_again(&self, point: Point, fault: Fault) {
         self.shared.lock().plan = Some(Plan::new(point, fault, true));
     }
@@ -127,7 +127,7 @@ impl Drop for Proxy {
         state.pairs.iter().filter_map(Weak::upgrade).for_each(|pair| pair.end());
         drop(state);
         self.shared.changed.notify_all();
-        // So that the thread sees it.
+        // This connection wakes the thread, so that it sees the end.
         let _ = TcpStream::connect(self.addr);
         let accepting = self.accepting.take();
         accepting.into_iter().for_each(join);

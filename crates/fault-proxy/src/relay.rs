@@ -52,7 +52,7 @@ impl Relay {
         Ok(Self { addr, stop: Some(stop), accepting: Some(accepting) })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the relay listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr

@@ -96,7 +96,7 @@ fn nothing_stays_behind_whenever_it_comes() {
     let (mut client, server) = ends.connect();
     for pause in 0..4000 {
         client.write_all(b"a").unwrap();
-        // So that the other comes while this one is on its way, or has just arrived.
+        // The other one comes while this one is on its way, or has just arrived.
         (0..pause % 500).for_each(|_| std::hint::spin_loop());
         client.write_all(b"b").unwrap();
         (&server).read_exact(&mut [0; 2]).unwrap();
@@ -200,7 +200,7 @@ fn who_sends_to_nobody_finds_the_connection_closed() {
     let (mut client, server) = ends.connect();
     drop(server);
     let deadline = Instant::now() + PATIENCE;
-    // As long as it takes: the first bytes are answered by a reset.
+    // This takes some turns: the first bytes are answered by a reset.
     while client.write_all(b"what nobody reads").is_ok() {
         assert!(Instant::now() < deadline);
         thread::yield_now();

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::UnixAddress;
 
-/// What the server offers for this ticket.
+/// The operations that the server offers for this ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
     /// The ticket allows writing: `Allow` names PUT, or there is no such header.
@@ -22,7 +22,7 @@ pub struct Capabilities {
     pub max_readers: u32,
     /// How many connections may write at a time.
     pub max_writers: u32,
-    /// Where clients on the same host may connect instead.
+    /// The unix socket to which clients on the same host may connect instead.
     pub unix_socket: Option<UnixAddress>,
 }
 

@@ -218,8 +218,8 @@ impl Connection {
         self.patch(Operation::Flush { is_prompt: false })
     }
 
-    /// The same, as promptly as a write ([`Flush::Prompt`]): where there isn't much to flush, and the connection may as well
-    /// be lost.
+    /// Flushes as promptly as a write ([`Flush::Prompt`]): where there isn't much to flush, and the
+    /// connection may as well be lost.
     ///
     /// # Errors
     /// Any [`Error`]: then data may be lost.

@@ -49,8 +49,8 @@ impl Connector {
         Ok(Self { url: Arc::new(url), heads, tls, unix_socket: None, timeouts })
     }
 
-    /// The same transfer through a unix socket of this host, where plain HTTP is spoken. Each connection is refused, before
-    /// a byte is sent, if none of `users` listens there.
+    /// Leads to the transfer through a unix socket of this host, where plain HTTP is spoken. Each
+    /// connection is refused, before a byte is sent, if none of `users` listens there.
     #[must_use]
     pub fn through(&self, unix_socket: UnixAddress, users: TrustedUsers) -> Self {
         Self { unix_socket: Some((unix_socket, users)), ..self.clone() }

@@ -163,7 +163,7 @@ impl Driver {
         Arc::clone(&self.readiness)
     }
 
-    /// What broke sending, if anything did.
+    /// Returns the reason why sending broke, if it did.
     pub(crate) fn send_error(&self) -> Option<String> {
         let error = self.readiness.send_error.lock().unwrap_or_else(PoisonError::into_inner);
         error.as_ref().map(ToString::to_string)

@@ -36,7 +36,7 @@ pub enum Error {
     Resolve {
         /// The name looked up.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
 
@@ -45,7 +45,7 @@ pub enum Error {
     Connect {
         /// Address or socket.
         peer: String,
-        /// What the last attempt met.
+        /// The error of the last attempt.
         source: io::Error,
     },
 
@@ -54,7 +54,7 @@ pub enum Error {
     Tls {
         /// Host and port.
         peer: String,
-        /// What failed, and what to do.
+        /// The failure, and what to do about it.
         reason: String,
         /// The connection broke, or the server was silent: neither side refused the other.
         broken: bool,
@@ -63,7 +63,7 @@ pub enum Error {
     /// The server made no progress for too long. The connection is closed.
     #[error("{operation}: the server made no progress for {} s", after.as_secs_f32())]
     Timeout {
-        /// What was asked of the server.
+        /// The operation that the server was asked for.
         operation: String,
         /// How long this side waited.
         after: Duration,
@@ -72,9 +72,9 @@ pub enum Error {
     /// The connection was lost before the answer was complete.
     #[error("{operation}: connection to the server lost: {reason}")]
     Lost {
-        /// What was asked of the server.
+        /// The operation that the server was asked for.
         operation: String,
-        /// What the transport said.
+        /// The transport's words.
         reason: String,
         /// Not a byte of the request had been sent: the server can't have acted on it.
         unsent: bool,
@@ -83,7 +83,7 @@ pub enum Error {
     /// The server refused.
     #[error("{operation}: {} {}{}", status.as_u16(), reason_phrase(*status), explained(explanation))]
     Status {
-        /// What was asked of the server.
+        /// The operation that the server was asked for.
         operation: String,
         /// The HTTP status.
         status: StatusCode,
@@ -97,26 +97,26 @@ pub enum Error {
     /// The server's answer breaks the protocol. The connection is closed.
     #[error("{operation}: the server's answer makes no sense: {reason}")]
     Protocol {
-        /// What was asked of the server.
+        /// The operation that the server was asked for.
         operation: String,
-        /// What is wrong with the answer.
+        /// The fault in the answer.
         reason: String,
     },
 }
 
-/// Who has to act.
+/// The party that has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Whoever gave the URL, the ticket, the certificates or the range.
+    /// The caller, who gave the URL, the ticket, the certificates or the range.
     Caller,
     /// The imageio server or its storage.
     Server,
-    /// What lies between.
+    /// The network between the caller and the server.
     Network,
 }
 
 impl Error {
-    /// Who has to act.
+    /// The party that has to act.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

@@ -6,9 +6,10 @@ use serde::Deserialize;
 /// What is asked about each part of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtentsContext {
-    /// Which parts read as zeroes.
+    /// The server tells which parts read as zeroes.
     Zero,
-    /// Which parts changed since the last backup; only tickets of incremental backups know.
+    /// The server tells which parts changed since the last backup; only tickets of incremental
+    /// backups know.
     Dirty,
 }
 
@@ -24,7 +25,7 @@ impl ExtentsContext {
 /// A part of the disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it starts.
+    /// The extent's start, in bytes.
     pub start: u64,
     /// How long it is.
     pub length: u64,
@@ -61,11 +62,11 @@ pub(crate) struct Reader<F> {
     depth: usize,
     in_string: bool,
     is_escaped: bool,
-    /// Where the last extent ends, in bytes.
+    /// The end of the last extent, in bytes.
     end: u64,
 }
 
-/// Where in the array the next byte is.
+/// The place in the array at which the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     /// The array has not begun.

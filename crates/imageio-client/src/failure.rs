@@ -39,7 +39,7 @@ pub(crate) struct Failed<'a> {
     pub(crate) operation: Operation,
     /// How long the server was waited for at last.
     pub(crate) timeout: Duration,
-    /// What broke sending, if anything did.
+    /// The reason why sending broke, if it did.
     pub(crate) send_error: Option<String>,
     /// A byte of the request's body may have been handed to the system.
     pub(crate) body_sent: bool,

@@ -3,7 +3,7 @@
 
 use percent_encoding::percent_decode_str;
 
-/// What stands in a text for the secret.
+/// This word stands in a text for the secret.
 const PLACEHOLDER: &[u8] = b"TICKET";
 
 /// What stands in a text for its end, where that may be the beginning of the secret.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Several buffers, filled one after another.
 
-/// What is still to be filled.
+/// The buffers that are still to be filled.
 pub(crate) struct ScatterBuffer<'a, 'b> {
     bufs: &'a mut [&'b mut [u8]],
     /// How much of the first is filled.
@@ -27,13 +27,13 @@ impl<'a, 'b> ScatterBuffer<'a, 'b> {
         data.is_empty()
     }
 
-    /// What comes next, unless all is filled.
+    /// Returns the part that is filled next, unless all is filled.
     pub(crate) fn free(&mut self) -> Option<&mut [u8]> {
         self.advance(0);
         self.bufs.first_mut().map(|first| &mut first[self.filled..])
     }
 
-    /// So much of what is [free](Self::free) has been filled.
+    /// Notes that `n` bytes of what is [free](Self::free) have been filled.
     pub(crate) fn advance(&mut self, n: usize) {
         self.filled += n;
         while self.bufs.first().is_some_and(|first| first.len() == self.filled) {

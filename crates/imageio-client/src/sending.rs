@@ -10,7 +10,7 @@ use crate::stream::Readiness;
 /// How far a request has gone out.
 pub(crate) struct Sending<'a> {
     readiness: &'a Readiness,
-    /// What had been sent before it.
+    /// The number of bytes that had been sent before it.
     start: u64,
     head: u64,
     body: u64,

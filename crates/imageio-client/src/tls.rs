@@ -11,7 +11,7 @@ use rustls::{CertificateError, ClientConfig, InvalidMessage, RootCertStore};
 
 use crate::{Error, Result};
 
-/// Whom to trust.
+/// The certificates that are trusted.
 #[derive(Debug, Clone)]
 pub struct TlsConfig(pub(crate) Arc<ClientConfig>);
 

@@ -123,7 +123,8 @@ impl TransferUrl {
         self.redact_part(text, false)
     }
 
-    /// As [`redact`](Self::redact), of a text that may be `cut` off in the midst of the ticket.
+    /// Does what [`redact`](Self::redact) does, for a text that may be `cut` off in the midst of
+    /// the ticket.
     pub(crate) fn redact_part(&self, text: &str, cut: bool) -> String {
         let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
         // A character of which only the beginning came is shown as this one.
@@ -213,7 +214,7 @@ mod tests {
                 }
             }
         }
-        // As CPython's http.server limits it.
+        // CPython's http.server has this limit.
         assert!("OPTIONS /extents?context=dirty HTTP/1.1\r\n".len() + LONGEST_PATH < 65_536);
     }
 

@@ -41,7 +41,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "engine",
         value: "URL",
         default: "that of config=, or $OVIRT_URL",
-        help: "The oVirt engine that is asked for the transfer, in place of url=: https://ENGINE/ovirt-engine/api. The \
+        help: "Ask this oVirt engine for the transfer, in place of url=: https://ENGINE/ovirt-engine/api. The \
                transfer is begun before the first client is served, and finalized at the end.",
         set: |parser, value| engine(value).map(|value| parser.engine.credentials.url = Some(value)),
     },
@@ -49,14 +49,14 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "user",
         value: "USER@PROFILE",
         default: "that of config=, or $OVIRT_USERNAME",
-        help: "The engine's user, such as admin@internal, or admin@ovirt@internalsso.",
+        help: "Log in as this user of the engine, such as admin@internal, or admin@ovirt@internalsso.",
         set: |parser, value| user(value).map(|value| parser.engine.credentials.user = Some(value)),
     },
     Parameter {
         name: "password",
         value: "+FILE|-",
         default: "that of config=, or $OVIRT_PASSWORD",
-        help: "The user's password: +FILE reads it from the first line of a file, and - from standard input. It can't be given \
+        help: "Log in with this password: +FILE reads it from the first line of a file, and - from standard input. It can't be given \
                by itself, as every user of this host could read it with ps.",
         set: |parser, value| password(value).map(|value| parser.engine.credentials.password = Some(value)),
     },
@@ -64,7 +64,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "engine-cafile",
         value: "FILE",
         default: "that of config=, or $OVIRT_CAFILE, or the system's roots",
-        help: "A PEM file with the engine's CA. It has also signed the certificates of the imageio servers, so cafile= is not needed \
+        help: "Trust the engine's CA in this PEM file. It has also signed the certificates of the imageio servers, so cafile= is not needed \
                then.",
         set: |parser, value| path(value).map(|value| parser.engine.credentials.cafile = Some(value)),
     },
@@ -79,8 +79,8 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "engine-timeout",
         value: "SECONDS",
         default: "300",
-        help: "For how long an engine is asked again that can't be reached or doesn't answer, as while it is started again. From 1 \
-               to 86400.",
+        help: "Ask again for so long where the engine can't be reached or doesn't answer, as while it is started again. The value is \
+               from 1 to 86400.",
         set: |parser, value| {
             whole_seconds(value, 1).map(|value| parser.engine.credentials.reconnect_timeout = Some(value))
         },
@@ -97,7 +97,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: DISK,
         value: "NAME|ID",
         default: "none",
-        help: "The engine's disk to read, with -r or direction=download; else to write. What was on it is lost then, as an upload \
+        help: "Use this disk of the engine: it is read with -r or direction=download, and else written. What was on it is lost then, as an upload \
                that isn't finished leaves the disk illegal, and the engine may remove it.",
         set: |parser, value| parser.engine.set_target(DISK, value),
     },
@@ -130,7 +130,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "direction",
         value: "upload|download",
         default: "upload; download with -r",
-        help: "With disk=, whether to write the disk or to read it. nbdkit doesn't tell a plugin of -r in time, so there it has \
+        help: "With disk=, choose whether the disk is written or read. nbdkit doesn't tell a plugin of -r in time, so there it has \
                to be said.",
         set: |parser, value| {
             parser.engine.given_for.push(("direction", DISK));
@@ -149,7 +149,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "storage-domain",
         value: "NAME|ID",
         default: "required with new-disk",
-        help: "With new-disk=, where the disk is to be.",
+        help: "With new-disk=, make the disk in this storage domain.",
         set: |parser, value| {
             parser.engine.given_for.push(("storage-domain", NEW_DISK));
             name(value).map(|value| parser.engine.storage_domain = Some(value))
@@ -159,7 +159,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "format",
         value: "cow|raw",
         default: "raw; cow with backup=incremental",
-        help: "With new-disk=, how the engine is to store the disk. What is read and written here is the same in both cases.",
+        help: "With new-disk=, choose how the engine stores the disk. What is read and written here is the same in both cases.",
         set: |parser, value| {
             parser.engine.given_for.push(("format", NEW_DISK));
             format(value).map(|value| parser.engine.format = Some(value))
@@ -169,7 +169,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "sparse",
         value: "true|false",
         default: "true; false for raw disks on block storage",
-        help: "With new-disk=, whether storage is allocated as it is needed, or all at once.",
+        help: "With new-disk=, choose whether storage is allocated as it is needed, or all at once.",
         set: |parser, value| {
             parser.engine.given_for.push(("sparse", NEW_DISK));
             parse::boolean(value).map(|value| parser.engine.sparse = Some(value))
@@ -179,7 +179,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "content-type",
         value: "data|iso",
         default: "data",
-        help: "With new-disk=, whether it is a disk, or the image of an optical one.",
+        help: "With new-disk=, choose whether it is a disk, or the image of an optical one.",
         set: |parser, value| {
             parser.engine.given_for.push(("content-type", NEW_DISK));
             content_type(value).map(|value| parser.engine.content_type = Some(value))
@@ -189,7 +189,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "initial-size",
         value: "BYTES",
         default: "size",
-        help: "With new-disk= and format=cow on block storage (iSCSI, FC), how much of the disk is allocated from the beginning: what \
+        help: "With new-disk= and format=cow on block storage (iSCSI, FC), allocate so much of the disk from the beginning: what \
                qemu-img measure tells as required.",
         set: |parser, value| {
             parser.engine.given_for.push(("initial-size", NEW_DISK));
@@ -200,7 +200,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "description",
         value: "TEXT",
         default: "none",
-        help: "With new-disk=, what the engine's users are told of the disk.",
+        help: "With new-disk=, describe the disk to the engine's users.",
         set: |parser, value| {
             parser.engine.given_for.push(("description", NEW_DISK));
             name(value).map(|value| parser.engine.description = Some(value))
@@ -210,7 +210,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
         name: "backup",
         value: "incremental|none",
         default: "none",
-        help: "With new-disk=, whether the engine is to track what changes on the disk, for incremental backups.",
+        help: "With new-disk=, choose whether the engine tracks what changes on the disk, for incremental backups.",
         set: |parser, value| {
             parser.engine.given_for.push(("backup", NEW_DISK));
             tracks_changes(value).map(|value| parser.engine.tracks_changes = value)

@@ -27,7 +27,7 @@ pub struct Exports {
 pub struct ExportSettings {
     /// What clients call it; `None` for the only one of a command line without `export=`.
     pub name: Option<String>,
-    /// Where the disk is.
+    /// The transfer, or the disk of an engine, that is served.
     pub source: Source,
 }
 

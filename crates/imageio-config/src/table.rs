@@ -13,7 +13,7 @@ pub struct Parameter {
     pub value: &'static str,
     /// The default, in words.
     pub default: &'static str,
-    /// What it does: whole sentences.
+    /// The help text: it tells in whole sentences what the parameter does.
     pub help: &'static str,
     /// Takes the value into the settings, or says what is wrong with it.
     pub(crate) set: fn(&mut Parser, &str) -> Result<(), String>,
@@ -27,13 +27,13 @@ pub fn parameters() -> impl Iterator<Item = &'static Parameter> + Clone {
     PARAMETERS.iter().chain(ENGINE_PARAMETERS)
 }
 
-/// Those of a transfer, whoever got it of the engine.
+/// The parameters of a transfer, whoever has asked the engine for it.
 const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "url",
         value: "URL|+FILE|-",
         default: "required, or disk= of an engine",
-        help: "The transfer's URL, https://HOST:54322/images/TICKET. The ticket in it is the key to the disk: \
+        help: "Use the transfer with this URL, https://HOST:54322/images/TICKET. The ticket in it is the key to the disk: \
                +FILE reads the URL from the first line of a file, and - from standard input, so that ps doesn't show it. \
                The name may be left out: a value alone is the URL.",
         set: |parser, value| parse::url(value).map(|value| parser.url = Some(value)),
@@ -42,7 +42,7 @@ const PARAMETERS: &[Parameter] = &[
         name: "size",
         value: "BYTES",
         default: "asked of the server",
-        help: "The size to offer, at most that of the transfer. K, M, G and T stand for powers of 1024. The server is \
+        help: "Offer a disk of this size, at most that of the transfer. K, M, G and T stand for powers of 1024. The server is \
                not asked for its own then: it refuses requests past its end.",
         set: |parser, value| parse::size(value).map(|value| parser.settings.size = Some(value)),
     },
@@ -50,7 +50,7 @@ const PARAMETERS: &[Parameter] = &[
         name: "cafile",
         value: "FILE",
         default: "the system's roots",
-        help: "A PEM file with the CA that signed the server's certificate: for oVirt, the engine's CA.",
+        help: "Trust the CA in this PEM file, which has signed the server's certificate: for oVirt, the engine's CA.",
         set: |parser, value| parse::path(value).map(|value| parser.settings.cafile = Some(value)),
     },
     Parameter {
@@ -72,14 +72,14 @@ const PARAMETERS: &[Parameter] = &[
         name: "unix-socket",
         value: "true|false",
         default: "true",
-        help: "With is-ovirt-host, use the server's unix socket. False: always the URL.",
+        help: "With is-ovirt-host, use the server's unix socket. With false, the URL is always used.",
         set: |parser, value| parse::boolean(value).map(|value| parser.settings.unix_socket = value),
     },
     Parameter {
         name: "unix-socket-user",
         value: "USER",
         default: "ovirtimg, if this host has that user",
-        help: "The user, by name or number, whose unix socket is trusted with the ticket, besides root's and that of the \
+        help: "Trust a unix socket of this user, by name or number, with the ticket, besides root's and that of the \
                user who runs this. Any user of this host could listen where the server should.",
         set: |parser, value| parse::user(value).map(|value| parser.settings.unix_socket_user = Some(value)),
     },
@@ -154,7 +154,10 @@ const PARAMETERS: &[Parameter] = &[
         name: "no-hole",
         value: "ignore|write",
         default: "ignore",
-        help: "What to do where a client wants zeroes that stay allocated (NBD's NO_HOLE), which imageio can't be asked                for. ignore: zero as the transfer does it, which is quick and leaves the image sparse; a later write                there may find the storage full. write: send zeroes as data, which takes the time and the space of data.                qemu-img always asks for such zeroes, nbdcopy with --allocated.",
+        help: "Choose what is done where a client wants zeroes that stay allocated (NBD's NO_HOLE), which imageio can't be \
+               asked for. ignore: zero as the transfer does it, which is quick and leaves the image sparse; a later write \
+               there may find the storage full. write: send zeroes as data, which takes the time and the space of data. \
+               qemu-img always asks for such zeroes, nbdcopy with --allocated.",
         set: |parser, value| parse::no_hole(value).map(|value| parser.settings.no_hole = value),
     },
     Parameter {

@@ -50,7 +50,7 @@ impl Change {
         }
     }
 
-    /// What sending it counts as.
+    /// Tells what sending the change counts as.
     pub(crate) fn exchange(&self, purpose: Purpose, range: &Range<u64>, server: ServerFeatures) -> Exchange {
         let kind = match self {
             Self::Zero if server.zero => Kind::Zero,
@@ -68,7 +68,7 @@ impl Change {
         }
     }
 
-    /// What it consists of at `range`.
+    /// Returns the parts of the change at `range`.
     pub(crate) fn parts(&self, range: &Range<u64>, tracker: &Tracker) -> Vec<Part> {
         let Self::Write { data, .. } = self else { return vec![Part::zeroes(range.clone())] };
         let mut end = range.start;

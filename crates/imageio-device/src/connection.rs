@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One of the pool's connections, which opens again when it was lost, and then writes again what was not flushed.
 //!
-//! What to do after each attempt is decided by `recovery`, and carried out in `attempt`. Writing again is in `replay`.
+//! `recovery` decides what to do after each attempt, and `attempt` carries it out. `replay` writes
+//! again.
 
 mod attempt;
 mod replay;
@@ -336,7 +337,7 @@ fn awaited(task: &Task<'_, DeviceRequest>) -> Awaited {
     }
 }
 
-/// Who wants a task to be carried out.
+/// Tells who wants a task to be carried out.
 fn initiator(task: &Task<'_, DeviceRequest>) -> Initiator {
     match task {
         Task::Requests(_) | Task::Flush => Initiator::Client,

@@ -12,7 +12,7 @@ use imageio_client::ByteCounter;
 use crate::statistics::{Amount, Awaited, Connections, Initiator, Operations, Statistics, Traffic, Wait};
 use crate::tracker::Owner;
 
-/// What for a request is sent.
+/// The purpose for which a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Client,
@@ -23,7 +23,7 @@ pub(crate) enum Purpose {
 
 const PURPOSES: usize = 4;
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Read,
@@ -55,7 +55,7 @@ pub(crate) struct Counters {
     retries: AtomicU64,
     /// In nanoseconds.
     waited: AtomicU64,
-    /// What each connection waits for.
+    /// Each connection's present wait.
     waits: Box<[Slot]>,
     began: Instant,
 }
@@ -87,7 +87,7 @@ impl Exchange {
         Self { purpose, kind: Kind::Flush, bytes: 0 }
     }
 
-    /// What has no bytes is not sent at all.
+    /// Tells whether this is a range without bytes, which is not sent at all.
     pub(crate) fn is_nothing(self) -> bool {
         self.bytes == 0 && matches!(self.kind, Kind::Read | Kind::Write)
     }

@@ -41,7 +41,7 @@ pub enum OpenError {
         "the server's extents end at {end}, and the disk at {size}: the size that is given with size= must be the disk's"
     )]
     Extents {
-        /// Where they end, in bytes.
+        /// The end of the server's extents, in bytes.
         end: u64,
         /// The size that was given, or that the server has told, in bytes.
         size: u64,

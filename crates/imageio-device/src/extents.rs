@@ -25,10 +25,10 @@ const DEPTH: &str = "qemu:allocation-depth";
 /// What may differ from the last backup, whatever the bitmap is called.
 const DIRTY: &str = "imageio:dirty";
 
-/// The same by a bitmap's name, as qemu has it.
+/// The context of dirty extents under a bitmap's name begins like this, as in qemu.
 const BITMAP: &str = "qemu:dirty-bitmap:";
 
-/// What clients are told under one name.
+/// The knowledge that clients are told under one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum View {
     /// One context as it is.
@@ -72,7 +72,7 @@ impl Extents {
         &self.names
     }
 
-    /// What has this index among the names.
+    /// Returns the view that has this index among the names.
     pub(crate) fn view(&self, index: usize) -> Option<View> {
         self.views.get(index).copied()
     }

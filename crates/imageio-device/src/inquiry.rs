@@ -29,7 +29,7 @@ pub(crate) struct Inquiry {
     shared: Arc<Shared>,
 }
 
-/// Who is told that the server was asked, and whether it has told; or that the device is closed.
+/// A waiter is told whether the server has answered, or that the device is closed.
 pub(crate) type Waiter = Box<dyn FnOnce(Result<bool>, &mut Batch) + Send>;
 
 struct Shared {
@@ -63,7 +63,7 @@ enum Stage {
     NotAsked,
     Asking,
     Answered {
-        /// What was asked about.
+        /// The server has told what it was asked; else it could not tell.
         is_told: bool,
     },
     Closed,
@@ -309,7 +309,7 @@ impl Failed {
 
 impl From<imageio_client::Error> for Failed {
     fn from(error: imageio_client::Error) -> Self {
-        // Who was silent for minutes would be so again.
+        // A server that was silent for minutes would be so again.
         let is_silence = matches!(error, imageio_client::Error::Timeout { .. });
         let is_worth_another_attempt = error.is_transient() && !is_silence;
         // imageio's answer where the ticket or its storage knows of none.

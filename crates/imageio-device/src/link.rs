@@ -32,10 +32,10 @@ use crate::settings::Settings;
 /// A latency from which on a link is long. Python's daemon takes about one millisecond to answer anything.
 const LONG: Duration = Duration::from_millis(3);
 
-/// So many answers are looked at before the next step.
+/// The number of answers that are looked at before the next step.
 const ANSWERS: u32 = 8;
 
-/// What fits a link. Sizes are in bytes.
+/// The limits that fit a link. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fit {
     connections: u32,
@@ -61,7 +61,7 @@ pub(crate) struct Link {
     connections: Option<u32>,
     max_request: Option<u64>,
     replay_buffer: Option<u64>,
-    /// What the server allows.
+    /// The number of connections that the server allows.
     most_connections: u32,
     /// The index of the current step.
     step: AtomicUsize,
@@ -76,7 +76,7 @@ struct Measured {
     time: Duration,
 }
 
-/// What to do after some answers.
+/// The step that is taken after some answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Move {
     /// More is to be on its way.

@@ -20,11 +20,11 @@ pub(crate) struct Outage {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When a connection was lost, whichever it was, or could not be opened.
+    /// The last time at which a connection was lost, whichever it was, or could not be opened.
     last_loss: Option<Instant>,
     /// Since when requests have failed and none was answered.
     down_since: Option<Instant>,
-    /// When the last request was given up in that time, and why.
+    /// The time at which the last request was given up during the outage, and the reason.
     given_up: Option<(Instant, Error)>,
     /// The ticket was brought back, and no request was answered since.
     is_ticket_unproven: bool,

@@ -98,7 +98,7 @@ fn check(device: &Device, request: &Request, room: u64) -> Result<()> {
         Request::Write { offset, data, .. } => device.check_write(*offset, data.len() as u64),
         Request::Zero { offset, len, flags } => device.check_zero(*offset, *len, *flags),
         Request::Trim { .. } => Err(Error::new(Errno::Inval, "imageio has no trim")),
-        // Those about extents are checked where they are taken apart.
+        // Requests for extents are checked where they are taken apart.
         Request::Flush | Request::Extents { .. } => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use imageio_client::{Error, StatusCode};
 
 use crate::outage::Outage;
 
-/// What was asked of the server.
+/// The kind of request that the server was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Read,
@@ -65,7 +65,7 @@ pub(crate) enum Ended {
     Unclear,
 }
 
-/// What to do then.
+/// The decision what to do after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decision {
     /// The connection can't be used any more.
@@ -83,7 +83,7 @@ pub(crate) enum Next {
     Fail(Failing),
 }
 
-/// When a request is worth another attempt.
+/// The condition under which a request is worth another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
     /// Until `reconnect-timeout`.
@@ -94,7 +94,7 @@ pub(crate) enum Again {
     IfTicketComesBack,
 }
 
-/// What fails.
+/// The extent of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failing {
     /// The request. Parts of it may succeed.

@@ -21,7 +21,7 @@ pub(crate) struct DeviceRequest {
     work: Work,
 }
 
-/// What is to be done there.
+/// The work that a request asks for.
 enum Work {
     /// A thread that waits for the outcome lends the memory, of which this part is filled.
     ReadInto(Box<dyn ReadBuffer>, Range<usize>),
@@ -49,7 +49,7 @@ pub(crate) struct Shape {
     limit: u64,
 }
 
-/// What is asked of the server.
+/// The operation that the server is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Read,
@@ -98,12 +98,12 @@ impl DeviceRequest {
         Self { shape, arrived: Instant::now(), work }
     }
 
-    /// When it came.
+    /// Returns the time at which the request came.
     pub(crate) fn arrived(&self) -> Instant {
         self.arrived
     }
 
-    /// Where a read's data goes.
+    /// Returns the memory for a read's data.
     pub(crate) fn memory(&mut self) -> Option<&mut [u8]> {
         match &mut self.work {
             Work::ReadInto(buffer, part) => Some(&mut buffer.bytes()[part.clone()]),

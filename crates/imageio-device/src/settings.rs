@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use imageio_client::Timeouts;
 
-/// Where the transfer URL comes from. It holds the ticket, so `Debug` doesn't show it.
+/// The source of the transfer URL. It holds the ticket, so `Debug` doesn't show it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum UrlSource {
     /// The URL itself.

@@ -34,9 +34,9 @@ pub struct Amount {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Those that went out, at least in part.
+    /// The requests that went out, at least in part.
     pub sent: Amount,
-    /// Those of them that the server has answered with success.
+    /// The sent requests that the server has answered with success.
     pub answered: Amount,
 }
 
@@ -142,7 +142,7 @@ impl Awaited {
     }
 }
 
-/// Who wants to have the answer that a connection waits for.
+/// The party that wants the answer for which a connection waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Initiator {
@@ -165,7 +165,7 @@ impl Initiator {
 pub struct Wait {
     /// Its number, from 1 on. Those for extents have numbers above the others.
     pub connection: usize,
-    /// What for.
+    /// The answer that is waited for.
     pub awaited: Awaited,
     /// Since when, to the millisecond.
     pub since: Instant,

@@ -11,9 +11,9 @@ use crate::transfer::{Transfer, again_if_broken};
 pub struct ExtentsSummary {
     /// How many extents the server tells.
     pub count: u64,
-    /// What may be other than zeroes.
+    /// The number of bytes that may be other than zeroes.
     pub data: u64,
-    /// What reads as zeroes.
+    /// The number of bytes that read as zeroes.
     pub zero: u64,
     /// What is not allocated in the image itself: a part of the others.
     pub hole: u64,
@@ -24,9 +24,9 @@ pub struct ExtentsSummary {
 pub struct DirtySummary {
     /// How many extents are dirty.
     pub count: u64,
-    /// What is dirty.
+    /// The number of bytes that are dirty.
     pub dirty: u64,
-    /// What of that reads as zeroes.
+    /// The number of dirty bytes that read as zeroes.
     pub zero: u64,
 }
 

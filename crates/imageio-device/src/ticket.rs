@@ -3,8 +3,9 @@
 
 use std::fmt::Debug;
 
-/// Whoever has got the ticket. An engine pauses a transfer that nobody has used for a while, as after an outage of the network, and
-/// renews its ticket no more, so that it expires. When the transfer is resumed, the engine renews the ticket.
+/// A keeper has got the ticket, and can bring it back. An engine pauses a transfer that nobody has
+/// used for a while, as after an outage of the network, and renews its ticket no more, so that it
+/// expires. When the transfer is resumed, the engine renews the ticket.
 pub trait TicketKeeper: Debug + Send + Sync {
     /// The server has refused the ticket (403). Has it renewed, if it has expired meanwhile, which may take some time. Called
     /// by several threads at a time.

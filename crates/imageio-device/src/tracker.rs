@@ -100,7 +100,7 @@ enum Obstacle {
 /// What was acknowledged can't be made safe: something else may undo it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MayBeUndone {
-    /// Where it is, in bytes.
+    /// The place of the content, in bytes.
     pub(crate) offset: u64,
 }
 
@@ -339,7 +339,7 @@ impl Records {
 }
 
 impl UnderWay {
-    /// Where it is.
+    /// Returns the range of the change.
     pub(crate) fn range(&self) -> Range<u64> {
         self.range.clone()
     }

@@ -79,7 +79,7 @@ impl Transfer {
         self.size
     }
 
-    /// What the server offers.
+    /// Returns the operations that the server offers.
     #[must_use]
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities

@@ -20,7 +20,7 @@ const LONGEST: u64 = 1 << 30;
 /// What is written to a range that is to stay allocated. A piece of it is no longer than this.
 static ZEROES: [u8; 2 << 20] = [0; 2 << 20];
 
-/// What is left of a zero.
+/// The rest of a zero that is under way.
 pub(crate) struct Zeroing {
     rest: Range<u64>,
     max_request: u64,
@@ -86,7 +86,7 @@ pub(crate) struct InPieces {
     pub(crate) submitter: Submitter<ReplayingConnection>,
     /// Nobody is to wait for the pieces that are left.
     pub(crate) is_stopping: Arc<AtomicBool>,
-    /// Who is told of the end of all.
+    /// The completion that is told of the end of the whole zero.
     pub(crate) whole: Box<dyn Completion>,
 }
 

@@ -215,7 +215,7 @@ fn a_server_that_closes_after_an_unflushed_write_ends_everything() {
     let server = FakeServer::builder().start().unwrap();
     let device = device_with(&server, b"data");
     device.flush().unwrap();
-    // As a success that says `connection: close`.
+    // The server answers with a success that says `connection: close`.
     server.fault(Fault::on(Op::Put).then(What::AnswerEarly { status: 200, text: String::new() }));
     let error = error(WRITE(&device));
     assert!(error.to_string().contains("data may be lost: the server closed a connection"), "{error}");

@@ -207,7 +207,8 @@ fn a_flush_covers_all_that_was_acknowledged_before_it_while_writes_go_on() {
                 assert!(since.is_some_and(|since| *since <= flush.end), "{offset} is not safe");
             }
         }
-        // Those that wait share one: fewer went out than were asked for. And it was a test of something.
+        // Flushes that wait share one: fewer went out than were asked for. And it was a test of
+        // something.
         assert!(server.log().of(Op::Flush).count() < 4 * flushes.len());
         assert!(flushes.iter().any(|flush| 0 < flush.covers && flush.covers < acknowledged.len()));
         close_well(&server, &device);

@@ -45,7 +45,7 @@ fn what_may_still_come_true_is_not_changed_any_more() {
         }
         write(&device, 2 * BLOCK, b"another block").unwrap();
         write(&device, 0, b"another").unwrap();
-        // The same content is no harm.
+        // To write equal content again does no harm.
         write(&device, BLOCK, b"data").unwrap();
         device.flush().unwrap();
         assert_eq!(server.read(BLOCK - 1, 5).unwrap(), b"\0data");

@@ -161,7 +161,7 @@ fn a_read_into_borrowed_memory_goes_with_others() {
 #[test]
 fn a_flush_is_never_passed() {
     let held = Held::new(1 << 20);
-    // So that there is something to flush.
+    // The write gives the flush something to do.
     held.device.write(100 * BLOCK, vec![1; 4096].into(), false).unwrap();
     held.run(&[&write(0, false), &|device| device.flush().unwrap(), &write(1, false), &write(2, false)]);
     assert_eq!(held.log(), [(Op::Put, 0, 1, false), (Op::Flush, 0, 0, true), (Op::Put, 1, 2, false)]);

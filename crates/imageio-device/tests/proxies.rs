@@ -128,7 +128,7 @@ fn a_server_that_closes_after_each_answer_gets_each_write_once_or_twice() {
 #[test]
 fn writing_again_may_take_longer_than_the_timeout_if_each_connection_gets_further() {
     const PIECES: u64 = 12;
-    // So much is flushed at once when it is written again.
+    // A piece of this size is flushed at once when it is written again.
     const PIECE: u64 = 1 << 20;
     let server = FakeServer::builder().size(2 * PIECES * PIECE).volatile(true).start().unwrap();
     // There is no time for more than one other attempt.

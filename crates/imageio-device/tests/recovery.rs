@@ -182,7 +182,7 @@ fn a_server_that_comes_back_is_waited_for() {
     close_after_loss(&server, &device);
 }
 
-/// As `close_idle`; the next connection meets faults.
+/// Closes idle connections as `close_idle` does; the next connection meets faults.
 fn close_idle_tls(server: &FakeServer) {
     server.close_idle();
     assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));

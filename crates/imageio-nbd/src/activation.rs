@@ -26,7 +26,7 @@ pub(crate) fn listeners() -> Result<Vec<Listener>> {
     (0..passed.len()).map(|index| take(&mut passed, index)).collect()
 }
 
-/// That many files may be open.
+/// Tells whether this number of files may be open.
 fn is_possible(count: u64) -> bool {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     count > 0 && limit.is_none_or(|limit| count <= limit)

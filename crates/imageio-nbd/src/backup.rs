@@ -2,7 +2,8 @@
 //! `imageio-nbd backup`, `backups`, `verify` and `restore`: a directory with the backups of a virtual machine (crate
 //! `backup-directory`), filled from an engine and brought back to one.
 //!
-//! Whatever ends a backup, what was begun in the engine is ended first, and the directory is left in its last good state.
+//! A backup first ends what it has begun in the engine, whatever ends it, and leaves the directory
+//! in its last good state.
 
 mod copy;
 mod in_engine;
@@ -39,7 +40,7 @@ struct Site {
 }
 
 impl Site {
-    /// As the options say, for work of this description.
+    /// Makes what the options describe, for work of this description.
     fn new(options: &EngineOptions, stop: Arc<Stop>, description: &'static str) -> Result<Self> {
         let mut parser = Parser::new();
         options.config.iter().try_for_each(|section| parser.set("config", section))?;

@@ -33,7 +33,7 @@ enum Event {
     Signal(i32),
 }
 
-/// What it comes to.
+/// The outcome of the command: the checksums, or a signal.
 enum Outcome {
     Sums { server: String, image: Option<String> },
     Interrupted(i32),

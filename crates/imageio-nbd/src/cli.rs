@@ -202,8 +202,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// That they tell where clients are, and nothing else does. TCP has to be asked for: whoever is on this host could
-    /// connect.
+    /// Checks that the options tell where clients are, and tell it once. TCP has to be asked for:
+    /// whoever is on this host could connect.
     pub(crate) fn check(&self, is_activated: bool) -> Result<()> {
         let tells = self.unix.is_some()
             || self.port.is_some()
@@ -308,7 +308,7 @@ pub(crate) enum TlsMode {
     Require,
 }
 
-/// What else this program does.
+/// The commands: everything that this program does besides serving.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Tell what a transfer offers, its size, and its extents in sum

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Copying between an engine's disks and images: a disk is served to `qemu-img`, which reads or writes the image beside it.
 //!
-//! Whatever ends a copy, its transfer in the engine is ended first; or it is paused, if the upload can be resumed.
+//! A copy first ends its transfer in the engine, whatever ends it; or pauses it, if the upload can
+//! be resumed.
 
 pub(crate) mod download;
 mod image;

@@ -28,7 +28,7 @@ pub(crate) enum Entrance {
 /// What goes on beside the server, and is needed until it has ended.
 #[derive(Default)]
 pub(crate) struct Beside {
-    /// That of `--run`.
+    /// The command of `--run`.
     pub(crate) command: Option<Child>,
     /// Between the server and the pipes of its only client.
     pub(crate) relay: Option<Relay>,

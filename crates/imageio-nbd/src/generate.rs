@@ -26,7 +26,7 @@ const OPTIONS_HERE: &str = ".\\\" OPTIONS\n";
 const PARAMETERS_HERE: &str = ".\\\" PARAMETERS\n";
 const NBDKIT_HERE: &str = ".\\\" NBDKIT\n";
 const EXPORT_HERE: &str = ".\\\" EXPORT\n";
-/// The same for the options of commands, each with the command.
+/// Lines that stand for the options of commands, each with the command.
 const COMMANDS_HERE: [(&str, &str); 5] = [
     ("checksum", ".\\\" CHECKSUM OPTIONS\n"),
     ("upload", ".\\\" UPLOAD OPTIONS\n"),
@@ -159,6 +159,22 @@ mod tests {
         for (_, name, _) in OPTIONS {
             assert!(section.contains(&format!("\\-\\-{}", name.replace('-', "\\-"))), "{name}");
         }
+    }
+
+    /// nbdkit(1) has its examples before its options, and ends with the environment.
+    #[test]
+    fn the_program_is_described_in_the_order_of_nbdkit() {
+        const FIRST: [&str; 5] = ["NAME", "SYNOPSIS", "DESCRIPTION", "EXAMPLES", "OPTIONS"];
+        let sections = sections(PAGES[0].1);
+        assert_eq!(sections[..FIRST.len()], FIRST);
+        assert!(sections.ends_with(&[
+            "EXIT STATUS",
+            "SIGNALS",
+            "STATISTICS",
+            "FILES",
+            "ENVIRONMENT",
+            "SEE ALSO"
+        ]));
     }
 
     #[test]

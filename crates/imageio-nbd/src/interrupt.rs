@@ -13,8 +13,8 @@ use signal_hook::low_level::{pipe, unregister};
 
 use crate::process;
 
-/// As long as it lives, a signal that would end this process ends the wait of its clock instead, so that what was begun in the engine
-/// is taken back.
+/// While this lives, a signal that would end the process ends the wait of its clock instead, so
+/// that what was begun in the engine is taken back.
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     clock: Arc<InterruptibleClock>,
@@ -78,7 +78,7 @@ impl InterruptibleClock {
         waited.and_then(|()| (&self.told).read(&mut [0])).is_ok_and(|read| read > 0)
     }
 
-    /// As [`has_come`](Self::has_come), for a signal that doesn't belong to another.
+    /// Does what [`has_come`](Self::has_come) does, for a signal that doesn't belong to another.
     fn is_interrupted(&self, time: Duration) -> bool {
         if !self.has_come(time) {
             return false;

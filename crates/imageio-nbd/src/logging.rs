@@ -43,7 +43,7 @@ pub(crate) fn init(verbose: u8, format: LogFormat) {
         .filter_module("hyper", LevelFilter::Warn)
         .filter_module("rustls", LevelFilter::Warn)
         .filter_level(level)
-        // Who serves what virt-v2v wanted of nbdkit is always told.
+        // The log always tells which program serves what virt-v2v wanted of nbdkit.
         .filter_module("imageio_nbd::virt_v2v", level.max(LevelFilter::Info))
         .filter_module(ASKED_FOR, level.max(LevelFilter::Info))
         .parse_env(Env::default())

@@ -93,7 +93,7 @@ fn run(options: &Options) -> Result<u8> {
         return probing::print(&text);
     }
     match &options.command {
-        // As they are: a parser has its own idea of `--`.
+        // The arguments are passed on as they are: a parser has its own idea of `--`.
         Some(Command::VirtV2v { .. }) => return virt_v2v::run(std::env::args_os().skip(2)),
         Some(Command::Info { json, parameters, .. }) => return info::run(source(parameters)?, *json),
         Some(Command::Checksum(options)) => return checksum::run(options),

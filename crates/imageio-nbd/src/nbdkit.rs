@@ -5,12 +5,12 @@ use anyhow::{Result, bail};
 
 use crate::cli::Options;
 
-/// What an option does here.
+/// The treatment that an option of nbdkit gets here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Treatment {
-    /// What it does in nbdkit.
+    /// The option does what it does in nbdkit.
     Works,
-    /// That, but for this.
+    /// The option does what it does in nbdkit, but for this difference.
     Differs(&'static str),
     /// Nothing, for this reason.
     Ignored(&'static str),

@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// For how long the figures may keep a process that is to end at once.
 const LAST_FIGURES: Duration = Duration::from_secs(1);
 
-/// What ends the server in good order.
+/// The signals that end the server in good order.
 const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 
 /// The parent of this process, with which it is to end.
@@ -286,7 +286,7 @@ mod tests {
         };
         let path = dir.path().join("pid");
         let file = PidFile::prepare(&path).unwrap();
-        // As if the process were ended here, by whatever.
+        // This is what is left if the process is ended here.
         std::mem::forget(file);
         assert!(names().is_empty(), "{:?}", names());
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The client at the other end of standard input and output (`--single`).
 //!
-//! Who starts a server in this way gives it a socket, as inetd and libnbd (`nbd_connect_command(3)`) do, or two pipes, as
-//! a shell and some versions of `sshd` do. The NBD server serves sockets, so what comes through pipes is passed on to one.
+//! A program that starts a server in this way gives it a socket, as inetd and libnbd
+//! (`nbd_connect_command(3)`) do, or two pipes, as a shell and some versions of `sshd` do. The NBD
+//! server serves sockets, so what comes through pipes is passed on to one.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -31,7 +32,7 @@ pub(crate) struct Single {
     pipes: Option<Pipes>,
 }
 
-/// What a client has instead of a socket.
+/// The two pipes that a client may have instead of a socket.
 struct Pipes {
     input: File,
     output: File,

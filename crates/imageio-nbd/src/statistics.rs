@@ -14,7 +14,7 @@ use nbd_frontend::ExportSnapshot;
 use crate::logging;
 use crate::progress::StandardError;
 
-/// Whose figures they are.
+/// The program's name and version, which the document has.
 pub(crate) const PROGRAM: &str = concat!("imageio-nbd ", env!("CARGO_PKG_VERSION"));
 
 /// Where the document goes, if it is wanted.

@@ -82,7 +82,7 @@ fn default_dirs(is_root: bool, home: Option<PathBuf>) -> Vec<PathBuf> {
     HOME_DIRS.iter().map(|dir| home.join(dir)).collect()
 }
 
-/// That a directory has all that nbdkit would look for.
+/// Checks that a directory has all that nbdkit would look for.
 fn check(dir: &Path) -> Result<()> {
     for name in [CA, CERTIFICATE, KEY] {
         let path = dir.join(name);
@@ -108,7 +108,7 @@ fn server_config(dir: &Path, verify_peer: bool) -> Result<ServerConfig> {
     Ok(config)
 }
 
-/// Who shows a certificate of the CA which it has not revoked.
+/// Admits a client that shows a certificate of the CA which the CA has not revoked.
 fn client_verifier(dir: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>> {
     let path = dir.join(CA);
     let mut roots = RootCertStore::empty();
@@ -120,7 +120,8 @@ fn client_verifier(dir: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
     let path = dir.join(REVOKED);
     let revoked: Vec<CertificateRevocationListDer<'static>> =
         if is_there(&path) { read(&path, "revocation list")? } else { Vec::new() };
-    // As nbdkit has it: what no list is about is not revoked, and an outdated list is not believed.
+    // nbdkit has the same rules: what no list is about is not revoked, and an outdated list is not
+    // believed.
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .with_crls(revoked)
         .allow_unknown_revocation_status()

@@ -110,7 +110,8 @@ fn preloaded_by_others() -> OsString {
     others.collect::<Vec<_>>().join(OsStr::new(":"))
 }
 
-/// As nbdkit is to be told of it: a file's absolute name, as virt-v2v may change its directory, or a plugin's name.
+/// Returns the plugin as nbdkit is to be told of it: a file's absolute name, as virt-v2v may change
+/// its directory, or a plugin's name.
 fn plugin(program: &Path) -> Result<OsString> {
     let beside = program.parent().unwrap_or(Path::new("/")).join(PLUGIN);
     match env::var_os(PLUGIN_VARIABLE).filter(|plugin| !plugin.is_empty()) {

@@ -22,7 +22,7 @@ pub struct Requests {
 pub struct ClientStatistics {
     /// Clients that have come: connections, of which one program may have several.
     pub accepted: u64,
-    /// Those of them that are still there.
+    /// The accepted clients that are still there.
     pub connected: u64,
     /// Reads, also those that the server was not asked for: what is known to be zero, and what was read ahead.
     pub reads: Requests,

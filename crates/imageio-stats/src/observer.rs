@@ -17,7 +17,7 @@ use crate::summary::summary;
 
 /// A transfer that is served.
 pub struct Export {
-    /// What clients call it.
+    /// The name by which clients ask for the disk.
     pub name: String,
     /// What messages call it, where there may be several.
     pub label: Option<String>,

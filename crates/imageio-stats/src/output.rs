@@ -111,12 +111,12 @@ mod tests {
         let write = |text: &str| output.write(text, &mut io::empty()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         write("first, and longer\n");
-        // As the system makes it of the umask, which belongs to the whole process.
+        // The system makes the mode of the umask, which belongs to the whole process.
         let other = dir.path().join("other");
         fs::write(&other, "").unwrap();
         assert_eq!(mode(&path), mode(&other));
         fs::remove_file(&other).unwrap();
-        // Who has it open sees what was there.
+        // A program that has the file open sees what was there.
         let before = fs::File::open(&path).unwrap();
         for kept in [0o600, 0o666] {
             fs::set_permissions(&path, Permissions::from_mode(kept)).unwrap();

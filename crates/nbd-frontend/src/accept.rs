@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The accept loop.
 //!
-//! Where a client comes from is known only once it is accepted. So a newcomer is accepted first, and then stands in line
-//! until `admission` has a place for it. No further clients are accepted before the line is empty: they wait in the
-//! listening sockets, and cost nothing here.
+//! The address of a client is known only once it is accepted. So a newcomer is accepted first, and
+//! then stands in line until `admission` has a place for it. No further clients are accepted before
+//! the line is empty: they wait in the listening sockets, and cost nothing here.
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,7 +33,7 @@ pub(crate) struct Accept<'scope, 'env, D> {
     limits: Limits,
     /// One of each listener at most, so that none of them keeps the others waiting.
     newcomers: VecDeque<(Socket, Peer)>,
-    /// Who stands aside: one of each address at most.
+    /// The newcomers that stand aside: one of each address at most.
     aside: Vec<(Socket, Peer)>,
     gave_way: Notice,
     refused: Notice,
@@ -97,7 +97,7 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
 
     /// Starts or refuses the clients in line, until one has to wait.
     fn admit(&mut self) {
-        // Who stands aside has been here for longer.
+        // A newcomer that stands aside has been here for longer.
         self.aside.drain(..).for_each(|newcomer| self.newcomers.push_front(newcomer));
         while let Some((socket, peer)) = self.newcomers.pop_front() {
             let verdict = self.verdict(peer);

@@ -80,7 +80,7 @@ pub(crate) struct Limits {
     pub(crate) share: usize,
 }
 
-/// What happens to a newcomer.
+/// The decision about a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It gets a place.
@@ -125,7 +125,7 @@ fn room_among<'a>(occupants: impl Iterator<Item = &'a Occupant> + Clone) -> Opti
 }
 
 impl Peer {
-    /// Who is at the other end of `socket`.
+    /// Tells who is at the other end of `socket`.
     pub(crate) fn of(socket: &Socket) -> Self {
         socket.peer_addr().as_ref().map_or(Self::Unix, Self::from)
     }

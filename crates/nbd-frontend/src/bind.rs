@@ -176,7 +176,7 @@ fn bind_all_once(
         }
         match bind(address) {
             Ok(socket) => listeners.push(Listener { socket, path: None }),
-            // As on a machine without IPv6.
+            // A machine without IPv6 has no such address.
             Err(e) if is_missing(&e) => {
                 log::info!("not listening on {}: {e}", address.ip());
                 missing = e;

@@ -31,7 +31,7 @@ impl Changes {
         self.begun.load(SeqCst)
     }
 
-    /// The same, if all of these have ended.
+    /// Tells how many changes have begun, if all of these have ended.
     pub(crate) fn settled(&self) -> Option<u64> {
         // In this order: one that begins in between counts as begun.
         let ended = self.ended.load(SeqCst);

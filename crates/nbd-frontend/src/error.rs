@@ -16,7 +16,7 @@ pub enum Error {
     /// The operating system refused to listen.
     #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// What was asked for.
+        /// The address that was asked for.
         address: String,
         /// Why not.
         source: io::Error,

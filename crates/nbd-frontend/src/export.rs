@@ -23,7 +23,7 @@ pub struct ExportInfo {
 }
 
 impl ExportInfo {
-    /// What clients are told about `device`.
+    /// Describes `device` as clients are told of it.
     pub(crate) fn describe(&self, device: &impl QueuedDevice) -> Result<Export, InvalidExport> {
         let sizes = device.capabilities().block_size;
         let block_size = SizeConstraints {
@@ -47,7 +47,7 @@ fn flags(device: &impl QueuedDevice) -> TransmissionFlags {
     flags.set(TransmissionFlags::SEND_WRITE_ZEROES, !caps.read_only);
     flags.set(TransmissionFlags::SEND_FAST_ZERO, !caps.read_only && caps.fast_zero);
     flags.set(TransmissionFlags::CAN_MULTI_CONN, caps.multi_conn);
-    // Those who have not negotiated what these need are not told of them.
+    // Clients that have not negotiated what these need are not told of them.
     flags |= TransmissionFlags::SEND_DF | TransmissionFlags::BLOCK_STATUS_PAYLOAD;
     flags |= TransmissionFlags::SEND_CACHE;
     flags
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn flags_follow_the_capabilities() {
         let bits = |change: fn(&mut Capabilities)| export(change).unwrap().flags().bits();
-        // Those for clients with chunks and extended headers alone are 7 and 12.
+        // Bits 7 and 12 are for clients with chunks and extended headers alone.
         let bits = |change| bits(change) & !(1 << 7 | 1 << 12);
         assert_eq!(bits(|_| ()), 0b1101_0110_1101);
         assert_eq!(bits(|caps| caps.read_only = true), 0b0101_0000_1111);

@@ -44,7 +44,7 @@ impl<D: QueuedDevice> Exports<D> {
         Ok(())
     }
 
-    /// What clients are told of.
+    /// Returns the exports that clients are told of.
     pub(crate) fn as_slice(&self) -> &[Export] {
         &self.exports
     }
@@ -59,7 +59,7 @@ impl<D: QueuedDevice> Exports<D> {
         &self.counters[self.index(export)]
     }
 
-    /// Those of all exports.
+    /// Returns the counters of all exports.
     pub(crate) fn all_counters(&self) -> &[Arc<ExportCounters>] {
         &self.counters
     }

@@ -101,7 +101,7 @@ fn features(config: &Config) -> Features {
     features
 }
 
-/// Those of `contexts` that the device has. The client is given the time that it takes to find out.
+/// Finds out which of `contexts` the device has. The client is given the time that this takes.
 fn look_up(device: &impl QueuedDevice, contexts: Contexts, deadline: &mut Option<Instant>) -> Contexts {
     let start = Instant::now();
     let present = contexts.filter(|context| device.has_context(context.index));

@@ -50,7 +50,7 @@ const SHORT: u32 = 64 << 10;
 /// One connection that has chosen its export.
 pub(crate) struct Session<'a, D> {
     service: &'a Service<'a, D>,
-    /// That of the export.
+    /// The device of the export.
     device: &'a D,
     negotiated: Negotiated<'a>,
     control: &'a Control,

@@ -55,7 +55,7 @@ impl Statistics {
     }
 }
 
-/// What a server has done until a moment.
+/// The figures of a server at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -73,7 +73,7 @@ pub struct Snapshot {
 pub struct ExportSnapshot {
     /// Clients that have chosen this export.
     pub clients: u64,
-    /// Those of them that are still there.
+    /// The accepted clients that are still there.
     pub connected: u64,
     /// Whether the last client that has left said so (NBD_CMD_DISC). One that died, or was cut off as the server stopped, may have had
     /// more to do.
@@ -106,7 +106,7 @@ pub struct Requests {
     pub errors: u64,
 }
 
-/// What concerns no export.
+/// The counters that concern no export.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) sessions: AtomicU64,

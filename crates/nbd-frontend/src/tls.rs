@@ -38,7 +38,7 @@ pub enum Tls {
 }
 
 impl Tls {
-    /// What the negotiation has to know.
+    /// Tells the negotiation whether TLS is offered or required.
     pub(crate) fn mode(&self) -> nbd_wire::Tls {
         match self {
             Self::Unsupported => nbd_wire::Tls::Unsupported,

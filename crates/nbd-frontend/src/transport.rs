@@ -49,7 +49,7 @@ impl Transport {
         }
     }
 
-    /// What comes after the negotiation.
+    /// Returns the stream that comes after the negotiation.
     pub(crate) fn incoming<'c>(&'c self, socket: &'c Socket) -> Incoming<'c> {
         match self {
             Self::Plain => Incoming::Plain(socket),

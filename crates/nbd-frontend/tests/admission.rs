@@ -70,7 +70,7 @@ fn who_says_nothing_gives_way_to_the_next_client_and_the_longest_first() {
     let client = server.client();
     silent.remove(0).assert_closed();
     assert_eq!(server.handle.sessions(), 4);
-    // Those who were not in the way may still go on.
+    // Clients that were not in the way may still go on.
     for mut late in silent {
         late.send(&[&3u32.to_be_bytes()]);
         late.option(7, &[0; 6]);

@@ -62,7 +62,7 @@ impl Device {
         std::mem::take(&mut self.reads.lock().unwrap())
     }
 
-    /// The same, once there are so many.
+    /// Waits until there are so many reads, and returns them.
     fn await_reads(&self, count: usize) -> Vec<(u64, usize)> {
         await_that(|| self.reads.lock().unwrap().len() >= count);
         self.reads()

@@ -59,7 +59,7 @@ impl QueuedDevice for Tentative {
         assert!(context > 0, "nobody has to find out");
         self.gate.pass();
         let (_never, told) = channel::<()>();
-        // As long as it takes a server to answer.
+        // The wait takes as long as a server that answers.
         let _ = told.recv_timeout(self.takes);
         context == 1
     }

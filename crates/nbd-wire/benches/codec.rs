@@ -64,7 +64,7 @@ fn header((kind, offset, length): (u16, u64, u32)) -> [u8; REQUEST_HEADER_LEN] {
     header
 }
 
-/// As a session does it, but for carrying it out.
+/// Answers a request as a session does, but doesn't carry it out.
 fn answer(negotiated: &Negotiated<'_>, header: &[u8; REQUEST_HEADER_LEN]) -> Result<impl Sized, BadMagic> {
     let request = RequestHeader::decode(header)?;
     let command = black_box(request.check(negotiated));

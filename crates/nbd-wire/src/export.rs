@@ -134,7 +134,7 @@ impl Export {
         })
     }
 
-    /// The same export with a text for humans; empty means none.
+    /// Gives the export a text for humans; an empty one means none.
     ///
     /// # Errors
     /// [`InvalidExport`] if the text is too long or contains NUL.
@@ -143,7 +143,7 @@ impl Export {
         Ok(self)
     }
 
-    /// The same export with metadata contexts, such as `base:allocation` ('Metadata querying').
+    /// Gives the export metadata contexts, such as `base:allocation` ('Metadata querying').
     ///
     /// # Errors
     /// [`InvalidExport`] if there are too many, or if a name is not allowed or there twice.
@@ -168,8 +168,9 @@ impl Export {
         Ok(self)
     }
 
-    /// The same export, where the contexts with these indices are tentative: the server has to find out whether the export
-    /// has them before it answers a client that asks for them. See [`Progress::LookUp`](crate::Progress::LookUp).
+    /// Makes the contexts with these indices tentative: the server has to find out whether the
+    /// export has them before it answers a client that asks for them. See
+    /// [`Progress::LookUp`](crate::Progress::LookUp).
     #[must_use]
     pub fn with_tentative(self, is_tentative: impl Fn(usize) -> bool) -> Self {
         let tentative = Contexts::of(&self.contexts, |_| true).filter(|context| is_tentative(context.index));

@@ -153,19 +153,19 @@ impl<'e> Handshake<'e> {
         }
     }
 
-    /// The same negotiation, which offers `features`.
+    /// Has the negotiation offer `features`.
     #[must_use]
     pub fn with_features(self, features: Features) -> Self {
         Self { features, ..self }
     }
 
-    /// The same negotiation, which stands to TLS like this.
+    /// Sets what the negotiation does about TLS.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls, ..self }
     }
 
-    /// What the server sends first.
+    /// Returns the greeting, which the server sends first.
     #[must_use]
     pub fn greeting() -> [u8; 18] {
         let mut greeting = [0; 18];

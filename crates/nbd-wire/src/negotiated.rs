@@ -59,7 +59,7 @@ impl ReplyStyle {
     }
 }
 
-/// What a negotiation has settled.
+/// The result of a negotiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Negotiated<'e> {

@@ -36,11 +36,11 @@ struct Serving {
     told_read_only: bool,
 }
 
-/// What nbdkit's user has to say.
+/// The error that asks nbdkit's user for the direction.
 const NO_DIRECTION: &str =
     "direction: say direction=download to read the disk (with -r), or direction=upload to write it";
 
-/// Whose figures are told.
+/// The plugin's name and version, which the statistics have.
 const PROGRAM: &str = concat!("nbdkit-imageio-plugin ", env!("CARGO_PKG_VERSION"));
 
 static STAGE: Mutex<Stage> = Mutex::new(Stage::Unloaded);

@@ -19,7 +19,7 @@ pub struct Config {
     pub user: String,
     /// The user's password.
     pub password: Secret,
-    /// Whose certificates are believed.
+    /// The certificates that are trusted.
     pub trust: Trust,
     /// How long an answer may take.
     pub timeout: Duration,
@@ -43,7 +43,7 @@ impl Config {
     }
 }
 
-/// Whose certificates are believed.
+/// The certificates that are trusted.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Trust {
@@ -126,7 +126,8 @@ pub fn root(url: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// That the user's name has a profile: without one, engines refuse with words that don't say so.
+/// Checks that the user's name has a profile: without one, engines refuse with words that don't say
+/// so.
 pub(crate) fn check_user(user: &str) -> Result<()> {
     let is_whole =
         user.rsplit_once('@').is_some_and(|(name, profile)| !name.is_empty() && !profile.is_empty());

@@ -31,7 +31,7 @@ pub struct Engine {
     user: String,
     password: Secret,
     token: Mutex<Option<Secret>>,
-    /// So the URL is right, whatever is answered there later.
+    /// A login has succeeded: the URL is right, whatever is answered there later.
     has_logged_in: AtomicBool,
     pub(crate) reconnect_timeout: Duration,
     /// It didn't answer for so long, and hasn't since.

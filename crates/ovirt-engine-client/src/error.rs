@@ -99,7 +99,7 @@ pub enum Error {
         kind: Kind,
         /// What was looked for.
         name: String,
-        /// Those of that name.
+        /// The ids of all that have this name.
         ids: Vec<String>,
     },
 

@@ -151,7 +151,7 @@ pub struct ImageTransfer {
     /// The server's URL with the ticket, while there is one.
     #[serde(default)]
     pub transfer_url: Option<Secret>,
-    /// The same by way of the engine's proxy.
+    /// The URL of the transfer by way of the engine's proxy.
     #[serde(default)]
     pub proxy_url: Option<Secret>,
     /// What is transferred.

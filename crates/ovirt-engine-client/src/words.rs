@@ -63,7 +63,7 @@ words! {
     DiskFormat {
         /// Byte by byte.
         Raw = "raw",
-        /// As qcow2.
+        /// The disk is stored as qcow2.
         Cow = "cow",
     }
 }

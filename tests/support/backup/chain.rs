@@ -80,7 +80,7 @@ impl Chain {
         self.open_with(access, bitmap, &[])
     }
 
-    /// The same with further parameters.
+    /// Opens the disk with further parameters.
     pub(crate) fn open_with(
         &mut self,
         access: Access,

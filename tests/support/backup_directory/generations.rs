@@ -35,7 +35,7 @@ pub(crate) struct Generations {
 }
 
 impl Generations {
-    /// As many as there are [`IDS`].
+    /// Makes as many backups as there are [`IDS`].
     pub(crate) fn make() -> TestResult<Self> {
         let dir = tempfile::tempdir()?;
         let mut generations = Self { place: dir.path().join("backups"), contents: HashMap::new(), dir };

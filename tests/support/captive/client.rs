@@ -39,7 +39,7 @@ pub(crate) const TESTS: &[Test] = &[
 /// A transfer, and the server's command line for it.
 struct Session {
     target: Target,
-    /// As an array of Python.
+    /// The command line as an array of Python.
     python: String,
 }
 

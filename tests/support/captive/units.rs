@@ -58,7 +58,7 @@ fn exposure() {
     assert_eq!(ended.code, 0, "{ended:?}");
 }
 
-/// As systemd would put it together.
+/// The unit's command line works as systemd would put it together.
 fn arguments() {
     let (dir, [_, service]) = units();
     let text = fs::read_to_string(service).unwrap();
@@ -98,7 +98,8 @@ fn verify_tls() {
     }
 }
 
-/// As systemd would do it: it copies files into a directory, which only the service can read, and nobody can write.
+/// Credentials work as systemd passes them: it copies files into a directory, which only the
+/// service can read, and nobody can write.
 fn tls() {
     let (dir, pki) = (tempfile::tempdir().unwrap(), Pki::new().unwrap());
     let server = fake_imageio::FakeServer::builder().read_only(true).start().unwrap();

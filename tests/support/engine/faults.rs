@@ -33,7 +33,8 @@ const REQUESTS: &[(&str, &str)] = &[
     ("POST", "services/sso-logout"),
 ];
 
-/// Those that are asked once, before anything is begun: whoever started this can do so again.
+/// Tells whether a path is asked once, before anything is begun: whoever started this can do so
+/// again.
 fn is_question_at_the_start(path: &str) -> bool {
     matches!(path, "sso/oauth/token" | "api/storagedomains")
 }

@@ -144,7 +144,8 @@ fn assert_halves(site: &Installation) -> TestResult {
     same("the disk", &fs::read(site.path("stored.raw"))?, &[vec![1; half], vec![2; half]].concat())
 }
 
-/// As after a restart of the imageio server: the engine pauses the transfer, and to resume it renews what isn't there.
+/// The imageio server was started again: the engine pauses the transfer, and to resume it renews
+/// what isn't there.
 fn a_ticket_that_the_host_has_lost_is_a_failure() -> TestResult {
     let site = site()?;
     let (status, said) = upload_in_halves(&site, &["engine-timeout=3"], |transfer| {

@@ -184,8 +184,8 @@ fn follow_documentation(site: &Installation, path: &str, id: &str) -> TestResult
     let text = include_str!("../../../docs/engine.md");
     let (_, section) = text.split_once("\n## What SIGKILL leaves\n").ok_or("there is no such section")?;
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
-    let lines: Vec<_> = section.lines().filter_map(|line| line.strip_prefix("    ")).collect();
-    let script = lines.join("\n");
+    let blocks = section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let script: String = blocks.collect();
     let is_meant = |command: &&str| command.trim_end().ends_with(&format!("/api/{path}"));
     let command = script.split("curl ").find(is_meant).ok_or("there is no such command")?;
     let command = command

@@ -107,7 +107,7 @@ fn full_for_a_reason() -> TestResult {
     assert!(err.contains("\"disk2\" is backed up as a whole: it is not in the backup"), "{err}");
     assert!(!err.contains("disk0"), "{err}");
 
-    // As if somebody had removed them in the engine.
+    // The manifest is as if somebody had removed them in the engine.
     let mut manifest = fs::read_to_string(machine.path("manifest.json"))?;
     for checkpoint in machine.site.engine.checkpoints() {
         manifest = manifest.replace(&checkpoint.id, &format!("removed-{}", checkpoint.id));
@@ -142,7 +142,7 @@ fn incremental_or_nothing() -> TestResult {
 fn extended() -> TestResult {
     let machine = Machine::new(&["qcow2"])?;
     machine.back_up_well(&[])?;
-    // As if the engine had told a smaller one then.
+    // The manifest is as if the engine had told a smaller size then.
     let smaller = fs::read_to_string(machine.path("manifest.json"))?;
     let id = machine.backups()?[0].clone();
     let image = machine.path(&format!("{id}/{}.qcow2", machine.disks[0].id)).display().to_string();

@@ -30,7 +30,7 @@ impl Machine {
         Self::with(formats, |builder| builder)
     }
 
-    /// The same with what else is chosen about the engine, which is quick.
+    /// Makes a machine with what else is chosen about the engine, which is quick.
     pub(crate) fn with(formats: &[&str], choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
         let none = Duration::ZERO;
         let delays = Delays { disk: none, transfer: none, backup: none, job: none };

@@ -10,7 +10,7 @@ use support::http::{Answer, Client, Endpoint};
 
 use support::installation::STORAGE_DOMAIN;
 
-/// Who has logged in.
+/// A user who has logged in.
 pub(crate) struct Session {
     endpoint: Endpoint,
     token: String,

@@ -9,18 +9,25 @@ use support::TestResult;
 use support::image::{SIZE, guest_disk};
 use support::installation::{Installation, STORAGE_DOMAIN};
 
-use crate::{blocks, cook};
+use crate::{RECIPES, cook, documents};
 
 /// A recipe, which finds an image, the configuration file, and the disk `disk` if it needs one.
 pub(crate) struct Case {
+    pub(crate) document: &'static str,
     pub(crate) heading: &'static str,
     needs_disk: bool,
     check: fn(&Installation) -> TestResult,
 }
 
 pub(crate) const CASES: &[Case] = &[
-    Case { heading: "Upload an image to an engine", needs_disk: false, check: |site| is_on(site, "disk") },
     Case {
+        document: RECIPES,
+        heading: "Upload an image to an engine",
+        needs_disk: false,
+        check: |site| is_on(site, "disk"),
+    },
+    Case {
+        document: RECIPES,
         heading: "Upload an image over an unsteady line",
         needs_disk: false,
         check: |site| {
@@ -29,25 +36,30 @@ pub(crate) const CASES: &[Case] = &[
         },
     },
     Case {
+        document: RECIPES,
         heading: "Download a disk of an engine",
         needs_disk: true,
         check: |site| site.assert_same("copy.qcow2", "qcow2", &site.disk()?),
     },
     Case {
+        document: RECIPES,
         heading: "Make a disk of an engine by any client",
         needs_disk: false,
         check: |site| is_on(site, "web"),
     },
     Case {
+        document: RECIPES,
         heading: "Read a snapshot",
         needs_disk: true,
         check: |site| site.assert_same("snapshot.qcow2", "qcow2", &site.disk()?),
     },
     Case {
+        document: RECIPES,
         heading: "Back up a virtual machine of an engine, and restore it",
         needs_disk: true,
         check: is_restored,
     },
+    Case { document: "README.md", heading: "Three commands", needs_disk: true, check: web_is_copied },
 ];
 
 impl Case {
@@ -64,8 +76,8 @@ impl Case {
                 variables.push(("image_id", site.engine.snapshot_disk(&disk.id)?.image));
             }
         }
-        for (_, block) in blocks().filter(|(heading, _)| *heading == self.heading) {
-            cook(block, &dir, &variables)?;
+        for block in documents::to_run(self.document, self.heading)? {
+            cook(&block, &dir, &variables)?;
         }
         (self.check)(&site)?;
         let transfers = site.engine.transfers();
@@ -83,6 +95,7 @@ fn site() -> TestResult<Installation> {
     fs::write(site.path("disk.img"), guest_disk(7))?;
     assert_eq!(fs::metadata(site.path("disk.img"))?.len(), SIZE);
     site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "disk.qcow2"])?;
+    fs::copy(site.path("disk.qcow2"), site.path("web.qcow2"))?;
     Ok(site)
 }
 
@@ -101,5 +114,15 @@ fn is_restored(site: &Installation) -> TestResult {
         site.assert_same("disk.img", "raw", disk)?;
     }
     assert_eq!(site.engine.backups().len(), 2);
+    Ok(())
+}
+
+/// The disk `web` was uploaded and downloaded, and the disk of the virtual machine was backed up.
+fn web_is_copied(site: &Installation) -> TestResult {
+    let disks = site.engine.disks();
+    let web = disks.iter().find(|disk| disk.name == "web").ok_or("there is no disk web")?;
+    site.assert_same("disk.img", "raw", web)?;
+    site.assert_same("copy.qcow2", "qcow2", web)?;
+    assert!(site.path("guest-backups/manifest.json").exists(), "there is no backup");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{Baseline, CLIENT, IMAGEIO_NBD, LIMIT, PLUGIN, Row, Summary};
 
-/// Who is shown, in which colour.
+/// The contenders that are shown, each with its colour.
 const BARS: [(&str, &str); 4] =
     [(PLUGIN, "#0072b2"), (IMAGEIO_NBD, "#56b4e9"), (CLIENT, "#e69f00"), (LIMIT, "#999999")];
 const BAR: usize = 9;

@@ -17,9 +17,9 @@ pub struct Promise {
 /// The least throughput.
 #[derive(Debug, Clone, Copy)]
 enum AtLeast {
-    /// As a multiple of the baseline's.
+    /// The throughput is a multiple of the baseline's.
     OfBaseline(f64),
-    /// As a part of what the link carries.
+    /// The throughput is a part of what the link carries.
     OfLink(f64),
 }
 
@@ -29,7 +29,7 @@ const fn promise(row: &'static str, throughput: f64, cpu: f64) -> Promise {
     Promise { row, throughput: OfBaseline(throughput), cpu: Some(cpu) }
 }
 
-/// As fast as `ovirt-img`, for less.
+/// Promises to be as fast as `ovirt-img`, for less CPU.
 const fn of_engine(row: &'static str) -> Promise {
     promise(row, 1.00, 0.70)
 }
@@ -61,7 +61,7 @@ pub const PROMISES: &[Promise] = &[
 ];
 
 impl Promise {
-    /// That of this row, if there is one.
+    /// Returns the promise of this row, if there is one.
     #[must_use]
     pub fn of(row: &Row) -> Option<Self> {
         PROMISES.iter().copied().find(|promise| promise.row == row.name)

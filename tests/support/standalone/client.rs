@@ -70,7 +70,7 @@ impl Client {
         self.pki.as_ref().map(|pki| pki.client().display().to_string())
     }
 
-    /// The same for qemu: the object that `image_options` speak of.
+    /// Returns the object of qemu that `image_options` speak of.
     pub(crate) fn object(&self) -> Vec<String> {
         let credentials = self.pki.iter().map(|pki| self.server.credentials(&pki.client()));
         credentials.flat_map(|credentials| ["--object".to_owned(), credentials]).collect()

@@ -36,7 +36,7 @@ fn signal_thread(process: u32, number: usize) {
     let threads: Vec<i32> =
         threads.map(|thread| thread.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
     match kill(Pid::from_raw(threads[number % threads.len()]), Signal::SIGUSR1) {
-        // That thread has ended meanwhile.
+        // The thread has ended meanwhile.
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(error) => panic!("{error}"),
     }

@@ -146,7 +146,7 @@ fn off(server: &Server, pki: &Pki) -> TestResult<Option<Vec<u8>>> {
     let object = server.credentials(&pki.client());
     let info = ["info", "--object", &object, "--image-opts", &server.image_options()];
     refused(server, QEMU_IMG, &info, "Denied by server for option 5")?;
-    // Who can do without goes on.
+    // A client that can do without TLS goes on.
     let script = format!(
         "h.set_tls(nbd.TLS_ALLOW)\nh.set_tls_certificates('{}')\nh.connect_uri('{}')\nassert not h.get_tls_negotiated()\n\
          h.flush()\nh.shutdown()",

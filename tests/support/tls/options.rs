@@ -62,7 +62,7 @@ fn bad_options() -> TestResult {
     if ended.code != 2 || !ended.err.contains("possible values: off, on, require") {
         return Err(format!("{ended:?}").into());
     }
-    // Who does without them needs none.
+    // A server without TLS needs no certificates.
     let ended = served(&["--tls=off", "--tls-certificates", &empty])?;
     if ended.code != 0 || !ended.err.is_empty() { Err(format!("{ended:?}").into()) } else { Ok(()) }
 }

@@ -17,7 +17,7 @@ struct Failure {
     /// Of the server's own CA.
     cafile: fn(&FakeServer) -> String,
     told: [&'static str; 2],
-    /// The same, of nbdkit.
+    /// What nbdkit tells in the same case.
     told_by_nbdkit: [&'static str; 2],
     /// nbdkit does not start, so that virt-v2v waits for its pid file. Where our server does not, there is one.
     ends_nbdkit: bool,

@@ -69,7 +69,7 @@ impl Site<'_> {
         Ok(())
     }
 
-    /// As a user of `ovirt-img` has it.
+    /// Writes the configuration file that users of `ovirt-img` have.
     fn write_config(&self, engine: &FakeEngine) -> Result<()> {
         let FakeEngine { base, .. } = engine;
         let cafile = self.dir.join("ca.pem");
@@ -180,7 +180,7 @@ struct FakeEngine {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
-    /// That of its API.
+    /// The URL of the engine's API.
     url: String,
     /// Scheme, address and port.
     base: String,

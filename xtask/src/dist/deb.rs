@@ -84,7 +84,7 @@ fn lay_out(root: &Path, package: &Package, files: &[File]) -> Result<()> {
 }
 
 fn control(package: &Package, version: &str, architecture: &str, files: &[File], glibc: Version) -> String {
-    // As dpkg-gencontrol counts it: in KiB, each file for itself.
+    // dpkg-gencontrol counts in the same way: in KiB, each file for itself.
     let size: usize = files.iter().map(|file| file.contents.len().div_ceil(1024)).sum();
     let lines = package.description.lines();
     let lines = lines.map(|line| if line.is_empty() { " .\n".into() } else { format!(" {line}\n") });

@@ -25,7 +25,7 @@ impl fmt::Display for Version {
 pub(crate) struct Needs(BTreeMap<String, BTreeSet<String>>);
 
 impl Needs {
-    /// Those of some files together.
+    /// Finds what some files need together.
     pub(crate) fn of<'path>(files: impl IntoIterator<Item = &'path Path>) -> Result<Self> {
         let mut all = Self::default();
         for file in files {

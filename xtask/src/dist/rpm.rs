@@ -81,7 +81,7 @@ fn add_relations(builder: &mut PackageBuilder, package: &Package, needs: &Needs)
     }
 }
 
-/// As rpm's own elfdeps writes what a library offers.
+/// Writes what is needed as rpm's own elfdeps writes what a library offers.
 fn requirements(needs: &Needs) -> Vec<String> {
     let libraries = needs.libraries();
     let of_library = libraries.flat_map(|(library, versions)| {

@@ -79,7 +79,7 @@ impl Target {
             "{zigbuild} zigbuild --release --locked --target {target} --package imageio-nbd --package exec-redirect"
         )
         .run()?;
-        // As `build::programs` does it.
+        // `build::programs` makes the plugin in the same way.
         cmd!(sh, "{zigbuild} rustc --release --locked --target {target} --package nbdkit-imageio-plugin --lib --crate-type cdylib")
             .run()?;
         Ok(crate::target_dir(sh)?.join(triple).join("release"))
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn all_install_the_same_zig() {
         let (_, versions) = CARGO_ZIGBUILD.install.split_once("pip install ").unwrap();
-        for file in [".ci/run", ".github/workflows/packages.yml", "README.md"] {
+        for file in [".ci/run", ".github/workflows/packages.yml", "docs/install.md"] {
             let text = std::fs::read_to_string(crate::project_root().join(file)).unwrap();
             assert!(text.contains(versions), "{file} doesn't install {versions}");
         }

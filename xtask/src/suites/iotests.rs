@@ -62,7 +62,7 @@ pub(crate) fn run(sh: &Shell, place: &Place, server: Server) -> Result<Outcomes>
     Ok(outcomes)
 }
 
-/// Those that are for raw images over NBD.
+/// Lists the tests that are for raw images over NBD.
 fn tests(sh: &Shell) -> Result<Vec<String>> {
     let mut tests = Vec::new();
     for file in sh.read_dir(".")? {

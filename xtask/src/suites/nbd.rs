@@ -71,7 +71,8 @@ pub(crate) fn run(sh: &Shell, place: &Place, server: Server) -> Result<Outcomes>
     Ok(outcomes)
 }
 
-/// Those of a server with an empty disk. Each has its own, as the one before may not have ended yet.
+/// The files of a server with an empty disk. Each server has its own, as the one before may not
+/// have ended yet.
 struct Files {
     socket: PathBuf,
     disk: PathBuf,

@@ -14,10 +14,10 @@ use crate::tools::Tool;
 /// Debian's name for what is its release now.
 const STABLE: &str = "stable";
 
-/// Whose package it is.
+/// The release that a package is taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Release {
-    /// That of this machine, as its programs are used.
+    /// The release of this machine, as its programs are used.
     Installed,
     /// The latest.
     Stable,

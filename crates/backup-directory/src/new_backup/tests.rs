@@ -85,7 +85,7 @@ fn wherever_it_is_interrupted_the_last_good_state_is_there() {
         for step in &STEPS[..steps] {
             step(&mut backup, &manifest).unwrap();
         }
-        // As a process that is killed leaves it, but for the lock, which ends with the process.
+        // A process that is killed leaves the same, but for the lock, which ends with the process.
         std::mem::forget(backup);
         drop(writer);
 

@@ -283,13 +283,13 @@ impl Setup {
         self.pool.run(self.request(text))
     }
 
-    /// Who was told next, and what.
+    /// Returns the next that was told, and what it was told.
     #[track_caller]
     pub fn next(&self) -> (String, Outcome) {
         self.told.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// That these were told next, in whatever order.
+    /// Asserts that these were told next, in whatever order.
     #[track_caller]
     pub fn assert_told(&self, texts: &[&str], outcome: &Outcome) {
         let told: Vec<_> = texts.iter().map(|_| self.next()).collect();

@@ -160,7 +160,7 @@ impl PoolRequest for Write {
     }
 }
 
-/// As with disks: only what is of one kind goes together.
+/// Only requests of one kind go together, as those of disks do.
 #[derive(Clone, Copy, PartialEq)]
 struct Kind(Number);
 
@@ -241,7 +241,7 @@ impl Setup {
         numbers.map(|number| self.spawn(move |setup| setup.write(number)))
     }
 
-    /// That each of these was answered once.
+    /// Checks that each of these was answered once.
     fn told(&self, numbers: &[Number]) -> Vec<Outcome> {
         let mut told = mem::take(&mut *self.world.told.lock().unwrap());
         told.sort_by_key(|(number, _)| *number);

@@ -74,7 +74,7 @@ fn list<T>(
     ok(Element::list(name, found(items, call, properties)?.into_iter().map(show)))
 }
 
-/// The same for properties that have to be made.
+/// Lists items by properties that have to be computed.
 fn list_by<T>(
     items: &[T],
     call: &Call,

@@ -23,7 +23,7 @@ pub enum BackupPhase {
 }
 
 impl BackupPhase {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ pub enum BackupMode {
 }
 
 impl BackupMode {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

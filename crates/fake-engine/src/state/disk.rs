@@ -8,14 +8,14 @@ use super::{Id, Refusal, State, Task, new_id};
 /// How a disk is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFormat {
-    /// As it is.
+    /// The image's bytes are the disk's.
     Raw,
     /// qcow2.
     Cow,
 }
 
 impl DiskFormat {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ pub enum ContentType {
 }
 
 impl ContentType {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ pub enum DiskStatus {
 }
 
 impl DiskStatus {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -46,7 +46,7 @@ pub enum HostStatus {
 }
 
 impl HostStatus {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ pub struct Vm {
     pub cluster: Id,
     /// The disks that are attached to it.
     pub disks: Vec<Id>,
-    /// Those of them that it doesn't see.
+    /// The attached disks that are inactive, so that the machine doesn't see them.
     pub inactive_disks: Vec<Id>,
     /// Its configuration, as OVF.
     pub configuration: String,

@@ -84,7 +84,7 @@ pub(super) enum Step {
 }
 
 impl Phase {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -156,7 +156,7 @@ impl Phase {
 }
 
 impl Direction {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -175,7 +175,7 @@ impl Direction {
 }
 
 impl TimeoutPolicy {
-    /// As the API writes it.
+    /// Returns the word that the API has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -28,7 +28,7 @@ const DEFAULT_INACTIVITY_TIMEOUT: u64 = 60;
 pub struct TicketId(String);
 
 impl TicketId {
-    /// As the host has to know it.
+    /// Returns the ticket's text, which the host has to know.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.0

@@ -98,7 +98,8 @@ impl Storage for QemuStorage {
         self.served.remove(transfer).map_or(Ok(()), QemuNbd::stop)
     }
 
-    /// As vdsm does: of the right format, with nothing below it, and not larger than the disk.
+    /// Verifies an image as vdsm does: it has the right format and no backing file, and is not
+    /// larger than the disk.
     fn verify(&self, disk: &Disk) -> io::Result<()> {
         let file = self.file(&disk.top().image);
         let words =

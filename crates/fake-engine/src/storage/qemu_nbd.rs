@@ -58,7 +58,8 @@ impl QemuNbd {
         &self.socket
     }
 
-    /// That the socket accepts shows only that it is listening; its greeting, that it is at work.
+    /// Waits for the greeting, which shows that the server is at work: a socket that accepts only
+    /// shows that it is listening.
     fn wait_for_greeting(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut greeting = loop {

@@ -44,7 +44,7 @@ impl ReplayingConnection {
                 true => (Asked::Replay, self.replay(attempts)?),
                 false => (asked, self.connect()),
             };
-            // That a connection is open says nothing yet of what the server does after an answer.
+            // An open connection says nothing yet of what the server does after an answer.
             if result.is_ok() {
                 continue;
             }

@@ -13,7 +13,7 @@ pub(crate) const MOST_RANGES: usize = 4_000_000;
 /// A range differs from the last backup: bit 0, as with qemu's bitmaps.
 const DIRTY: u64 = 1;
 
-/// What clients can ask of a range.
+/// The questions that clients can ask of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Context {
     /// Whether it reads as zeroes. imageio doesn't tell of what is allocated in NBD's sense.
@@ -34,14 +34,14 @@ struct Statuses {
     unknown: u64,
 }
 
-/// What the server has told.
+/// The answer of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ExtentMap {
     /// The answer to [`ExtentsContext::Zero`].
     Zero {
-        /// What reads as zeroes.
+        /// The ranges that read as zeroes.
         zeroes: RangeSet<u64>,
-        /// What is not allocated in the image.
+        /// The ranges that are not allocated in the image.
         holes: RangeSet<u64>,
     },
     /// The answer to [`ExtentsContext::Dirty`]: what is dirty.
@@ -111,7 +111,7 @@ impl ExtentMap {
         }
     }
 
-    /// What is known to read as zeroes.
+    /// Returns the ranges that are known to read as zeroes.
     pub(crate) fn zeroes(&self) -> Option<&RangeSet<u64>> {
         match self {
             Self::Zero { zeroes, .. } => Some(zeroes),

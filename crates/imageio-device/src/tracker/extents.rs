@@ -2,9 +2,10 @@
 //! Which ranges read as zeroes, are holes, or are dirty: what the server has told once, kept true under changes. There is
 //! one of these for each of the two answers that the server gives.
 //!
-//! What was written, may be written, or is in doubt is never reported as zero, and always as dirty. So a change takes effect
-//! before it is sent. While the server is asked, nobody knows which changes its answer has in it: what is changed meanwhile,
-//! and what was under way, unflushed or in doubt when it was asked, counts as changed whatever it says.
+//! A range that was written, may be written, or is in doubt is never reported as zero, and always
+//! as dirty. So a change takes effect before it is sent. While the server is asked, nobody knows
+//! which changes its answer has in it: what is changed meanwhile, and what was under way, unflushed
+//! or in doubt when it was asked, counts as changed whatever it says.
 //!
 //! A change that the client makes is dirty, though the server's bitmap may be one that stands still: whoever copies what is
 //! dirty has the client's own writes then, too. To copy too much does no harm, where to copy too little would.
@@ -21,7 +22,7 @@ use super::extent_map::{self, Context, ExtentMap, MOST_RANGES};
 /// How many ranges are kept before anybody has asked, which most clients never do: about a megabyte.
 const MOST_BEFORE: usize = 16 << 10;
 
-/// So many changes are soon applied to an answer: a few milliseconds.
+/// This number of changes is soon applied to an answer: it takes a few milliseconds.
 const FEW: usize = 1000;
 
 /// What is known of the ranges of a disk from one answer of the server.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Changes that were sent and whose outcome is not known: the server may still carry them out, at any time.
 //!
-//! The same content may be written to such a place again. Different content may not, for the rest of the transfer, as
-//! nobody could tell which of the two stays. The same holds for the rest of a block of which such a change writes a part:
-//! the server may have read that block before a later change of the rest, and may write it afterwards.
+//! The content of the change may be written to its place again. Different content may not, for the
+//! rest of the transfer, as nobody could tell which of the two stays. The same holds for the rest
+//! of a block of which such a change writes a part: the server may have read that block before a
+//! later change of the rest, and may write it afterwards.
 
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ enum Content {
     Zeroes,
 }
 
-/// What may still be written to a place.
+/// The content that may still be written to a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pending {
     /// The change. A change that is sent again keeps its number.

@@ -4,9 +4,9 @@
 //! For each byte, the newest acknowledged content is kept, as long as the connection that wrote it isn't flushed. A later
 //! write to the same place, on any connection, replaces it: the newer content must not be overwritten by older content.
 //!
-//! What was replaced was acknowledged, too, and a flush of its connection makes it durable, unless that connection is lost
-//! before. So that connection then writes what is there instead, though another connection will flush that as well: the
-//! flush may be all that a client waits for.
+//! Content that was replaced was acknowledged, too, and a flush of its connection makes it durable,
+//! unless that connection is lost before. So that connection then writes what is there instead,
+//! though another connection will flush that as well: the flush may be all that a client waits for.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use rangemap::RangeMap;
 
 use super::identity::{Number, Owner};
 
-/// What is at some place.
+/// The content of some place.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     Data(Bytes),

@@ -4,7 +4,8 @@
 //! imageio writes the part that it has received when the connection ends. Where that ends inside a block of a block device, it
 //! reads the block, changes it and writes it back, without a lock. If the change were written again in between, the write back
 //! would bring back what was there before, behind the cut. So nothing is written there for a while, by whichever request.
-//! How long the server takes can't be known: a second is long for one block, but storage that stands still may take longer.
+//! Nobody can know how long the server takes: a second is long for one block, but storage that
+//! stands still may take longer.
 
 use std::ops::Range;
 use std::time::Instant;

@@ -48,7 +48,7 @@ pub fn settings(server: &FakeServer) -> Settings {
     }
 }
 
-/// The same, and nothing is kept to be written again.
+/// Settings by which nothing is kept to be written again.
 pub fn fragile(server: &FakeServer) -> Settings {
     Settings { replay_buffer: Some(0), ..settings(server) }
 }
@@ -66,7 +66,7 @@ pub fn device_with(server: &FakeServer, unflushed: &'static [u8]) -> Device {
     start_with(settings(server), unflushed)
 }
 
-/// The same with other settings.
+/// Starts such a device with other settings.
 pub fn start_with(settings: Settings, unflushed: &'static [u8]) -> Device {
     let device = start(Settings { connections: Some(1), ..settings });
     device.write(0, Bytes::from_static(unflushed), false).unwrap();

@@ -124,7 +124,7 @@ fn expected(operation: Operation, step: Step, fault: Fault, tls: bool) -> Expect
         (Fault::HalfClose(Way::ToServer), Step::RequestBody) => Expected::Told,
         // The answer is on its way, and needs nothing more from the client.
         (Fault::HalfClose(Way::ToServer), Step::AnswerHead | Step::AnswerBody) => Expected::Survived,
-        // As far as the client can tell, the handshake was done.
+        // The handshake was done, as far as the client can tell.
         (Fault::HalfClose(Way::ToServer), Step::Certificate) if operation == Operation::Open => {
             Expected::Survived
         }

@@ -33,7 +33,7 @@ impl Disk {
             replay_buffer: Some(setup.replay_buffer),
             max_request: Some(setup.max_request),
             keep_alive: setup.keep_alive,
-            // Who gets nowhere with a server that closes needs no more time to find out.
+            // A client that gets nowhere with a server that closes needs no more time to find out.
             reconnect_timeout: if is_closing { Duration::from_millis(500) } else { PATIENCE },
             timeouts: Timeouts { data: SILENCE, operation: SILENCE, ..settings(server).timeouts },
             ..settings(server)
@@ -107,7 +107,7 @@ impl Disk {
     }
 }
 
-/// So long only a server takes that doesn't answer.
+/// Only a server that doesn't answer takes this long.
 const SILENCE: Duration = Duration::from_millis(250);
 
 /// Tells a thread that waits.

@@ -170,7 +170,7 @@ impl History {
         self.check(disk, |change| change.ok)
     }
 
-    /// The same for changes that a flush covers, or which were durable by themselves.
+    /// Checks the disk for the changes that a flush covers, or which were durable by themselves.
     pub(crate) fn check_flushed(&self, disk: &[u8]) -> Result<(), String> {
         let flushed_since = self.events().flushes.iter().map(|(start, _)| *start).max();
         let is_flushed =
@@ -230,7 +230,7 @@ impl Events {
         self.segments_with(range, [])
     }
 
-    /// The same, divided at some other places, too.
+    /// Divides the disk at these other places, too.
     fn segments_with(
         &self,
         range: &Range<usize>,

@@ -28,7 +28,7 @@ use tally::Tally;
 /// Runs that failed once.
 const REGRESSIONS: &[u64] = &[216, 2711, 2896, 3420, 3688, 3869];
 
-/// So many are enough to meet everything.
+/// This number of seeds is enough to meet everything.
 const ENOUGH: usize = 1000;
 
 fn number(name: &str) -> Option<u64> {

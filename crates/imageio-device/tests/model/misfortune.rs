@@ -116,7 +116,8 @@ fn fault(rng: &mut Rng, gate: &Gate) -> Fault {
         16 => What::AnswerEarly { status: choose(rng, &[400, 403, 413, 500]), text: "early".to_owned() },
         17..20 => {
             let (status, all) = (choose(rng, LOST_WAY), rng.bool());
-            // As the others are drawn from, so that old seeds stay what they were.
+            // The choice is made of what the others are drawn from, so that old seeds stay what
+            // they were.
             let done = if after.is_multiple_of(2) { Done::Late(gate.clone()) } else { Done::Not };
             What::LoseWay { status, all, done }
         }

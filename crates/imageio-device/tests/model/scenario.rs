@@ -62,9 +62,9 @@ pub(crate) struct Setup {
 /// How clients use the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Door {
-    /// As nbdkit does.
+    /// A thread waits for each request, as in nbdkit.
     Blocking,
-    /// As the NBD frontend does.
+    /// Requests are submitted, as by the NBD frontend.
     Queued,
 }
 
@@ -163,7 +163,7 @@ impl Scenario {
 /// What is random about extents follows from another seed, so that old seeds stay what they were.
 const EXTENTS: u64 = 0x6578_7465_6e74_7300;
 
-/// So does what is dirty.
+/// What is random about dirty ranges follows from a seed of its own as well.
 const DIRTY: u64 = 0x6469_7274_7900_0000;
 
 pub(crate) fn choose<T: Copy>(rng: &mut Rng, of: &[T]) -> T {

@@ -73,7 +73,7 @@ fn a_server_that_stops_does_not_wait_for_the_pieces_that_are_left() {
     assert!(missing.contains(&(2 * GIB).to_string()) && missing.contains("did not come so far"), "{missing}");
 }
 
-/// Whose client is gone.
+/// A completion whose client is gone.
 struct Unwanted(Box<dyn Completion>);
 
 impl Completion for Unwanted {

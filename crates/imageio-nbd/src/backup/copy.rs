@@ -35,7 +35,7 @@ pub(crate) fn check_tools() -> Result<()> {
 /// Work on a disk.
 #[derive(Clone, Copy)]
 pub(crate) struct Task<'a> {
-    /// What messages call the disk.
+    /// The name that messages have for the disk.
     pub(crate) label: &'a str,
     pub(crate) stop: &'a Stop,
     pub(crate) progress: &'a Progress,
@@ -81,7 +81,8 @@ pub(crate) fn checksum(image: &Path, size: u64, task: Task<'_>) -> Result<Checks
     Ok(Checksum { algorithm: ALGORITHM.to_owned(), block_size, value })
 }
 
-/// The same by the function of another checksum. Its value, that is.
+/// Computes the value of an image's checksum by the function and the block size of another
+/// checksum.
 pub(crate) fn checksum_like(of: &Checksum, image: &Path, size: u64, task: Task<'_>) -> Result<String> {
     let Checksum { algorithm, block_size, .. } = of;
     let known = Algorithm::named(algorithm).filter(|_| is_usual(*block_size));

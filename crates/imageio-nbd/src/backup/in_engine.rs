@@ -89,7 +89,7 @@ impl<'e, 'w> EngineBackup<'e, 'w> {
         if is_over(&ended)
             && let Err(error) = self.note.engine_backup_ended()
         {
-            // Who opens the directory next asks the engine for nothing.
+            // The next process that opens the directory asks the engine for nothing.
             log::warn!("{error}");
         }
         ended

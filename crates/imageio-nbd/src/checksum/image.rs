@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The local image: a raw file or block device, or whatever an NBD server makes of an image in another format.
 //!
-//! What an NBD URI names is read by nbdcopy, which knows all that such a URI may say: sockets, TLS, exports.
+//! nbdcopy reads the image of an NBD URI, as it knows all that such a URI may say: sockets, TLS,
+//! exports.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -44,7 +45,7 @@ pub(crate) struct Reading {
     nbdcopy: Arc<Unfinished>,
 }
 
-/// That of nbdcopy, until it is waited for: then its number may be another's.
+/// The nbdcopy that runs, until it is waited for: then its process id may be another's.
 type Unfinished = Mutex<Option<Recipient>>;
 
 fn take(nbdcopy: &Unfinished) -> Option<Recipient> {
@@ -73,7 +74,7 @@ impl Image {
         Ok(Self { name: name.to_owned(), size, source: Source::File(file) })
     }
 
-    /// As it was given.
+    /// Returns the name as the user gave it.
     pub(crate) fn name(&self) -> String {
         self.name.to_string_lossy().into_owned()
     }

@@ -37,7 +37,7 @@ fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
     names.map(|name| Algorithm::named(&name).expect("it is one of these names"))
 }
 
-/// What imageio takes.
+/// Parses a block size that imageio takes.
 fn block_size(text: &str) -> std::result::Result<u64, String> {
     match imageio_config::size(text)? {
         size if (1 << 20..=16 << 20).contains(&size) && size % 4096 == 0 => Ok(size),

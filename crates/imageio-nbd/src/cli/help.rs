@@ -3,7 +3,7 @@
 
 use imageio_config::{EXPORT, Parameter, STATS_JSON, parameters, wrap};
 
-/// What comes after the options.
+/// Returns the part of the help that comes after the options.
 pub(super) fn after_options() -> String {
     list(parameters().chain([&EXPORT])) + EXIT_STATUS
 }

@@ -69,7 +69,7 @@ impl Target {
         // It was opened before anything was written, so that it is told of all that couldn't be.
         partial.as_file().sync_all().with_context(fail)?;
         partial.persist(&path).with_context(fail)?;
-        // So that the name, too, is there after a power failure.
+        // The directory is synchronised, so that the name, too, is there after a power failure.
         let dir = path.parent().unwrap_or(Path::new("/"));
         fs::File::open(dir).and_then(|dir| dir.sync_all()).with_context(fail)
     }

@@ -88,8 +88,8 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
 }
 
-/// That the image is sound, as far as its format can tell: of one that was cut off, `qemu-img convert` reads zeroes in the place of what
-/// is missing, and succeeds.
+/// Checks that the image is sound, as far as its format can tell: of one that was cut off,
+/// `qemu-img convert` reads zeroes in the place of what is missing, and succeeds.
 fn check(path: &Path) -> Result<()> {
     /// Some of its space is used by nothing.
     const LEAKS: i32 = 3;

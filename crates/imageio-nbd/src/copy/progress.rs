@@ -8,7 +8,7 @@ use imageio_stats::size;
 
 use crate::progress::Line;
 
-/// What is under way.
+/// The copies that are under way.
 #[derive(Default)]
 pub(crate) struct Progress(Mutex<State>);
 

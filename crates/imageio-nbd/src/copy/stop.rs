@@ -245,7 +245,7 @@ impl Clock for StopClock {
         let waited = self.stop.changed.wait_timeout_while(self.stop.lock(), time, goes_on);
         let is_told = may_end && waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped;
         if is_told {
-            // Who was told once has to end what was begun, which takes waits, too.
+            // A thread that was told once has to end what was begun, which takes waits, too.
             self.be_patient();
         }
         !is_told

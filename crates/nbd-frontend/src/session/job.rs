@@ -160,7 +160,7 @@ impl Job {
         self.answer(reply, false);
     }
 
-    /// What was read is there.
+    /// Answers a READ: its content is there.
     fn answer_content(&mut self, buffer: Buffer) {
         match self.chunk {
             None => self.answer(Reply::simple(self.request.cookie, Ok(Some(buffer))), false),
@@ -198,7 +198,7 @@ impl Job {
         let error = self.command.map_or_else(|error| error, |command| error_value(why.errno(), command));
         let RequestHeader { offset, length, .. } = self.request;
         let (id, name) = (self.replies.id(), self.request.name());
-        // That a fast zero is not possible is an answer, not a failure.
+        // A refusal of a fast zero is an answer, not a failure.
         let level = if error == ErrorValue::NotSup { log::Level::Debug } else { log::Level::Error };
         log::log!(level, "client {id}: {name} of {length} bytes at {offset}: {error}: {why}");
         self.answer_error(error, &why.to_string(), at);

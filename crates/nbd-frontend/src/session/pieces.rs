@@ -55,7 +55,7 @@ impl Whole {
         (Bytes::from_owner(buffer), Box::new(piece))
     }
 
-    /// Who is told when a part of a READ is there. Its content is sent then.
+    /// Makes the completion of a part of a READ, which sends the content as soon as it is there.
     pub(super) fn read_piece(self: &Arc<Self>, offset: u64, buffer: Buffer) -> Box<dyn Completion> {
         Box::new(ReadPiece { whole: Arc::clone(self), offset, buffer, holes: Vec::new() })
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Clients that send one request at a time.
 
-/// So many requests in a row have to come alone, until the next is expected to do so.
+/// The number of requests in a row that have to come alone, until the next is expected to do so.
 const SURE: u32 = 8;
 
 /// How many requests in a row came when all before them were answered.

@@ -20,7 +20,7 @@ use super::in_order::InOrder;
 use super::reply::Slice;
 use crate::changes::Changes;
 
-/// What is read ahead of one client.
+/// The reads ahead of one client.
 pub(super) struct ReadAhead<'a, D> {
     device: &'a D,
     changes: &'a Changes,
@@ -46,7 +46,7 @@ enum Content {
     Here(Loaded),
 }
 
-/// What was read.
+/// The content that was read.
 #[derive(Clone)]
 struct Loaded {
     buffer: Arc<Buffer>,

@@ -118,7 +118,7 @@ impl Reply {
         })
     }
 
-    /// What a metadata context tells.
+    /// Writes what a metadata context tells.
     pub(super) fn status(chunk: Chunk, context: Context, extents: &[Extent], is_last: bool) -> Self {
         let chunk = done_if(is_last, chunk);
         let mut descriptors = Vec::with_capacity(16 * extents.len());
@@ -140,7 +140,7 @@ impl Reply {
         self.is_last
     }
 
-    /// What the socket has not taken yet.
+    /// Returns the bytes that the socket has not taken yet.
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         let head: &[u8] = match &self.head {
             Head::Nothing => &[],

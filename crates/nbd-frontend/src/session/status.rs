@@ -13,7 +13,7 @@ use crate::lock;
 /// flight take no more memory than its data may. Clients ask again about what a reply does not cover.
 const MOST_EXTENTS: usize = 1024;
 
-/// What is asked about.
+/// The range and the contexts that are asked about.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question {
     /// In bytes; the first extent begins here.

@@ -17,8 +17,9 @@
 //! so that what is known of a plain connection is true here as well: what is in flight, what is held in memory, and when
 //! the session may end. rustls remembers what it has encrypted of them, so that they are not encrypted again.
 //!
-//! What a client can make grow is bounded: rustls holds three records of what it has received, or 64 KiB of a
-//! handshake; it allows no renegotiation, and 32 new keys for each handshake or piece of data.
+//! A client can make nothing grow without bounds: rustls holds three records of what it has
+//! received, or 64 KiB of a handshake; it allows no renegotiation, and 32 new keys for each
+//! handshake or piece of data.
 //!
 //! A connection ends with close_notify in both directions, and one without it ends as an error: somebody may have cut it.
 //! Nothing is lost by that, as requests and replies are as long as they say.
@@ -43,7 +44,7 @@ const CIPHERTEXT: usize = 64 << 10;
 /// How long the client may take to take note of the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What both directions share.
+/// The state of TLS that both directions share.
 pub(crate) struct TlsConnection {
     state: Mutex<State>,
 }

@@ -31,7 +31,7 @@ impl<'e> Handshake<'e> {
         self.complete(output)
     }
 
-    /// Those of `wanted` that the export has.
+    /// The contexts of `wanted` that the export has.
     ///
     /// # Errors
     /// Those of which that has to be found out.

@@ -40,7 +40,7 @@ fn info(number: u32, name: &str, infos: &[u16]) -> Vec<u8> {
     option(number, &data)
 }
 
-/// The same, where the first has contexts, and the second has one of them.
+/// Exports of which the first has contexts, and the second has one of them.
 fn with_contexts() -> Vec<Export> {
     let names = ["base:allocation", "qemu:dirty-bitmap:a", "qemu:dirty-bitmap:b", "qemu:allocation-depth"];
     let mut exports = exports();

@@ -184,7 +184,7 @@ impl Chunk {
     }
 }
 
-/// As much of a text as `longest` bytes hold, without a part of a character.
+/// Cuts a text to at most `longest` bytes, without a part of a character.
 fn shortened(text: &str, longest: usize) -> &str {
     let mut end = text.len().min(longest);
     while !text.is_char_boundary(end) {

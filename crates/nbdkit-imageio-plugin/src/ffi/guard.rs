@@ -42,7 +42,8 @@ pub(crate) fn notice(work: impl FnOnce()) {
     });
 }
 
-/// That zeroing is not fast is an answer, not a failure: nbdkit's client goes on with writing.
+/// Tells the client of an error. A refusal of a fast zero is no failure: nbdkit's client goes on
+/// with writing.
 fn tell(error: &Error) {
     match error.errno() {
         Errno::NotSup => channel::debug(&error.to_string()),

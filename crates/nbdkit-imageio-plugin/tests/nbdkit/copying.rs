@@ -20,7 +20,7 @@ fn a_disk_is_uploaded_and_read_back() {
     fs::write(dir.path().join("disk.img"), &data).unwrap();
     fs::write(dir.path().join("url"), server.url()).unwrap();
     fs::copy(server.cafile().unwrap(), dir.path().join("ca.pem")).unwrap();
-    // As virt-v2v does, which repeats what changed from disk to disk.
+    // virt-v2v does the same: it repeats what changed from disk to disk.
     let size = format!("size={SIZE}");
     let parameters = [
         "size=512",

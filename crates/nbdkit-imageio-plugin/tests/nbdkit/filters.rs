@@ -42,7 +42,7 @@ fn ranges(log: &Log, op: Op) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// The same from a line of the log filter.
+/// Reads a range from a line of the log filter.
 fn range(line: &str) -> (u64, u64) {
     let number = |key| {
         let (_, after) = line.split_once(key).unwrap();
@@ -51,7 +51,7 @@ fn range(line: &str) -> (u64, u64) {
     (number(" offset=0x"), number(" count=0x"))
 }
 
-/// So that what nbdkit sees is what the server sees.
+/// With these parameters, the server sees what nbdkit sees.
 const AS_THEY_ARE: [&str; 2] = ["max-request=0", "preferred-block-size=4096"];
 
 #[test]
@@ -179,7 +179,8 @@ fn no_retry_makes_a_loss_good() {
     for (fault, second) in [
         (Fault::on(Op::Flush).then(trouble()), "h.flush()"),
         (Fault::on(Op::Put).nth(2).then(trouble()), "h.pwrite(b'x' * 4096, 0)"),
-        // So may a server that fails to read: a proxy may have lost its way to it.
+        // A server that fails to read may have dropped it, too: a proxy may have lost its way to
+        // it.
         (Fault::on(Op::Get).then(trouble()), "h.pread(4096, 0)"),
     ] {
         let script = ["h.pwrite(b'x' * 4096, 0)", second, "h.flush()"].map(attempt).concat();

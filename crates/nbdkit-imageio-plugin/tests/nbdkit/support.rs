@@ -94,7 +94,7 @@ pub(crate) fn captive(dir: &Path, parameters: &[&str], command: &str) -> Ended {
     nbdkit(dir, &["-U", "-"], &[parameters, &["--run", command]].concat())
 }
 
-/// The same with some Python for nbdsh; the connection is `h`.
+/// Runs nbdkit with some Python for nbdsh; the connection is `h`.
 pub(crate) fn nbdsh(dir: &Path, parameters: &[&str], script: &str) -> Ended {
     std::fs::write(dir.join("script.py"), script).unwrap();
     captive(dir, parameters, "nbdsh -u \"$uri\" -c \"exec(open('script.py').read())\"")
@@ -123,7 +123,7 @@ impl Served {
         Self::start_by(dir, &["nbdkit"], options, parameters)
     }
 
-    /// The same by a program that starts nbdkit, such as a shell: that is what gets the signals.
+    /// Starts nbdkit by a program, such as a shell: that is what gets the signals.
     pub(crate) fn start_by(dir: &Path, program: &[&str], options: &[&str], parameters: &[&str]) -> Self {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).current_dir(dir).env("PATH", PATH);
