@@ -106,6 +106,7 @@ pub enum Error {
 
 /// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// Whoever gave the URL, the ticket, the certificates or the range.
     Caller,
