@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`,
-//! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`, `cargo xtask publish`.
+//! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`,
+//! `cargo xtask publish`.
 
 mod bench;
 mod build;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Publishes the crates. Cargo finds their order, and builds every package against those of the others as if these were
-//! published. It works on a copy of the last commit: the address of the repository isn't known before somebody publishes,
-//! and each package needs the texts of the licences.
+//! Publishes the crates. Cargo finds their order, and builds every package against those of the
+//! others as if these were published. It works on a copy of the last commit: the address of the
+//! repository isn't known before somebody publishes, and each package needs the texts of the
+//! licences.
 
 use std::path::Path;
 

@@ -95,7 +95,8 @@ fn format(sh: &Shell) -> Result<Done> {
 
 fn lints(sh: &Shell) -> Result<Done> {
     cmd!(sh, "cargo clippy --workspace --all-targets --locked -- -D warnings").run()?;
-    // As others may have them: the workspace has the server with TLS, and the fakes with their command lines.
+    // As others may have them: the workspace has the server with TLS, and the fakes with their
+    // command lines.
     cmd!(sh, "cargo clippy --package nbd-frontend --all-targets --locked -- -D warnings").run()?;
     cmd!(sh, "cargo clippy --package fake-imageio --package fake-engine --no-default-features --all-targets --locked -- -D warnings")
         .run()?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Computes the checksum that an imageio server computes of a disk, of a raw image: `checksum FILE`.
+//! Computes the checksum that an imageio server computes of a disk, of a raw image:
+//! `checksum FILE`.
 
 use std::error::Error;
 use std::fs::File;

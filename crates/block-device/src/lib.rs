@@ -208,7 +208,8 @@ pub struct ZeroFlags {
     pub fast: bool,
 }
 
-/// What a device can do. By default it can nothing but read, write and zero, with the default [`BlockSize`].
+/// What a device can do. By default it can nothing but read, write and zero, with the default
+/// [`BlockSize`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {

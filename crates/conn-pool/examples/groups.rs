@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbers that many threads send over two connections: while both are busy, those that wait go together.
+//! Numbers that many threads send over two connections: while both are busy, those that wait go
+//! together.
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads the first sector of an engine's disk: `first_sector ENGINE-URL USER PASSWORD-FILE CA-FILE DISK`.
+//! Reads the first sector of an engine's disk:
+//! `first_sector ENGINE-URL USER PASSWORD-FILE CA-FILE DISK`.
 
 use std::env;
 use std::error::Error;

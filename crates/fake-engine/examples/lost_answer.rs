@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An engine that carries out the first transfer that it is asked for, and loses the answer. It runs until its standard
-//! input ends, and then tells what it was asked.
+//! An engine that carries out the first transfer that it is asked for, and loses the answer. It
+//! runs until its standard input ends, and then tells what it was asked.
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -78,7 +78,8 @@ pub struct OldEngine {
 }
 
 impl OldEngine {
-    /// Changes it in one expression: `OldEngine::default().with(|engine| engine.refuses_mixed_backups = true)`.
+    /// Changes it in one expression:
+    /// `OldEngine::default().with(|engine| engine.refuses_mixed_backups = true)`.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A server that resets the connection in the middle of the second write. It runs until its standard input ends, and then
-//! tells what was lost.
+//! A server that resets the connection in the middle of the second write. It runs until its
+//! standard input ends, and then tells what was lost.
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A link to a server whose round trip takes so many milliseconds: `slow_link ADDRESS:PORT MILLISECONDS`, until its standard
-//! input ends.
+//! A link to a server whose round trip takes so many milliseconds:
+//! `slow_link ADDRESS:PORT MILLISECONDS`, until its standard input ends.
 
 use std::env;
 use std::error::Error;

@@ -22,7 +22,8 @@ impl Timeouts {
         Self { connect, data, operation }
     }
 
-    /// Changes it in one expression: `Timeouts::default().with(|timeouts| timeouts.connect = connect)`.
+    /// Changes it in one expression:
+    /// `Timeouts::default().with(|timeouts| timeouts.connect = connect)`.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);

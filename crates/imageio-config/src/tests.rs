@@ -186,8 +186,8 @@ fn the_table_is_fit_for_a_man_page() {
     }
 }
 
-/// These defaults are words, as they depend on something else, or there is none. That of `engine-timeout` is of the
-/// engine's client.
+/// These defaults are words, as they depend on something else, or there is none. That of
+/// `engine-timeout` is of the engine's client.
 const DEFAULT_IN_WORDS: &[&str] = &[
     "engine-timeout",
     "url",

@@ -122,7 +122,8 @@ impl Settings {
         }
     }
 
-    /// Changes it in one expression: `Settings::new(url).with(|settings| settings.read_only = true)`.
+    /// Changes it in one expression:
+    /// `Settings::new(url).with(|settings| settings.read_only = true)`.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);

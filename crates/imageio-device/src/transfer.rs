@@ -103,7 +103,8 @@ impl Transfer {
         can.read_only = self.is_read_only();
         can.flush = self.can_flush();
         can.fua = self.can_flush();
-        // The server doesn't tell whether it zeroes or writes; but it may tell that a range is zero already.
+        // The server doesn't tell whether it zeroes or writes; but it may tell that a range is zero
+        // already.
         can.fast_zero = self.can_zero() && self.capabilities.extents;
         can.multi_conn = true;
         can.block_size.preferred = self.settings.preferred_block_size;

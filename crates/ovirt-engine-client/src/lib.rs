@@ -34,15 +34,15 @@
 //! looked up.
 //!
 //! # Why this way
-//! The engine's own SDKs are in Python, Java, Ruby and Go, and repeat nothing. This client blocks, as
-//! its callers have nothing else to do meanwhile, and knows of the API what transfers and backups
-//! need. Users log in by a password; Kerberos is not supported.
+//! The engine's own SDKs are in Python, Java, Ruby and Go, and repeat nothing. This client blocks,
+//! as its callers have nothing else to do meanwhile, and knows of the API what transfers and
+//! backups need. Users log in by a password; Kerberos is not supported.
 //!
 //! # Threads and lifecycle
 //! An [`Engine`] may be shared by threads, and starts none. It logs in when it is first asked
 //! something, and again when its token has expired; [`Engine::log_out`] gives the token back. A
-//! transfer or a backup that was begun has to be ended by whoever began it: dropping the engine ends
-//! nothing.
+//! transfer or a backup that was begun has to be ended by whoever began it: dropping the engine
+//! ends nothing.
 //!
 //! # Time
 //! The engine tells nobody when something is ready. It is asked once a second, by a [`Clock`];

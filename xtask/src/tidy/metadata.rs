@@ -8,7 +8,8 @@ mod tests {
     use serde_json::Value;
     use xshell::{Shell, cmd};
 
-    /// The categories in use. The registry passes over a category that it doesn't know, so each was looked up in its list.
+    /// The categories in use. The registry passes over a category that it doesn't know, so each was
+    /// looked up in its list.
     const CATEGORIES: &[&str] = &[
         "algorithms",
         "api-bindings",

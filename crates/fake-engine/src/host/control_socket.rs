@@ -37,7 +37,8 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// The daemon that listens at this unix socket, which clients reach by `transfer_url` and `proxy_url`.
+    /// The daemon that listens at this unix socket, which clients reach by `transfer_url` and
+    /// `proxy_url`.
     pub fn new(
         path: impl Into<PathBuf>,
         transfer_url: impl Into<String>,
