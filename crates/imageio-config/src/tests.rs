@@ -214,10 +214,14 @@ const DEFAULT_IN_WORDS: &[&str] = &[
 
 #[test]
 fn the_default_that_is_told_is_the_one_that_counts() {
-    let (of_engine, of_new_disk) = (
-        ["engine=https://e/", "user=u@p", "disk=d"],
-        ["engine=https://e/", "user=u@p", "new-disk=d", "storage-domain=s", "size=1G"],
-    );
+    const IMAGE: &str = "snapshot=7dcf6bd6-0b39-4b5f-9d4e-1ba4f6b1c02f";
+    let engine = |target: &[&'static str]| [&["engine=https://e/", "user=u@p"], target].concat();
+    let uses = [
+        vec!["url=https://h/images/t"],
+        engine(&["disk=d"]),
+        engine(&[IMAGE]),
+        engine(&["new-disk=d", "storage-domain=s", "size=1G"]),
+    ];
     for parameter in parameters().filter(|parameter| !DEFAULT_IN_WORDS.contains(&parameter.name)) {
         let with = |arguments: &[&str], default: bool| {
             let mut parser = Parser::new();
@@ -227,7 +231,6 @@ fn the_default_that_is_told_is_the_one_that_counts() {
             }
             parser.finish().map(|source| format!("{source:?}"))
         };
-        let uses: [&[&str]; 3] = [&["url=https://h/images/t"], &of_engine, &of_new_disk];
         let fitting = uses.iter().filter(|arguments| with(arguments, true).is_ok());
         assert!(fitting.clone().count() > 0, "{}", parameter.name);
         for arguments in fitting {
