@@ -49,7 +49,7 @@ const fn sparse(via: Via, client: Reader, format: &'static str) -> RowKind {
 
 /// Puts `delay` milliseconds between client and server, and copies a part of the disk.
 const fn far(delay: u64, work: Work, part: u64) -> RowKind {
-    let link = Link { delay: Duration::from_millis(delay), rate: None };
+    let link = Link::new(Duration::from_millis(delay), None);
     RowKind { link: Some(link), part, ..row(Real, Http, work) }
 }
 
@@ -58,7 +58,7 @@ const fn by_https(row: RowKind) -> RowKind {
 }
 
 /// A local network of 1 Gbit/s, or nearly.
-const NARROW: Link = Link { delay: Duration::from_micros(200), rate: NonZeroU64::new(100 << 20) };
+const NARROW: Link = Link::new(Duration::from_micros(200), NonZeroU64::new(100 << 20));
 
 pub(crate) const ROWS: &[RowKind] = &[
     quick(Real, Http, BY_ITSELF),

@@ -59,7 +59,7 @@ pub fn ask_server(which: u8, answer: &[u8]) {
         let address = SocketAddr::from_abstract_name(&name).expect("a short name");
         let listener = UnixListener::bind_addr(&address).expect("no other process has it");
         let url = TransferUrl::parse("http://localhost/images/ticket").expect("it is one");
-        let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
+        let timeouts = Timeouts::new(PATIENCE, PATIENCE, PATIENCE);
         let connector = Connector::new(url, None, timeouts).expect("no TLS");
         (connector.through(UnixAddress::new(format!("\0{name}")), TrustedUsers::new(None)), listener)
     });

@@ -78,11 +78,11 @@ fn server(tls: Tls) -> Server<Disk> {
         let [size, other] = SIZES;
         let data = (0..other).map(|n| if n % 9000 < 5000 { 0 } else { n as u8 }).collect();
         let other = MemoryDevice::from_bytes(data);
-        let capabilities = Capabilities { read_only: true, ..other.capabilities() };
+        let capabilities = other.capabilities().with(|can| can.read_only = true);
         [MemoryDevice::new(size), other.with_capabilities(capabilities)].map(|disk| Arc::new(Disk::new(disk)))
     });
-    let info = |name: &str| ExportInfo { name: name.to_owned(), description: format!("called {name}") };
-    let config = Config { tls, ..Config::default() };
+    let info = |name: &str| ExportInfo::new(name).with_description(format!("called {name}"));
+    let config = Config::default().with(|config| config.tls = tls);
     let [disk, other] = DISKS.each_ref().map(Arc::clone);
     let mut server = Server::new(disk, &info("disk"), config).expect("the disk is one");
     server.add_export(other, &info("other")).expect("it is another one");

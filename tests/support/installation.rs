@@ -107,7 +107,7 @@ impl Installation {
         fs::write(dir.path().join("password"), DEFAULT_PASSWORD)?;
         fs::create_dir(dir.path().join("python"))?;
         fs::write(dir.path().join("python/sitecustomize.py"), include_str!("sitecustomize.py"))?;
-        let imageio = ControlSocket { path: daemon.control_socket(), transfer_url, proxy_url };
+        let imageio = ControlSocket::new(daemon.control_socket(), transfer_url, proxy_url);
         let builder = FakeEngine::builder(imageio).tls(pki).storage_domain(STORAGE_DOMAIN).vm(VM);
         let engine = choose(builder).start()?;
         fs::write(dir.path().join("ovirt-img.conf"), config(&engine.base(), &dir.path().join("ca.pem")))?;

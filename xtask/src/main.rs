@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`,
-//! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`.
+//! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`,
+//! `cargo xtask publish`.
 
 mod bench;
 mod build;
@@ -11,6 +12,7 @@ mod oldest_rust;
 #[path = "../../tests/bench/options.rs"]
 mod options;
 mod public_api;
+mod publish;
 mod suites;
 mod test;
 mod tidy;
@@ -49,6 +51,8 @@ enum Command {
     Build,
     /// Build packages for all systems into target/packages: .deb, .rpm and an archive. Needs cargo-zigbuild
     Dist(dist::Arguments),
+    /// Publish the crates, each after those that it needs. Nothing is uploaded without --execute
+    Publish(publish::Arguments),
     /// The demo's NBD client, which imageio-nbd runs
     #[command(hide = true)]
     DemoClient(demo::ClientArguments),
@@ -104,6 +108,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Bench(_) => bench::run(&sh),
         Command::Build => build::run(&sh),
         Command::Dist(arguments) => dist::run(&sh, &arguments).map(drop),
+        Command::Publish(arguments) => publish::run(&sh, &arguments),
         Command::DemoClient(_) => Ok(()),
     }
 }

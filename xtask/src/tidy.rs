@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! House rules that no lint knows, as tests.
 
+mod metadata;
+
 #[cfg(test)]
 mod documents;
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub struct BackupRecord {
 
 /// Where the image of a disk is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Image {
     /// Now, for those who write it.
     pub path: PathBuf,

@@ -28,6 +28,7 @@ pub enum Policy {
 
 /// How a VM is to be backed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// The checkpoint that the engine has to begin the backup from. None if no disk is backed up incrementally.
     pub from_checkpoint_id: Option<String>,
@@ -41,6 +42,7 @@ pub struct Plan {
 
 /// How a disk is to be backed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DiskPlan {
     /// The disk as the engine describes it now.
     pub disk: Disk,
@@ -62,6 +64,7 @@ pub enum Decision {
 
 /// Why a disk is backed up as a whole. It is told as the second half of a sentence, after the disk's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// The user has asked for a full backup.
     AskedFor,

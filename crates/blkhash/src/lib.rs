@@ -1,8 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The checksum that imageio computes of a disk: a hash over the hashes of its blocks, in their order. The last block may be
-//! shorter. A block of zeroes is hashed as one, so that it makes no difference how a disk stores it.
+//! The checksum that oVirt's imageio server computes of a disk, of a local image: a hash over the
+//! hashes of the image's blocks, in their order. If both checksums are the same, the disk and the
+//! image are the same, and neither had to be moved.
 //!
-//! Source: `GET …/checksum` in imageio's documentation of its `images` resource, and what its daemon 2.5 answers.
+//! ```
+//! use blkhash::{Algorithm, Blkhash};
+//!
+//! let blkhash = Blkhash::new(Algorithm::default(), blkhash::DEFAULT_BLOCK_SIZE);
+//! let image = vec![0; 10_000];
+//! let checksum = blkhash.of_stream(&image[..], image.len() as u64, &|_bytes_done| {})?;
+//! assert_eq!(checksum.len(), 64);
+//! # Ok::<(), blkhash::Error>(())
+//! ```
+//!
+//! The last block may be shorter than the others. A block of zeroes is hashed as one, so it makes
+//! no difference how a disk stores it. The definition is that of `GET …/checksum` in imageio's
+//! documentation of its `images` resource, as its daemon 2.5 answers it.
+//!
+//! # Why this way
+//!
+//! The hash of each block is independent of the others, so all processors compute hashes while one
+//! thread reads. Holes of a file are not read: the system tells where they are. The checksum is of
+//! the disk's content, so a compressed or sparse image format has to be read through something that
+//! knows it, such as `qemu-img`, and comes here as a stream.
+//!
+//! # Threads and lifecycle
+//!
+//! [`Blkhash`] is a small value that says what to compute. A call starts its threads, and ends them
+//! before it returns. The callback for the progress is called by the thread that asks for the
+//! checksum.
+//!
+//! # Errors
+//!
+//! [`Error`] says whether the image can't be read, or is shorter or longer than its size. After an
+//! error there is no checksum of a part.
 
 mod algorithm;
 mod image;
@@ -75,6 +106,14 @@ impl Blkhash {
         pipeline::run(self, None, StreamBlocks::new(input, size, self.block_size), progress)
     }
 }
+
+/// Threads may share these, or it doesn't compile.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Blkhash>();
+    is_send_and_sync::<Algorithm>();
+    is_send_and_sync::<Error>();
+};
 
 #[cfg(test)]
 mod tests;

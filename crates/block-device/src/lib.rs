@@ -1,10 +1,74 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The narrow traits between a block device and whatever serves it.
 //!
-//! Every call of a [`BlockDevice`] blocks until it is done and may come from any thread, many at a time: for callers that
-//! have a thread for each request, as nbdkit does. A [`QueuedDevice`] takes requests and tells later how they ended;
-//! [`Threaded`] makes the one of the other. All offsets and lengths are in bytes. Callers keep requests inside
-//! [`BlockDevice::size`]; a device may check again.
+//! A [`BlockDevice`] reads, writes, zeroes, trims and flushes; it tells its size, its
+//! [`Capabilities`] and what it knows of its ranges. A server (NBD, nbdkit's plugin, a test) needs
+//! nothing else, and knows nothing of where the data is.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use block_device::{BlockDevice, Capabilities, Errno, Error, MemoryDevice, Result, ZeroFlags};
+//! use bytes::Bytes;
+//!
+//! /// A disk whose first sector nobody can change.
+//! struct Protected(MemoryDevice);
+//!
+//! impl BlockDevice for Protected {
+//!     fn size(&self) -> u64 {
+//!         self.0.size()
+//!     }
+//!
+//!     fn capabilities(&self) -> Capabilities {
+//!         self.0.capabilities()
+//!     }
+//!
+//!     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+//!         self.0.read(offset, buf)
+//!     }
+//!
+//!     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
+//!         match offset {
+//!             0..512 => Err(Error::new(Errno::Perm, "the first sector is protected")),
+//!             _ => self.0.write(offset, data, fua),
+//!         }
+//!     }
+//!
+//!     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+//!         self.0.zero(offset, len, flags)
+//!     }
+//!
+//!     fn flush(&self) -> Result<()> {
+//!         self.0.flush()
+//!     }
+//! }
+//!
+//! let disk = Protected(MemoryDevice::new(1 << 20));
+//! disk.write(512, Bytes::from_static(b"data"), false)?;
+//! assert_eq!(disk.write(0, Bytes::from_static(b"data"), false).unwrap_err().errno(), Errno::Perm);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Two traits
+//!
+//! Every call of a [`BlockDevice`] blocks until it is done: callers have a thread for each request,
+//! as nbdkit does. Such a device is easy to write. A [`QueuedDevice`] takes a request and tells a
+//! [`Completion`] later how it has ended: callers need no thread for each request. [`Threaded`]
+//! makes a queued device of one that blocks. There is no async trait: the devices that this was
+//! made for have threads of their own, and would run no executor.
+//!
+//! # Threads and lifecycle
+//!
+//! Calls come from any thread, many at a time. A device lives for as long as somebody holds it;
+//! nothing here opens or closes one. Dropping a [`Threaded`] waits for the requests that it has
+//! taken.
+//!
+//! # Offsets and errors
+//!
+//! All offsets and lengths are in bytes. Callers keep requests inside [`BlockDevice::size`], and a
+//! device may check again. An [`Error`] has an [`Errno`], which a client of the disk is told, and a
+//! line of text for the log. The kinds of errors are those of the NBD protocol, and no others, as
+//! no client could tell others apart.
 
 mod error;
 mod extents;
@@ -144,8 +208,10 @@ pub struct ZeroFlags {
     pub fast: bool,
 }
 
-/// What a device can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a device can do. By default it can nothing but read, write and zero, with the default
+/// [`BlockSize`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// Writes and zeroes are refused.
     pub read_only: bool,
@@ -161,6 +227,15 @@ pub struct Capabilities {
     pub multi_conn: bool,
     /// Request sizes.
     pub block_size: BlockSize,
+}
+
+impl Capabilities {
+    /// Changes it in one expression: `Capabilities::default().with(|can| can.flush = true)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
 }
 
 /// Request sizes in bytes, with the rules of NBD's block size constraints.
@@ -180,3 +255,13 @@ impl Default for BlockSize {
         Self { minimum: 1, preferred: 4096, maximum: 64 << 20 }
     }
 }
+
+/// Threads may share these, or it doesn't compile.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<MemoryDevice>();
+    is_send_and_sync::<Threaded<MemoryDevice>>();
+    is_send_and_sync::<Capabilities>();
+    is_send_and_sync::<Request>();
+    is_send_and_sync::<Error>();
+};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests that nobody waits for.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -101,6 +102,7 @@ pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
 
 /// What can be asked of a disk. Offsets and lengths are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Request {
     /// Fill the completion's [buffer](Completion::buffer) from `offset`.
     Read {
@@ -185,6 +187,12 @@ pub trait Completion: Send {
 #[derive(Default)]
 pub struct Batch {
     ends: Vec<Arc<dyn BatchEnd>>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("ends", &self.ends.len()).finish_non_exhaustive()
+    }
 }
 
 /// What is done at the end of a batch of completions.

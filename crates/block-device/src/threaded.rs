@@ -2,6 +2,7 @@
 //! Threads that make a queue of a device that blocks.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,6 +17,12 @@ pub struct Threaded<D> {
     device: Arc<D>,
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl<D> fmt::Debug for Threaded<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threaded").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
 }
 
 type Job = (Request, Box<dyn Completion>);

@@ -1,15 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Buffers that are recycled, and a budget for those that are lent.
 //!
-//! Large memory that is taken from the system and given back for each request costs page faults, which cost more than the
-//! request itself.
+//! A server takes memory for each request and gives it back. If the system has to find that memory
+//! each time, its page faults cost more than the request. A [`Pool`] keeps what comes back for the
+//! next request.
 //!
 //! ```
 //! let pool = buffer_pool::Pool::new(1 << 20);
 //! let mut buffer = pool.take(5000);
 //! buffer[..4].copy_from_slice(b"data");
 //! assert_eq!(buffer.len(), 5000);
+//! let address = buffer.as_ptr();
+//! // The buffer goes back to the pool when it is dropped, and the next one gets its memory.
+//! drop(buffer);
+//! assert_eq!(pool.take(6000).as_ptr(), address);
 //! ```
+//!
+//! # The budget
+//!
+//! [`Pool::take`] waits while the buffers that are lent would exceed the budget, so that a client
+//! that sends fast waits for itself. A pool that has lent nothing lends one buffer of any size, so
+//! no request waits for ever. [`Pool::take_if_room`] never waits. Whoever keeps a buffer for long
+//! takes it out of the budget by [`Buffer::uncounted`].
+//!
+//! Sizes are powers of two, from 4 KiB on: a buffer finds its next user sooner, and up to half of
+//! it is unused. Contents are arbitrary, because clearing them would cost as much as copying.
+//!
+//! # Threads and errors
+//!
+//! A pool is shared by an [`Arc`], and a [`Buffer`] may be dropped by any thread. Only one thread
+//! at a time may wait in [`Pool::take`]; the others use [`Pool::take_if_room`] or
+//! [`Pool::take_uncounted`]. Nothing here fails.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -205,6 +226,14 @@ impl AsRef<[u8]> for Buffer {
         self
     }
 }
+
+/// Threads may share these, or it doesn't compile.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Pool>();
+    is_send_and_sync::<Buffer>();
+    is_send_and_sync::<Lease>();
+};
 
 #[cfg(test)]
 mod tests {

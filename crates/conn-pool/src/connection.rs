@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the pool has to know of a connection.
 
+use std::fmt;
+
 use crate::error::{Failure, Panicked};
 use crate::request::{Group, PoolRequest};
 
@@ -43,6 +45,17 @@ pub enum Task<'a, R: PoolRequest> {
     /// Uses the connection so that the server doesn't close it, and opens it if it is [`Closed`](State::Closed). A
     /// connection that was lost with nothing at stake is no error.
     KeepAlive,
+}
+
+impl<R: PoolRequest> fmt::Debug for Task<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requests(group) => f.debug_tuple("Requests").field(group).finish(),
+            Self::Flush => f.write_str("Flush"),
+            Self::FlushInBackground => f.write_str("FlushInBackground"),
+            Self::KeepAlive => f.write_str("KeepAlive"),
+        }
+    }
 }
 
 /// How a connection is.

@@ -27,7 +27,8 @@ pub enum Affected {
 /// How a request or a flush ended.
 pub type Outcome<E> = Result<(), PoolError<E>>;
 
-/// Why a request or a flush failed.
+/// Why a request or a flush failed. These are all the reasons there can be, so that callers handle
+/// each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError<E> {
     /// Work may be lost, by this request or by an earlier one.

@@ -2,6 +2,7 @@
 //! Requests, and groups of requests that are carried out as one.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use crate::error::{Affected, Failure, Outcome, PoolError};
 
@@ -44,6 +45,12 @@ pub enum Place {
 pub struct Group<R: PoolRequest> {
     shape: R::Shape,
     requests: VecDeque<R>,
+}
+
+impl<R: PoolRequest> fmt::Debug for Group<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("requests", &self.requests.len()).finish_non_exhaustive()
+    }
 }
 
 #[allow(clippy::len_without_is_empty, reason = "a group is never empty")]

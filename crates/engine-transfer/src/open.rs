@@ -168,7 +168,7 @@ fn by_any_way(settings: &Settings, urls: Vec<Secret>, open: Open) -> Result<Tran
     let mut unreachable = None;
     while let Some(url) = urls.next() {
         let url = UrlSource::Inline(url.reveal().to_owned());
-        match open(Settings { url, ..settings.clone() }) {
+        match open(settings.clone().with(|settings| settings.url = url)) {
             Err(error) if error.is_unreachable() => {
                 if urls.peek().is_some() {
                     log::warn!("{error}: trying the engine's proxy instead");

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Functions of C's library, by which a process executes one program in the place of others.
 //!
-//! The dynamic linker puts a library of `LD_PRELOAD` before the others, so these functions are called instead of those that
-//! they are named after. Each calls the latter, with the name of the other program if the one that it was given is in a list.
+//! The dynamic linker puts a library of `LD_PRELOAD` before the others, so these functions are
+//! called instead of those that they are named after. Each calls the latter, with the name of the
+//! other program if the one that it was given is in a list.
 //!
 //! | variable | value |
 //! |---|---|
 //! | `EXEC_REDIRECT_FROM` | the programs that are not to be executed: full paths, as they are written by whoever executes them, with a colon between two |
 //! | `EXEC_REDIRECT_TO` | the full path of the program that is executed instead |
 //!
-//! Without both, nothing is changed. A program that executes one of the list after all does it without these variables: it is
-//! its own environment that counts, not the one that it gives.
+//! Without both, nothing is changed. A program that executes one of the list after all does it
+//! without these variables: it is its own environment that counts, not the one that it gives.
 //!
-//! All this happens between `fork` and `exec`, where another thread may have held any lock: so nothing here allocates, locks
-//! or panics, and the functions that come next are looked up when the library is loaded.
+//! All this happens between `fork` and `exec`, where another thread may have held any lock: so
+//! nothing here allocates, locks or panics, and the functions that come next are looked up when the
+//! library is loaded.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -9,6 +9,7 @@ const MAX_RECORDS: usize = 10_000;
 
 /// One request. It has no secret in it: neither header nor body are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestRecord {
     /// The HTTP method.
     pub method: String,

@@ -82,26 +82,26 @@ impl Args {
     fn builder(&self) -> Result<Builder> {
         let pki = self.pki.as_deref().map(|dir| self.make_pki(dir)).transpose()?;
         let mut builder = match (&self.control, &self.transfer_url) {
-            (Some(path), Some(transfer_url)) => FakeEngine::builder(ControlSocket {
-                path: path.clone(),
-                transfer_url: transfer_url.clone(),
-                proxy_url: self.proxy_url.as_ref().unwrap_or(transfer_url).clone(),
-            }),
+            (Some(path), Some(transfer_url)) => FakeEngine::builder(ControlSocket::new(
+                path,
+                transfer_url,
+                self.proxy_url.as_ref().unwrap_or(transfer_url),
+            )),
             // clap has made sure that there are both or none.
             _ => FakeEngine::builder(FakeImageio::new(pki.clone())),
         };
         builder =
             builder.address(&self.address).port(self.port).user(&self.user, self.password()?).old_engine(
-                OldEngine {
-                    removes_finished_transfers: self.removes_finished_transfers,
-                    refuses_timeout_policy: self.refuses_timeout_policy,
-                    refuses_mixed_backups: self.refuses_mixed_backups,
-                },
+                OldEngine::default().with(|engine| {
+                    engine.removes_finished_transfers = self.removes_finished_transfers;
+                    engine.refuses_timeout_policy = self.refuses_timeout_policy;
+                    engine.refuses_mixed_backups = self.refuses_mixed_backups;
+                }),
             );
         builder = self.storage_domain.iter().fold(builder, |builder, name| builder.storage_domain(name));
         builder = self.vm.iter().fold(builder, |builder, name| builder.vm(name));
         if let Some(delay) = self.delay.map(std::time::Duration::from_millis) {
-            builder = builder.delays(Delays { disk: delay, transfer: delay, backup: delay, job: delay });
+            builder = builder.delays(Delays::all(delay));
         }
         if let Some(dir) = &self.dir {
             builder = builder.dir(dir);

@@ -30,6 +30,7 @@ pub type Id = String;
 
 /// How long what is under way takes, in each of its phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delays {
     /// Until a disk is made, or removed.
     pub disk: Duration,
@@ -41,16 +42,31 @@ pub struct Delays {
     pub job: Duration,
 }
 
+impl Delays {
+    /// The same delay for everything.
+    #[must_use]
+    pub const fn all(delay: Duration) -> Self {
+        Self { disk: delay, transfer: delay, backup: delay, job: delay }
+    }
+
+    /// Changes it in one expression: `Delays::default().with(|delays| delays.disk = delay)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+}
+
 impl Default for Delays {
     /// Long enough to be seen by a client that doesn't wait, too short to matter to one that waits a second.
     fn default() -> Self {
-        let short = Duration::from_millis(50);
-        Self { disk: short, transfer: short, backup: short, job: short }
+        Self::all(Duration::from_millis(50))
     }
 }
 
 /// In what older engines differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OldEngine {
     /// A transfer is gone as soon as it is finished (before 4.4.7).
     pub removes_finished_transfers: bool,
@@ -59,6 +75,16 @@ pub struct OldEngine {
     /// An incremental backup is refused if one of its disks can only be backed up as a whole (in clusters of old compatibility
     /// versions).
     pub refuses_mixed_backups: bool,
+}
+
+impl OldEngine {
+    /// Changes it in one expression:
+    /// `OldEngine::default().with(|engine| engine.refuses_mixed_backups = true)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
 }
 
 /// What has to be done outside of the state.

@@ -8,6 +8,7 @@ use crate::fault::Op;
 
 /// How a client reached the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Transport {
     /// TCP: plain HTTP, or HTTPS if the server has TLS.
     Tcp,
@@ -17,6 +18,7 @@ pub enum Transport {
 
 /// The side that ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ClosedBy {
     /// The client closed or reset it.
     Client,
@@ -33,6 +35,7 @@ pub enum ClosedBy {
 /// One request. `start` and `end` are ticks of one logical clock for the whole server: of two events, the one with
 /// the smaller tick came first.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestRecord {
     /// The connection it came on, as in [`ConnectionRecord::id`].
     pub connection: u64,
@@ -60,6 +63,7 @@ pub struct RequestRecord {
 
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectionRecord {
     /// Counts from 1, in the order of accepting.
     pub id: u64,
@@ -87,6 +91,7 @@ impl ConnectionRecord {
 
 /// A copy of what the server saw so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Log {
     /// In the order of their start.
     pub requests: Vec<RequestRecord>,

@@ -40,6 +40,7 @@ impl Certificate {
 
 /// A server's certificate and key, and the CA that clients must trust; all as PEM.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Pki {
     /// What a `cafile` holds.
     pub ca_pem: String,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 /// A link between two hosts: the same in both directions, each of which is by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Link {
     /// How long each byte is on its way: half of the round trip.
     pub delay: Duration,
@@ -15,6 +16,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// A link with this delay, and with a limit of `rate` bytes in a second if there is one.
+    #[must_use]
+    pub const fn new(delay: Duration, rate: Option<NonZeroU64>) -> Self {
+        Self { delay, rate }
+    }
+
     /// How many bytes are carried together. All of them arrive when the last has passed, so with a rate they are fewer.
     pub(crate) fn piece(self) -> usize {
         if self.rate.is_some() { 64 << 10 } else { 128 << 10 }

@@ -14,6 +14,7 @@ pub enum Way {
 
 /// What happens to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// Both sides find it closed (FIN).
     Kill,
@@ -34,6 +35,7 @@ pub enum Fault {
 
 /// How it drips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drip {
     /// Bytes of each piece.
     pub piece: usize,
@@ -43,8 +45,17 @@ pub struct Drip {
     pub pieces: u32,
 }
 
+impl Drip {
+    /// So many pieces of so many bytes, with a pause before each.
+    #[must_use]
+    pub const fn new(piece: usize, pause: Duration, pieces: u32) -> Self {
+        Self { piece, pause, pieces }
+    }
+}
+
 /// Where something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Point {
     /// When a connection is accepted.
     Connect,

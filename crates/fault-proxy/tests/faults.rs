@@ -133,7 +133,7 @@ fn a_black_hole_tells_nobody() {
 #[test]
 fn what_is_late_or_drips_comes_whole() {
     let pause = Duration::from_millis(20);
-    let drip = Drip { piece: 1, pause, pieces: 4 };
+    let drip = Drip::new(1, pause, 4);
     for fault in [Fault::Delay(4 * pause), Fault::Drip(drip)] {
         for point in [Point::Connect, Point::Byte(Way::ToServer, 2)] {
             let ends = Ends::with(point, fault);

@@ -18,8 +18,8 @@ const NOTHING: Duration = Duration::from_millis(100);
 
 const DELAY: Duration = Duration::from_millis(20);
 
-const LOCAL: Link = Link { delay: Duration::ZERO, rate: None };
-const LONG: Link = Link { delay: DELAY, rate: None };
+const LOCAL: Link = Link::new(Duration::ZERO, None);
+const LONG: Link = Link::new(DELAY, None);
 
 struct Ends {
     relay: Relay,
@@ -72,7 +72,7 @@ fn each_way_takes_the_delay_and_the_first_the_handshake_too() {
 
 #[test]
 fn all_bytes_arrive_in_order_in_both_directions_at_once() {
-    let narrow = Link { rate: NonZeroU64::new(64 << 20), ..LONG };
+    let narrow = Link::new(DELAY, NonZeroU64::new(64 << 20));
     let data = pattern(5_000_000);
     for link in [LOCAL, LONG, narrow] {
         let ends = Ends::new(link);
@@ -92,7 +92,7 @@ fn all_bytes_arrive_in_order_in_both_directions_at_once() {
 
 #[test]
 fn nothing_stays_behind_whenever_it_comes() {
-    let ends = Ends::new(Link { delay: Duration::from_micros(30), rate: None });
+    let ends = Ends::new(Link::new(Duration::from_micros(30), None));
     let (mut client, server) = ends.connect();
     for pause in 0..4000 {
         client.write_all(b"a").unwrap();
@@ -131,7 +131,7 @@ fn what_was_sent_before_the_end_still_arrives() {
 #[test]
 fn a_rate_is_that_of_all_connections_together() {
     const RATE: usize = 16 << 20;
-    let ends = Ends::new(Link { delay: Duration::ZERO, rate: NonZeroU64::new(RATE as u64) });
+    let ends = Ends::new(Link::new(Duration::ZERO, NonZeroU64::new(RATE as u64)));
     let pairs = [ends.connect(), ends.connect()];
     let data = pattern(RATE / 10);
     let start = Instant::now();
@@ -211,7 +211,7 @@ fn who_sends_to_nobody_finds_the_connection_closed() {
 
 #[test]
 fn its_end_closes_what_is_open_also_what_is_on_its_way() {
-    let ends = Ends::new(Link { delay: PATIENCE, rate: None });
+    let ends = Ends::new(Link::new(PATIENCE, None));
     let (mut client, server) = ends.connect();
     client.write_all(b"too late").unwrap();
     drop(ends.relay);

@@ -7,6 +7,7 @@ use crate::UnixAddress;
 
 /// The operations that the server offers for this ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// The ticket allows writing: `Allow` names PUT, or there is no such header.
     pub can_write: bool,

@@ -106,6 +106,7 @@ pub enum Error {
 
 /// The party that has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The caller, who gave the URL, the ticket, the certificates or the range.
     Caller,

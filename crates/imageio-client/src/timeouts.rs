@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// How long to wait. Never for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For a connection, and as much again for the TLS handshake.
     pub connect: Duration,
@@ -12,6 +13,22 @@ pub struct Timeouts {
     pub data: Duration,
     /// For the answer to what may take a server minutes: zero, flush, extents, checksum.
     pub operation: Duration,
+}
+
+impl Timeouts {
+    /// All three at once; [`Timeouts::default`] has values for servers in use.
+    #[must_use]
+    pub const fn new(connect: Duration, data: Duration, operation: Duration) -> Self {
+        Self { connect, data, operation }
+    }
+
+    /// Changes it in one expression:
+    /// `Timeouts::default().with(|timeouts| timeouts.connect = connect)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
 }
 
 impl Default for Timeouts {

@@ -17,6 +17,7 @@ const LONGEST_LINE: usize = 500;
 
 /// How a transfer is reached, as its URL says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scheme {
     /// Plain HTTP.
     Http,

@@ -22,7 +22,7 @@ fn data() -> Vec<u8> {
 fn read(answer: &[u8]) -> (Connection, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/images/ticket", listener.local_addr().unwrap());
-    let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
+    let timeouts = Timeouts::new(PATIENCE, PATIENCE, PATIENCE);
     let connector = Connector::new(TransferUrl::parse(&url).unwrap(), None, timeouts).unwrap();
     let mut connection = connector.connect().unwrap();
     let mut buf = vec![0; LEN];

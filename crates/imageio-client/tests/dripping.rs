@@ -42,7 +42,7 @@ fn with_dripping_server(bytes: &[u8], test: impl FnOnce(SocketAddr)) {
 
 fn connector(scheme: &str, address: SocketAddr) -> Connector {
     let url = TransferUrl::parse(&format!("{scheme}://{address}/images/ticket")).unwrap();
-    let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
+    let timeouts = Timeouts::new(PATIENCE, PATIENCE, PATIENCE);
     Connector::new(url, Some(TlsConfig::insecure()), timeouts).unwrap()
 }
 
@@ -112,7 +112,7 @@ fn slow_extents(before: Duration, between: Duration) -> imageio_client::Result<V
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url =
         TransferUrl::parse(&format!("http://{}/images/ticket", listener.local_addr().unwrap())).unwrap();
-    let timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE * 10 };
+    let timeouts = Timeouts::new(PATIENCE, PATIENCE, PATIENCE * 10);
     let connector = Connector::new(url, None, timeouts).unwrap();
     let (end, over) = channel::<()>();
     thread::scope(|scope| {

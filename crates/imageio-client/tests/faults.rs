@@ -231,11 +231,11 @@ fn an_answer_of_another_length_makes_no_sense() {
 fn a_server_that_does_not_answer_is_given_up() {
     let short = Duration::from_millis(50);
     let requests: [(Timeouts, Request); 5] = [
-        (Timeouts { data: short, ..TIMEOUTS }, |c| c.options().map(|_| ())),
-        (Timeouts { data: short, ..TIMEOUTS }, |c| c.read(0, &mut [0; 10])),
-        (Timeouts { data: short, ..TIMEOUTS }, |c| write(c, b"data")),
-        (Timeouts { operation: short, ..TIMEOUTS }, Connection::flush),
-        (Timeouts { operation: short, ..TIMEOUTS }, |c| {
+        (TIMEOUTS.with(|timeouts| timeouts.data = short), |c| c.options().map(|_| ())),
+        (TIMEOUTS.with(|timeouts| timeouts.data = short), |c| c.read(0, &mut [0; 10])),
+        (TIMEOUTS.with(|timeouts| timeouts.data = short), |c| write(c, b"data")),
+        (TIMEOUTS.with(|timeouts| timeouts.operation = short), Connection::flush),
+        (TIMEOUTS.with(|timeouts| timeouts.operation = short), |c| {
             c.write(0, [Bytes::from_static(b"data")], Flush::Yes)
         }),
     ];
@@ -253,7 +253,7 @@ fn a_server_that_does_not_answer_is_given_up() {
 #[test]
 fn slow_storage_has_the_longer_time_for_a_flush() {
     let server = server(Broken::any().every().then(What::Delay(Duration::from_millis(100))));
-    let timeouts = Timeouts { data: Duration::from_millis(30), ..TIMEOUTS };
+    let timeouts = TIMEOUTS.with(|timeouts| timeouts.data = Duration::from_millis(30));
     let mut connection = connector_with(&server, timeouts).connect().unwrap();
     connection.write(0, [Bytes::from_static(b"data")], Flush::Yes).unwrap();
     connection.zero(0, 4, Flush::No).unwrap();
@@ -353,8 +353,11 @@ fn no_clone_of_the_data_outlives_a_write() {
             let builder = faults.into_iter().fold(FakeServer::builder().size(LARGE), |b, f| b.fault(f));
             each_way(&builder, |way, server, connector| {
                 let patient = !matches!(what, Some(What::NoAnswer));
-                let timeouts =
-                    if patient { TIMEOUTS } else { Timeouts { data: Duration::from_millis(50), ..TIMEOUTS } };
+                let timeouts = if patient {
+                    TIMEOUTS
+                } else {
+                    TIMEOUTS.with(|timeouts| timeouts.data = Duration::from_millis(50))
+                };
                 let mut hurried = connector_with(&server, timeouts);
                 if let Some(socket) = server.unix_socket() {
                     hurried = hurried.through(UnixAddress::new(socket), TrustedUsers::new(None));

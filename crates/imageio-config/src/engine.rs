@@ -387,7 +387,7 @@ impl Parser {
         }
         let credentials = self.engine.clone().finish_credentials()?;
         let unix_socket_user = self.settings.unix_socket_user.or_else(|| self.default_user());
-        Ok((Settings { unix_socket_user, ..self.settings }, credentials))
+        Ok((self.settings.with(|settings| settings.unix_socket_user = unix_socket_user), credentials))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{Parser, parse};
 
 /// One parameter, with all that is ever said of it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Parameter {
     /// The name, with hyphens.
     pub name: &'static str,

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The block device.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use block_device::{
-    Batch, BlockDevice, BlockSize, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags,
-};
+use block_device::{Batch, BlockDevice, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags};
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
 
@@ -42,6 +41,15 @@ pub struct Device {
     no_hole: NoHole,
 }
 
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("size", &self.size)
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Device {
     fn start(transfer: &Transfer) -> std::result::Result<Self, OpenError> {
         let common = Arc::new(Common::new(transfer));
@@ -58,19 +66,7 @@ impl Device {
             size: transfer.size(),
             read_ahead: transfer.settings.read_ahead,
             no_hole: transfer.settings.no_hole,
-            capabilities: Capabilities {
-                read_only: transfer.is_read_only(),
-                flush: transfer.can_flush(),
-                fua: transfer.can_flush(),
-                trim: false,
-                // The server doesn't tell whether it zeroes or writes; but it may tell that a range is zero already.
-                fast_zero: transfer.can_zero() && transfer.capabilities().extents,
-                multi_conn: true,
-                block_size: BlockSize {
-                    preferred: transfer.settings.preferred_block_size,
-                    ..BlockSize::default()
-                },
-            },
+            capabilities: transfer.device_capabilities(),
         })
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The device for servers that don't spend a thread on each request.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,6 +23,12 @@ pub struct Queue {
     device: Arc<Device>,
     workers: Workers<ReplayingConnection>,
     is_stopping: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("device", &self.device).finish_non_exhaustive()
+    }
 }
 
 impl Queue {
@@ -69,8 +76,6 @@ impl Queue {
                 }
                 Some(piece.request(Some(completion)))
             }
-            // It is refused above.
-            Request::Trim { .. } => None,
             Request::Flush => {
                 self.workers.flush(move |outcome| {
                     completion.complete(outcome.map_err(pool_error), &mut Batch::default());
@@ -87,6 +92,8 @@ impl Queue {
                 }
                 None
             }
+            // All others are refused above.
+            _ => None,
         }
     }
 }
@@ -100,6 +107,7 @@ fn check(device: &Device, request: &Request, room: u64) -> Result<()> {
         Request::Trim { .. } => Err(Error::new(Errno::Inval, "imageio has no trim")),
         // Requests for extents are checked where they are taken apart.
         Request::Flush | Request::Extents { .. } => Ok(()),
+        _ => Err(Error::new(Errno::NotSup, "the device does not know this request")),
     }
 }
 

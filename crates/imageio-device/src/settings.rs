@@ -9,6 +9,7 @@ use imageio_client::Timeouts;
 
 /// The source of the transfer URL. It holds the ticket, so `Debug` doesn't show it.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UrlSource {
     /// The URL itself.
     Inline(String),
@@ -31,6 +32,7 @@ impl fmt::Debug for UrlSource {
 /// What becomes of a range that is to be zeroed and to stay allocated (NBD's `NO_HOLE`). imageio has no means to ask for it:
 /// whether zeroed ranges stay allocated is a property of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NoHole {
     /// It is zeroed like any other, in one small request. It may become a hole, so that a later write there finds the
     /// storage full.
@@ -41,6 +43,7 @@ pub enum NoHole {
 
 /// How to reach a transfer, and how to treat it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settings {
     /// The transfer.
     pub url: UrlSource,
@@ -117,5 +120,13 @@ impl Settings {
             keep_alive: Some(Duration::from_secs(20)),
             timeouts: Timeouts::default(),
         }
+    }
+
+    /// Changes it in one expression:
+    /// `Settings::new(url).with(|settings| settings.read_only = true)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
     }
 }

@@ -8,6 +8,7 @@ use crate::transfer::{Transfer, again_if_broken};
 
 /// What a disk holds. All but the count is in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExtentsSummary {
     /// How many extents the server tells.
     pub count: u64,
@@ -21,6 +22,7 @@ pub struct ExtentsSummary {
 
 /// What differs from the last backup. All but the count is in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DirtySummary {
     /// How many extents are dirty.
     pub count: u64,

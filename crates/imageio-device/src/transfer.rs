@@ -97,6 +97,20 @@ impl Transfer {
         self.capabilities.flush && !self.is_read_only()
     }
 
+    /// What the device can do.
+    pub(crate) fn device_capabilities(&self) -> block_device::Capabilities {
+        let mut can = block_device::Capabilities::default();
+        can.read_only = self.is_read_only();
+        can.flush = self.can_flush();
+        can.fua = self.can_flush();
+        // The server doesn't tell whether it zeroes or writes; but it may tell that a range is zero
+        // already.
+        can.fast_zero = self.can_zero() && self.capabilities.extents;
+        can.multi_conn = true;
+        can.block_size.preferred = self.settings.preferred_block_size;
+        can
+    }
+
     /// Whether the server zeroes, and doesn't have to be sent zeroes.
     pub(crate) fn can_zero(&self) -> bool {
         self.capabilities.zero && !self.is_read_only()

@@ -52,8 +52,10 @@ fn a_million_extents_take_less_than_64_mib_also_while_they_come() {
     // It ends with the process.
     let serve = move || listener.incoming().for_each(|socket| answer(&socket.unwrap()).unwrap());
     thread::Builder::new().name("server".to_owned()).spawn(serve).unwrap();
-    let settings =
-        Settings { size: Some(EXTENTS * MIB), keep_alive: None, ..Settings::new(UrlSource::Inline(url)) };
+    let settings = Settings::new(UrlSource::Inline(url)).with(|settings| {
+        settings.size = Some(EXTENTS * MIB);
+        settings.keep_alive = None;
+    });
     let device = Transfer::open(settings).unwrap().start().unwrap();
     let before = memory("VmRSS:");
     let first = device.extents(0, 0, 4 * MIB, 9).unwrap();

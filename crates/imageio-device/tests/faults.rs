@@ -15,8 +15,7 @@ use common::{
     error, fragile, settings, start, start_with,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
-use imageio_client::Timeouts;
-use imageio_device::{Device, Settings};
+use imageio_device::Device;
 
 fn device(server: &FakeServer) -> Device {
     start(fragile(server))
@@ -201,8 +200,9 @@ fn a_write_without_an_answer_ends_everything() {
     for what in [What::LoseAnswer, reset, What::Close { after: 2 }, What::NoAnswer] {
         let server = FakeServer::builder().fault(Fault::on(Op::Put).then(what)).start().unwrap();
         // Only the last one waits so long.
-        let timeouts = Timeouts { operation: Duration::from_millis(100), ..fragile(&server).timeouts };
-        let device = start(Settings { timeouts, ..fragile(&server) });
+        let timeouts =
+            fragile(&server).timeouts.with(|timeouts| timeouts.operation = Duration::from_millis(100));
+        let device = start(fragile(&server).with(|settings| settings.timeouts = timeouts));
         // Even a durable one: it may still come true, after a later one.
         assert_eq!(error(device.write(0, Bytes::from_static(b"data"), true)).errno(), Errno::Io);
         assert_fails_for_good(&device, Errno::Io);
@@ -277,7 +277,7 @@ fn a_server_that_is_gone_fails_requests_but_not_for_good() {
 fn a_flush_that_is_answered_is_one_also_where_the_server_closes_then() {
     for settings in [settings, fragile] {
         let server = FakeServer::builder().volatile(true).start().unwrap();
-        let device = start(Settings { connections: Some(1), ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.connections = Some(1)));
         WRITE(&device).unwrap();
         server.fault(Fault::on(Op::Flush).then(What::CloseAfterAnswer));
         device.flush().unwrap();
@@ -291,7 +291,7 @@ fn a_flush_that_is_answered_is_one_also_where_the_server_closes_then() {
 fn what_was_given_up_in_line_is_told_at_the_end() {
     for request in [WRITE, ZERO] {
         let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
-        let device = start(Settings { connections: Some(1), ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.connections = Some(1)));
         READ(&device).unwrap();
         let gate = Gate::new();
         server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
@@ -318,7 +318,7 @@ fn what_was_given_up_in_line_is_told_at_the_end() {
 fn where_the_server_is_gone_those_who_wait_in_line_do_not_wait_for_it_one_after_another() {
     const WAITING: u64 = 8;
     let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
-    let device = start(Settings { connections: Some(1), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.connections = Some(1)));
     READ(&device).unwrap();
     let gate = Gate::new();
     server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));

@@ -15,7 +15,7 @@ use block_device::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{ALL, PATIENCE, close_well, device, error, settings, start, use_connections, within_a_minute};
 use fake_imageio::{FakeServer, Fault, Gate, Log, Op, What};
-use imageio_device::{Device, Settings};
+use imageio_device::Device;
 
 fn flushed_connections(log: &Log) -> Vec<u64> {
     let mut connections: Vec<_> = log.of(Op::Flush).map(|flush| flush.connection).collect();
@@ -92,7 +92,7 @@ fn close_waits_for_the_request_in_flight() {
 #[test]
 fn writes_go_on_behind_a_slow_flush() {
     let server = FakeServer::builder().start().unwrap();
-    let device = &start(Settings { connections: Some(2), ..settings(&server) });
+    let device = &start(settings(&server).with(|settings| settings.connections = Some(2)));
     device.write(0, Bytes::from_static(b"one"), false).unwrap();
     let gate = Gate::new();
     server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));

@@ -13,7 +13,6 @@ use common::{
     settings, start, status, write,
 };
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
-use imageio_device::Settings;
 
 /// What storage writes at a time, in bytes.
 const BLOCK: u64 = 4096;
@@ -62,7 +61,10 @@ fn a_place_in_doubt_is_left_alone_by_whichever_request_writes_there_again() {
     for what in [What::LoseAnswer, status(400)] {
         let server = server();
         let settings = settings(&server);
-        let device = start(Settings { settle_time: SETTLE_TIME, reconnect_timeout: PATIENCE, ..settings });
+        let device = start(settings.with(|settings| {
+            settings.settle_time = SETTLE_TIME;
+            settings.reconnect_timeout = PATIENCE;
+        }));
         server.fault(Fault::on(Op::Put).then(what));
         let begin = Instant::now();
         let _ = write(&device, BLOCK, b"data");
@@ -97,7 +99,7 @@ fn what_was_not_written_is_told_at_the_end_unless_it_was_written_later() {
 #[test]
 fn what_was_to_be_written_behind_a_step_that_failed_is_missing_too() {
     let server = server();
-    let device = start(Settings { max_request: Some(64 << 10), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.max_request = Some(64 << 10)));
     server.fault(Fault::on(Op::Put).nth(2).then(status(416)));
     assert_eq!(error(device.write(0, vec![1; 256 << 10].into(), false)).errno(), Errno::NoSpc);
     let told = error(device.close()).to_string();
@@ -146,7 +148,7 @@ fn the_same_content_may_be_asked_for_again_and_other_content_not() {
 fn a_zero_without_an_answer_leaves_little_that_can_not_be_written_once_a_connection_was_lost() {
     const MIB: u64 = 1 << 20;
     let server = FakeServer::builder().size(256 * MIB).start().unwrap();
-    let device = start(Settings { reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.reconnect_timeout = PATIENCE));
     close_after_first_use(&server, &device);
     server.fault(Fault::on(Op::Zero).nth(2).then(What::LoseAnswer));
     device.zero(0, 128 * MIB, NO_FUA).unwrap();
@@ -166,7 +168,10 @@ fn close_after_first_use(server: &FakeServer, device: &imageio_device::Device) {
 fn zeroes_that_are_written_again_after_a_loss_go_in_short_steps_too() {
     const MIB: u64 = 1 << 20;
     let server = FakeServer::builder().size(256 * MIB).start().unwrap();
-    let device = start(Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(1);
+        settings.reconnect_timeout = PATIENCE;
+    }));
     device.zero(0, 128 * MIB, NO_FUA).unwrap();
     common::close_idle(&server);
     server.fault(Fault::on(Op::Zero).nth(2).then(What::LoseAnswer));

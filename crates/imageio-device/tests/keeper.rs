@@ -26,7 +26,10 @@ fn server(builder: Builder) -> FakeServer {
 }
 
 fn kept(server: &FakeServer, connections: u32) -> Settings {
-    Settings { keep_alive: Some(KEEP_ALIVE), connections: Some(connections), ..fragile(server) }
+    fragile(server).with(|settings| {
+        settings.keep_alive = Some(KEEP_ALIVE);
+        settings.connections = Some(connections);
+    })
 }
 
 /// Waits for three times the inactivity timeout, as told by what keeps each connection alive.
@@ -114,7 +117,7 @@ fn a_server_without_flush_is_kept_alive_by_reading() {
 #[test]
 fn a_read_only_ticket_is_kept_alive_by_reading() {
     let server = server(FakeServer::builder().read_only(true));
-    let device = start(Settings { read_only: true, ..kept(&server, 1) });
+    let device = start(kept(&server, 1).with(|settings| settings.read_only = true));
     kept_alive_by_reading(&server, &device);
     close_well(&server, &device);
 }
@@ -151,7 +154,7 @@ fn a_failed_keep_alive_ends_everything() {
 fn a_ticket_that_is_cancelled_when_all_is_flushed_loses_nothing() {
     for (read_only, op) in [(false, Op::Flush), (true, Op::Get)] {
         let server = server(FakeServer::builder());
-        let device = start(Settings { read_only, ..kept(&server, 1) });
+        let device = start(kept(&server, 1).with(|settings| settings.read_only = read_only));
         if !read_only {
             device.write(0, Bytes::from_static(b"data"), true).unwrap();
         }
@@ -199,7 +202,10 @@ fn one_connection_is_used_before_the_first_client_comes_and_while_nobody_writes(
 #[test]
 fn a_ticket_that_comes_back_after_a_loss_is_waited_for_while_idle_too() {
     let server = FakeServer::builder().start().unwrap();
-    let kept = Settings { replay_buffer: Some(32 << 20), reconnect_timeout: PATIENCE, ..kept(&server, 1) };
+    let kept = kept(&server, 1).with(|settings| {
+        settings.replay_buffer = Some(32 << 20);
+        settings.reconnect_timeout = PATIENCE;
+    });
     let device = start(kept);
     WRITE(&device).unwrap();
     close_idle(&server);

@@ -20,10 +20,14 @@ const THREADS: u64 = 12;
 /// A server at the other end of a link, and the way there. Each direction is late by `delay`.
 fn far_away(delay: Duration) -> (FakeServer, Relay, Settings) {
     let server = FakeServer::builder().size(64 * MIB).start().unwrap();
-    let relay = Relay::start(server.addr(), Link { delay, rate: None }).unwrap();
+    let relay = Relay::start(server.addr(), Link::new(delay, None)).unwrap();
     let url = UrlSource::Inline(format!("http://{}{}", relay.addr(), server.path()));
-    let auto = Settings { connections: None, max_request: None, replay_buffer: None, ..settings(&server) };
-    (server, relay, Settings { url, ..auto })
+    let auto = settings(&server).with(|settings| {
+        settings.connections = None;
+        settings.max_request = None;
+        settings.replay_buffer = None;
+    });
+    (server, relay, auto.with(|settings| settings.url = url))
 }
 
 /// Short writes at many places, some at a time. Nothing in them takes time but the link.
@@ -67,7 +71,10 @@ fn a_long_link_has_more_on_its_way() {
 #[test]
 fn numbers_are_kept_to_on_a_long_link() {
     let (server, _relay, settings) = far_away(Duration::from_millis(5));
-    let device = start(Settings { connections: Some(2), max_request: Some(MIB), ..settings });
+    let device = start(settings.with(|settings| {
+        settings.connections = Some(2);
+        settings.max_request = Some(MIB);
+    }));
     write_here_and_there(&device);
     assert_eq!(server.accepted() - 1, 2);
     assert_eq!(puts_of_4_mib(&server, &device), [MIB; 4]);

@@ -27,12 +27,12 @@ struct Held {
 impl Held {
     /// Nothing is kept to be written again.
     fn new(max_request: u64) -> Self {
-        Self::with(|server| Settings { max_request: Some(max_request), ..fragile(server) })
+        Self::with(|server| fragile(server).with(|settings| settings.max_request = Some(max_request)))
     }
 
     fn with(settings: impl FnOnce(&FakeServer) -> Settings) -> Self {
         let server = FakeServer::builder().size(256 * BLOCK).start().unwrap();
-        let device = start(Settings { connections: Some(1), ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.connections = Some(1)));
         Self { server, device, gate: Gate::new() }
     }
 
@@ -240,7 +240,7 @@ fn a_loss_fails_all_that_were_merged_and_all_that_wait() {
 #[test]
 fn nothing_waits_for_company() {
     let server = FakeServer::builder().start().unwrap();
-    let device = start(Settings { connections: Some(2), ..fragile(&server) });
+    let device = start(fragile(&server).with(|settings| settings.connections = Some(2)));
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
     thread::scope(|scope| {

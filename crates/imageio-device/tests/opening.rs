@@ -33,7 +33,7 @@ fn way(server: &FakeServer, settings: Settings) -> Transport {
 
 /// Settings for an oVirt host.
 fn on_an_ovirt_host(server: &FakeServer) -> Settings {
-    Settings { is_ovirt_host: true, ..settings(server) }
+    settings(server).with(|settings| settings.is_ovirt_host = true)
 }
 
 /// What was asked of a server, and what it answered.
@@ -57,7 +57,7 @@ fn the_unix_socket_is_not_even_connected_on_another_host_or_where_that_is_switch
     let dir = tempfile::tempdir().unwrap();
     // Its address is this host's, as that of a tunnel's end is.
     let server = FakeServer::builder().unix_socket(socket_in(&dir)).start().unwrap();
-    let switched_off = Settings { unix_socket: false, ..on_an_ovirt_host(&server) };
+    let switched_off = on_an_ovirt_host(&server).with(|settings| settings.unix_socket = false);
     for settings in [settings(&server), switched_off] {
         assert_eq!(way(&server, settings), Transport::Tcp);
     }
@@ -117,7 +117,7 @@ fn the_url_may_come_from_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("url");
     std::fs::write(&path, format!(" {} \nsomething else\n", server.url())).unwrap();
-    let from = |path| Settings { url: UrlSource::File(path), ..settings(&server) };
+    let from = |path| settings(&server).with(|settings| settings.url = UrlSource::File(path));
     assert_eq!(Transfer::open(from(path.clone())).unwrap().size(), 1 << 20);
 
     std::fs::write(&path, "x".repeat(64 << 10)).unwrap();
@@ -146,7 +146,7 @@ fn with_a_given_size_nothing_is_read() {
     assert!(refused(settings(&server)).1.contains("500 Internal Server Error: can't be read"));
     for size in [512, 1000, 1001] {
         let asked_before = server.log().of(Op::Get).count();
-        let device = start(Settings { size: Some(size), ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.size = Some(size)));
         assert_eq!(device.size(), size);
         device.write(0, bytes::Bytes::from_static(b"data"), false).unwrap();
         device.flush().unwrap();
@@ -159,7 +159,7 @@ fn with_a_given_size_nothing_is_read() {
 #[test]
 fn past_the_end_of_the_transfer_there_is_no_space() {
     let server = FakeServer::builder().size(1000).start().unwrap();
-    let device = start(Settings { size: Some(2000), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.size = Some(2000)));
     let error = device.write(999, bytes::Bytes::from_static(b"data"), false).unwrap_err();
     assert_eq!(error.errno(), block_device::Errno::NoSpc, "{error}");
 }
@@ -172,7 +172,8 @@ fn an_unknown_size_must_be_given() {
         let (error, text) = refused(settings(&server));
         assert!(matches!(error, OpenError::UnknownSize), "{error:?}");
         assert_eq!(text, "the server doesn't tell the size of the disk: give it with size=BYTES");
-        let transfer = Transfer::open(Settings { size: Some(1 << 20), ..settings(&server) }).unwrap();
+        let transfer =
+            Transfer::open(settings(&server).with(|settings| settings.size = Some(1 << 20))).unwrap();
         assert_eq!(transfer.size(), 1 << 20);
     }
 }
@@ -183,7 +184,9 @@ fn a_read_only_ticket_is_not_opened_for_writing() {
     let (error, text) = refused(settings(&server));
     assert!(matches!(error, OpenError::ReadOnlyTicket), "{error:?}");
     assert!(text.contains("open it read-only (-r)"), "{text}");
-    assert!(Transfer::open(Settings { read_only: true, ..settings(&server) }).unwrap().is_read_only());
+    assert!(
+        Transfer::open(settings(&server).with(|settings| settings.read_only = true)).unwrap().is_read_only()
+    );
     let transfer = Transfer::open_as_allowed(settings(&server)).unwrap();
     assert!(transfer.is_read_only() && !transfer.can_flush());
     let writable = FakeServer::builder().start().unwrap();
@@ -199,7 +202,7 @@ fn a_pipe_with_the_url_is_read_once() {
     let url = server.url();
     std::thread::scope(|scope| {
         scope.spawn(|| std::fs::write(&path, format!("{url}\n")).unwrap());
-        let from = Settings { url: UrlSource::File(path.clone()), ..settings(&server) };
+        let from = settings(&server).with(|settings| settings.url = UrlSource::File(path.clone()));
         assert!(Transfer::open_as_allowed(from).unwrap().is_read_only());
     });
 }
@@ -208,11 +211,19 @@ fn a_pipe_with_the_url_is_read_once() {
 fn what_the_client_finds_wrong_is_told() {
     let server = FakeServer::builder().tls(Certificate::wrong_host()).start().unwrap();
     let good = settings(&server);
-    let url = |url: String| Settings { url: UrlSource::Inline(url), insecure: true, ..good.clone() };
+    let url = |url: String| {
+        good.clone().with(|settings| {
+            settings.url = UrlSource::Inline(url);
+            settings.insecure = true;
+        })
+    };
     let cases = [
         (good.clone(), "use in the URL the name that the certificate holds"),
-        (Settings { cafile: Some("/dev/null".into()), ..good.clone() }, "no certificate in it"),
-        (Settings { cafile: Some("missing.pem".into()), ..good.clone() }, "cafile missing.pem: No such file"),
+        (good.clone().with(|settings| settings.cafile = Some("/dev/null".into())), "no certificate in it"),
+        (
+            good.clone().with(|settings| settings.cafile = Some("missing.pem".into())),
+            "cafile missing.pem: No such file",
+        ),
         (url(server.url().replace(fake_imageio::DEFAULT_TICKET, "unknown")), "403 Forbidden: No such ticket"),
         (url("ftp://host/images/ticket".to_owned()), "bad transfer URL: the scheme must be https or http"),
         (url(String::new()), "bad transfer URL: "),
@@ -223,7 +234,11 @@ fn what_the_client_finds_wrong_is_told() {
         assert!(text.contains(words), "{text}");
     }
     // And what `insecure` is for.
-    Transfer::open(Settings { insecure: true, cafile: Some("/dev/null".into()), ..good }).unwrap();
+    Transfer::open(good.with(|settings| {
+        settings.insecure = true;
+        settings.cafile = Some("/dev/null".into());
+    }))
+    .unwrap();
 }
 
 #[test]

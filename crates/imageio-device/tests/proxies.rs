@@ -12,7 +12,6 @@ use common::{
     within_a_minute, write,
 };
 use fake_imageio::{FakeServer, Op};
-use imageio_device::Settings;
 
 const BLOCK: u64 = 4096;
 
@@ -21,7 +20,7 @@ fn what_was_unflushed_behind_a_lost_way_is_written_again_whatever_is_asked_next(
     for status in [500, 502] {
         for request in ALL {
             let server = FakeServer::builder().volatile(true).start().unwrap();
-            let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
+            let settings = settings(&server).with(|settings| settings.reconnect_timeout = PATIENCE);
             let device = start_with(settings, b"data");
             server.lose_way(status).unwrap();
             request(&device).unwrap();
@@ -65,8 +64,10 @@ fn servers_that_close_after_some_answers_get_all() {
 
 fn upload_to_closing_server(answers: u64, announced: bool, connections: u32) {
     let server = FakeServer::builder().volatile(true).close_after(answers, announced).start().unwrap();
-    let settings =
-        Settings { connections: Some(connections), reconnect_timeout: PATIENCE, ..settings(&server) };
+    let settings = settings(&server).with(|settings| {
+        settings.connections = Some(connections);
+        settings.reconnect_timeout = PATIENCE;
+    });
     let device = start(settings);
     for block in 0..12 {
         let data = vec![1 + block as u8; BLOCK as usize];
@@ -85,7 +86,10 @@ fn writing_again_gets_further_with_each_connection_that_is_closed() {
     const PIECES: u64 = 16;
     within_a_minute(|| {
         let server = FakeServer::builder().volatile(true).start().unwrap();
-        let settings = Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) };
+        let settings = settings(&server).with(|settings| {
+            settings.connections = Some(1);
+            settings.reconnect_timeout = PATIENCE;
+        });
         let device = start(settings);
         for piece in 0..PIECES {
             write(&device, 2 * piece * BLOCK, &[7; BLOCK as usize]).unwrap();
@@ -114,7 +118,10 @@ fn writing_again_gets_further_with_each_connection_that_is_closed() {
 fn a_server_that_closes_after_each_answer_gets_each_write_once_or_twice() {
     const WRITES: u64 = 12;
     let server = FakeServer::builder().close_after(1, true).start().unwrap();
-    let device = start(Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(1);
+        settings.reconnect_timeout = PATIENCE;
+    }));
     for block in 0..WRITES {
         write(&device, block * BLOCK, &[7; BLOCK as usize]).unwrap();
     }
@@ -132,7 +139,7 @@ fn writing_again_may_take_longer_than_the_timeout_if_each_connection_gets_furthe
     const PIECE: u64 = 1 << 20;
     let server = FakeServer::builder().size(2 * PIECES * PIECE).volatile(true).start().unwrap();
     // There is no time for more than one other attempt.
-    let device = start(Settings { connections: Some(1), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.connections = Some(1)));
     for piece in 0..PIECES {
         write(&device, 2 * piece * PIECE, &[7; PIECE as usize]).unwrap();
     }

@@ -14,8 +14,6 @@ use common::{
     close_idle, device_with, error, settings, start, start_with, status, write,
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
-use imageio_client::Timeouts;
-use imageio_device::Settings;
 
 /// What storage writes at a time, in bytes.
 const BLOCK: u64 = 4096;
@@ -83,8 +81,11 @@ fn a_write_without_an_answer_is_sent_again() {
             let server = server();
             // Only the last one waits so long.
             let short = Duration::from_millis(200);
-            let timeouts = Timeouts { data: short, operation: short, ..settings(&server).timeouts };
-            let device = start_with(Settings { timeouts, ..settings(&server) }, b"old");
+            let timeouts = settings(&server).timeouts.with(|timeouts| {
+                timeouts.data = short;
+                timeouts.operation = short;
+            });
+            let device = start_with(settings(&server).with(|settings| settings.timeouts = timeouts), b"old");
             server.fault(Fault::on(op).then(what.clone()));
             match op {
                 Op::Put => write(&device, BLOCK, b"data").unwrap(),
@@ -103,7 +104,7 @@ fn a_write_without_an_answer_is_sent_again() {
 #[test]
 fn a_newer_write_on_another_connection_is_not_overwritten() {
     let server = server();
-    let device = start(Settings { connections: Some(2), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.connections = Some(2)));
     write(&device, 0, b"older").unwrap();
     let first = server.log().of(Op::Put).next().unwrap().connection;
     // While the first connection is busy.
@@ -126,7 +127,7 @@ fn a_newer_write_on_another_connection_is_not_overwritten() {
 #[test]
 fn a_flush_makes_durable_what_replaced_lost_writes() {
     let server = FakeServer::builder().volatile(true).start().unwrap();
-    let device = start(Settings { connections: Some(2), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.connections = Some(2)));
     write(&device, 0, b"older").unwrap();
     // While the flush is under way on the only connection that has something to flush.
     let gate = Gate::new();
@@ -148,7 +149,7 @@ fn a_flush_makes_durable_what_replaced_lost_writes() {
 #[test]
 fn a_connection_lost_while_writing_again_is_no_end() {
     let server = server();
-    let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
+    let settings = settings(&server).with(|settings| settings.reconnect_timeout = PATIENCE);
     let device = start_with(settings, b"data");
     write(&device, BLOCK, b"more").unwrap();
     forget_all(&server);
@@ -165,7 +166,7 @@ fn a_connection_lost_while_writing_again_is_no_end() {
 #[test]
 fn a_server_that_comes_back_is_waited_for() {
     let server = FakeServer::builder().tls(Certificate::default()).start().unwrap();
-    let settings = Settings { reconnect_timeout: PATIENCE, ..settings(&server) };
+    let settings = settings(&server).with(|settings| settings.reconnect_timeout = PATIENCE);
     let device = start_with(settings, b"data");
     // Not where the write was, of which the device may not know whether it was carried out.
     let write: Request = |device| write(device, BLOCK, b"more");
@@ -191,7 +192,10 @@ fn close_idle_tls(server: &FakeServer) {
 #[test]
 fn a_ticket_that_comes_back_is_waited_for_on_connections_that_were_never_open_too() {
     let server = server();
-    let device = start(Settings { connections: Some(2), reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(2);
+        settings.reconnect_timeout = PATIENCE;
+    }));
     write(&device, 0, b"data").unwrap();
     close_idle(&server);
     server.fault(Fault::on(Op::Put).every().then(status(403)));
@@ -219,8 +223,10 @@ fn much_is_written_again_in_steps_none_of_which_is_lost_with_the_next() {
     static DATA: [[u8; MIB]; 4] = [[1; MIB], [2; MIB], [3; MIB], [4; MIB]];
     for nth in 1..=8 {
         let server = FakeServer::builder().size(4 * MIB as u64).volatile(true).start().unwrap();
-        let device =
-            start(Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) });
+        let device = start(settings(&server).with(|settings| {
+            settings.connections = Some(1);
+            settings.reconnect_timeout = PATIENCE;
+        }));
         DATA.iter().zip(0..).for_each(|(data, n)| write(&device, n * MIB as u64, data).unwrap());
         server.cut_power().unwrap();
         server.fault(Fault::on(Op::Put).nth(nth).then(What::LoseAnswer));
@@ -263,7 +269,7 @@ fn a_server_that_is_gone_with_nothing_unflushed_fails_single_requests() {
 fn a_cancelled_ticket_is_not_waited_for() {
     for request in ALL {
         let server = server();
-        let settings = Settings { reconnect_timeout: PATIENCE * 100, ..settings(&server) };
+        let settings = settings(&server).with(|settings| settings.reconnect_timeout = PATIENCE * 100);
         let device = start_with(settings, b"data");
         server.cancel_ticket();
         assert_eq!(error(request(&device)).errno(), Errno::Perm);
@@ -370,7 +376,7 @@ fn lent_memory_is_not_kept() {
 #[test]
 fn writes_that_overlap_wait_for_each_other() {
     let server = server();
-    let device = start(Settings { connections: Some(3), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.connections = Some(3)));
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).then(What::Block(gate.clone())));
     thread::scope(|scope| {

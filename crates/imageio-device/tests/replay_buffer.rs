@@ -13,7 +13,6 @@ use common::{
     PATIENCE, READ, await_waiting, changes, close_after_loss, close_idle, settings, start, status, write,
 };
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
-use imageio_client::Timeouts;
 use imageio_device::Settings;
 
 const BLOCK: u64 = 4096;
@@ -26,15 +25,24 @@ fn server() -> FakeServer {
 fn impatient_with_data(server: &FakeServer) -> Settings {
     let settings = settings(server);
     let short = Duration::from_millis(200);
-    let timeouts = Timeouts { data: short, operation: 100 * PATIENCE, ..settings.timeouts };
-    Settings { connections: Some(1), reconnect_timeout: PATIENCE, timeouts, ..settings }
+    let timeouts = settings.timeouts.with(|timeouts| {
+        timeouts.data = short;
+        timeouts.operation = 100 * PATIENCE;
+    });
+    settings.with(|settings| {
+        settings.connections = Some(1);
+        settings.reconnect_timeout = PATIENCE;
+        settings.timeouts = timeouts;
+    })
 }
 
 #[test]
 fn a_replay_buffer_that_fills_is_drained_in_the_background() {
     let server = server();
-    let device =
-        start(Settings { connections: Some(2), replay_buffer: Some(4 * BLOCK), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(2);
+        settings.replay_buffer = Some(4 * BLOCK);
+    }));
     let gate = Gate::new();
     server.fault(Fault::on(Op::Flush).then(What::Block(gate.clone())));
     let fill = |blocks: Range<u64>| {
@@ -62,8 +70,10 @@ fn a_replay_buffer_that_fills_is_drained_in_the_background() {
 #[test]
 fn a_write_that_waits_for_a_connection_which_keeps_the_most_flushes_it() {
     let server = server();
-    let device =
-        start(Settings { connections: Some(1), replay_buffer: Some(8 * BLOCK), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(1);
+        settings.replay_buffer = Some(8 * BLOCK);
+    }));
     let block = |n: u64| write(&device, n * BLOCK, &[1; BLOCK as usize]);
     (0..6).for_each(|n| block(n).unwrap());
     let gate = Gate::new();
@@ -86,8 +96,10 @@ fn a_write_that_waits_for_a_connection_which_keeps_the_most_flushes_it() {
 #[test]
 fn an_idle_connection_that_keeps_the_most_is_drained_too() {
     let server = server();
-    let device =
-        start(Settings { connections: Some(2), replay_buffer: Some(4 * BLOCK), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(2);
+        settings.replay_buffer = Some(4 * BLOCK);
+    }));
     (0..3).for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
     let idle = server.log().of(Op::Put).next().unwrap().connection;
     // The other is used later than this one, and so it is used again.
@@ -113,7 +125,8 @@ fn an_idle_connection_that_keeps_the_most_is_drained_too() {
 #[test]
 fn a_flush_in_the_background_is_given_up_as_soon_as_a_write() {
     let server = server();
-    let device = start(Settings { replay_buffer: Some(4 * BLOCK), ..impatient_with_data(&server) });
+    let device =
+        start(impatient_with_data(&server).with(|settings| settings.replay_buffer = Some(4 * BLOCK)));
     server.fault(Fault::on(Op::Flush).then(What::NoAnswer));
     (0..4).for_each(|block| write(&device, block * BLOCK, &[1; BLOCK as usize]).unwrap());
     assert!(server.wait_for(PATIENCE, |log| log.of(Op::Flush).count() > 0), "nobody flushes");
@@ -125,8 +138,11 @@ fn a_flush_in_the_background_is_given_up_as_soon_as_a_write() {
 #[test]
 fn room_is_given_back_by_failures_too() {
     let server = server();
-    let settings = Settings { connections: Some(1), replay_buffer: Some(4 * BLOCK), ..settings(&server) };
-    let device = start(Settings { reconnect_timeout: PATIENCE, ..settings });
+    let settings = settings(&server).with(|settings| {
+        settings.connections = Some(1);
+        settings.replay_buffer = Some(4 * BLOCK);
+    });
+    let device = start(settings.with(|settings| settings.reconnect_timeout = PATIENCE));
     let block = |n: u64| write(&device, n * BLOCK, &[1; BLOCK as usize]);
     for what in
         [status(400), What::Reset { after: 1 }, status(500), What::LoseAnswer].into_iter().cycle().take(12)
@@ -147,7 +163,7 @@ fn room_is_given_back_by_failures_too() {
 #[test]
 fn a_write_that_is_flushed_for_want_of_room_is_given_up_as_soon_as_others() {
     let server = server();
-    let device = start(Settings { replay_buffer: Some(BLOCK), ..impatient_with_data(&server) });
+    let device = start(impatient_with_data(&server).with(|settings| settings.replay_buffer = Some(BLOCK)));
     write(&device, 0, b"kept").unwrap();
     server.fault(Fault::on(Op::Put).then(What::NoAnswer));
     write(&device, BLOCK, &[1; BLOCK as usize + 1]).unwrap();

@@ -8,7 +8,7 @@ use block_device::{BlockDevice, Errno, ZeroFlags};
 use bytes::Bytes;
 use common::{FUA, NO_FUA, close_well, device, error, settings, start};
 use fake_imageio::{Backend, Certificate, FakeServer, Fault, Op, OptionsMode, What};
-use imageio_device::{NoHole, Settings, Transfer};
+use imageio_device::{NoHole, Transfer};
 
 /// Kind, offset, size and flush of each request but those of opening the transfer.
 fn requests(server: &FakeServer) -> Vec<(Op, u64, u64, bool)> {
@@ -108,7 +108,8 @@ fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
     let data: Vec<u8> = (0..3 * STEP + 5).map(|i| (i % 251) as u8).collect();
     for fua in [true, false] {
         let server = FakeServer::builder().start().unwrap();
-        let transfer = Transfer::open(Settings { max_request: Some(STEP), ..settings(&server) }).unwrap();
+        let transfer =
+            Transfer::open(settings(&server).with(|settings| settings.max_request = Some(STEP))).unwrap();
         let device = transfer.start().unwrap();
         device.write(10, data.clone().into(), fua).unwrap();
         // Each ends at the end of a block, so that no two are in one block.
@@ -121,10 +122,11 @@ fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
     // What is as long as may be is one request, and so is everything where no length is given.
     for (max_request, len) in [(STEP, STEP), (0, 3 * STEP)] {
         let server = FakeServer::builder().start().unwrap();
-        let device = Transfer::open(Settings { max_request: Some(max_request), ..settings(&server) })
-            .unwrap()
-            .start()
-            .unwrap();
+        let device =
+            Transfer::open(settings(&server).with(|settings| settings.max_request = Some(max_request)))
+                .unwrap()
+                .start()
+                .unwrap();
         device.write(0, vec![1; len as usize].into(), false).unwrap();
         assert_eq!(requests(&server), [(Op::Put, 0, len, false)]);
         close_well(&server, &device);
@@ -136,7 +138,7 @@ fn a_lost_answer_to_one_step_keeps_no_other_step_from_being_written() {
     const STEP: u64 = 64 << 10;
     let data: Vec<u8> = (0..3 * STEP).map(|i| (i % 251) as u8).collect();
     let server = FakeServer::builder().start().unwrap();
-    let device = start(Settings { max_request: Some(STEP), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.max_request = Some(STEP)));
     server.fault(Fault::on(Op::Put).then(What::LoseAnswer));
     device.write(512, data.clone().into(), false).unwrap();
     device.flush().unwrap();
@@ -174,7 +176,7 @@ fn a_step_of_zeroes_is_not_cut_in_two() {
 fn a_zero_that_must_be_fast_succeeds_only_where_the_disk_is_known_to_be_zero() {
     let server = FakeServer::builder().size(1 << 20).start().unwrap();
     server.write(0, &[1; 256 << 10]).unwrap();
-    let device = start(Settings { no_hole: NoHole::Write, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.no_hole = NoHole::Write));
     let zero = |offset, no_hole| device.zero(offset, 4096, ZeroFlags { fast: true, no_hole, fua: false });
     let refused = |result| assert_eq!(error(result).errno(), Errno::NotSup);
     const EMPTY: u64 = 512 << 10;
@@ -204,7 +206,7 @@ fn zeroes_that_are_to_stay_allocated_are_written_where_the_user_wants_that() {
         ),
     ] {
         let server = FakeServer::builder().contents(vec![7; 8 << 20]).start().unwrap();
-        let device = start(Settings { no_hole, ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.no_hole = no_hole));
         device.zero(4096, 5 << 20, ZeroFlags { no_hole: true, ..FUA }).unwrap();
         assert_eq!(requests(&server), sent);
         let contents = server.contents().unwrap();
@@ -220,7 +222,7 @@ fn zeroes_that_are_to_stay_allocated_are_written_where_the_user_wants_that() {
 fn requests_past_the_end_are_refused_without_asking_the_server() {
     let server = FakeServer::builder().size(1000).start().unwrap();
     for (size, end) in [(None, 1000), (Some(600), 600)] {
-        let device = start(Settings { size, ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.size = size));
         let data = |len| Bytes::from(vec![1; len]);
         assert_eq!(error(device.read(end - 1, &mut [0; 2])).errno(), Errno::Inval);
         assert_eq!(error(device.read(u64::MAX, &mut [0; 2])).errno(), Errno::Inval);
@@ -250,7 +252,7 @@ fn a_read_only_device_reads_and_refuses_to_write() {
     for ticket_too in [true, false] {
         let builder = FakeServer::builder().read_only(ticket_too).contents(b"0123456789".to_vec());
         let server = builder.start().unwrap();
-        let device = start(Settings { read_only: true, ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.read_only = true));
         assert!(device.capabilities().read_only && !device.capabilities().flush);
         let mut back = [0; 3];
         device.read(3, &mut back).unwrap();
@@ -290,7 +292,10 @@ fn no_more_connections_are_used_than_anyone_wants() {
     for (readers, writers, connections, read_only, expected) in cases {
         let builder = FakeServer::builder().max_readers(readers).max_writers(writers);
         let server = builder.start().unwrap();
-        let settings = Settings { connections: Some(connections), read_only, ..settings(&server) };
+        let settings = settings(&server).with(|settings| {
+            settings.connections = Some(connections);
+            settings.read_only = read_only;
+        });
         let transfer = Transfer::open(settings).unwrap();
         assert_eq!(transfer.connections(), expected);
         if read_only {

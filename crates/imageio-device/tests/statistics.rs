@@ -11,9 +11,8 @@ use block_device::BlockDevice;
 use bytes::Bytes;
 use common::{NO_FUA, PATIENCE, close_after_loss, close_idle, device, settings, start, status, write};
 use fake_imageio::{ClosedBy, FakeServer, Fault, Gate, Log, Op, RequestRecord, What};
-use imageio_client::Timeouts;
 use imageio_device::statistics::{Amount, Awaited, Initiator, Operations, Traffic};
-use imageio_device::{Device, Settings, Statistics};
+use imageio_device::{Device, Statistics};
 
 const MIB: u64 = 1 << 20;
 
@@ -121,13 +120,15 @@ fn after_each_fault_it_agrees_with_the_server_s_log() {
         for (op, nth) in [(Op::Put, 1), (Op::Put, 5), (Op::Zero, 1), (Op::Get, 1), (Op::Flush, 1)] {
             let server = server();
             let short = Duration::from_millis(200);
-            let timeouts = Timeouts { data: short, operation: short, ..settings(&server).timeouts };
-            let device = start(Settings {
-                timeouts,
-                reconnect_timeout: PATIENCE,
-                connections: Some(1),
-                ..settings(&server)
+            let timeouts = settings(&server).timeouts.with(|timeouts| {
+                timeouts.data = short;
+                timeouts.operation = short;
             });
+            let device = start(settings(&server).with(|settings| {
+                settings.timeouts = timeouts;
+                settings.reconnect_timeout = PATIENCE;
+                settings.connections = Some(1);
+            }));
             let since = Since::now(&server.log());
             // Such as 403, which is answered at once.
             server.fault(Fault::on(op).nth(nth).then(what.clone()));
@@ -149,7 +150,10 @@ fn after_each_fault_it_agrees_with_the_server_s_log() {
 #[test]
 fn what_is_written_again_is_told_apart() {
     let server = server();
-    let device = start(Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(1);
+        settings.reconnect_timeout = PATIENCE;
+    }));
     let since = Since::now(&server.log());
     write(&device, 0, b"data").unwrap();
     write(&device, MIB, b"more").unwrap();
@@ -176,7 +180,10 @@ fn what_is_written_again_is_told_apart() {
 fn keep_alives_and_flushes_in_the_background_are_told_apart() {
     let server = server();
     let keep_alive = Some(Duration::from_millis(20));
-    let device = start(Settings { keep_alive, connections: Some(1), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.keep_alive = keep_alive;
+        settings.connections = Some(1);
+    }));
     let since = Since::now(&server.log());
     let kept_alive = |log: &Log| log.of(Op::Flush).filter(|flush| flush.end.is_some()).count() >= 2;
     assert!(server.wait_for(PATIENCE, kept_alive));
@@ -188,7 +195,10 @@ fn keep_alives_and_flushes_in_the_background_are_told_apart() {
     assert_eq!(told.keep_alives, told.operations());
 
     // A replay buffer that is soon full.
-    let device = start(Settings { replay_buffer: Some(MIB), connections: Some(1), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.replay_buffer = Some(MIB);
+        settings.connections = Some(1);
+    }));
     let since = Since::now(&server.log());
     for at in 0..64 {
         device.write(at << 16, vec![1; 1 << 16].into(), false).unwrap();
@@ -218,7 +228,7 @@ fn a_server_that_can_t_zero_is_sent_writes_and_questions_for_extents_count() {
 #[test]
 fn what_is_waited_for_is_told_while_it_is() {
     let server = server();
-    let device = start(Settings { connections: Some(2), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.connections = Some(2)));
     write(&device, 0, &[7; 4096]).unwrap();
     assert!(device.waits().is_empty());
     let mut moved = 4096;

@@ -10,7 +10,6 @@ use block_device::BlockDevice;
 use bytes::Bytes;
 use common::{NO_FUA, PATIENCE, close_well, error, settings, start, within_a_minute, write};
 use fake_imageio::{Done, FakeServer, Fault, Gate, Op, What};
-use imageio_device::Settings;
 
 const BLOCK: u64 = 4096;
 
@@ -20,7 +19,7 @@ fn changes_that_share_a_block_are_never_under_way_together() {
         for second_is_zero in [false, true] {
             let server = FakeServer::builder().block_device(block_size).start().unwrap();
             server.write(0, &[b'-'; 512]).unwrap();
-            let device = start(Settings { connections: Some(3), ..settings(&server) });
+            let device = start(settings(&server).with(|settings| settings.connections = Some(3)));
             let gate = Gate::new();
             server.fault(Fault::on(Op::Put).then(What::HoldBlock(gate.clone())));
             thread::scope(|scope| {
@@ -47,7 +46,7 @@ fn changes_that_share_a_block_are_never_under_way_together() {
 #[test]
 fn aligned_neighbours_are_under_way_together() {
     let server = FakeServer::builder().block_device(BLOCK).start().unwrap();
-    let device = start(Settings { connections: Some(2), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.connections = Some(2)));
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).every().then(What::Block(gate.clone())));
     thread::scope(|scope| {
@@ -66,7 +65,7 @@ fn small_writes_of_every_part_of_every_block_are_all_there() {
     const PART: u64 = 128;
     within_a_minute(|| {
         let server = FakeServer::builder().block_device(512).size(64 * BLOCK).start().unwrap();
-        let device = start(Settings { connections: Some(4), ..settings(&server) });
+        let device = start(settings(&server).with(|settings| settings.connections = Some(4)));
         thread::scope(|scope| {
             for part in 0..4u64 {
                 let device = &device;
@@ -90,7 +89,10 @@ fn small_writes_of_every_part_of_every_block_are_all_there() {
 #[test]
 fn what_another_connections_late_write_may_undo_is_told_to_be_lost() {
     let server = FakeServer::builder().block_device(512).start().unwrap();
-    let device = start(Settings { connections: Some(2), reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(2);
+        settings.reconnect_timeout = PATIENCE;
+    }));
     write(&device, 0, b"acknowledged").unwrap();
     let first = server.log().of(Op::Put).next().unwrap().connection;
     // While the first connection is busy.
@@ -114,7 +116,10 @@ fn what_another_connections_late_write_may_undo_is_told_to_be_lost() {
 fn what_a_lost_way_took_along_is_not_undone_by_a_neighbour_that_came_on_the_same_connection() {
     let gate = Gate::new();
     let server = FakeServer::builder().block_device(512).volatile(true).start().unwrap();
-    let device = start(Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(1);
+        settings.reconnect_timeout = PATIENCE;
+    }));
     device.write(256, Bytes::from_static(&[1; 128]), false).unwrap();
     // The host reads the block after the first write is gone, and writes it back late.
     let what = What::LoseWay { status: 502, all: true, done: Done::Late(gate.clone()) };

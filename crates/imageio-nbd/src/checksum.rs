@@ -15,7 +15,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use blkhash::Blkhash;
-use imageio_device::{Device, Settings, StatusCode, Transfer};
+use imageio_device::{Device, StatusCode, Transfer};
 
 use crate::cli::ChecksumOptions;
 use crate::process::Caught;
@@ -44,7 +44,8 @@ pub(crate) fn run(options: &ChecksumOptions) -> Result<u8> {
     let image = options.compare.as_deref().map(Image::open).transpose()?;
     let mut source = crate::source(&options.parameters)?;
     // The server's checksum is of the whole disk, whatever size is offered elsewhere.
-    source.settings = Settings { read_only: true, size: None, ..source.settings };
+    source.settings.read_only = true;
+    source.settings.size = None;
     reading::with(source, |transfer| compare(options, transfer, image))
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn start(opened: Vec<Opened>) -> Result<Vec<Disk>> {
 
 /// A server of all of them.
 pub(crate) fn server(disks: &[Disk], config: Config) -> Result<Server<Queue>> {
-    let info = |disk: &Disk| ExportInfo { name: disk.export.name.clone(), ..ExportInfo::default() };
+    let info = |disk: &Disk| ExportInfo::new(disk.export.name.clone());
     let [first, others @ ..] = disks else { bail!("bug: there is no disk to serve") };
     let mut server = Server::new(Arc::clone(&first.queue), &info(first), config)?;
     for disk in others {
@@ -102,13 +102,11 @@ pub(crate) fn server(disks: &[Disk], config: Config) -> Result<Server<Queue>> {
 pub(crate) fn observed(disks: &[Disk], statistics: &Statistics) -> Vec<imageio_stats::Export> {
     let observed = disks.iter().enumerate().map(|(index, disk)| {
         let statistics = statistics.clone();
-        imageio_stats::Export {
-            name: disk.export.name.clone(),
-            label: disk.export.label.clone(),
-            device: Arc::clone(&disk.device),
-            // The server has them in the same order.
-            clients: Box::new(move || clients(&statistics.snapshot().exports[index])),
-        }
+        // The server has them in the same order.
+        let clients = move || clients(&statistics.snapshot().exports[index]);
+        let mut export = imageio_stats::Export::new(&disk.export.name, Arc::clone(&disk.device), clients);
+        export.label.clone_from(&disk.export.label);
+        export
     });
     observed.collect()
 }

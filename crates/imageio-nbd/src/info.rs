@@ -84,13 +84,13 @@ impl Info {
 }
 
 impl From<ExtentsSummary> for Extents {
-    fn from(ExtentsSummary { count, data, zero, hole }: ExtentsSummary) -> Self {
+    fn from(ExtentsSummary { count, data, zero, hole, .. }: ExtentsSummary) -> Self {
         Self { count, data, zero, hole }
     }
 }
 
 impl From<DirtySummary> for Dirty {
-    fn from(DirtySummary { count, dirty, zero }: DirtySummary) -> Self {
+    fn from(DirtySummary { count, dirty, zero, .. }: DirtySummary) -> Self {
         // The one is a part of the other.
         Self { count, dirty, data: dirty - zero, zero }
     }
@@ -154,8 +154,10 @@ mod tests {
     use super::*;
 
     fn info() -> Info {
-        let summary = ExtentsSummary { count: 4, data: 1 << 20, zero: 3 << 20, hole: 2 << 20 };
-        let dirty = DirtySummary { count: 2, dirty: 192 << 10, zero: 512 };
+        let mut summary = ExtentsSummary::default();
+        (summary.count, summary.data, summary.zero, summary.hole) = (4, 1 << 20, 3 << 20, 2 << 20);
+        let mut dirty = DirtySummary::default();
+        (dirty.count, dirty.dirty, dirty.zero) = (2, 192 << 10, 512);
         Info {
             url: "https://host:54322/images/TICKET".to_owned(),
             size: 4 << 20,

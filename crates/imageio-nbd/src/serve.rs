@@ -98,17 +98,19 @@ fn until_the_end(running: Running, disks: &[Disk], observer: &Observer) -> Resul
 
 fn config(options: &Options, tls: Tls) -> Config {
     let clients = usize::from(options.max_clients);
-    let defaults = Config::default();
-    Config {
-        requests: if options.threads == 0 { defaults.requests } else { usize::from(options.threads) },
-        sessions: clients,
-        sessions_per_address: clients.div_ceil(2),
-        structured_replies: !options.no_sr,
-        meta_contexts: !options.no_mc,
-        tls,
-        negotiation_timeout: options.timeout.unwrap_or(defaults.negotiation_timeout),
-        ..defaults
-    }
+    Config::default().with(|config| {
+        if options.threads != 0 {
+            config.requests = usize::from(options.threads);
+        }
+        config.sessions = clients;
+        config.sessions_per_address = clients.div_ceil(2);
+        config.structured_replies = !options.no_sr;
+        config.meta_contexts = !options.no_mc;
+        config.tls = tls;
+        if let Some(timeout) = options.timeout {
+            config.negotiation_timeout = timeout;
+        }
+    })
 }
 
 fn run_server(server: Server<Queue>, handle: &ShutdownHandle, command: Option<Child>) -> Result<u8> {

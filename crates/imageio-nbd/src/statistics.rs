@@ -87,20 +87,20 @@ pub(crate) fn clients(counted: &ExportSnapshot) -> ClientStatistics {
     // imageio has no TRIM.
     let mut others = requests(counted.others);
     others += requests(counted.trims);
-    ClientStatistics {
-        accepted: counted.clients,
-        connected: counted.connected,
-        reads: requests(counted.reads),
-        writes: requests(counted.writes),
-        zeroes: requests(counted.zeroes),
-        flushes: requests(counted.flushes),
-        extents: requests(counted.block_statuses),
-        others,
-    }
+    let mut clients = ClientStatistics::default();
+    clients.accepted = counted.clients;
+    clients.connected = counted.connected;
+    clients.reads = requests(counted.reads);
+    clients.writes = requests(counted.writes);
+    clients.zeroes = requests(counted.zeroes);
+    clients.flushes = requests(counted.flushes);
+    clients.extents = requests(counted.block_statuses);
+    clients.others = others;
+    clients
 }
 
 fn requests(counted: nbd_frontend::Requests) -> Requests {
-    Requests { requests: counted.requests, bytes: counted.bytes, errors: counted.errors }
+    Requests::new(counted.requests, counted.bytes, counted.errors)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// Requests of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Requests {
     /// How many were answered, also with errors. One that went to the device in pieces is one.
     pub requests: u64,
@@ -16,9 +17,18 @@ pub struct Requests {
     pub errors: u64,
 }
 
+impl Requests {
+    /// So many requests, about so many bytes, of which so many ended with an error.
+    #[must_use]
+    pub const fn new(requests: u64, bytes: u64, errors: u64) -> Self {
+        Self { requests, bytes, errors }
+    }
+}
+
 /// What the clients of one transfer have asked for. Each figure is right by itself; together they are, once no request is
 /// under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ClientStatistics {
     /// Clients that have come: connections, of which one program may have several.
     pub accepted: u64,

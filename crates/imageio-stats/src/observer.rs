@@ -16,6 +16,7 @@ use crate::stall::Look;
 use crate::summary::summary;
 
 /// A transfer that is served.
+#[non_exhaustive]
 pub struct Export {
     /// The name by which clients ask for the disk.
     pub name: String,
@@ -25,6 +26,25 @@ pub struct Export {
     pub device: Arc<Device>,
     /// What its clients have asked for so far.
     pub clients: Box<dyn Fn() -> ClientStatistics + Send + Sync>,
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, label, device, .. } = self;
+        let mut export = f.debug_struct("Export");
+        export.field("name", name).field("label", label).field("device", device).finish_non_exhaustive()
+    }
+}
+
+impl Export {
+    /// A device that clients know by `name`; `clients` tells what they have asked for so far.
+    pub fn new(
+        name: impl Into<String>,
+        device: Arc<Device>,
+        clients: impl Fn() -> ClientStatistics + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), label: None, device, clients: Box::new(clients) }
+    }
 }
 
 /// Looks at transfers, and tells what they have done.
@@ -167,7 +187,8 @@ mod tests {
 
     fn export(name: &str, label: Option<&str>) -> (FakeServer, Export) {
         let server = FakeServer::builder().size(1 << 20).start().unwrap();
-        let settings = Settings { keep_alive: None, ..Settings::new(UrlSource::Inline(server.url())) };
+        let settings =
+            Settings::new(UrlSource::Inline(server.url())).with(|settings| settings.keep_alive = None);
         let device = Arc::new(Transfer::open(settings).unwrap().start().unwrap());
         let clients = Box::new(|| ClientStatistics {
             accepted: 2,

@@ -10,6 +10,7 @@ use tempfile::Builder;
 
 /// Where the document goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Output {
     /// One line on standard error.
     StandardError,

@@ -15,6 +15,7 @@ pub const MAX_PAYLOAD: u32 = 64 << 20;
 
 /// How a device is called.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExportInfo {
     /// The name, in 4096 bytes at most; may be empty.
     pub name: String,
@@ -23,6 +24,18 @@ pub struct ExportInfo {
 }
 
 impl ExportInfo {
+    /// An export with this name, and no description.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), description: String::new() }
+    }
+
+    /// The export with this description instead.
+    #[must_use]
+    pub fn with_description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
     /// Describes `device` as clients are told of it.
     pub(crate) fn describe(&self, device: &impl QueuedDevice) -> Result<Export, InvalidExport> {
         let sizes = device.capabilities().block_size;

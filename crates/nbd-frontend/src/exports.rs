@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn named(name: &str) -> ExportInfo {
-        ExportInfo { name: name.to_owned(), ..ExportInfo::default() }
+        ExportInfo::new(name)
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //!
 //! # A first server
 //!
-//! A [`Server`] is made of a device, of what clients call it, and of limits. It listens wherever it is told to, and then runs
-//! in the thread that calls it, until somebody stops it by its handle:
+//! A [`Server`] is made of a device, of what clients call it, and of limits. It listens wherever it
+//! is told to, and then runs in the thread that calls it, until somebody stops it by its handle:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -31,54 +31,59 @@
 //!
 //! # Devices
 //!
-//! A [`BlockDevice`](block_device::BlockDevice) has calls that return when they are done: the simple way, and as quick as its
-//! threads. A [`QueuedDevice`](block_device::QueuedDevice) takes requests and tells later how they ended. Neither has to know
-//! anything of its ranges. One that does names its metadata [contexts](block_device::QueuedDevice::contexts), such as
-//! `base:allocation`, and is asked for [extents](block_device::Request::Extents); its reads may leave out what is
-//! [zero](block_device::Completion::fill_zeroes).
+//! A [`BlockDevice`](block_device::BlockDevice) has calls that return when they are done: the
+//! simple way, and as quick as its threads. A [`QueuedDevice`](block_device::QueuedDevice) takes
+//! requests and tells later how they ended. Neither has to know anything of its ranges. One that
+//! does names its metadata [contexts](block_device::QueuedDevice::contexts), such as
+//! `base:allocation`, and is asked for [extents](block_device::Request::Extents); its reads may
+//! leave out what is [zero](block_device::Completion::fill_zeroes).
 //!
 //! # Several exports
 //!
-//! [`Server::add_export`] serves more devices on the same sockets. Clients see all of them, and each chooses one by its name:
+//! [`Server::add_export`] serves more devices on the same sockets. Clients see all of them, and
+//! each chooses one by its name:
 //!
 //! ```
 //! # use std::sync::Arc;
 //! # use block_device::{MemoryDevice, Threaded};
 //! # use nbd_frontend::{Config, Error, ExportInfo, Server};
-//! let disk = |size| Ok::<_, std::io::Error>(Arc::new(Threaded::start(Arc::new(MemoryDevice::new(size)), 4)?));
-//! let named = |name: &str| ExportInfo { name: name.into(), ..ExportInfo::default() };
-//! let mut server = Server::new(disk(1 << 20)?, &named("system"), Config::default())?;
-//! server.add_export(disk(1 << 24)?, &named("data"))?;
-//! assert!(matches!(server.add_export(disk(1)?, &named("data")), Err(Error::NameTaken(_))));
+//! let disk = |size| Threaded::start(Arc::new(MemoryDevice::new(size)), 4).map(Arc::new);
+//! let mut server = Server::new(disk(1 << 20)?, &ExportInfo::new("system"), Config::default())?;
+//! server.add_export(disk(1 << 24)?, &ExportInfo::new("data"))?;
+//! assert!(matches!(server.add_export(disk(1)?, &ExportInfo::new("data")), Err(Error::NameTaken(_))));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # What a client meets
 //!
-//! A client may negotiate structured replies or extended headers. It is told then which parts of a READ are zero, why a request
-//! has failed, and, by BLOCK_STATUS, what the contexts of the device say of a range. What it asks for and may not have gets the
-//! error that the protocol names, and the connection goes on where the protocol says so.
+//! A client may negotiate structured replies or extended headers. It is told then which parts of a
+//! READ are zero, why a request has failed, and, by BLOCK_STATUS, what the contexts of the device
+//! say of a range. What it asks for and may not have gets the error that the protocol names, and
+//! the connection goes on where the protocol says so.
 //!
-//! Each connection is a session with a thread that reads requests and hands them to the device. Replies go out as they
-//! become ready, those of a batch together.
+//! Each connection is a session with a thread that reads requests and hands them to the device.
+//! Replies go out as they become ready, those of a batch together.
 //!
 //! # Limits
 //!
-//! [`Config::requests`] and [`Config::memory`] bound what a session may have in flight, so that a client that sends fast or
-//! reads slowly only waits for itself. [`Config::sessions`] and [`Config::sessions_per_address`] bound how many there are; a
-//! client that connects and does not negotiate gives way to others, and one that has negotiated is never dropped.
+//! [`Config::requests`] and [`Config::memory`] bound what a session may have in flight, so that a
+//! client that sends fast or reads slowly only waits for itself. [`Config::sessions`] and
+//! [`Config::sessions_per_address`] bound how many there are; a client that connects and does not
+//! negotiate gives way to others, and one that has negotiated is never dropped.
 //!
 //! # TLS
 //!
-//! With the feature `rustls`, [`Config::tls`] lets clients start TLS, or wants them to. All that is said here is true of
-//! them, too: a client that idles in TLS's handshake still negotiates, and gives way.
+//! With the feature `rustls`, [`Config::tls`] lets clients start TLS, or wants them to. All that is
+//! said here is true of them, too: a client that idles in TLS's handshake still negotiates, and
+//! gives way.
 //!
 //! # The end
 //!
-//! [`ShutdownHandle::shutdown`] may be called from any thread. Requests in flight are finished and answered; who does not read
-//! its replies for [`Config::grace`] is cut off. [`Server::run`] returns when all of that is done, with an [`Outcome`] to log.
-//! What is written is then where the device has put it: a server flushes nothing by itself. [`Server::statistics`] tells
-//! meanwhile what clients ask for.
+//! [`ShutdownHandle::shutdown`] may be called from any thread. Requests in flight are finished and
+//! answered; who does not read its replies for [`Config::grace`] is cut off. [`Server::run`]
+//! returns when all of that is done, with an [`Outcome`] to log. What is written is then where the
+//! device has put it: a server flushes nothing by itself. [`Server::statistics`] tells meanwhile
+//! what clients ask for.
 
 mod accept;
 mod admission;
@@ -117,3 +122,15 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
+
+/// Threads may share these, or it doesn't compile.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Config>();
+    is_send_and_sync::<ExportInfo>();
+    is_send_and_sync::<ShutdownHandle>();
+    is_send_and_sync::<Statistics>();
+    is_send_and_sync::<Listener>();
+    is_send_and_sync::<Error>();
+    is_send_and_sync::<Server<block_device::Threaded<block_device::MemoryDevice>>>();
+};

@@ -19,6 +19,7 @@ use crate::{Error, ExportInfo, Listener, Outcome, Statistics, Tls};
 
 /// The limits of a server, and what it offers.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// Requests in flight per session; further ones wait in the client's socket. At least 1.
     pub requests: usize,
@@ -50,6 +51,15 @@ pub struct Config {
     pub negotiation_timeout: Duration,
     /// How long requests in flight may take to be answered once the server is shut down.
     pub grace: Duration,
+}
+
+impl Config {
+    /// Changes it in one expression: `Config::default().with(|config| config.sessions = 8)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
 }
 
 impl Default for Config {

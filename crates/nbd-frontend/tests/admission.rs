@@ -64,7 +64,7 @@ fn assert_served(mut client: Client) {
 
 #[test]
 fn who_says_nothing_gives_way_to_the_next_client_and_the_longest_first() {
-    let config = Config { sessions: 4, ..Config::default() };
+    let config = Config::default().with(|config| config.sessions = 4);
     let server = Running::with(&Arc::new(MemoryDevice::new(4096)), &ExportInfo::default(), config);
     let mut silent: Vec<_> = (0..4).map(|_| silent(server.connect())).collect();
     let client = server.client();
@@ -95,7 +95,10 @@ fn as_many_silent_clients_as_the_server_takes_keep_nobody_out() {
 
 #[test]
 fn one_address_leaves_places_for_others_and_is_refused_beyond_its_share() {
-    let both = Both::idle(Config { sessions: 4, sessions_per_address: 2, ..Config::default() });
+    let both = Both::idle(Config::default().with(|config| {
+        config.sessions = 4;
+        config.sessions_per_address = 2;
+    }));
     let (first, second) = (both.client_from(ONE), both.client_from(ONE));
     both.connect_from(ONE).assert_closed();
     let mut idle = both.client_from(OTHER);
@@ -118,7 +121,13 @@ fn one_address_leaves_places_for_others_and_is_refused_beyond_its_share() {
 fn who_comes_back_before_its_old_place_is_free_is_not_refused() {
     let gate = Gate::new();
     let device = Hooked::gated(MIB, &gate, 4096);
-    let both = Both::start(&device, Config { sessions: 2, sessions_per_address: 1, ..Config::default() });
+    let both = Both::start(
+        &device,
+        Config::default().with(|config| {
+            config.sessions = 2;
+            config.sessions_per_address = 1;
+        }),
+    );
     for _ in 0..200 {
         drop(both.client_from(ONE));
     }
@@ -140,7 +149,13 @@ fn who_comes_back_before_its_old_place_is_free_is_not_refused() {
 fn neither_who_is_idle_nor_who_is_at_work_is_ever_dropped() {
     let gate = Gate::new();
     let device = Hooked::gated(MIB, &gate, 4096);
-    let both = Both::start(&device, Config { sessions: 4, sessions_per_address: 3, ..Config::default() });
+    let both = Both::start(
+        &device,
+        Config::default().with(|config| {
+            config.sessions = 4;
+            config.sessions_per_address = 3;
+        }),
+    );
     let (mut idle, mut idle_elsewhere) = (both.server.client(), both.client_from(ONE));
     let mut at_work = both.client_from(OTHER);
     at_work.write(1, 4096, &[5; 512]);
@@ -170,7 +185,7 @@ fn neither_who_is_idle_nor_who_is_at_work_is_ever_dropped() {
 
 #[test]
 fn who_is_told_that_it_has_negotiated_is_served() {
-    let config = Config { sessions: 1, ..Config::default() };
+    let config = Config::default().with(|config| config.sessions = 1);
     let server = Running::with(&Arc::new(MemoryDevice::new(4096)), &ExportInfo::default(), config);
     for _ in 0..200 {
         // The newcomer comes while the server decides about the first client, which is lucky or not.
@@ -191,7 +206,7 @@ fn who_is_told_that_it_has_negotiated_is_served() {
 
 #[test]
 fn who_waits_for_a_place_is_let_go_at_the_end() {
-    let config = Config { sessions: 1, ..Config::default() };
+    let config = Config::default().with(|config| config.sessions = 1);
     let server = Running::with(&Arc::new(MemoryDevice::new(4096)), &ExportInfo::default(), config);
     let (mut first, mut waiting) = (server.client(), server.connect());
     assert_eq!(server.stop().sessions, 1);

@@ -17,7 +17,7 @@ const ACK: u32 = 1;
 const UNKNOWN: u32 = 0x8000_0006;
 
 fn info(name: &str, description: &str) -> ExportInfo {
-    ExportInfo { name: name.to_owned(), description: description.to_owned() }
+    ExportInfo::new(name).with_description(description)
 }
 
 /// Exports `a`, `b` …, with these disks.
@@ -138,7 +138,7 @@ fn a_disk_that_fails_or_hangs_harms_no_other() {
 #[test]
 fn the_clients_of_all_share_the_places() {
     let disks = [memory(&[1; 512]), memory(&[2; 512])];
-    let server = serve(&disks, Config { sessions: 2, ..Config::default() });
+    let server = serve(&disks, Config::default().with(|config| config.sessions = 2));
     let (first, _second) = (client(&server, "a"), client(&server, "b"));
     assert_eq!(server.handle.sessions(), 2);
     let mut third = server.connect();

@@ -18,7 +18,7 @@ const INVALID: u32 = 0x8000_0003;
 const UNKNOWN: u32 = 0x8000_0006;
 
 fn named() -> Running {
-    let info = ExportInfo { name: "disk".into(), description: "a disk".into() };
+    let info = ExportInfo::new("disk").with_description("a disk");
     Running::with(&Arc::new(MemoryDevice::new(4096)), &info, Config::default())
 }
 
@@ -114,7 +114,7 @@ fn unknown_client_flags_unknown_exports_and_other_protocols_are_dropped() {
 
 #[test]
 fn who_does_not_negotiate_in_time_is_dropped() {
-    let config = Config { negotiation_timeout: Duration::from_millis(50), ..Config::default() };
+    let config = Config::default().with(|config| config.negotiation_timeout = Duration::from_millis(50));
     let server = Running::with(&Arc::new(MemoryDevice::new(4096)), &ExportInfo::default(), config);
     let mut working = server.client();
     let mut silent = server.connect();
@@ -126,7 +126,7 @@ fn who_does_not_negotiate_in_time_is_dropped() {
 
 #[test]
 fn further_clients_wait_until_one_has_gone() {
-    let config = Config { sessions: 1, ..Config::default() };
+    let config = Config::default().with(|config| config.sessions = 1);
     let server = Running::with(&Arc::new(MemoryDevice::new(4096)), &ExportInfo::default(), config);
     let first = server.client();
     let mut second = server.connect();
@@ -162,7 +162,7 @@ fn another_implementation_agrees() {
     use std::io::{Seek, SeekFrom, Write};
 
     let disk = Arc::new(MemoryDevice::new(1 << 20));
-    let info = ExportInfo { name: "disk".into(), ..ExportInfo::default() };
+    let info = ExportInfo::new("disk");
     let mut server = Server::new(threaded(&disk), &info, Config::default()).unwrap();
     let listeners = bind_tcp("127.0.0.1", 0).unwrap();
     let address = listeners[0].tcp_addr().unwrap();

@@ -17,7 +17,7 @@ fn count(what: &str) -> usize {
 #[test]
 fn connections_leave_nothing_behind() {
     // One session at a time: a client that is served proves that all earlier ones are gone.
-    let config = Config { sessions: 1, ..Config::default() };
+    let config = Config::default().with(|config| config.sessions = 1);
     let server = Running::with(&Arc::new(MemoryDevice::new(4096)), &ExportInfo::default(), config);
     let served = || {
         let mut client = server.client();

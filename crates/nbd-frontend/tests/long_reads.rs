@@ -173,7 +173,7 @@ fn a_piece_that_fails_is_told_by_its_offset_once_all_have_ended() {
 
 #[test]
 fn long_reads_take_no_more_memory_than_the_session_has() {
-    let (server, submitted) = start(Config { memory: 2 * PIECE, ..Config::default() });
+    let (server, submitted) = start(Config::default().with(|config| config.memory = 2 * PIECE));
     let mut client = client(&server);
     client.request(READ, 0, 1, 0, 5 * PIECE);
     let mut held = vec![next(&submitted), next(&submitted)];
@@ -192,7 +192,7 @@ fn long_reads_take_no_more_memory_than_the_session_has() {
 
 #[test]
 fn a_client_that_goes_in_the_middle_of_a_long_read_harms_nobody() {
-    let (server, submitted) = start(Config { memory: 2 * PIECE, ..Config::default() });
+    let (server, submitted) = start(Config::default().with(|config| config.memory = 2 * PIECE));
     let (mut gone, mut other) = (client(&server), client(&server));
     gone.request(READ, 0, 1, 0, 5 * PIECE);
     let held = [next(&submitted), next(&submitted)];

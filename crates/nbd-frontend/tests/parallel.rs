@@ -61,7 +61,7 @@ fn no_more_requests_than_configured_are_in_flight() {
         busy.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     });
-    let server = with(&device, Config { requests: 3, ..Config::default() });
+    let server = with(&device, Config::default().with(|config| config.requests = 3));
     let mut client = server.client();
     for cookie in 0..20 {
         client.request(READ, 0, cookie, 0, 512);
@@ -89,7 +89,13 @@ fn payloads_in_flight_are_bounded() {
         held.fetch_sub(length, Ordering::SeqCst);
         Ok(())
     });
-    let server = with(&device, Config { requests: 64, memory: BUDGET, ..Config::default() });
+    let server = with(
+        &device,
+        Config::default().with(|config| {
+            config.requests = 64;
+            config.memory = BUDGET;
+        }),
+    );
     let mut client = server.client();
     let data = [header(WRITE, 0, 7, 0, PAYLOAD), vec![5; PAYLOAD]].concat().repeat(64);
 
@@ -135,7 +141,7 @@ fn a_durable_write_of_64_mib_is_let_in_alone_where_the_session_has_less_memory()
         }
         Ok(())
     });
-    let server = with(&device, Config { memory: MIB, ..Config::default() });
+    let server = with(&device, Config::default().with(|config| config.memory = MIB));
     let mut client = server.client();
     let mut reader = Client::new(client.0.try_clone().unwrap());
     std::thread::scope(|scope| {
@@ -227,7 +233,8 @@ fn a_client_that_has_said_everything_still_gets_its_replies() {
 fn a_write_that_was_cut_short_is_not_executed() {
     let disk = Arc::new(MemoryDevice::new(MIB));
     // One session at a time: the second one proves that the first has ended.
-    let server = Running::with(&disk, &ExportInfo::default(), Config { sessions: 1, ..Config::default() });
+    let server =
+        Running::with(&disk, &ExportInfo::default(), Config::default().with(|config| config.sessions = 1));
     let mut client = server.client();
     client.request(WRITE, 0, 1, 0, 4096);
     client.send(&[&[9; 1000]]);
@@ -243,7 +250,7 @@ fn a_write_that_was_cut_short_is_not_executed() {
 fn a_client_that_vanishes_leaves_its_requests_to_be_finished() {
     let gate = Gate::new();
     let device = Hooked::gated(MIB, &gate, 0);
-    let server = with(&device, Config { sessions: 1, ..Config::default() });
+    let server = with(&device, Config::default().with(|config| config.sessions = 1));
     let mut client = server.client();
     for cookie in 0..4 {
         client.write(cookie, 0, &[8; 512]);
@@ -293,7 +300,7 @@ fn shutdown_finishes_what_is_in_flight() {
 fn shutdown_cuts_off_who_takes_longer_than_the_grace_period() {
     let gate = Gate::new();
     let device = Hooked::gated(MIB, &gate, 0);
-    let server = with(&device, Config { grace: Duration::from_millis(10), ..Config::default() });
+    let server = with(&device, Config::default().with(|config| config.grace = Duration::from_millis(10)));
     let mut client = server.client();
     client.request(READ, 0, 1, 0, 512);
     gate.wait_entered(1);
@@ -305,7 +312,7 @@ fn shutdown_cuts_off_who_takes_longer_than_the_grace_period() {
 
 #[test]
 fn shutdown_does_not_wait_for_a_client_that_does_not_read() {
-    let config = Config { grace: Duration::from_millis(10), ..Config::default() };
+    let config = Config::default().with(|config| config.grace = Duration::from_millis(10));
     let server = with(&Hooked::new(32 * MIB, |_| Ok(())), config);
     let mut client = server.client();
     client.request(READ, 0, 1, 0, 32 * MIB);

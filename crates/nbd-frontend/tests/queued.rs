@@ -35,7 +35,7 @@ impl QueuedDevice for Device {
 }
 
 fn start(submit: impl Fn(Request, Box<dyn Completion>) + Send + Sync + 'static) -> Running {
-    let config = Config { requests: 2000, ..Config::default() };
+    let config = Config::default().with(|config| config.requests = 2000);
     Running::queued(Arc::new(Device(Box::new(submit))), &ExportInfo::default(), config)
 }
 

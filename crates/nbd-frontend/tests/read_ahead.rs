@@ -309,7 +309,7 @@ fn nothing_is_told_from_memory_once_the_device_has_failed() {
 #[test]
 fn what_is_read_ahead_leaves_room_for_requests_and_goes_where_they_need_it() {
     let device = Arc::new(Device::new(64 * MIB));
-    let config = Config { memory: 512 * KIB, ..Config::default() };
+    let config = Config::default().with(|config| config.memory = 512 * KIB);
     let server = Running::queued(Arc::clone(&device), &ExportInfo::default(), config);
     let mut client = server.client();
     for _ in 0..3 {

@@ -54,7 +54,7 @@ fn requests_count_by_their_kind_with_their_bytes_or_errors() {
 #[test]
 fn each_export_counts_for_itself() {
     let disk = || threaded(&Arc::new(MemoryDevice::new(MIB)));
-    let named = |name: &str| ExportInfo { name: name.into(), ..ExportInfo::default() };
+    let named = |name: &str| ExportInfo::new(name);
     let mut server = Server::new(disk(), &named("a"), Config::default()).unwrap();
     server.add_export(disk(), &named("b")).unwrap();
     let statistics = server.statistics();

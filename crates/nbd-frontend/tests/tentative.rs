@@ -133,7 +133,7 @@ fn what_the_device_turns_out_not_to_have_is_not_offered() {
 #[test]
 fn who_waits_for_the_device_keeps_its_place_and_no_other_waits() {
     let device = Tentative::new();
-    let server = start(&device, Config { sessions: 2, ..Config::default() });
+    let server = start(&device, Config::default().with(|config| config.sessions = 2));
     let mut client = asking(&server, SET_META_CONTEXT, &["x:there"]);
     device.gate.wait_entered(1);
     // Newcomers take the other place, one after the other.
@@ -158,7 +158,7 @@ fn the_time_that_the_device_takes_is_not_the_client_s() {
     let limit = Duration::from_secs(2);
     let device = Arc::new(Tentative::slow(limit + limit / 10));
     device.gate.open();
-    let server = start(&device, Config { negotiation_timeout: limit, ..Config::default() });
+    let server = start(&device, Config::default().with(|config| config.negotiation_timeout = limit));
     let mut client = asking(&server, SET_META_CONTEXT, &["x:there"]);
     assert_eq!(answer(&mut client, SET_META_CONTEXT), ["x:there"]);
     go(&mut client);
@@ -168,7 +168,7 @@ fn the_time_that_the_device_takes_is_not_the_client_s() {
 #[test]
 fn a_server_that_stops_waits_for_nobody_who_waits_for_the_device() {
     let device = Tentative::new();
-    let server = start(&device, Config { grace: PATIENCE, ..Config::default() });
+    let server = start(&device, Config::default().with(|config| config.grace = PATIENCE));
     let mut client = asking(&server, SET_META_CONTEXT, &["x:there"]);
     device.gate.wait_entered(1);
     assert_eq!(server.stop().cut_off, 0);

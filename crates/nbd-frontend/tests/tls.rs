@@ -110,7 +110,7 @@ fn who_does_not_read_replies_is_still_listened_to_and_harms_nobody_else() {
         }
         Ok(())
     });
-    let server = with(&device, Config { memory: 64 * MIB, ..pki.required() });
+    let server = with(&device, pki.required().with(|config| config.memory = 64 * MIB));
     let (mut lazy, mut other) = (pki.client(&server), pki.client(&server));
     for cookie in 0..16 {
         lazy.request(READ, 0, cookie, 0, MIB);
@@ -145,7 +145,7 @@ fn who_does_not_read_replies_is_still_listened_to_and_harms_nobody_else() {
 #[test]
 fn shutdown_does_not_wait_for_a_client_that_does_not_read() {
     let pki = Pki::new();
-    let config = Config { grace: Duration::from_millis(10), ..pki.required() };
+    let config = pki.required().with(|config| config.grace = Duration::from_millis(10));
     let server = with(&Hooked::new(32 * MIB, |_| Ok(())), config);
     let mut client = pki.client(&server);
     client.request(READ, 0, 1, 0, 32 * MIB);
@@ -218,7 +218,8 @@ fn who_renews_its_keys_and_does_nothing_else_is_dropped() {
 fn a_request_that_was_cut_short_is_not_executed() {
     let (pki, disk) = (Pki::new(), Arc::new(MemoryDevice::new(MIB)));
     // One session at a time: the second one proves that the first has ended.
-    let server = Running::with(&disk, &ExportInfo::default(), Config { sessions: 1, ..pki.required() });
+    let server =
+        Running::with(&disk, &ExportInfo::default(), pki.required().with(|config| config.sessions = 1));
     let request = [&header(WRITE, 0, 1, 0, 4096)[..], &[9; 4096]].concat();
     // Between two records, and within one.
     for said in [1000, request.len()] {

@@ -63,7 +63,7 @@ fn client_hello(pki: &Pki) -> Vec<u8> {
 #[test]
 fn without_tls_starttls_is_refused_and_the_negotiation_goes_on() {
     for (tls, refusal) in [(Tls::Unsupported, UNSUP), (Tls::Off, POLICY)] {
-        let server = with(Config { tls, ..Config::default() });
+        let server = with(Config::default().with(|config| config.tls = tls));
         let mut client = server.connect();
         client.greet(3);
         client.option(STARTTLS, b"");
@@ -131,7 +131,7 @@ fn what_was_said_before_tls_is_forgotten_and_tls_starts_once() {
 fn each_of_several_exports_is_there_through_tls_alone() {
     let pki = Pki::new();
     let disk = |byte| threaded(&Arc::new(MemoryDevice::from_bytes(vec![byte; 512])));
-    let named = |name: &str| ExportInfo { name: name.to_owned(), ..ExportInfo::default() };
+    let named = |name: &str| ExportInfo::new(name);
     let mut server = Server::new(disk(1), &named("a"), pki.required()).unwrap();
     server.add_export(disk(2), &named("b")).unwrap();
     let server = Running::serving(server);
@@ -205,7 +205,7 @@ fn garbage_in_place_of_a_handshake_ends_the_connection() {
 #[test]
 fn who_leaves_during_the_handshake_harms_nobody() {
     let pki = Pki::new();
-    let server = with(Config { sessions: 1, ..pki.required() });
+    let server = with(pki.required().with(|config| config.sessions = 1));
     let hello = client_hello(&pki);
     for said in [0, 3, 100, hello.len()] {
         let mut client = start_tls(&server);
@@ -221,7 +221,7 @@ fn who_leaves_during_the_handshake_harms_nobody() {
 #[test]
 fn who_idles_during_the_handshake_gives_way_to_the_next_client() {
     let pki = Pki::new();
-    let server = with(Config { sessions: 1, ..pki.required() });
+    let server = with(pki.required().with(|config| config.sessions = 1));
     let hello = client_hello(&pki);
     for said in [0, 3, hello.len()] {
         let mut idle = start_tls(&server);
@@ -240,7 +240,7 @@ fn who_idles_during_the_handshake_gives_way_to_the_next_client() {
 #[test]
 fn who_takes_too_long_is_dropped_also_if_something_comes_all_the_time() {
     let pki = Pki::new();
-    let server = with(Config { negotiation_timeout: Duration::from_millis(200), ..pki.required() });
+    let server = with(pki.required().with(|config| config.negotiation_timeout = Duration::from_millis(200)));
     let mut served = pki.client(&server);
     let mut silent = start_tls(&server);
     rest(&mut silent);

@@ -12,6 +12,7 @@ pub struct Contexts(u64);
 
 /// A metadata context of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Context {
     /// The metadata context ID, which clients know it by. It is never 0.
     pub id: u32,

@@ -24,6 +24,7 @@ bitflags! {
 
 /// How the server stands to TLS ('Server-side requirements').
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tls {
     /// The server has no TLS. STARTTLS is answered by UNSUP.
     #[default]

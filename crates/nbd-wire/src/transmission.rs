@@ -44,6 +44,7 @@ pub struct RequestHeader {
 /// The bytes are not a request header: the stream is out of step, and only a disconnect helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client sent {0:#010x} where a request should begin")]
+#[non_exhaustive]
 pub struct BadMagic(pub u32);
 
 /// The client has announced a payload that is too long to be read and refused: only a disconnect helps.

@@ -149,8 +149,7 @@ fn incomplete(error: &Error) -> String {
 
 /// What is to be observed of the one device.
 fn observed(device: &Arc<Device>) -> Export {
-    let (name, label, device) = (String::new(), None, Arc::clone(device));
-    Export { name, label, device, clients: Box::new(stats::clients) }
+    Export::new("", Arc::clone(device), stats::clients)
 }
 
 /// Tells what was done.

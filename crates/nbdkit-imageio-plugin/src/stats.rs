@@ -67,11 +67,7 @@ impl Counters {
     }
 
     fn requests(&self) -> Requests {
-        Requests {
-            requests: self.requests.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-            errors: self.errors.load(Relaxed),
-        }
+        Requests::new(self.requests.load(Relaxed), self.bytes.load(Relaxed), self.errors.load(Relaxed))
     }
 
     fn line(&self, name: &str) -> String {
@@ -128,17 +124,17 @@ pub(crate) fn reset() {
 /// What clients have asked for, in the words of both doors.
 pub(crate) fn clients() -> ClientStatistics {
     let requests = |operation: Operation| COUNTERS[operation as usize].requests();
-    ClientStatistics {
-        accepted: ACCEPTED.load(Relaxed),
-        connected: CONNECTED.load(Relaxed),
-        reads: requests(Operation::Read),
-        writes: requests(Operation::Write),
-        zeroes: requests(Operation::Zero),
-        flushes: requests(Operation::Flush),
-        // A question moves no content.
-        extents: Requests { bytes: 0, ..requests(Operation::Extents) },
-        others: Requests::default(),
-    }
+    let mut clients = ClientStatistics::default();
+    clients.accepted = ACCEPTED.load(Relaxed);
+    clients.connected = CONNECTED.load(Relaxed);
+    clients.reads = requests(Operation::Read);
+    clients.writes = requests(Operation::Write);
+    clients.zeroes = requests(Operation::Zero);
+    clients.flushes = requests(Operation::Flush);
+    clients.extents = requests(Operation::Extents);
+    // A question moves no content.
+    clients.extents.bytes = 0;
+    clients
 }
 
 /// A table, line by line. The time is that of all requests added up, also of those that ran side by side.

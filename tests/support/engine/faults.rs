@@ -97,8 +97,10 @@ fn an_engine_that_is_started_again_is_waited_for() -> TestResult {
 }
 
 fn old_engines_are_understood() -> TestResult {
-    let old =
-        OldEngine { removes_finished_transfers: true, refuses_timeout_policy: true, ..OldEngine::default() };
+    let old = OldEngine::default().with(|engine| {
+        engine.removes_finished_transfers = true;
+        engine.refuses_timeout_policy = true;
+    });
     let site = quick_site_with(|builder| builder.old_engine(old))?;
     succeed(upload(&site)?)?;
     site.assert_same("disk.img", "raw", &site.disk()?)?;

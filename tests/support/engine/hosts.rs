@@ -38,7 +38,7 @@ fn site_with(
     choose: impl FnOnce(Builder) -> Builder,
 ) -> TestResult<Installation> {
     let none = Duration::ZERO;
-    let delays = Delays { disk: none, transfer: none, backup: none, job: none };
+    let delays = Delays::all(none);
     let site = Installation::by(ways, |builder| choose(builder.delays(delays)))?;
     fs::write(site.path("disk.img"), guest_disk(5))?;
     Ok(site)

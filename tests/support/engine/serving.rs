@@ -39,9 +39,7 @@ pub(crate) fn site() -> TestResult<Installation> {
 /// An installation that is at once where its client waits for, and else is as chosen.
 pub(crate) fn quick_site_with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Installation> {
     let none = Duration::ZERO;
-    site_with(|builder| {
-        choose(builder.delays(Delays { disk: none, transfer: none, backup: none, job: none }))
-    })
+    site_with(|builder| choose(builder.delays(Delays::all(none))))
 }
 
 fn site_with(choose: impl FnOnce(Builder) -> Builder) -> TestResult<Installation> {

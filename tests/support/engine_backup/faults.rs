@@ -88,7 +88,7 @@ fn busy() -> TestResult {
 }
 
 fn mixed() -> TestResult {
-    let old = OldEngine { refuses_mixed_backups: true, ..OldEngine::default() };
+    let old = OldEngine::default().with(|engine| engine.refuses_mixed_backups = true);
     let mut machine = Machine::with(&["qcow2"], |builder| builder.old_engine(old))?;
     machine.back_up_well(&[])?;
     machine.attach("raw")?;
@@ -119,8 +119,10 @@ fn left_out() -> TestResult {
 }
 
 fn old_engines() -> TestResult {
-    let old =
-        OldEngine { removes_finished_transfers: true, refuses_timeout_policy: true, ..OldEngine::default() };
+    let old = OldEngine::default().with(|engine| {
+        engine.removes_finished_transfers = true;
+        engine.refuses_timeout_policy = true;
+    });
     let machine = Machine::with(&["qcow2"], |builder| builder.old_engine(old))?;
     machine.keep("content")?;
     let id = machine.back_up_well(&[])?;

@@ -33,7 +33,7 @@ impl Machine {
     /// Makes a machine with what else is chosen about the engine, which is quick.
     pub(crate) fn with(formats: &[&str], choose: impl FnOnce(Builder) -> Builder) -> TestResult<Self> {
         let none = Duration::ZERO;
-        let delays = Delays { disk: none, transfer: none, backup: none, job: none };
+        let delays = Delays::all(none);
         let site = Installation::with(|builder| choose(builder.delays(delays)))?;
         let mut machine = Self { site, disks: Vec::new() };
         formats.iter().try_for_each(|format| machine.attach(format))?;

@@ -41,7 +41,7 @@ fn there_and_back(format: &str) -> TestResult {
 
 fn old_engine() -> TestResult {
     // ovirt-img itself asks for a policy.
-    let old = OldEngine { removes_finished_transfers: true, ..OldEngine::default() };
+    let old = OldEngine::default().with(|engine| engine.removes_finished_transfers = true);
     let site = Installation::with(|builder| builder.old_engine(old))?;
     fs::write(site.path("disk.img"), [3; 1 << 20])?;
     let disk = site.upload("disk.img", "raw")?;

@@ -90,7 +90,7 @@ impl Case {
 /// An engine that is quick.
 fn site() -> TestResult<Installation> {
     let none = Duration::ZERO;
-    let delays = Delays { disk: none, transfer: none, backup: none, job: none };
+    let delays = Delays::all(none);
     let site = Installation::with(|builder| builder.delays(delays))?;
     fs::write(site.path("disk.img"), guest_disk(7))?;
     assert_eq!(fs::metadata(site.path("disk.img"))?.len(), SIZE);

@@ -26,6 +26,7 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// An imageio daemon that is given its tickets by its control socket.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ControlSocket {
     /// The unix socket.
     pub path: PathBuf,
@@ -33,6 +34,18 @@ pub struct ControlSocket {
     pub transfer_url: String,
     /// Where clients reach it by way of a proxy, such as `https://engine:54323`.
     pub proxy_url: String,
+}
+
+impl ControlSocket {
+    /// The daemon that listens at this unix socket, which clients reach by `transfer_url` and
+    /// `proxy_url`.
+    pub fn new(
+        path: impl Into<PathBuf>,
+        transfer_url: impl Into<String>,
+        proxy_url: impl Into<String>,
+    ) -> Self {
+        Self { path: path.into(), transfer_url: transfer_url.into(), proxy_url: proxy_url.into() }
+    }
 }
 
 impl Host for ControlSocket {

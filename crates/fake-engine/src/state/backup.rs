@@ -65,6 +65,7 @@ impl BackupMode {
 
 /// A disk in a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackupDisk {
     /// Its identifier.
     pub disk: Id,

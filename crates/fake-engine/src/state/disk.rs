@@ -78,6 +78,7 @@ impl DiskStatus {
 
 /// An image of a disk: the one that is written, or that of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layer {
     /// Its identifier, which is that of a disk snapshot.
     pub image: Id,

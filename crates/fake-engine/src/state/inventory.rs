@@ -75,6 +75,7 @@ pub(crate) struct Host {
 
 /// A virtual machine. It doesn't run: its disks are changed by tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Vm {
     /// Its identifier.
     pub id: Id,
@@ -92,6 +93,7 @@ pub struct Vm {
 
 /// A job, such as the import of a virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Job {
     /// Its identifier.
     pub id: Id,

@@ -113,6 +113,7 @@ pub(crate) struct NewTransfer {
 
 /// What a host tells of a ticket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TicketStatus {
     /// Requests are being carried out.
     pub active: bool,

@@ -14,7 +14,7 @@ use imageio_client::{
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub const TIMEOUTS: Timeouts = Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE };
+pub const TIMEOUTS: Timeouts = Timeouts::new(PATIENCE, PATIENCE, PATIENCE);
 
 pub const MIB: usize = 1 << 20;
 

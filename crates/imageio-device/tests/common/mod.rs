@@ -35,22 +35,21 @@ pub const ALL: [Request; 4] = [READ, WRITE, ZERO, FLUSH];
 /// For this server, without a keeper, with one attempt to open a connection again, and with sizes that don't follow what is
 /// measured.
 pub fn settings(server: &FakeServer) -> Settings {
-    Settings {
-        connections: Some(4),
-        max_request: Some(2 << 20),
-        replay_buffer: Some(32 << 20),
-        cafile: server.cafile().map(Path::to_owned),
-        keep_alive: None,
-        timeouts: Timeouts { connect: PATIENCE, data: PATIENCE, operation: PATIENCE },
-        reconnect_timeout: Duration::ZERO,
-        settle_time: Duration::from_millis(20),
-        ..Settings::new(UrlSource::Inline(server.url()))
-    }
+    Settings::new(UrlSource::Inline(server.url())).with(|settings| {
+        settings.connections = Some(4);
+        settings.max_request = Some(2 << 20);
+        settings.replay_buffer = Some(32 << 20);
+        settings.cafile = server.cafile().map(Path::to_owned);
+        settings.keep_alive = None;
+        settings.timeouts = Timeouts::new(PATIENCE, PATIENCE, PATIENCE);
+        settings.reconnect_timeout = Duration::ZERO;
+        settings.settle_time = Duration::from_millis(20);
+    })
 }
 
 /// Settings by which nothing is kept to be written again.
 pub fn fragile(server: &FakeServer) -> Settings {
-    Settings { replay_buffer: Some(0), ..settings(server) }
+    settings(server).with(|settings| settings.replay_buffer = Some(0))
 }
 
 pub fn start(settings: Settings) -> Device {
@@ -68,7 +67,7 @@ pub fn device_with(server: &FakeServer, unflushed: &'static [u8]) -> Device {
 
 /// Starts such a device with other settings.
 pub fn start_with(settings: Settings, unflushed: &'static [u8]) -> Device {
-    let device = start(Settings { connections: Some(1), ..settings });
+    let device = start(settings.with(|settings| settings.connections = Some(1)));
     device.write(0, Bytes::from_static(unflushed), false).unwrap();
     device
 }

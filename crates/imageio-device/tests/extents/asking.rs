@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use block_device::{BlockDevice, Errno, ZERO};
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
-use imageio_device::Settings;
 
 use crate::common::{PATIENCE, close_well, device, settings, start, within_a_minute, write};
 use crate::setup::{BLOCK, SIZE, SPARSE, hold_extents, map, pairs, sparse};
@@ -61,7 +60,8 @@ fn holes_are_told_by_the_depth_of_allocation() {
 fn requests_and_keep_alives_go_on_meanwhile() {
     within_a_minute(|| {
         let server = sparse().start().unwrap();
-        let device = start(Settings { keep_alive: Some(Duration::from_millis(1)), ..settings(&server) });
+        let device =
+            start(settings(&server).with(|settings| settings.keep_alive = Some(Duration::from_millis(1))));
         let gate = hold_extents(&server);
         thread::scope(|scope| {
             let asking: Vec<_> = (0..3).map(|_| scope.spawn(|| map(&device))).collect();
@@ -177,7 +177,7 @@ fn a_device_that_is_dropped_while_the_server_is_asked_harms_nobody() {
 #[test]
 fn the_size_that_a_user_gives_must_be_the_disk_s_for_extents() {
     let server = sparse().start().unwrap();
-    let device = start(Settings { size: Some(SIZE - 4096), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| settings.size = Some(SIZE - 4096)));
     assert_eq!(pairs(device.extents(0, 0, SIZE - 4096, 9).unwrap()), [(SIZE - 4096, 0)]);
     close_well(&server, &device);
 }

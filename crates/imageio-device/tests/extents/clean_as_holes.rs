@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use block_device::{BlockDevice, HOLE, QueuedDevice, Request, ZERO, ZeroFlags};
 use fake_imageio::{FakeServer, Fault, Op};
-use imageio_device::{Device, Queue, Settings};
+use imageio_device::{Device, Queue};
 
 use crate::common::{PATIENCE, close_well, settings, start, status, write};
 use crate::dirty::{Tell, backup};
@@ -16,7 +16,10 @@ use crate::setup::{BLOCK, SIZE, SPARSE, map, pairs, read, sparse};
 const CLEAN_AS_HOLES: [(u64, u64); 4] = [(BLOCK, HOLE), (BLOCK, ZERO), (BLOCK, 0), (5 * BLOCK, HOLE)];
 
 fn open(server: &FakeServer, read_only: bool) -> Device {
-    start(Settings { read_only, clean_as_holes: true, ..settings(server) })
+    start(settings(server).with(|settings| {
+        settings.read_only = read_only;
+        settings.clean_as_holes = true;
+    }))
 }
 
 #[test]

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use block_device::{Batch, BlockDevice, Completion, Errno, Extent, QueuedDevice, Request, Result};
 use fake_imageio::{Builder, Done, FakeServer, Fault, Gate, Op, OptionsMode, What};
-use imageio_client::Timeouts;
-use imageio_device::{Device, Queue, Settings};
+use imageio_device::{Device, Queue};
 
 use crate::common::{
     NO_FUA, PATIENCE, close_after_loss, close_well, device, line, settings, start, status, within_a_minute,
@@ -28,7 +27,7 @@ pub(crate) fn backup() -> Builder {
 const EXPECTED: [(u64, u64); 3] = [(BLOCK, 0), (2 * BLOCK, 1), (5 * BLOCK, 0)];
 
 fn open(server: &FakeServer) -> Device {
-    start(Settings { read_only: true, ..settings(server) })
+    start(settings(server).with(|settings| settings.read_only = true))
 }
 
 fn asked(server: &FakeServer) -> usize {
@@ -59,7 +58,10 @@ fn assert_absent(server: &FakeServer, device: &Device, attempts: usize) {
 #[test]
 fn dirty_extents_are_offered_by_both_names_and_asked_for_once() {
     let server = backup().start().unwrap();
-    let device = start(Settings { read_only: true, dirty_bitmap: "sda".to_owned(), ..settings(&server) });
+    let device = start(settings(&server).with(|settings| {
+        settings.read_only = true;
+        settings.dirty_bitmap = "sda".to_owned();
+    }));
     assert_eq!(device.contexts()[2..], ["imageio:dirty", "qemu:dirty-bitmap:sda"]);
     assert_eq!([0, 1, 2, 3].map(|context| device.is_tentative(context)), [false, false, true, true]);
     assert_eq!(map(&device), SPARSE);
@@ -156,8 +158,12 @@ fn a_connection_that_breaks_is_no_answer_and_a_silent_server_is_one() {
     }
     let server = backup().start().unwrap();
     server.fault(Fault::on(Op::DirtyExtents).then(What::NoAnswer));
-    let timeouts = Timeouts { operation: Duration::from_millis(200), ..settings(&server).timeouts };
-    let device = start(Settings { read_only: true, timeouts, ..settings(&server) });
+    let timeouts =
+        settings(&server).timeouts.with(|timeouts| timeouts.operation = Duration::from_millis(200));
+    let device = start(settings(&server).with(|settings| {
+        settings.read_only = true;
+        settings.timeouts = timeouts;
+    }));
     assert_absent(&server, &device, 1);
 }
 
@@ -166,7 +172,10 @@ fn requests_other_extents_and_keep_alives_go_on_meanwhile() {
     within_a_minute(|| {
         let server = backup().start().unwrap();
         let keep_alive = Some(Duration::from_millis(1));
-        let device = start(Settings { read_only: true, keep_alive, ..settings(&server) });
+        let device = start(settings(&server).with(|settings| {
+            settings.read_only = true;
+            settings.keep_alive = keep_alive;
+        }));
         let gate = Gate::new();
         server.fault(Fault::on(Op::DirtyExtents).then(What::Block(gate.clone())));
         thread::scope(|scope| {

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use block_device::BlockDevice;
 use fake_imageio::{Done, FakeServer, Fault, Op, OptionsMode, What};
-use imageio_client::Timeouts;
-use imageio_device::Settings;
 
 use crate::common::{close_well, device, settings, start, status, write};
 use crate::setup::{ALL_DATA, BLOCK, SIZE, SPARSE, map, read, sparse};
@@ -96,8 +94,9 @@ fn a_connection_that_breaks_is_no_answer_and_the_server_is_asked_again_a_few_tim
 fn a_silent_server_is_not_asked_again() {
     let server = sparse().start().unwrap();
     server.fault(Fault::on(Op::Extents).then(What::NoAnswer));
-    let timeouts = Timeouts { operation: Duration::from_millis(200), ..settings(&server).timeouts };
-    let device = start(Settings { timeouts, ..settings(&server) });
+    let timeouts =
+        settings(&server).timeouts.with(|timeouts| timeouts.operation = Duration::from_millis(200));
+    let device = start(settings(&server).with(|settings| settings.timeouts = timeouts));
     assert_eq!(map(&device), ALL_DATA);
     close_well(&server, &device);
     assert_eq!(server.log().of(Op::Extents).count(), 1);

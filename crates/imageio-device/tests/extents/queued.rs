@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use block_device::{Batch, Completion, Errno, Extent, QueuedDevice, Request, Result};
 use fake_imageio::{FakeServer, Op};
-use imageio_device::{Device, Queue, Settings};
+use imageio_device::{Device, Queue};
 
 use crate::common::{PATIENCE, close_well, settings, start, within_a_minute};
 use crate::setup::{BLOCK, SIZE, SPARSE, hold_extents, pairs, reads, sparse};
@@ -47,7 +47,7 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let server = sparse().start().unwrap();
-        let device = Arc::new(start(Settings { connections: Some(1), ..settings(&server) }));
+        let device = Arc::new(start(settings(&server).with(|settings| settings.connections = Some(1))));
         let queue = Queue::start(Arc::clone(&device)).unwrap();
         let (tell, told) = channel();
         Self { server, device, queue, tell, told }

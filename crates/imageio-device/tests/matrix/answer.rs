@@ -7,7 +7,7 @@ use std::fmt;
 use block_device::{BlockDevice, Result};
 use bytes::Bytes;
 use fake_imageio::{Done, FakeServer, Fault, Gate, Op, What};
-use imageio_device::{Device, Settings, Transfer};
+use imageio_device::{Device, Transfer};
 use libtest_mimic::Trial;
 
 use crate::common::{NO_FUA, PATIENCE, close_idle, line, settings};
@@ -95,7 +95,10 @@ impl Cell {
 
     fn run(self) {
         let server = FakeServer::builder().contents(vec![0xee; SIZE]).volatile(true).start().unwrap();
-        let settings = Settings { connections: Some(1), reconnect_timeout: PATIENCE, ..settings(&server) };
+        let settings = settings(&server).with(|settings| {
+            settings.connections = Some(1);
+            settings.reconnect_timeout = PATIENCE;
+        });
         let gate = Gate::new();
         if self.op == Op::Options {
             server.fault(self.fault(&gate));

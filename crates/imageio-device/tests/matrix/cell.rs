@@ -76,15 +76,14 @@ impl Way {
     }
 
     pub(crate) fn settings(&self) -> Settings {
-        Settings {
-            cafile: self.server.cafile().map(Path::to_owned),
-            connections: Some(1),
-            keep_alive: None,
-            timeouts: Timeouts { connect: TIMEOUT, data: TIMEOUT, operation: TIMEOUT },
-            reconnect_timeout: PATIENCE,
-            settle_time: TIMEOUT / 5,
-            ..Settings::new(UrlSource::Inline(self.url()))
-        }
+        Settings::new(UrlSource::Inline(self.url())).with(|settings| {
+            settings.cafile = self.server.cafile().map(Path::to_owned);
+            settings.connections = Some(1);
+            settings.keep_alive = None;
+            settings.timeouts = Timeouts::new(TIMEOUT, TIMEOUT, TIMEOUT);
+            settings.reconnect_timeout = PATIENCE;
+            settings.settle_time = TIMEOUT / 5;
+        })
     }
 
     /// Closes the device, which has to tell if something is missing, and gives what the disk has then. Connections that

@@ -25,7 +25,7 @@ use crate::cell::{Cell, Expected};
 const TIMEOUT: Duration = Duration::from_millis(600);
 
 /// Longer in all than that, also if half of it drips the other way, and each pause shorter.
-const DRIP: Drip = Drip { piece: 1, pause: TIMEOUT.checked_div(3).expect("not by zero"), pieces: 9 };
+const DRIP: Drip = Drip::new(1, TIMEOUT.checked_div(3).expect("not by zero"), 9);
 
 /// Much shorter.
 const DELAY: Duration = TIMEOUT.checked_div(10).expect("not by zero");

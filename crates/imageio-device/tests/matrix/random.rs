@@ -10,7 +10,7 @@ use block_device::{BlockDevice, Errno};
 use fastrand::Rng;
 use fault_proxy::{Drip, Fault, Point, Proxy, Way};
 use imageio_client::Timeouts;
-use imageio_device::{Device, Settings, Transfer};
+use imageio_device::{Device, Transfer};
 use libtest_mimic::Trial;
 
 use crate::cell;
@@ -47,10 +47,13 @@ fn faults_at_random(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let block_size = [None, Some(512), Some(4096)][rng.usize(..3)];
     let way = cell::Way::with_blocks(rng.bool(), vec![0xee; THREADS * PART], block_size);
-    let timeouts = Timeouts { connect: TIMEOUT, data: TIMEOUT, operation: TIMEOUT };
+    let timeouts = Timeouts::new(TIMEOUT, TIMEOUT, TIMEOUT);
     let replay_buffer = [64 << 10, 32 << 20][rng.usize(..2)];
-    let settings =
-        Settings { connections: Some(2), timeouts, replay_buffer: Some(replay_buffer), ..way.settings() };
+    let settings = way.settings().with(|settings| {
+        settings.connections = Some(2);
+        settings.timeouts = timeouts;
+        settings.replay_buffer = Some(replay_buffer);
+    });
     let device = Transfer::open(settings).unwrap().start().unwrap();
     let parts: Vec<_> = (0..THREADS).map(|part| Part::new(part, rng.fork())).collect();
     let parts: Vec<Part> = thread::scope(|scope| {
@@ -107,7 +110,7 @@ impl Part {
 
     fn misfortune(&mut self) -> (Point, Fault) {
         let pause = TIMEOUT / 25;
-        let drip = Drip { piece: 1 + self.rng.usize(..64), pause, pieces: self.rng.u32(1..20) };
+        let drip = Drip::new(1 + self.rng.usize(..64), pause, self.rng.u32(1..20));
         let any_way = |rng: &mut Rng| if rng.bool() { Way::ToServer } else { Way::ToClient };
         let fault = match self.rng.usize(..12) {
             0..4 => Fault::Kill,

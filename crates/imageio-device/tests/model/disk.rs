@@ -10,8 +10,7 @@ use block_device::{
 };
 use bytes::Bytes;
 use fake_imageio::FakeServer;
-use imageio_client::Timeouts;
-use imageio_device::{Device, Queue, Settings, Transfer};
+use imageio_device::{Device, Queue, Transfer};
 
 use crate::common::{self, PATIENCE, settings};
 use crate::scenario::{BLOCK, Door, Scenario};
@@ -28,16 +27,20 @@ impl Disk {
     pub(crate) fn open(server: &FakeServer, scenario: &Scenario) -> Self {
         let setup = &scenario.setup;
         let is_closing = scenario.server.close_after.is_some();
-        let settings = Settings {
-            connections: Some(setup.connections),
-            replay_buffer: Some(setup.replay_buffer),
-            max_request: Some(setup.max_request),
-            keep_alive: setup.keep_alive,
-            // A client that gets nowhere with a server that closes needs no more time to find out.
-            reconnect_timeout: if is_closing { Duration::from_millis(500) } else { PATIENCE },
-            timeouts: Timeouts { data: SILENCE, operation: SILENCE, ..settings(server).timeouts },
-            ..settings(server)
-        };
+        // A client that gets nowhere with a server that closes needs no more time to find out.
+        let reconnect_timeout = if is_closing { Duration::from_millis(500) } else { PATIENCE };
+        let timeouts = settings(server).timeouts.with(|timeouts| {
+            timeouts.data = SILENCE;
+            timeouts.operation = SILENCE;
+        });
+        let settings = settings(server).with(|settings| {
+            settings.connections = Some(setup.connections);
+            settings.replay_buffer = Some(setup.replay_buffer);
+            settings.max_request = Some(setup.max_request);
+            settings.keep_alive = setup.keep_alive;
+            settings.reconnect_timeout = reconnect_timeout;
+            settings.timeouts = timeouts;
+        });
         // The machine may be so busy that a server seems to be silent.
         let transfer = (0..50).find_map(|_| Transfer::open(settings.clone()).ok());
         let device = Arc::new(transfer.expect("the server answers").start().unwrap());

@@ -15,7 +15,6 @@ use std::thread;
 use block_device::{BlockDevice, Errno, QueuedDevice, Request, ZeroFlags};
 use bytes::Bytes;
 use fake_imageio::{Fault, Gate, Op, What};
-use imageio_device::Settings;
 
 use crate::common::{NO_FUA, PATIENCE, await_waiting, close_well, within_a_minute};
 use crate::setup::{BLOCK, BLOCKS, Setup, Tell, Told, contents, write};
@@ -154,7 +153,7 @@ fn what_is_impossible_is_told_at_once_without_asking_the_server() {
     impossible(&setup, zero(0, 1, true), 0, Errno::NotSup);
     assert_eq!(setup.server.accepted(), 1);
 
-    let setup = Setup::new(|settings| Settings { read_only: true, ..settings });
+    let setup = Setup::new(|settings| settings.with(|settings| settings.read_only = true));
     impossible(&setup, Request::Write { offset: 0, data: data(), fua: false }, 0, Errno::Perm);
     impossible(&setup, zero(0, 1, false), 0, Errno::Perm);
     assert_eq!(setup.ask(Request::Read { offset: 0 }, 2), Ok(vec![0, 0]));

@@ -74,12 +74,17 @@ impl Setup {
     }
 
     pub(crate) fn with_connections(connections: u32) -> Self {
-        Self::new(|settings| Settings { connections: Some(connections), ..settings })
+        Self::new(|settings| settings.with(|settings| settings.connections = Some(connections)))
     }
 
     /// One connection, and nothing is kept to be written again.
     pub(crate) fn fragile() -> Self {
-        Self::new(|settings| Settings { connections: Some(1), replay_buffer: Some(0), ..settings })
+        Self::new(|settings| {
+            settings.with(|settings| {
+                settings.connections = Some(1);
+                settings.replay_buffer = Some(0);
+            })
+        })
     }
 
     pub(crate) fn submit(&self, name: u64, request: Request, room: usize) {

@@ -3,7 +3,7 @@
 
 use block_device::{Batch, Completion, Errno, QueuedDevice, Request, Result, ZeroFlags};
 use fake_imageio::{Fault, Gate, Op, What};
-use imageio_device::{NoHole, Settings};
+use imageio_device::NoHole;
 
 use crate::common::{FUA, NO_FUA, PATIENCE, close_well, error, status};
 use crate::setup::{BLOCK, Setup, write};
@@ -14,7 +14,7 @@ const STEP: u64 = 128 << 20;
 const TIB: u64 = 1 << 40;
 
 fn setup() -> Setup {
-    Setup::of_size(TIB, |settings| Settings { connections: Some(1), ..settings })
+    Setup::of_size(TIB, |settings| settings.with(|settings| settings.connections = Some(1)))
 }
 
 fn zero(len: u64, flags: ZeroFlags) -> Request {
@@ -118,8 +118,12 @@ fn pieces_that_are_not_tried_after_a_failure_are_missing_too() {
 
 #[test]
 fn zeroes_that_are_written_leave_room_for_others_as_well() {
-    let setup =
-        Setup::of_size(TIB, |settings| Settings { no_hole: NoHole::Write, connections: Some(1), ..settings });
+    let setup = Setup::of_size(TIB, |settings| {
+        settings.with(|settings| {
+            settings.no_hole = NoHole::Write;
+            settings.connections = Some(1);
+        })
+    });
     setup.ask(zero(9 * BLOCK + (4 << 20), ZeroFlags { no_hole: true, ..NO_FUA }), 0).unwrap();
     let sent: Vec<_> = setup.server.log().of(Op::Put).map(|put| (put.offset, put.size)).collect();
     assert_eq!(sent, [(0, 2 << 20), (2 << 20, 2 << 20), (4 << 20, 9 * BLOCK)]);

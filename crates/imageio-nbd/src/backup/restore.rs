@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use backup_directory::{Backup, BackupDirectory, BackupSupport, DiskBackup, DiskFormat};
 use blkhash::Algorithm;
 use engine_transfer::{DiskFormat as EngineFormat, NewDiskSettings, Target};
-use imageio_device::{Device, Settings};
+use imageio_device::Device;
 
 use super::{Site, choose, copy};
 use crate::cli::RestoreOptions;
@@ -70,7 +70,7 @@ fn restore(
         new.initial_size = Some(measure(&image, "qcow2")?);
     }
     let target = Target::NewDisk(new);
-    let settings = Settings { read_only: false, ..site.settings.clone() };
+    let settings = site.settings.clone().with(|settings| settings.read_only = false);
     site.with_disk(settings, target, |transfer, id| {
         let id = id.context("bug: a new disk has an id")?.to_owned();
         let can_verify = transfer.capabilities().checksum;

@@ -10,7 +10,6 @@ use backup_directory::{
     Writer, plan,
 };
 use engine_transfer::Target;
-use imageio_device::Settings;
 use jiff::Timestamp;
 use ovirt_engine_client::Engine;
 
@@ -212,8 +211,10 @@ fn backing_file(plan: &DiskPlan) -> Option<&str> {
 fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) -> Result<()> {
     let (disk, backing_file) = (&plan.disk, backing_file(plan));
     let image = new.image(&disk.id, backing_file)?;
-    let settings =
-        Settings { read_only: true, clean_as_holes: backing_file.is_some(), ..site.settings.clone() };
+    let settings = site.settings.clone().with(|settings| {
+        settings.read_only = true;
+        settings.clean_as_holes = backing_file.is_some();
+    });
     let target = Target::Backup { disk: disk.id.clone(), backup: backup.to_owned() };
     site.with_disk(settings, target, |transfer, _| {
         let (size, expected) = (transfer.size(), disk.provisioned_size);

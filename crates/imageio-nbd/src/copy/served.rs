@@ -57,10 +57,9 @@ impl Service<'_> {
 
     fn observer(self, device: &Arc<Device>, statistics: &Statistics) -> Arc<Observer> {
         let statistics = statistics.clone();
-        let clients = Box::new(move || clients(&statistics.snapshot().exports[0]));
-        let label = self.label.map(str::to_owned);
-        let name = label.clone().unwrap_or_default();
-        let export = Export { name, label, device: Arc::clone(device), clients };
+        let clients = move || clients(&statistics.snapshot().exports[0]);
+        let mut export = Export::new(self.label.unwrap_or_default(), Arc::clone(device), clients);
+        export.label = self.label.map(str::to_owned);
         Arc::new(Observer::new(PROGRAM, vec![export], self.output.cloned()))
     }
 }

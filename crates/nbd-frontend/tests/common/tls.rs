@@ -41,11 +41,11 @@ impl Pki {
     }
 
     pub fn required(&self) -> Config {
-        Config { tls: Tls::Required(Arc::clone(&self.server)), ..Config::default() }
+        Config::default().with(|config| config.tls = Tls::Required(Arc::clone(&self.server)))
     }
 
     pub fn offered(&self) -> Config {
-        Config { tls: Tls::Offered(Arc::clone(&self.server)), ..Config::default() }
+        Config::default().with(|config| config.tls = Tls::Offered(Arc::clone(&self.server)))
     }
 
     /// A client that has not said anything yet.
