@@ -2,6 +2,7 @@
 //! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`,
 //! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`.
 
+mod at_once;
 mod bench;
 mod build;
 mod demo;

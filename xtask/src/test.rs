@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All checks, one after another.
 
+mod programs;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -118,7 +120,7 @@ fn build(sh: &Shell) -> Result<Done> {
 }
 
 fn tests(sh: &Shell) -> Result<Done> {
-    cmd!(sh, "cargo test --workspace --locked --no-fail-fast").run()?;
+    programs::run(sh)?;
     Ok(Done::Yes)
 }
 
