@@ -18,21 +18,31 @@ pub(crate) struct Program {
 }
 
 /// How a program has ended.
-struct Ended {
-    name: String,
+pub(crate) struct Ended {
+    pub(crate) name: String,
+    /// On standard output and standard error.
+    pub(crate) printed: String,
     is_well: bool,
     time: Duration,
+}
+
+#[cfg(test)]
+impl Ended {
+    /// A program that has printed this.
+    pub(crate) fn well(name: &str, printed: &str) -> Self {
+        Self { name: name.to_owned(), printed: printed.to_owned(), is_well: true, time: Duration::ZERO }
+    }
 }
 
 /// How many programs are named that took the longest.
 const SLOWEST: usize = 10;
 
 /// Starts the programs in their order, as many at a time as there are processors, and at least two. All of them run, also
-/// after one has failed.
+/// after one has failed. Returns how they have ended, the slowest first.
 ///
 /// # Errors
 /// It names those that failed.
-pub(crate) fn run(programs: Vec<Program>) -> Result<()> {
+pub(crate) fn run(programs: Vec<Program>) -> Result<Vec<Ended>> {
     let workers = thread::available_parallelism().map_or(2, |processors| processors.get().max(2));
     let waiting = Mutex::new(programs.into_iter());
     let work = || {
@@ -51,7 +61,7 @@ pub(crate) fn run(programs: Vec<Program>) -> Result<()> {
     if !failed.is_empty() {
         bail!("these have failed: {}", failed.join(", "));
     }
-    Ok(())
+    Ok(ended)
 }
 
 fn run_one(program: Program) -> Ended {
@@ -65,9 +75,9 @@ fn run_one(program: Program) -> Ended {
     };
     let time = started.elapsed();
     let word = if is_well { "ok" } else { "FAILED" };
-    let printed = String::from_utf8_lossy(&printed);
+    let printed = String::from_utf8_lossy(&printed).into_owned();
     eprintln!("--- {name}: {word} after {:.1} s\n{printed}", time.as_secs_f64());
-    Ended { name, is_well, time }
+    Ended { name, printed, is_well, time }
 }
 
 /// Whether a program succeeds, and what it prints. It prints into a file: a process that it leaves behind would keep a pipe open.
@@ -114,7 +124,7 @@ mod tests {
             Program { name: "missing".to_owned(), command: Command::new("/no/such/program") },
             shell("last", &format!(": > '{}'", last.display())),
         ];
-        let error = run(programs).unwrap_err().to_string();
+        let error = run(programs).err().unwrap().to_string();
         let (_, names) = error.split_once(": ").unwrap();
         let mut names: Vec<_> = names.split(", ").collect();
         names.sort_unstable();
@@ -133,7 +143,8 @@ mod tests {
             shell("reader", &format!("timeout 30 cat '{pipe}'")),
             shell("writer", &format!("timeout 30 sh -c \"echo hello > '{pipe}'\"")),
         ];
-        run(programs).unwrap();
+        let ended = run(programs).unwrap();
+        assert!(ended.iter().any(|program| program.name == "reader" && program.printed == "hello\n"));
     }
 
     #[test]

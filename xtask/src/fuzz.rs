@@ -34,7 +34,9 @@ pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
     // First, so that no one waits for another's build.
     let target_dir = target_dir(sh)?;
     cmd!(sh, "cargo fuzz build --fuzz-dir {DIR} --target-dir {target_dir} --sanitizer none").run()?;
-    at_once::run(chosen.iter().map(|target| fuzzer(sh, target, arguments.seconds)).collect::<Result<_>>()?)
+    let fuzzers = chosen.iter().map(|target| fuzzer(sh, target, arguments.seconds)).collect::<Result<_>>()?;
+    at_once::run(fuzzers)?;
+    Ok(())
 }
 
 /// All targets, for a moment.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`,
-//! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`.
+//! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`, `cargo xtask release`,
+//! `cargo xtask tidy`.
 
 mod at_once;
 mod bench;
@@ -12,6 +13,7 @@ mod oldest_rust;
 #[path = "../../tests/bench/options.rs"]
 mod options;
 mod public_api;
+mod release;
 mod suites;
 mod test;
 mod tidy;
@@ -50,6 +52,10 @@ enum Command {
     Build,
     /// Build packages for all systems into target/packages: .deb, .rpm and an archive. Needs cargo-zigbuild
     Dist(dist::Arguments),
+    /// Write the checksums of all packages in target/packages, and publish these as a release
+    Release(release::Arguments),
+    /// Check the house rules that no lint knows
+    Tidy,
     /// The demo's NBD client, which imageio-nbd runs
     #[command(hide = true)]
     DemoClient(demo::ClientArguments),
@@ -105,6 +111,8 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Bench(_) => bench::run(&sh),
         Command::Build => build::run(&sh),
         Command::Dist(arguments) => dist::run(&sh, &arguments).map(drop),
+        Command::Release(arguments) => release::run(&sh, &arguments),
+        Command::Tidy => tidy::run(&sh),
         Command::DemoClient(_) => Ok(()),
     }
 }

@@ -8,22 +8,35 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
+use super::ignored;
 use crate::at_once::{self, Program};
 
 /// The package whose tests take the longest: they begin first, so that none of them is alone in the end.
 const LONGEST: &str = "tests";
 
-pub(super) fn run(sh: &Shell) -> Result<()> {
-    let built = cmd!(sh, "cargo test --workspace --locked --no-run --message-format=json-render-diagnostics");
+/// Which tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// All of them.
+    Everything,
+    /// Those of the crates, which need few tools.
+    Crates,
+}
+
+pub(super) fn run(sh: &Shell, of: Of) -> Result<()> {
+    // The crates are the workspace's default members.
+    let all = (of == Of::Everything).then_some("--workspace");
+    let built = cmd!(sh, "cargo test {all...} --locked --no-run --message-format=json-render-diagnostics");
     let mut programs = Vec::new();
     for line in built.read()?.lines() {
         programs.extend(test_program(&serde_json::from_str(line)?)?);
     }
     anyhow::ensure!(!programs.is_empty(), "cargo has built no tests");
     programs.sort_by_key(|program| !program.name.starts_with(&format!("{LONGEST}/")));
-    let docs = cmd!(sh, "cargo test --workspace --locked --no-fail-fast --doc");
+    let docs = cmd!(sh, "cargo test {all...} --locked --no-fail-fast --doc");
     programs.insert(0, Program { name: "examples in the documentation".to_owned(), command: docs.into() });
-    at_once::run(programs)
+    let ended = at_once::run(programs)?;
+    if super::in_ci() { ignored::check(&ended) } else { Ok(()) }
 }
 
 /// The program of which a message of Cargo's tells, if it has tests. Cargo runs it in the directory of its package.
