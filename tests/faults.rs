@@ -65,7 +65,10 @@ fn main() -> ExitCode {
             trials.push(if possible { trial } else { trial.with_ignored_flag(true) });
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    // They mostly wait.
+    arguments.test_threads.get_or_insert(6);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn killed_again_and_again(door: Door, seed: u64) {

@@ -124,7 +124,7 @@ fn remove_older(packages: &Path, names: &Names) -> Result<()> {
 }
 
 /// The version of all crates.
-fn version() -> &'static str {
+pub(crate) fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What strangers may send, at random: NBD clients, imageio servers, and who writes a command line.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
+use crate::at_once::{self, Program};
 use crate::tools::CARGO_FUZZ;
 
 /// The fuzzers are a package of their own, as no other build should need a fuzzer.
@@ -28,7 +31,12 @@ pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
         bail!("no target {unknown}: there are {}", known.join(", "));
     }
     let chosen = if arguments.targets.is_empty() { &known } else { &arguments.targets };
-    chosen.iter().try_for_each(|target| fuzz(sh, target, arguments.seconds))
+    // First, so that no one waits for another's build.
+    let target_dir = target_dir(sh)?;
+    cmd!(sh, "cargo fuzz build --fuzz-dir {DIR} --target-dir {target_dir} --sanitizer none").run()?;
+    let fuzzers = chosen.iter().map(|target| fuzzer(sh, target, arguments.seconds)).collect::<Result<_>>()?;
+    at_once::run(fuzzers)?;
+    Ok(())
 }
 
 /// All targets, for a moment.
@@ -42,19 +50,22 @@ fn targets(sh: &Shell) -> Result<Vec<String>> {
     names.collect::<Option<_>>().context("a target's name is not a word")
 }
 
-/// What is found is kept in the target directory, and is where the next run begins.
-fn fuzz(sh: &Shell, target: &str, seconds: u32) -> Result<()> {
-    let target_dir = crate::target_dir(sh)?.join("fuzz");
+fn target_dir(sh: &Shell) -> Result<PathBuf> {
+    Ok(crate::target_dir(sh)?.join("fuzz"))
+}
+
+/// What it finds is kept in the target directory, and is where the next run begins.
+fn fuzzer(sh: &Shell, target: &str, seconds: u32) -> Result<Program> {
+    let target_dir = target_dir(sh)?;
     let corpus = target_dir.join("corpus").join(target);
     sh.create_dir(&corpus)?;
-    // No sanitizer: they need a nightly Rust, and there is no unsafe code of ours here.
+    // No sanitizer: they need a nightly Rust, and there is no unsafe code of ours here. What a target fails on is in its
+    // folder of tests/fuzz/artifacts, which it says.
     let fuzz =
         cmd!(sh, "cargo fuzz run --fuzz-dir {DIR} --target-dir {target_dir} --sanitizer none {target}");
     let seeds = format!("{DIR}/seeds/{target}");
     let limits = [format!("-max_total_time={seconds}"), "-timeout=20".into(), "-verbosity=0".into()];
-    fuzz.args([corpus.as_os_str(), seeds.as_ref()])
-        .args(["--", "-print_final_stats=1"])
-        .args(limits)
-        .run()
-        .with_context(|| format!("{target}: what it failed on is in {DIR}/artifacts/{target}"))
+    let fuzz =
+        fuzz.args([corpus.as_os_str(), seeds.as_ref()]).args(["--", "-print_final_stats=1"]).args(limits);
+    Ok(Program { name: format!("fuzzer {target}"), command: fuzz.into() })
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`,
 //! `cargo xtask suites`, `cargo xtask bench`, `cargo xtask build`, `cargo xtask dist`,
-//! `cargo xtask publish`.
+//! `cargo xtask publish`, `cargo xtask release`, `cargo xtask tidy`.
 
+mod at_once;
 mod bench;
 mod build;
 mod demo;
@@ -13,6 +14,7 @@ mod oldest_rust;
 mod options;
 mod public_api;
 mod publish;
+mod release;
 mod suites;
 mod test;
 mod tidy;
@@ -53,6 +55,10 @@ enum Command {
     Dist(dist::Arguments),
     /// Publish the crates, each after those that it needs. Nothing is uploaded without --execute
     Publish(publish::Arguments),
+    /// Write the checksums of all packages in target/packages, and publish these as a release
+    Release(release::Arguments),
+    /// Check the house rules that no lint knows
+    Tidy,
     /// The demo's NBD client, which imageio-nbd runs
     #[command(hide = true)]
     DemoClient(demo::ClientArguments),
@@ -109,6 +115,8 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Build => build::run(&sh),
         Command::Dist(arguments) => dist::run(&sh, &arguments).map(drop),
         Command::Publish(arguments) => publish::run(&sh, &arguments),
+        Command::Release(arguments) => release::run(&sh, &arguments),
+        Command::Tidy => tidy::run(&sh),
         Command::DemoClient(_) => Ok(()),
     }
 }

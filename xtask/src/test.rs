@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All checks, one after another.
 
+mod ignored;
+mod programs;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use xshell::{Shell, cmd};
+
+use programs::Of;
 
 use crate::tools::{
     CARGO_DENY, CARGO_FUZZ, CARGO_ZIGBUILD, MANDOC, NBDCOPY, QEMU_IMG, QEMU_IO, QEMU_NBD, TOOLS,
@@ -16,6 +21,9 @@ pub(crate) struct Arguments {
     /// Only the tests, without format, lints and docs
     #[arg(long)]
     quick: bool,
+    /// Only this step. May be given several times
+    #[arg(long, value_name = "STEP", conflicts_with = "quick", value_parser = names())]
+    only: Vec<String>,
 }
 
 /// Whether a step was done, or had to be left out, which it has said why.
@@ -27,7 +35,7 @@ enum Done {
 
 type Step = (&'static str, fn(&Shell) -> Result<Done>);
 
-const CHECKS: &[Step] = &[("format", format), ("lints", lints), ("docs", docs), ("oldest Rust", oldest_rust)];
+const CHECKS: &[Step] = &[("format", format), ("lints", lints), ("docs", docs), ("oldest-rust", oldest_rust)];
 const TESTS: &[Step] = &[
     ("build", build),
     ("tests", tests),
@@ -38,29 +46,49 @@ const TESTS: &[Step] = &[
     ("dependencies", dependencies),
 ];
 
+/// Steps that are run if they are asked for: what they do is a part of others, or needs the network.
+const OTHERS: &[Step] = &[("crates", crates), ("advisories", advisories)];
+
+fn names() -> Vec<&'static str> {
+    [CHECKS, TESTS, OTHERS].concat().iter().map(|(name, _)| *name).collect()
+}
+
 /// Runs all steps, also after one failed, and ends with a table.
 pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
     let missing = list_missing_tools();
-    let checks = if arguments.quick { &[] } else { CHECKS };
     let mut table = Vec::new();
-    for (name, step) in checks.iter().chain(TESTS) {
+    for (name, step) in steps(arguments) {
         eprintln!("\n=== {name}");
         let started = Instant::now();
-        let result = step(sh);
+        let mut result = step(sh);
+        if matches!(result, Ok(Done::LeftOut)) && arguments.only.iter().any(|only| only == name) {
+            result = Err(anyhow::anyhow!("it was asked for, and is left out"));
+        }
         if let Err(error) = &result {
             eprintln!("{name}: {error:#}");
         }
-        table.push((*name, result.ok(), started.elapsed()));
+        table.push((name, result.ok(), started.elapsed()));
     }
     print_table(&table);
     let failed: Vec<_> = table.iter().filter(|(_, done, _)| done.is_none()).map(|(name, ..)| *name).collect();
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
-    if in_ci() && missing > 0 {
+    // A step that was asked for says itself what it needs.
+    if in_ci() && missing > 0 && arguments.only.is_empty() {
         bail!("{missing} tools are missing, and CI is set");
     }
     Ok(())
+}
+
+/// The steps that were asked for, in their order.
+fn steps(arguments: &Arguments) -> Vec<Step> {
+    let Arguments { quick, only } = arguments;
+    if only.is_empty() {
+        return if *quick { TESTS.to_vec() } else { [CHECKS, TESTS].concat() };
+    }
+    let is_asked_for = |step: &Step| only.iter().any(|name| name == step.0);
+    [CHECKS, TESTS, OTHERS].concat().into_iter().filter(is_asked_for).collect()
 }
 
 fn in_ci() -> bool {
@@ -120,7 +148,13 @@ fn build(sh: &Shell) -> Result<Done> {
 }
 
 fn tests(sh: &Shell) -> Result<Done> {
-    cmd!(sh, "cargo test --workspace --locked --no-fail-fast").run()?;
+    programs::run(sh, Of::Everything)?;
+    Ok(Done::Yes)
+}
+
+/// The tests of the crates alone. They need few of the tools, and so run on systems that lack the others.
+fn crates(sh: &Shell) -> Result<Done> {
+    programs::run(sh, Of::Crates)?;
     Ok(Done::Yes)
 }
 
@@ -179,12 +213,21 @@ fn fuzzers(sh: &Shell) -> Result<Done> {
     Ok(Done::Yes)
 }
 
-/// Licences, sources and duplicates, where cargo-deny is installed. Advisories need the network: see the workflow.
+/// Licences, sources and duplicates, where cargo-deny is installed.
 fn dependencies(sh: &Shell) -> Result<Done> {
+    deny(sh, &["bans", "licenses", "sources"])
+}
+
+/// What is known to be bad about our dependencies, which is asked of the network.
+fn advisories(sh: &Shell) -> Result<Done> {
+    deny(sh, &["advisories"])
+}
+
+fn deny(sh: &Shell, what: &[&str]) -> Result<Done> {
     if CARGO_DENY.find().is_none() {
         eprintln!("not checked: cargo-deny is missing: {}", CARGO_DENY.install);
         return Ok(Done::LeftOut);
     }
-    cmd!(sh, "cargo deny check bans licenses sources").run()?;
+    cmd!(sh, "cargo deny check {what...}").run()?;
     Ok(Done::Yes)
 }

@@ -9,6 +9,27 @@ mod documents;
 mod messages;
 
 #[cfg(test)]
+mod comments;
+#[cfg(test)]
+mod crates;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod workflows;
+
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+#[cfg(test)]
+pub(crate) use tests::sources;
+
+/// Checks the rules, which are tests of this package.
+pub(crate) fn run(sh: &Shell) -> Result<()> {
+    cmd!(sh, "cargo test --quiet --locked --package xtask --bin xtask tidy::").run()?;
+    Ok(())
+}
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
@@ -89,16 +110,17 @@ mod tests {
         ),
     ];
 
-    fn root() -> PathBuf {
+    pub(super) fn root() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
     }
 
-    fn sources() -> Vec<PathBuf> {
+    pub(crate) fn sources() -> Vec<PathBuf> {
         let mut files = Vec::new();
         for dir in ["crates", "tests", "xtask"] {
             find_sources(&root().join(dir), &mut files);
         }
         assert!(files.len() > 30, "the sources are found");
+        files.retain(|file| !file.starts_with(root().join("tests/fuzz/target")));
         files
     }
 

@@ -18,8 +18,11 @@ use crate::state::{TicketId, TicketStatus};
 /// For how long a ticket is good unless it is extended, in seconds.
 const TICKET_TIMEOUT: u64 = 300;
 
-/// How long an answer may take. A ticket that is in use would be removed after a minute.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an answer may take: the daemon is slow on a machine that runs many of them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the removal of a ticket may take. The daemon would wait for a minute until nobody uses the ticket.
+const PATIENCE_WITH_REMOVAL: Duration = Duration::from_secs(1);
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -125,7 +128,8 @@ impl ControlSocket {
     fn ask(&self, method: Method, id: &TicketId, body: String) -> io::Result<(StatusCode, Bytes)> {
         // Requests are rare, and come from any thread: each has a runtime of its own.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = async { tokio::time::timeout(PATIENCE, self.exchange(method, id, body)).await };
+        let patience = if method == Method::DELETE { PATIENCE_WITH_REMOVAL } else { PATIENCE };
+        let answer = async { tokio::time::timeout(patience, self.exchange(method, id, body)).await };
         runtime.block_on(answer).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
