@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Incremental backups: clients learn what is dirty, read that and nothing else, and restore the disk from it.
+//! Incremental backups: clients learn what is dirty, read that and nothing else, and restore the
+//! disk from it.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
@@ -134,8 +135,8 @@ fn generations() -> TestResult {
     Ok(())
 }
 
-/// What is clean is told as a hole, so that one call of qemu-img makes an increment. What was data and is zero now hides the
-/// data of the backup below.
+/// What is clean is told as a hole, so that one call of qemu-img makes an increment. What was data
+/// and is zero now hides the data of the backup below.
 fn increments_by_qemu_img() -> TestResult {
     let mut chain = Chain::new()?;
     chain.add_bitmap("gen0", "64K")?;
@@ -167,7 +168,8 @@ fn increments_by_qemu_img() -> TestResult {
     Ok(())
 }
 
-/// The client changes the disk of the very transfer that it saves, after it has asked what is dirty.
+/// The client changes the disk of the very transfer that it saves, after it has asked what is
+/// dirty.
 fn write_during_the_backup() -> TestResult {
     let mut chain = Chain::new()?;
     chain.add_bitmap("base", "64K")?;
@@ -293,8 +295,8 @@ fn no_dirty_extents() -> TestResult {
     Ok(())
 }
 
-/// Every other block is dirty. In some places, two blocks have come to have data since the copy was made, and two have lost
-/// theirs: one of each pair is dirty.
+/// Every other block is dirty. In some places, two blocks have come to have data since the copy was
+/// made, and two have lost theirs: one of each pair is dirty.
 fn million_extents() -> TestResult {
     const BLOCK: u64 = 64 << 10;
     const BLOCKS: u64 = 1 << 20;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Directories of backups with real images: qemu-img reads them wherever they are, and what docs/backup-directory.md says of
-//! them is true.
+//! Directories of backups with real images: qemu-img reads them wherever they are, and what
+//! docs/backup-directory.md says of them is true.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can't work is said in one line, with exit status 1, before anything is served: by both doors alike.
+//! What can't work is said in one line, with exit status 1, before anything is served: by both
+//! doors alike.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -15,7 +16,8 @@ use support::run::{Ended, imageio_nbd};
 use support::tools::NBDKIT;
 use tempfile::TempDir;
 
-/// Runs each door as a user would who expects it to serve. The shell command of `--run` must not be reached.
+/// Runs each door as a user would who expects it to serve. The shell command of `--run` must not be
+/// reached.
 fn refused(dir: &Path, parameters: &[&str], expected: &str) {
     refused_by_program(dir, parameters, expected);
     if let Some(ended) = nbdkit(dir, parameters) {

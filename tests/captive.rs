@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `imageio-nbd` started by its client, or by systemd: with sockets that listen, or on standard input and output.
+//! `imageio-nbd` started by its client, or by systemd: with sockets that listen, or on standard
+//! input and output.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `imageio-nbd checksum`: the server's checksum is that of the image that was uploaded, and of no other.
+//! `imageio-nbd checksum`: the server's checksum is that of the image that was uploaded, and of no
+//! other.
 
 #![allow(clippy::unwrap_used)]
 

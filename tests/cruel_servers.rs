@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Uploads to servers that lose, close and refuse. In the end, the image is the same and the exit status 0, or one line says
-//! what is missing, and the exit status isn't 0.
+//! Uploads to servers that lose, close and refuse. In the end, the image is the same and the exit
+//! status 0, or one line says what is missing, and the exit status isn't 0.
 
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::print_stderr, reason = "what can't be tested is said aloud")]
@@ -237,8 +237,8 @@ fn upload(door: Door, client: Client, cruelty: &Cruelty) {
     }
 }
 
-/// nbdkit 1.32 ends by an assertion of its own if its client leaves while another reply is about to be sent. Its exit status
-/// tells that, and the plugin isn't asked any more.
+/// nbdkit 1.32 ends by an assertion of its own if its client leaves while another reply is about to
+/// be sent. Its exit status tells that, and the plugin isn't asked any more.
 fn has_nbdkit_aborted(said: &str) -> bool {
     said.contains("raw_send_socket: Assertion")
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Our doors against the plugin in Python whose place they take: the same requests of a client leave the same bytes, and
-//! the server sees the same, but for what `rules.rs` names.
+//! Our doors against the plugin in Python whose place they take: the same requests of a client
+//! leave the same bytes, and the server sees the same, but for what `rules.rs` names.
 
 #[path = "support/differential/client.rs"]
 mod client;

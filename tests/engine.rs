@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Disks of an engine through both doors: the fake engine with the real imageio daemon, and what becomes of disk and transfer.
+//! Disks of an engine through both doors: the fake engine with the real imageio daemon, and what
+//! becomes of disk and transfer.
 
 #[path = "support/engine/commands.rs"]
 mod commands;

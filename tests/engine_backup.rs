@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `imageio-nbd backup`, `backups`, `verify` and `restore`: the fake engine with the real imageio daemon, and what is in the
-//! directory and in the engine after whatever happens.
+//! `imageio-nbd backup`, `backups`, `verify` and `restore`: the fake engine with the real imageio
+//! daemon, and what is in the directory and in the engine after whatever happens.
 
 #[path = "support/engine_backup/faults.rs"]
 mod faults;

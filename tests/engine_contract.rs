@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The fake engine with the real imageio daemon, and the engine's real clients: what these do with it, they do with an engine.
+//! The fake engine with the real imageio daemon, and the engine's real clients: what these do with
+//! it, they do with an engine.
 
 #[path = "support/engine_contract/backup.rs"]
 mod backup;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Several transfers in one `imageio-nbd`: real clients at all of them, one that fails while the others go on, and what can't
-//! work.
+//! Several transfers in one `imageio-nbd`: real clients at all of them, one that fails while the
+//! others go on, and what can't work.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Uploads to the real daemon over a network that fails. The image is the same in the end, or somebody is told.
+//! Uploads to the real daemon over a network that fails. The image is the same in the end, or
+//! somebody is told.
 //!
 //! `ROUNDS=50 cargo test -p integration-tests --test faults` does each so often, with other data.
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Real NBD clients, through each door, over each way, into each kind of server: the disk is right afterwards.
+//! Real NBD clients, through each door, over each way, into each kind of server: the disk is right
+//! afterwards.
 
 #[path = "support/interop/cases.rs"]
 mod cases;

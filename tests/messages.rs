@@ -66,7 +66,8 @@ fn client(socket: &Path) -> NbdClient<UnixStream> {
     NbdClient::new(stream, &export)
 }
 
-/// It takes the ten seconds twice that a stall has to last, as nothing shortens them for real programs.
+/// It takes the ten seconds twice that a stall has to last, as nothing shortens them for real
+/// programs.
 fn stalls(door: Door) {
     let (server, dir, url) = server();
     let mut served = door.serve(dir.path(), &[url, "keep-alive=1".into()]).unwrap();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The options of nbdkit: a command line of nbdkit without its plugin does the same by `imageio-nbd`.
+//! The options of nbdkit: a command line of nbdkit without its plugin does the same by
+//! `imageio-nbd`.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the server is asked for where clients read: ahead of those that read in order, and of nobody else.
+//! What the server is asked for where clients read: ahead of those that read in order, and of
+//! nobody else.
 
 #![allow(clippy::unwrap_used)]
 
@@ -93,7 +94,8 @@ fn in_order() {
     const SIZES: &str = "preferred-block-size=4096";
     let ahead = run(&[SIZES], COPY);
     assert!(fs::read(ahead.dir.path().join("copy")).unwrap() == content());
-    // Neither what isn't there, nor twice; what the client has asked for while something failed may be.
+    // Neither what isn't there, nor twice; what the client has asked for while something failed may
+    // be.
     assert_eq!(ahead.bytes(), SIZE);
     let longest = ahead.reads.iter().map(|(_, len)| *len).max();
     assert_eq!(longest, Some(MIB), "half of read-ahead");
@@ -114,7 +116,8 @@ print(sum(map(len, data)), data.count(bytes(262144)))";
     assert_eq!(ran.bytes(), SIZE - ZEROES.len());
     let is_zero = |&(at, len): &(usize, usize)| at < ZEROES.end && ZEROES.start < at + len;
     assert!(!ran.reads.iter().any(is_zero), "{:?}", ran.reads);
-    // A client that knows them doesn't read in order: it goes on behind them, and something is read ahead there, too.
+    // A client that knows them doesn't read in order: it goes on behind them, and something is read
+    // ahead there, too.
     let script = script.replace(
         "range(0, h.get_size(), 262144)",
         &format!("[*range(0, {}, 262144), *range({}, h.get_size(), 262144)]", ZEROES.start, ZEROES.end),

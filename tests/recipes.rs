@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every command that a document prints for users does what is said there, with the real daemon and HTTPS.
+//! Every command that a document prints for users does what is said there, with the real daemon and
+//! HTTPS.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 

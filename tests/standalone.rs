@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `imageio-nbd` with each client over each transport: what they do in good order, and which error they get for the rest.
+//! `imageio-nbd` with each client over each transport: what they do in good order, and which error
+//! they get for the rest.
 
 #[path = "support/standalone/client.rs"]
 mod client;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The figures of both doors are those of the server's log and of the client, also after faults; and they can be had at any
-//! moment.
+//! The figures of both doors are those of the server's log and of the client, also after faults;
+//! and they can be had at any moment.
 
 #![allow(clippy::unwrap_used)]
 
@@ -159,7 +159,8 @@ fn with_faults(door: Door) {
     ] {
         server.fault(Fault::on(op).nth(nth).then(what));
     }
-    // A request that meets a connection that was closed a moment before would be sent, and the server would not see it.
+    // A request that meets a connection that was closed a moment before would be sent, and the
+    // server would not see it.
     let told = assert_agrees(door, &server, dir.path(), &["connections=1", "reconnect-timeout=30"]);
     let server = &told["total"]["server"];
     let written_again = amount(&server["written_again"]["writes"]["answered"]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Real NBD clients through TLS, with `imageio-nbd`, and with nbdkit to compare with; and what is said of options that
-//! can't work.
+//! Real NBD clients through TLS, with `imageio-nbd`, and with nbdkit to compare with; and what is
+//! said of options that can't work.
 
 #[path = "support/tls/cases.rs"]
 mod cases;

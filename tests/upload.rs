@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Uploads of which something is special: a source that stalls, a server that fails meanwhile, little memory.
+//! Uploads of which something is special: a source that stalls, a server that fails meanwhile,
+//! little memory.
 
 #![allow(clippy::unwrap_used)]
 

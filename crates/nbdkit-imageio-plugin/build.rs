@@ -8,8 +8,8 @@ use std::{env, fs};
 const TOLD: &[&str] = &["hyper", "rustls", "ring"];
 
 fn main() {
-    // The code stays mapped after nbdkit's dlclose: Rust's own destructors of thread locals, and what is to run when
-    // the process exits, may still need it.
+    // The code stays mapped after nbdkit's dlclose: Rust's own destructors of thread locals, and
+    // what is to run when the process exits, may still need it.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     let lock = lock_file();
     if let Some(lock) = &lock {

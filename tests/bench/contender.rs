@@ -114,7 +114,8 @@ impl Contender {
                 !matches!(row.work, Work::SparseRead { client: Reader::QemuImg, .. })
             }
             Self::Door(_) => true,
-            // It chooses the size of requests itself, or is told; another client's preferences are nothing to it.
+            // It chooses the size of requests itself, or is told; another client's preferences are
+            // nothing to it.
             Self::Client => {
                 row.server == Server::Real
                     && matches!(row.work, Work::Upload { .. } | Work::SparseRead { .. })
@@ -229,7 +230,8 @@ fn serve(
     let ended = match client::run(client.current_dir(target.dir.path()), bench.stop) {
         Ok(ended) => ended,
         Err(error) => {
-            // The reason is what the door says, all of which is there once it has ended, however it does.
+            // The reason is what the door says, all of which is there once it has ended, however it
+            // does.
             let ended = door.terminate().map_or_else(|error| error.to_string(), |status| status.to_string());
             return Err(error.context(format!("the server, {ended}: {}", door.said().join("\n"))));
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench`: everyone who can copy to or from an imageio server, side by side; and commands that copy disks of an engine.
+//! `cargo xtask bench`: everyone who can copy to or from an imageio server, side by side; and
+//! commands that copy disks of an engine.
 
 mod client;
 mod contender;
@@ -107,7 +108,8 @@ struct Wanted {
 
 impl Wanted {
     fn rows(options: &Options) -> Self {
-        // A row that was named is measured with --quick, too. An engine's rows have to be asked for then: they take a while.
+        // A row that was named is measured with --quick, too. An engine's rows have to be asked for
+        // then: they take a while.
         let is_wanted = |name: &str, is_quick: bool| {
             let is_named = options.only.iter().any(|text| name.contains(text));
             if options.only.is_empty() { is_quick || !options.quick } else { is_named }
@@ -165,7 +167,8 @@ fn find_contenders(options: &Options) -> Result<Vec<Contender>> {
     Ok(found)
 }
 
-/// Measures all rows that can be; a contender that fails in one is told of, and has no figures there.
+/// Measures all rows that can be; a contender that fails in one is told of, and has no figures
+/// there.
 fn measure(options: &Options, bench: &Bench<'_>, wanted: &Wanted) -> Result<output::Report> {
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
     let daemons = Daemons::default();

@@ -18,7 +18,8 @@ pub(crate) struct Cpu {
 
 /// What the process used so far; of a zombie, all that it ever did.
 pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
-    // Its clock counts in nanoseconds, /proc/PID/stat in hundredths of a second, of which some runs take but a few.
+    // Its clock counts in nanoseconds, /proc/PID/stat in hundredths of a second, of which some runs
+    // take but a few.
     let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into()?))?;
     let own = Duration::from(clock.now()?).as_secs_f64();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -27,7 +28,8 @@ pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
 }
 
 fn children(stat: &str) -> Option<f64> {
-    // The name before may have spaces and parentheses. proc(5) counts it as field 2, and cutime as 16.
+    // The name before may have spaces and parentheses. proc(5) counts it as field 2, and cutime as
+    // 16.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut ticks = fields.split_whitespace().skip(13).map_while(|field| field.parse::<f64>().ok());
     Some((ticks.next()? + ticks.next()?) / rustix::param::clock_ticks_per_second() as f64)

@@ -7,7 +7,8 @@ pub(crate) struct Options {
     /// A part of the work, with smaller disks and fewer rounds: under two minutes
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Only the rows of an engine: imageio-nbd upload and download beside ovirt-img. With --quick, two of them
+    /// Only the rows of an engine: imageio-nbd upload and download beside ovirt-img. With --quick,
+    /// two of them
     #[arg(long)]
     pub(crate) engine: bool,
     /// Print all figures as JSON instead of tables
@@ -16,16 +17,19 @@ pub(crate) struct Options {
     /// Write docs/benchmarks.md and .svg in any case; else they are written of all rows, in full
     #[arg(long)]
     pub(crate) write: bool,
-    /// Only rows with this in their name, such as "real/http/", "20ms", "nbdcopy-256k", "upload-qcow2"; may be given again
+    /// Only rows with this in their name, such as "real/http/", "20ms", "nbdcopy-256k",
+    /// "upload-qcow2"; may be given again
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
-    /// Only contenders with this in their name, such as "plugin", "limit", "ovirt-img"; may be given again
+    /// Only contenders with this in their name, such as "plugin", "limit", "ovirt-img"; may be
+    /// given again
     #[arg(long, value_name = "TEXT")]
     pub(crate) contender: Vec<String>,
     /// Rounds that count, after one that warms up [default: 5; quick: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: Option<u32>,
-    /// Size of the disk, such as 512M, six times of which have sparse disks and those of an engine [default: 1G; quick: 256M]
+    /// Size of the disk, such as 512M, six times of which have sparse disks and those of an engine
+    /// [default: 1G; quick: 256M]
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) size: Option<u64>,
     /// A parameter for our plugin and imageio-nbd, such as connections=8; may be given again

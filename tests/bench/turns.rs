@@ -70,7 +70,8 @@ impl<'a> Turns<'a> {
         Ok(runs)
     }
 
-    /// Tells of a contender that has no figures in this row. An error if it failed because it is time to go.
+    /// Tells of a contender that has no figures in this row. An error if it failed because it is
+    /// time to go.
     fn fail(&mut self, row: &str, contender: &str, error: &anyhow::Error) -> Result<()> {
         self.stop.check()?;
         let failure = format!("{row}: {contender}: {error:#}");

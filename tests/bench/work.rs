@@ -15,7 +15,8 @@ use crate::sparse::sparse_size;
 pub(crate) enum Work {
     /// nbdcopy writes all of it, with so many requests of so many bytes on their way.
     Upload { request: usize, requests: u32 },
-    /// [`AS_VIRT_V2V`], and the doors are called as virt-v2v calls nbdkit: ours by what stands in its place.
+    /// [`AS_VIRT_V2V`], and the doors are called as virt-v2v calls nbdkit: ours by what stands in
+    /// its place.
     VirtV2v,
     /// nbdcopy writes all of it, and makes the size of its requests of the server's preferred block
     /// size.
@@ -112,7 +113,8 @@ impl Work {
         }
     }
 
-    /// The size of one request, where nobody but the client has a say in it, and else what is usual.
+    /// The size of one request, where nobody but the client has a say in it, and else what is
+    /// usual.
     pub(crate) fn request(self) -> usize {
         match self {
             Self::Upload { request, .. } | Self::ReadBack { request } | Self::ReadInOrder { request } => {
@@ -128,7 +130,8 @@ impl Work {
         }
     }
 
-    /// The client's command line; `back` is where it puts what it reads, and nowhere if there is none.
+    /// The client's command line; `back` is where it puts what it reads, and nowhere if there is
+    /// none.
     pub(crate) fn command(self, source: &Path, uri: &str, amount: u64, back: Option<&Path>) -> Command {
         let mut command = Command::new(self.tool().path());
         match self {

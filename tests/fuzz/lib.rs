@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the targets share: a server that answers with what it was given, and an NBD server of two small disks.
+//! What the targets share: a server that answers with what it was given, and an NBD server of two
+//! small disks.
 
 mod replies;
 mod serve;

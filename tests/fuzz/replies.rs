@@ -16,7 +16,8 @@ const BLOCK_STATUS: u16 = 5;
 const BLOCK_STATUS_EXT: u16 = 6;
 const ERROR: u16 = 1 << 15;
 
-/// Panics where `answers`, all that a server has said, is not what the protocol allows. A reset may have cut its end.
+/// Panics where `answers`, all that a server has said, is not what the protocol allows. A reset may
+/// have cut its end.
 pub fn check_chunks(chosen: Chosen, answers: &[u8]) {
     let mut rest = Bytes(answers);
     let Some(()) = skip_negotiation(&mut rest) else { return };

@@ -89,7 +89,8 @@ fn server(tls: Tls) -> Server<Disk> {
     server
 }
 
-/// Has `server` read what a client says, which then listens until the server hangs up. Gives what the server said.
+/// Has `server` read what a client says, which then listens until the server hangs up. Gives what
+/// the server said.
 pub(crate) fn converse(mut client: UnixStream, said: &[u8]) -> Vec<u8> {
     let mut for_saying = client.try_clone().expect("file descriptors are left");
     thread::scope(|scope| {

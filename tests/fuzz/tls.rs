@@ -45,7 +45,8 @@ pub fn serve_garbage_for_tls(said: &[u8]) -> Vec<u8> {
     with_tls(|client| converse(client, said))
 }
 
-/// Has a server read what a client says through TLS 1.3, or else 1.2, in records of so many bytes. Gives what the server said.
+/// Has a server read what a client says through TLS 1.3, or else 1.2, in records of so many bytes.
+/// Gives what the server said.
 pub fn serve_tls_client(is_new: bool, record: usize, said: &[u8]) -> Vec<u8> {
     with_tls(|mut client| {
         let config = Arc::clone(&CONFIGS.clients[usize::from(is_new)]);

@@ -19,7 +19,8 @@ use crate::asked::{Asked, is_activated};
 use crate::background;
 use crate::stack::Stack;
 
-/// Serves until a signal comes, or what else the server that was asked for waits for. Returns the exit status.
+/// Serves until a signal comes, or what else the server that was asked for waits for. Returns the
+/// exit status.
 pub(crate) fn serve(stack: &Stack, asked: &Asked, signals: Signals) -> TestResult<u8> {
     let mut command = command(stack, asked)?;
     if !asked.is_captive() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Stands in for an NBD server of another project's tests: it takes the server's command line, starts the real server, a
-//! real imageio daemon for what that serves, and `imageio-nbd` where the real server was to listen.
+//! Stands in for an NBD server of another project's tests: it takes the server's command line,
+//! starts the real server, a real imageio daemon for what that serves, and `imageio-nbd` where the
+//! real server was to listen.
 //!
 //! `shim qemu-nbd ARGUMENTS…` and `shim nbdkit ARGUMENTS…`.
 

@@ -53,7 +53,8 @@ const BEHIND: &[(&str, Option<char>, bool)] = &[
     ("image-opts", None, false),
 ];
 
-/// What makes no difference here. There is always room for all of a test's clients, and no time limit but ours.
+/// What makes no difference here. There is always room for all of a test's clients, and no time
+/// limit but ours.
 const IGNORED: &[(&str, Option<char>, bool)] = &[
     ("shared", Some('e'), true),
     ("description", Some('D'), true),

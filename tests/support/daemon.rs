@@ -183,7 +183,8 @@ impl RealDaemon {
         self.control("PATCH", uuid, br#"{"timeout": 0}"#)
     }
 
-    /// Removes a ticket, and tells what was read by it, as the log has it: first byte and length of each.
+    /// Removes a ticket, and tells what was read by it, as the log has it: first byte and length of
+    /// each.
     ///
     /// # Errors
     /// If the daemon refuses to, or doesn't log requests.
@@ -206,8 +207,8 @@ impl RealDaemon {
     }
 }
 
-/// What the tests of a program share: a real daemon for HTTP and unix sockets, and one for HTTPS, started when first
-/// used.
+/// What the tests of a program share: a real daemon for HTTP and unix sockets, and one for HTTPS,
+/// started when first used.
 #[derive(Debug, Default)]
 pub struct Daemons {
     plain: Mutex<Option<RealDaemon>>,

@@ -186,8 +186,8 @@ impl Served {
     }
 }
 
-/// nbdkit's arguments for the plugin in Python, which is cut out of virt-v2v into `dir`. It is under the GPL, so there
-/// is no copy of it here.
+/// nbdkit's arguments for the plugin in Python, which is cut out of virt-v2v into `dir`. It is
+/// under the GPL, so there is no copy of it here.
 fn reference_plugin(dir: &Path) -> io::Result<Vec<OsString>> {
     const START: &[u8] = b"# -*- python -*-\n# oVirt or RHV upload nbdkit plugin";
     let program = fs::read(VIRT_V2V.path())?;

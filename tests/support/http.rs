@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A raw HTTP/1.1 client over plain sockets. It shares no code with the project's own client, shows answers as they are,
-//! and can stop in the middle of a request.
+//! A raw HTTP/1.1 client over plain sockets. It shares no code with the project's own client, shows
+//! answers as they are, and can stop in the middle of a request.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -99,11 +99,12 @@ impl Client {
         Ok(Self { socket, buffer: Vec::new() })
     }
 
-    /// Sends a request and reads the answer. Unless it is among the headers, `content-length` is that of the body if it
-    /// has one.
+    /// Sends a request and reads the answer. Unless it is among the headers, `content-length` is
+    /// that of the body if it has one.
     ///
     /// # Errors
-    /// If no whole answer comes. That the request could not be sent to its end is no error if there is an answer.
+    /// If no whole answer comes. That the request could not be sent to its end is no error if there
+    /// is an answer.
     pub fn request(
         &mut self,
         method: &str,
@@ -247,7 +248,8 @@ fn parse_head(buffer: &[u8]) -> io::Result<Option<(usize, Answer)>> {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
-    // By hand, and not a rustls Stream: that one would write before it reads, and so never see why writing failed.
+    // By hand, and not a rustls Stream: that one would write before it reads, and so never see why
+    // writing failed.
     Tls(Box<ClientConnection>, TcpStream),
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An installation of oVirt: the fake engine, the real imageio daemon, and a place for its clients' files.
+//! An installation of oVirt: the fake engine, the real imageio daemon, and a place for its clients'
+//! files.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -33,7 +34,8 @@ pub const VM: &str = "guest";
 pub struct Installation {
     /// The engine.
     pub engine: FakeEngine,
-    /// The host's imageio daemon, which installations share: they know nothing of each other's tickets.
+    /// The host's imageio daemon, which installations share: they know nothing of each other's
+    /// tickets.
     // After the engine, which gives its tickets back.
     pub daemon: Arc<RealDaemon>,
     dir: TempDir,
@@ -72,7 +74,8 @@ impl Installation {
         Self::start(pki, daemon, ways, choose)
     }
 
-    /// Clients reach a daemon of its own by TCP alone, with TLS or without it. The engine has TLS in any case.
+    /// Clients reach a daemon of its own by TCP alone, with TLS or without it. The engine has TLS
+    /// in any case.
     ///
     /// # Errors
     /// If it can't be started.
@@ -83,7 +86,8 @@ impl Installation {
         Self::start(pki, Arc::new(daemon), [base.clone(), base], choose)
     }
 
-    /// Clients reach a daemon of its own by way of a proxy alone, with TLS or without it. The engine has TLS in any case.
+    /// Clients reach a daemon of its own by way of a proxy alone, with TLS or without it. The
+    /// engine has TLS in any case.
     ///
     /// # Errors
     /// If it can't be started.
@@ -120,7 +124,8 @@ impl Installation {
         self.dir.path().join(name)
     }
 
-    /// `imageio-nbd` in the directory for files, which finds the engine and its user in the section `lab` of the configuration file.
+    /// `imageio-nbd` in the directory for files, which finds the engine and its user in the section
+    /// `lab` of the configuration file.
     #[must_use]
     pub fn imageio_nbd(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(built("imageio-nbd"));
@@ -128,7 +133,8 @@ impl Installation {
         command
     }
 
-    /// Puts a shell script in the place of a program: the value of `PATH` for those that are to find it.
+    /// Puts a shell script in the place of a program: the value of `PATH` for those that are to
+    /// find it.
     ///
     /// # Errors
     /// If it can't be written.
@@ -281,7 +287,8 @@ fn config(engine: &str, cafile: &Path) -> String {
     )
 }
 
-/// Whether a text has a secret, or what a line of a dump, which has 16 bytes, would show of a long one.
+/// Whether a text has a secret, or what a line of a dump, which has 16 bytes, would show of a long
+/// one.
 #[must_use]
 pub fn shows(text: &str, secret: &str) -> bool {
     const PART: usize = 10;
@@ -295,8 +302,8 @@ pub fn shows(text: &str, secret: &str) -> bool {
 /// A test by its name.
 pub type Test = (&'static str, fn() -> TestResult);
 
-/// Runs tests that all need these tools, for the `main` of a test's program. Many at a time: they wait for most of it, as the engine is
-/// asked once a second.
+/// Runs tests that all need these tools, for the `main` of a test's program. Many at a time: they
+/// wait for most of it, as the engine is asked once a second.
 #[must_use]
 pub fn run_tests(tools: &[Tool], tests: &[&[Test]]) -> ExitCode {
     run_trials(trials(tools, tests))

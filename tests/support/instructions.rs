@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the innermost loops cost in instructions, which are the same on a busy machine as on an idle one.
+//! What the innermost loops cost in instructions, which are the same on a busy machine as on an
+//! idle one.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,8 @@ pub struct Counted {
     pub iterations: u64,
     /// Instructions for each of them, on x86_64 with the Rust that CI has.
     ///
-    /// `cargo test -p integration-tests --test instructions` prints it; whoever renews it says in the commit why it
-    /// changed.
+    /// `cargo test -p integration-tests --test instructions` prints it; whoever renews it says in
+    /// the commit why it changed.
     pub recorded: u64,
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tests of the whole share: real tools and how to find them, real and fake servers, and the doors to the device.
+//! What the tests of the whole share: real tools and how to find them, real and fake servers, and
+//! the doors to the device.
 
 pub mod daemon;
 pub mod door;

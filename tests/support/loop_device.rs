@@ -8,7 +8,8 @@ use std::process::Command;
 
 use crate::tools::LOSETUP;
 
-/// Whether this system lets us have block devices of our own: for root, with a kernel that knows loop devices.
+/// Whether this system lets us have block devices of our own: for root, with a kernel that knows
+/// loop devices.
 #[must_use]
 pub fn has_loop_devices() -> bool {
     let attach = || LoopDevice::attach(tempfile::NamedTempFile::new()?.path(), 1 << 20);

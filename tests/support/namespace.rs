@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A network or a file system that only one test sees: its thread, and the processes and threads that it starts.
+//! A network or a file system that only one test sees: its thread, and the processes and threads
+//! that it starts.
 
 use std::fs;
 use std::io;
@@ -43,8 +44,8 @@ impl Network {
         Ok(Self(()))
     }
 
-    /// From now on, nothing arrives, and nobody is told. (An interface that was down keeps some ways blocked when it is up
-    /// again.)
+    /// From now on, nothing arrives, and nobody is told. (An interface that was down keeps some
+    /// ways blocked when it is up again.)
     ///
     /// # Errors
     /// If `tc` fails.
@@ -125,7 +126,8 @@ fn add_to_etc(place: &Path) -> io::Result<()> {
     enter(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-    // A directory of a file system that is layered itself, as that of a container, can't be a layer.
+    // A directory of a file system that is layered itself, as that of a container, can't be a
+    // layer.
     mount(Some("etc"), place, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     let (upper, work) = (place.join("upper"), place.join("work"));
     fs::create_dir(&upper)?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Certificates of an NBD server and its clients, in files of the names that nbdkit, libnbd and qemu look for.
+//! Certificates of an NBD server and its clients, in files of the names that nbdkit, libnbd and
+//! qemu look for.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 /// How long a program may take to be ready, or to end.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process whose standard error is read line by line. Dropping it sends SIGTERM, and SIGKILL if that does not help; and
-/// fails if it has said a ticket.
+/// A process whose standard error is read line by line. Dropping it sends SIGTERM, and SIGKILL if
+/// that does not help; and fails if it has said a ticket.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -161,7 +161,8 @@ impl Daemon {
         self.lines.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(patience)
     }
 
-    /// Takes in what it says until its standard error closes, which happens when it ends. False if it goes on.
+    /// Takes in what it says until its standard error closes, which happens when it ends. False if
+    /// it goes on.
     fn listen(&mut self, deadline: Instant) -> bool {
         loop {
             match self.next_line(deadline.saturating_duration_since(Instant::now())) {
@@ -194,7 +195,8 @@ impl Drop for Daemon {
     }
 }
 
-/// The tickets of the URLs in a command line: the program must not say them. Those that are a letter are said by anyone.
+/// The tickets of the URLs in a command line: the program must not say them. Those that are a
+/// letter are said by anyone.
 pub(crate) fn tickets(command: &Command) -> Vec<String> {
     let urls = command.get_args().filter_map(|argument| argument.to_str()?.split_once("/images/"));
     urls.map(|(_, ticket)| ticket.to_owned()).filter(|ticket| ticket.len() > 8).collect()

@@ -19,7 +19,8 @@ pub fn create_image(path: &Path, format: &str, size: u64) -> io::Result<()> {
     run(create.args(["create", "-q", "-f", format]).arg(path).arg(size.to_string()))
 }
 
-/// Lets a bitmap of a qcow2 image take note of what is changed from now on, in blocks of so many bytes.
+/// Lets a bitmap of a qcow2 image take note of what is changed from now on, in blocks of so many
+/// bytes.
 ///
 /// # Errors
 /// If `qemu-img` fails.
@@ -72,7 +73,8 @@ impl QemuNbd {
         let mut command = Command::new(QEMU_NBD.path());
         command.args(["-t", "-e", "16", "-x", "", "-k"]).arg(&socket).args(image);
         let mut daemon = Daemon::spawn(&mut command)?;
-        // Its greeting shows that it is at work; that the socket accepts, only that it is listening.
+        // Its greeting shows that it is at work; that the socket accepts, only that it is
+        // listening.
         let mut greeting = daemon.retry(|| UnixStream::connect(&socket))?;
         greeting.set_read_timeout(Some(PATIENCE))?;
         greeting.read_exact(&mut [0; 8])?;

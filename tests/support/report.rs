@@ -14,8 +14,8 @@ use serde::Serialize;
 pub struct Run {
     /// In units per second: see [`Unit`].
     pub throughput: f64,
-    /// CPU-seconds per [`Unit::cpu_base`] of the process whose place is the plugin's, where there is one; in a row of an engine, of the
-    /// command with its children.
+    /// CPU-seconds per [`Unit::cpu_base`] of the process whose place is the plugin's, where there
+    /// is one; in a row of an engine, of the command with its children.
     pub plugin_cpu: Option<f64>,
     /// The CPU time of everything: that process, the client, and the server.
     pub all_cpu: f64,
@@ -96,7 +96,8 @@ impl Baseline {
         }
     }
 
-    /// All contenders of such a row, in the order in which they take turns and are shown: the one that others are compared to first.
+    /// All contenders of such a row, in the order in which they take turns and are shown: the one
+    /// that others are compared to first.
     #[must_use]
     pub fn contenders(self) -> &'static [&'static str] {
         match self {
@@ -115,7 +116,8 @@ pub struct Row {
     pub amount: u64,
     /// Size of the disk in bytes.
     pub disk: u64,
-    /// What the link to the server carries at most, in the row's unit per second, where it is a narrow one.
+    /// What the link to the server carries at most, in the row's unit per second, where it is a
+    /// narrow one.
     pub link: Option<f64>,
     /// What throughput means here.
     pub unit: Unit,

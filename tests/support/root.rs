@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A root directory of a test's own, with packages of this Debian system in it: their files are copied, which takes a
-//! second, where installing them from the network takes a minute.
+//! A root directory of a test's own, with packages of this Debian system in it: their files are
+//! copied, which takes a second, where installing them from the network takes a minute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,8 @@ pub struct Root(TempDir);
 pub enum User {
     /// Root may change all of it.
     Root,
-    /// Somebody without rights, by number, to whom all is read-only but some directories, which are new and empty.
+    /// Somebody without rights, by number, to whom all is read-only but some directories, which are
+    /// new and empty.
     Nobody {
         /// User and group.
         id: u32,

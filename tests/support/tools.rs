@@ -23,7 +23,8 @@ impl Tool {
     }
 }
 
-/// A test that needs tools: ignored, and visibly so, where one is missing; failed there if `CI` is set.
+/// A test that needs tools: ignored, and visibly so, where one is missing; failed there if `CI` is
+/// set.
 pub fn trial(
     name: impl Into<String>,
     needs: &[Tool],

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs that run several at a time, as most tests wait for most of their time. What each prints is shown in one piece.
+//! Programs that run several at a time, as most tests wait for most of their time. What each prints
+//! is shown in one piece.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -37,8 +38,8 @@ impl Ended {
 /// How many programs are named that took the longest.
 const SLOWEST: usize = 10;
 
-/// Starts the programs in their order, as many at a time as there are processors, and at least two. All of them run, also
-/// after one has failed. Returns how they have ended, the slowest first.
+/// Starts the programs in their order, as many at a time as there are processors, and at least two.
+/// All of them run, also after one has failed. Returns how they have ended, the slowest first.
 ///
 /// # Errors
 /// It names those that failed.
@@ -80,7 +81,8 @@ fn run_one(program: Program) -> Ended {
     Ended { name, printed, is_well, time }
 }
 
-/// Whether a program succeeds, and what it prints. It prints into a file: a process that it leaves behind would keep a pipe open.
+/// Whether a program succeeds, and what it prints. It prints into a file: a process that it leaves
+/// behind would keep a pipe open.
 fn output(mut command: Command) -> Result<(bool, Vec<u8>)> {
     let mut file = tempfile::tempfile()?;
     let for_child = |file: &File| Ok::<_, std::io::Error>(Stdio::from(file.try_clone()?));

@@ -13,8 +13,8 @@ use xshell::{Shell, cmd};
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     crate::build::programs(sh)?;
     let benchmark = build(sh)?;
-    // Its options are checked already, as they are the same. In its place, signals reach it alone, and it puts
-    // everything away before the shell is back.
+    // Its options are checked already, as they are the same. In its place, signals reach it alone,
+    // and it puts everything away before the shell is back.
     let error = Command::new(&benchmark).arg("--bench").args(std::env::args_os().skip(2)).exec();
     Err(error).with_context(|| format!("cannot start {}", benchmark.display()))
 }

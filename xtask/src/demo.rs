@@ -23,8 +23,8 @@ pub(crate) struct Arguments {
     /// Talk to the server with https
     #[arg(long)]
     tls: bool,
-    /// Upload, back up, restore and download a disk of a fake engine by imageio-nbd's commands, always with https. Needs
-    /// qemu-img, qemu-io, qemu-nbd and nbdcopy
+    /// Upload, back up, restore and download a disk of a fake engine by imageio-nbd's commands,
+    /// always with https. Needs qemu-img, qemu-io, qemu-nbd and nbdcopy
     #[arg(long, conflicts_with = "tls")]
     engine: bool,
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Packages for all systems since Enterprise Linux 8: `.deb`, `.rpm`, and an archive that works wherever it is unpacked.
+//! Packages for all systems since Enterprise Linux 8: `.deb`, `.rpm`, and an archive that works
+//! wherever it is unpacked.
 
 mod deb;
 mod elf;
@@ -101,7 +102,8 @@ fn make(sh: &Shell, making: &Making<'_>) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Man pages and completions are written by the program; that of another kind of machine can't be run here.
+/// Man pages and completions are written by the program; that of another kind of machine can't be
+/// run here.
 fn write_generated(sh: &Shell, target: Target, built: &Path) -> Result<()> {
     if Some(target) == Target::of_this_machine() {
         return crate::build::write_generated(sh, &built.join("bin/imageio-nbd"), built);

@@ -12,7 +12,8 @@ use crate::tools::CARGO_FUZZ;
 /// The fuzzers are a package of their own, as no other build should need a fuzzer.
 const DIR: &str = "tests/fuzz";
 
-/// How long it takes to see that the targets still work, and what they find at once: in seconds, for each.
+/// How long it takes to see that the targets still work, and what they find at once: in seconds,
+/// for each.
 const SMOKE: u32 = 10;
 
 #[derive(Debug, clap::Args)]
@@ -59,8 +60,8 @@ fn fuzzer(sh: &Shell, target: &str, seconds: u32) -> Result<Program> {
     let target_dir = target_dir(sh)?;
     let corpus = target_dir.join("corpus").join(target);
     sh.create_dir(&corpus)?;
-    // No sanitizer: they need a nightly Rust, and there is no unsafe code of ours here. What a target fails on is in its
-    // folder of tests/fuzz/artifacts, which it says.
+    // No sanitizer: they need a nightly Rust, and there is no unsafe code of ours here. What a
+    // target fails on is in its folder of tests/fuzz/artifacts, which it says.
     let fuzz =
         cmd!(sh, "cargo fuzz run --fuzz-dir {DIR} --target-dir {target_dir} --sanitizer none {target}");
     let seeds = format!("{DIR}/seeds/{target}");

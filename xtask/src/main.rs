@@ -39,19 +39,23 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Upload an image to a fake imageio server through NBD, read it back, and compare. Needs nothing but Rust
+    /// Upload an image to a fake imageio server through NBD, read it back, and compare. Needs
+    /// nothing but Rust
     Demo(demo::Arguments),
-    /// Check everything: format, lints, docs, unit tests, and tests of the whole with each real tool found
+    /// Check everything: format, lints, docs, unit tests, and tests of the whole with each real
+    /// tool found
     Test(test::Arguments),
     /// Send random bytes to whatever reads what strangers send: for a minute each, with cargo-fuzz
     Fuzz(fuzz::Arguments),
-    /// Run other projects' tests of NBD with their own servers and with imageio-nbd, and tell what differs. It takes an hour
+    /// Run other projects' tests of NBD with their own servers and with imageio-nbd, and tell what
+    /// differs. It takes an hour
     Suites(suites::Arguments),
     /// Measure the Python plugin, ours, and others side by side, and write docs/benchmarks.md
     Bench(options::Options),
     /// Build for release into target/dist: binaries, man pages, shell completions
     Build,
-    /// Build packages for all systems into target/packages: .deb, .rpm and an archive. Needs cargo-zigbuild
+    /// Build packages for all systems into target/packages: .deb, .rpm and an archive. Needs
+    /// cargo-zigbuild
     Dist(dist::Arguments),
     /// Publish the crates, each after those that it needs. Nothing is uploaded without --execute
     Publish(publish::Arguments),
@@ -78,9 +82,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts this program again without what `cargo run` has told it of its own package. Build scripts (that of ring, for
-/// one) ask for these variables, and all that depends on them would be built anew after each change from `cargo test` to
-/// `cargo xtask test`, and back.
+/// Starts this program again without what `cargo run` has told it of its own package. Build scripts
+/// (that of ring, for one) ask for these variables, and all that depends on them would be built
+/// anew after each change from `cargo test` to `cargo xtask test`, and back.
 fn leave_cargos_environment() -> std::io::Result<()> {
     let is_cargos = |name: &OsStr| {
         name.to_str().is_some_and(|name| {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The oldest Rust that is promised: `rust-version` of the workspace. It is no older than what any dependency promises
-//! for itself, and is tested where this toolchain, or another that rustup has, is of that version.
+//! The oldest Rust that is promised: `rust-version` of the workspace. It is no older than what any
+//! dependency promises for itself, and is tested where this toolchain, or another that rustup has,
+//! is of that version.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

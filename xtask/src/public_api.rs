@@ -12,8 +12,8 @@ mod tests {
 
     const STANDARD: [&str; 3] = ["alloc", "core", "std"];
 
-    /// The interface of `nbd-frontend` in JSON. That is no stable format yet, which rustdoc alone is told to overlook: it would
-    /// have everything built anew if the others heard of it.
+    /// The interface of `nbd-frontend` in JSON. That is no stable format yet, which rustdoc alone
+    /// is told to overlook: it would have everything built anew if the others heard of it.
     fn documented(features: &str) -> Value {
         let sh = Shell::new().unwrap();
         sh.change_dir(crate::project_root());

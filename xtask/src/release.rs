@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A release: the packages of all machines with their checksums, which the workflow has made before.
+//! A release: the packages of all machines with their checksums, which the workflow has made
+//! before.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,8 @@ pub(crate) struct Arguments {
     publish: bool,
 }
 
-/// Writes the checksums of what is in `target/packages`, and publishes all of it if that is asked for.
+/// Writes the checksums of what is in `target/packages`, and publishes all of it if that is asked
+/// for.
 pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
     let version = version(&arguments.tag)?;
     let changes = changes(&sh.read_file("CHANGELOG.md")?, version)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Other projects' tests of NBD, run with the servers that they are made for, and with `imageio-nbd` in their place: over a
-//! real imageio daemon, over that very server. What passes there and not here has its reason in docs/testing.md.
+//! Other projects' tests of NBD, run with the servers that they are made for, and with
+//! `imageio-nbd` in their place: over a real imageio daemon, over that very server. What passes
+//! there and not here has its reason in docs/testing.md.
 
 mod imageio;
 mod iotests;

@@ -46,7 +46,8 @@ const TESTS: &[Step] = &[
     ("dependencies", dependencies),
 ];
 
-/// Steps that are run if they are asked for: what they do is a part of others, or needs the network.
+/// Steps that are run if they are asked for: what they do is a part of others, or needs the
+/// network.
 const OTHERS: &[Step] = &[("crates", crates), ("advisories", advisories)];
 
 fn names() -> Vec<&'static str> {
@@ -95,7 +96,8 @@ fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|ci| !ci.is_empty())
 }
 
-/// Says what is missing, and how to get it. Tests that need it are ignored, visibly; with `CI` set, they fail.
+/// Says what is missing, and how to get it. Tests that need it are ignored, visibly; with `CI` set,
+/// they fail.
 fn list_missing_tools() -> usize {
     let missing: Vec<_> = TOOLS.iter().filter(|tool| tool.find().is_none()).collect();
     for tool in &missing {
@@ -140,8 +142,8 @@ fn oldest_rust(sh: &Shell) -> Result<Done> {
     Ok(if crate::oldest_rust::check(sh)? { Done::Yes } else { Done::LeftOut })
 }
 
-/// Builds the programs and the plugin that the tests run. With the tests, since those need other features of what all
-/// use: otherwise it would be built twice.
+/// Builds the programs and the plugin that the tests run. With the tests, since those need other
+/// features of what all use: otherwise it would be built twice.
 fn build(sh: &Shell) -> Result<Done> {
     cmd!(sh, "cargo build --workspace --all-targets --locked").run()?;
     Ok(Done::Yes)
@@ -152,13 +154,15 @@ fn tests(sh: &Shell) -> Result<Done> {
     Ok(Done::Yes)
 }
 
-/// The tests of the crates alone. They need few of the tools, and so run on systems that lack the others.
+/// The tests of the crates alone. They need few of the tools, and so run on systems that lack the
+/// others.
 fn crates(sh: &Shell) -> Result<Done> {
     programs::run(sh, Of::Crates)?;
     Ok(Done::Yes)
 }
 
-/// The orders in which threads can use the pool. Built by itself, as all of it is built in another way.
+/// The orders in which threads can use the pool. Built by itself, as all of it is built in another
+/// way.
 fn models(sh: &Shell) -> Result<Done> {
     let _loom = sh.push_env("RUSTFLAGS", "--cfg loom --cfg oneshot_loom");
     let target_dir = crate::target_dir(sh)?.join("loom");

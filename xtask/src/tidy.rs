@@ -171,7 +171,8 @@ mod tests {
         }
     }
 
-    /// The paths that the `use` declarations of a file name, from the crate's root, each up to its first brace or name.
+    /// The paths that the `use` declarations of a file name, from the crate's root, each up to its
+    /// first brace or name.
     fn used_paths(module: &[String], text: &str) -> Vec<Vec<String>> {
         let code = text.split("#[cfg(test)]").next().unwrap();
         let uses = code

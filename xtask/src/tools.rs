@@ -39,7 +39,8 @@ pub const OVIRT_IMG: Tool = Tool {
     install: IMAGEIO.install,
     place: Place::Target { variable: "OVIRT_IMG", file: "ovirt-imageio/bin/ovirt-img" },
 };
-/// The engine's client for Python, in the same virtual environment: its place is that of the Python that has it.
+/// The engine's client for Python, in the same virtual environment: its place is that of the Python
+/// that has it.
 pub const OVIRT_SDK: Tool = Tool {
     name: "ovirtsdk4",
     install: "apt-get install python3-dev libxml2-dev libcurl4-openssl-dev libssl-dev gcc && target/ovirt-imageio/bin/pip install ovirt-engine-sdk-python==4.6.3",
@@ -69,7 +70,8 @@ pub const NBDKIT_PYTHON: Tool = Tool {
     install: "apt-get install nbdkit-plugin-python",
     place: Place::Plugin,
 };
-/// Not to be run: the plugin whose place we take is text inside of it, as are the scripts for the engine. Unpacked, as installing it brings libguestfs.
+/// Not to be run: the plugin whose place we take is text inside of it, as are the scripts for the
+/// engine. Unpacked, as installing it brings libguestfs.
 pub const VIRT_V2V: Tool = Tool {
     name: "virt-v2v",
     install: "mkdir -p target/virt-v2v && cd target/virt-v2v && apt-get download virt-v2v && dpkg-deb -x virt-v2v_*.deb .",
@@ -173,7 +175,8 @@ fn in_target(file: &str) -> Option<PathBuf> {
     Some(workspace.join("target").join(file)).filter(|file| file.exists())
 }
 
-/// The Python of the virtual environment that the daemon is in, if it has this module. To import it would take a second.
+/// The Python of the virtual environment that the daemon is in, if it has this module. To import it
+/// would take a second.
 fn python_with(module: &str) -> Option<PathBuf> {
     let bin = IMAGEIO.find()?.parent()?.to_owned();
     let mut versions = bin.parent()?.join("lib").read_dir().ok()?.filter_map(Result::ok);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading a backup directory. No lock is needed: files that the manifest names are never changed, and the manifest is
-//! replaced as a whole.
+//! Reading a backup directory. No lock is needed: files that the manifest names are never changed,
+//! and the manifest is replaced as a whole.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,11 +23,13 @@ pub struct BackupDirectory {
 }
 
 impl BackupDirectory {
-    /// Reads the manifest, and checks that it agrees with itself and that each file which it names is there. Of each image, the
-    /// header is read: whether its size and its backing file are those of the manifest. What images hold is not read.
+    /// Reads the manifest, and checks that it agrees with itself and that each file which it names
+    /// is there. Of each image, the header is read: whether its size and its backing file are those
+    /// of the manifest. What images hold is not read.
     ///
     /// # Errors
-    /// [`Error::NoManifest`], [`Error::Version`], [`Error::Manifest`], [`Error::File`] or [`Error::Io`].
+    /// [`Error::NoManifest`], [`Error::Version`], [`Error::Manifest`], [`Error::File`] or
+    /// [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let manifest = read_manifest(path)?.ok_or_else(|| Error::NoManifest(path.to_owned()))?;
         check_files(path, &manifest)?;

@@ -3,7 +3,8 @@
 
 use std::path::{Component, Path};
 
-/// How long the name of a file may be, in bytes, so that file systems take it with what is put before and behind it.
+/// How long the name of a file may be, in bytes, so that file systems take it with what is put
+/// before and behind it.
 const LONGEST: usize = 200;
 
 /// Whether this can be the name of a file or of a directory: visible, and portable.
@@ -12,13 +13,15 @@ pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST && !name.starts_with('.') && name.chars().all(is_portable)
 }
 
-/// Whether this is the path of a file inside of the directory: visible names with slashes between them.
+/// Whether this is the path of a file inside of the directory: visible names with slashes between
+/// them.
 pub(crate) fn is_path(path: &str) -> bool {
     !path.is_empty() && path.split('/').all(is_name)
 }
 
-/// The path of a file that another one names, as seen from the directory that both are in. `file` is the path of the one that
-/// names it, and `reference` is relative to its place, such as `../NAME`. `None` if that leads out of the directory.
+/// The path of a file that another one names, as seen from the directory that both are in. `file`
+/// is the path of the one that names it, and `reference` is relative to its place, such as
+/// `../NAME`. `None` if that leads out of the directory.
 pub(crate) fn resolve(file: &str, reference: &Path) -> Option<String> {
     let mut names: Vec<&str> = file.split('/').collect();
     names.pop();

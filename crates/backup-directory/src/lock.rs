@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One process at a time writes to a directory.
 //!
-//! The lock is the kernel's, and ends with the process, whatever ends it. What is in the file is for people: it stays, and
-//! says nothing when nobody has the lock.
+//! The lock is the kernel's, and ends with the process, whatever ends it. What is in the file is
+//! for people: it stays, and says nothing when nobody has the lock.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

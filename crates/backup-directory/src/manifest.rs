@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The manifest: what the files of a directory are. `docs/backup-directory.md` explains each field to those who read it without
-//! this crate.
+//! The manifest: what the files of a directory are. `docs/backup-directory.md` explains each field
+//! to those who read it without this crate.
 
 mod check;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The version of the format that this crate reads and writes. It increases with every change, also with a new field: a
-/// program that doesn't know a field would lose it when it writes the manifest again.
+/// The version of the format that this crate reads and writes. It increases with every change, also
+/// with a new field: a program that doesn't know a field would lose it when it writes the manifest
+/// again.
 pub const VERSION: u64 = 1;
 
 /// The backups of one VM.
@@ -45,7 +46,8 @@ pub struct Backup {
     pub engine_backup_id: String,
     /// The checkpoint that the backup began from, if there was one.
     pub from_checkpoint_id: Option<String>,
-    /// The checkpoint that the engine made with the backup, from which a later one may begin. None if all disks are raw.
+    /// The checkpoint that the engine made with the backup, from which a later one may begin. None
+    /// if all disks are raw.
     pub to_checkpoint_id: Option<String>,
     /// The file with the VM's configuration, as the engine gave it.
     pub vm_configuration: Option<String>,
@@ -173,8 +175,8 @@ impl Manifest {
         self.backups.iter().flat_map(|backup| &backup.disks).find(|disk| disk.file == file)
     }
 
-    /// All that has to be read to restore a disk: its own entry, and those of its backing files, each before its own backing
-    /// file.
+    /// All that has to be read to restore a disk: its own entry, and those of its backing files,
+    /// each before its own backing file.
     #[must_use]
     pub fn chain<'m>(&'m self, disk: &'m DiskBackup) -> Vec<&'m DiskBackup> {
         let next = |disk: &&'m DiskBackup| self.disk_of_file(disk.backing_file.as_deref()?);

@@ -19,8 +19,9 @@ use crate::writer::{Writer, discard, is_engine_id};
 /// How the name of the directory of a backup in the making begins; the backup's id follows.
 pub(crate) const PARTIAL: &str = ".partial-";
 
-/// A file in the directory of a backup that may not be in the manifest yet. It holds the engine's id of the backup from before
-/// the engine is asked for it until the engine has ended it, for whoever has to end it there after an interruption.
+/// A file in the directory of a backup that may not be in the manifest yet. It holds the engine's
+/// id of the backup from before the engine is asked for it until the engine has ended it, for
+/// whoever has to end it there after an interruption.
 pub(crate) const INCOMPLETE: &str = ".incomplete";
 
 /// What is only known at the end of a backup.
@@ -50,7 +51,8 @@ pub struct Image {
     pub backing_name: Option<String>,
 }
 
-/// A backup in the making. If it is dropped, it is removed, but for the note of a backup that the engine may still have.
+/// A backup in the making. If it is dropped, it is removed, but for the note of a backup that the
+/// engine may still have.
 #[derive(Debug)]
 pub struct NewBackup<'w> {
     writer: &'w mut Writer,
@@ -81,9 +83,10 @@ impl<'w> NewBackup<'w> {
         &self.id
     }
 
-    /// The engine is going to be asked to begin the backup with this id. When this returns, the note survives a loss of power.
-    /// Until the engine [has ended](Self::engine_backup_ended) the backup, the next process that opens the directory
-    /// [is told](Writer::abandoned), whatever happens to this one.
+    /// The engine is going to be asked to begin the backup with this id. When this returns, the
+    /// note survives a loss of power. Until the engine [has ended](Self::engine_backup_ended) the
+    /// backup, the next process that opens the directory [is told](Writer::abandoned), whatever
+    /// happens to this one.
     ///
     /// # Errors
     /// [`Error::Name`] if it can't be the engine's id of a backup; [`Error::Io`].
@@ -95,7 +98,8 @@ impl<'w> NewBackup<'w> {
         sync(self.writer.path())
     }
 
-    /// The engine has ended the noted backup, or has none of this id: nobody has to look after it any more.
+    /// The engine has ended the noted backup, or has none of this id: nobody has to look after it
+    /// any more.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -104,7 +108,8 @@ impl<'w> NewBackup<'w> {
         File::create(&mark).map(drop).map_err(Error::io("write", &mark))
     }
 
-    /// Where to write the image of a disk. `backing_file` is the file in the manifest that it is an increment to.
+    /// Where to write the image of a disk. `backing_file` is the file in the manifest that it is an
+    /// increment to.
     ///
     /// # Errors
     /// [`Error::Name`] if the disk's id can't be the name of a file.
@@ -114,7 +119,8 @@ impl<'w> NewBackup<'w> {
         Ok(Image { path, file, backing_name: backing_file.map(from_below) })
     }
 
-    /// Keeps the VM's configuration as the engine gave it, in a file of this name. What the manifest has to name is returned.
+    /// Keeps the VM's configuration as the engine gave it, in a file of this name. What the
+    /// manifest has to name is returned.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::Io`].
@@ -134,8 +140,8 @@ impl<'w> NewBackup<'w> {
     /// Makes the backup a part of the directory, and returns when it survives a loss of power.
     ///
     /// # Errors
-    /// [`Error::Incomplete`] if the record makes no sense, [`Error::File`] if an image is not what the record says, or
-    /// [`Error::Io`]. The directory is in its last good state then.
+    /// [`Error::Incomplete`] if the record makes no sense, [`Error::File`] if an image is not what
+    /// the record says, or [`Error::Io`]. The directory is in its last good state then.
     pub fn commit(mut self, record: BackupRecord) -> Result<()> {
         let manifest = self.with_record(record)?;
         for step in STEPS {
@@ -196,8 +202,9 @@ impl Drop for NewBackup<'_> {
 
 type Step = fn(&mut NewBackup<'_>, &Manifest) -> Result<()>;
 
-/// A process may be interrupted between any two of them, and within each. Up to the manifest's replacement, the next one who
-/// opens the directory removes all of it, by the hidden name or by the mark in it.
+/// A process may be interrupted between any two of them, and within each. Up to the manifest's
+/// replacement, the next one who opens the directory removes all of it, by the hidden name or by
+/// the mark in it.
 const STEPS: [Step; 4] = [
     |backup, _| sync_files(&backup.partial),
     |backup, _| {
@@ -206,12 +213,14 @@ const STEPS: [Step; 4] = [
         sync(backup.writer.path())
     },
     |backup, manifest| {
-        // Even if this fails, the manifest may be in its place. Whoever opens the directory next will see.
+        // Even if this fails, the manifest may be in its place. Whoever opens the directory next
+        // will see.
         backup.is_over = true;
         replace(backup.writer.path(), MANIFEST, manifest.to_json().as_bytes())
     },
     |backup, _| {
-        // The backup is complete by now: whoever opens the directory next removes the mark if it is still there.
+        // The backup is complete by now: whoever opens the directory next removes the mark if it is
+        // still there.
         let _ = fs::remove_file(backup.partial.join(INCOMPLETE));
         Ok(())
     },

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which disks of a VM are backed up incrementally, from which checkpoint, and why the others are not.
+//! Which disks of a VM are backed up incrementally, from which checkpoint, and why the others are
+//! not.
 //!
-//! A backup begins *from* a checkpoint of the engine, and what is dirty is what was written since. So its files are increments
-//! to those of the backup that made this checkpoint, and of no other: not even of a later one, as the VM may have gone back to
-//! a snapshot in between, which has taken the later checkpoint with it.
+//! A backup begins *from* a checkpoint of the engine, and what is dirty is what was written since.
+//! So its files are increments to those of the backup that made this checkpoint, and of no other:
+//! not even of a later one, as the VM may have gone back to a snapshot in between, which has taken
+//! the later checkpoint with it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +13,8 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::manifest::{Backup, BackupMode, BackupSupport, Disk, Manifest};
 
-/// A chain of so many files is not made longer: qemu has all of them open at once, and each read may go through all of them.
+/// A chain of so many files is not made longer: qemu has all of them open at once, and each read
+/// may go through all of them.
 pub const LONGEST_CHAIN: usize = 100;
 
 /// The kind of backup that is asked for.
@@ -30,10 +33,11 @@ pub enum Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
-    /// The checkpoint that the engine has to begin the backup from. None if no disk is backed up incrementally.
+    /// The checkpoint that the engine has to begin the backup from. None if no disk is backed up
+    /// incrementally.
     pub from_checkpoint_id: Option<String>,
-    /// The newest backup in the directory, if increments can only be made to an older one, as the engine no longer has the
-    /// newest one's checkpoint.
+    /// The newest backup in the directory, if increments can only be made to an older one, as the
+    /// engine no longer has the newest one's checkpoint.
     pub passed_over: Option<String>,
     /// All disks.
     pub disks: Vec<DiskPlan>,
@@ -62,7 +66,8 @@ pub enum Decision {
     },
 }
 
-/// Why a disk is backed up as a whole. It is told as the second half of a sentence, after the disk's name.
+/// Why a disk is backed up as a whole. It is told as the second half of a sentence, after the
+/// disk's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -117,7 +122,8 @@ impl fmt::Display for Reason {
 
 /// Decides how to back up a VM whose disks are `disks` now.
 ///
-/// `manifest` has the backups there are, and `checkpoints` the ids of those that the engine has of this VM.
+/// `manifest` has the backups there are, and `checkpoints` the ids of those that the engine has of
+/// this VM.
 ///
 /// # Errors
 /// [`Error::NoDisks`]; with [`Policy::Incremental`], [`Error::NotIncremental`].
@@ -181,8 +187,9 @@ fn decide(manifest: &Manifest, base: &Backup, disk: &Disk) -> Decision {
 }
 
 impl Plan {
-    /// Takes in how the engine has begun to back up each disk, by the disk's id: of a disk that it backs up as a whole, nothing is
-    /// known to be dirty. A disk that it backs up incrementally can still be read as a whole.
+    /// Takes in how the engine has begun to back up each disk, by the disk's id: of a disk that it
+    /// backs up as a whole, nothing is known to be dirty. A disk that it backs up incrementally can
+    /// still be read as a whole.
     ///
     /// # Errors
     /// With [`Policy::Incremental`], [`Error::NotIncremental`].

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Replacing a file as a whole, so that whatever happens either the old one is there or the new one; and making files safe.
+//! Replacing a file as a whole, so that whatever happens either the old one is there or the new
+//! one; and making files safe.
 
 use std::fs::File;
 use std::io::Write;

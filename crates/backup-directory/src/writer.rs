@@ -45,12 +45,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens the directory of a VM's backups. One that isn't there is made, for its owner alone. What an interrupted process
-    /// has left is removed.
+    /// Opens the directory of a VM's backups. One that isn't there is made, for its owner alone.
+    /// What an interrupted process has left is removed.
     ///
     /// # Errors
-    /// Those of [`BackupDirectory::open`](crate::BackupDirectory::open) where there are backups; [`Error::NotEmpty`],
-    /// [`Error::OtherVm`], [`Error::Locked`].
+    /// Those of [`BackupDirectory::open`](crate::BackupDirectory::open) where there are backups;
+    /// [`Error::NotEmpty`], [`Error::OtherVm`], [`Error::Locked`].
     pub fn open(path: &Path, vm: Vm) -> Result<Self> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -79,21 +79,23 @@ impl Writer {
         &self.manifest
     }
 
-    /// What was removed, as it belonged to a backup that was never completed: names in the directory.
+    /// What was removed, as it belonged to a backup that was never completed: names in the
+    /// directory.
     #[must_use]
     pub fn removed(&self) -> &[String] {
         &self.leftovers.removed
     }
 
-    /// The engine's ids of the backups that were not completed, as far as they were [noted](NewBackup::note_engine_backup). They
-    /// may still be under way in the engine. Each is told whenever the directory is opened, until it is
-    /// [forgotten](Self::forget_abandoned).
+    /// The engine's ids of the backups that were not completed, as far as they were
+    /// [noted](NewBackup::note_engine_backup). They may still be under way in the engine. Each is
+    /// told whenever the directory is opened, until it is [forgotten](Self::forget_abandoned).
     #[must_use]
     pub fn abandoned(&self) -> Vec<String> {
         self.leftovers.abandoned.iter().map(|abandoned| abandoned.id.clone()).collect()
     }
 
-    /// The engine has ended an abandoned backup, or has none of this id: nobody is told of it any more.
+    /// The engine has ended an abandoned backup, or has none of this id: nobody is told of it any
+    /// more.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -106,8 +108,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a backup of the state at `created`. Until it is [committed](NewBackup::commit), nothing of it is in the
-    /// manifest.
+    /// Begins a backup of the state at `created`. Until it is [committed](NewBackup::commit),
+    /// nothing of it is in the manifest.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -169,8 +171,8 @@ fn remove_leftovers(path: &Path, manifest: &Manifest) -> Result<Leftovers> {
     Ok(leftovers)
 }
 
-/// Removes the directory of a backup that is not complete, but for the note of a backup that the engine may still have. How much
-/// was removed is told: 0 if there was nothing but the note.
+/// Removes the directory of a backup that is not complete, but for the note of a backup that the
+/// engine may still have. How much was removed is told: 0 if there was nothing but the note.
 pub(crate) fn discard(directory: &Path) -> io::Result<usize> {
     if engine_backup(&directory.join(INCOMPLETE)).is_none() {
         return fs::remove_dir_all(directory).map(|()| 1);

@@ -84,7 +84,8 @@ impl Blkhash {
         Self { algorithm, block_size }
     }
 
-    /// The checksum of a file or block device, in hexadecimal digits. `progress` is told how many bytes are done.
+    /// The checksum of a file or block device, in hexadecimal digits. `progress` is told how many
+    /// bytes are done.
     ///
     /// # Errors
     /// [`Error::Read`], or [`Error::Shorter`] if the file is cut meanwhile.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Hashing blocks by all processors, and their hashes in order.
 //!
-//! One thread gives out blocks; for each, a channel for its hash stands in line. Workers hash them as they can, and the
-//! caller takes the hashes from that line. Both the blocks that wait and the line are bounded.
+//! One thread gives out blocks; for each, a channel for its hash stands in line. Workers hash them
+//! as they can, and the caller takes the hashes from that line. Both the blocks that wait and the
+//! line are bounded.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -124,7 +125,8 @@ impl Worker<'_> {
     }
 }
 
-/// In pieces of a size that the compiler makes use of vector instructions for; most data ends it with the first one.
+/// In pieces of a size that the compiler makes use of vector instructions for; most data ends it
+/// with the first one.
 fn is_zero(data: &[u8]) -> bool {
     let pieces = data.chunks_exact(64);
     let is_rest_zero = pieces.remainder().iter().all(|byte| *byte == 0);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of the ranges of a disk: metadata contexts and their extents (`doc/proto.md`, 'Metadata querying').
+//! What is known of the ranges of a disk: metadata contexts and their extents (`doc/proto.md`,
+//! 'Metadata querying').
 
 use crate::{Errno, Error};
 
-/// The context that tells which ranges are allocated, and which read as zeroes. Its status is a sum of [`HOLE`] and
-/// [`ZERO`].
+/// The context that tells which ranges are allocated, and which read as zeroes. Its status is a sum
+/// of [`HOLE`] and [`ZERO`].
 pub const ALLOCATION: &str = "base:allocation";
 
-/// Status of [`ALLOCATION`]: the range is not allocated. What is read there is only known with [`ZERO`].
+/// Status of [`ALLOCATION`]: the range is not allocated. What is read there is only known with
+/// [`ZERO`].
 pub const HOLE: u64 = 1;
 
 /// Status of [`ALLOCATION`]: the range reads as zeroes.

@@ -100,8 +100,8 @@ pub trait BlockDevice: Send + Sync {
     /// Any [`Error`]; the contents of `buf` are then unspecified.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// Fills `buffer` from `offset`, perhaps from another thread, together with those of other reads. It is dropped
-    /// before this returns.
+    /// Fills `buffer` from `offset`, perhaps from another thread, together with those of other
+    /// reads. It is dropped before this returns.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -109,8 +109,8 @@ pub trait BlockDevice: Send + Sync {
         self.read(offset, buffer.bytes())
     }
 
-    /// Writes `data` at `offset`. `Ok` means that the write is visible to later reads; with `fua` (force unit
-    /// access) also that it is on stable storage. No clone of `data` outlives the call.
+    /// Writes `data` at `offset`. `Ok` means that the write is visible to later reads; with `fua`
+    /// (force unit access) also that it is on stable storage. No clone of `data` outlives the call.
     ///
     /// # Errors
     /// Any [`Error`]; the range then holds old or new data.
@@ -119,11 +119,12 @@ pub trait BlockDevice: Send + Sync {
     /// Makes a range read as zeroes.
     ///
     /// # Errors
-    /// Any [`Error`]; with [`ZeroFlags::fast`], [`Errno::NotSup`] where it would be no faster than a write.
+    /// Any [`Error`]; with [`ZeroFlags::fast`], [`Errno::NotSup`] where it would be no faster than
+    /// a write.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()>;
 
-    /// Says that the contents of a range are not needed any more: they may read as anything until they are written.
-    /// Called only where [`Capabilities::trim`] is set.
+    /// Says that the contents of a range are not needed any more: they may read as anything until
+    /// they are written. Called only where [`Capabilities::trim`] is set.
     ///
     /// # Errors
     /// Any [`Error`]; [`Errno::Inval`] where the device can't.
@@ -132,28 +133,31 @@ pub trait BlockDevice: Send + Sync {
         Err(Error::new(Errno::Inval, format!("the device cannot trim {len} bytes at {offset}")))
     }
 
-    /// The metadata contexts that the device has, such as [`ALLOCATION`]; constant for the life of the device.
+    /// The metadata contexts that the device has, such as [`ALLOCATION`]; constant for the life of
+    /// the device.
     fn contexts(&self) -> &[String] {
         &[]
     }
 
-    /// Whether it takes time to find out if the device has the context with this index in [`contexts`](Self::contexts);
-    /// constant for the life of the device. Those who ask for such a context call [`has_context`](Self::has_context) first.
+    /// Whether it takes time to find out if the device has the context with this index in
+    /// [`contexts`](Self::contexts); constant for the life of the device. Those who ask for such a
+    /// context call [`has_context`](Self::has_context) first.
     fn is_tentative(&self, context: usize) -> bool {
         let _ = context;
         false
     }
 
     /// Whether the device has the context with this index in [`contexts`](Self::contexts). For a
-    /// [tentative](Self::is_tentative) one, it may take minutes until the first call returns; the answer stays the same
-    /// then.
+    /// [tentative](Self::is_tentative) one, it may take minutes until the first call returns; the
+    /// answer stays the same then.
     fn has_context(&self, context: usize) -> bool {
         context < self.contexts().len()
     }
 
-    /// What the context with this index in [`contexts`](Self::contexts) says of `len` bytes from `offset` on, which are
-    /// some: one extent at least, and `limit` at most, which is not 0; in order, without gaps, from `offset` on. They may
-    /// end before the range does, and the last may go beyond it.
+    /// What the context with this index in [`contexts`](Self::contexts) says of `len` bytes from
+    /// `offset` on, which are some: one extent at least, and `limit` at most, which is not 0; in
+    /// order, without gaps, from `offset` on. They may end before the range does, and the last may
+    /// go beyond it.
     ///
     /// # Errors
     /// Any [`Error`]; [`Errno::Inval`] where there is no such context.
@@ -162,8 +166,9 @@ pub trait BlockDevice: Send + Sync {
         Err(extents::no_context(context))
     }
 
-    /// Does what [`extents`](Self::extents) does, for a caller that may not be able to wait to the end. Where the device waits
-    /// for somebody else, it asks some times in a second whether it `goes_on`.
+    /// Does what [`extents`](Self::extents) does, for a caller that may not be able to wait to the
+    /// end. Where the device waits for somebody else, it asks some times in a second whether it
+    /// `goes_on`.
     ///
     /// # Errors
     /// As [`extents`](Self::extents); [`Errno::Shutdown`] once it doesn't go on.
@@ -179,7 +184,8 @@ pub trait BlockDevice: Send + Sync {
         self.extents(context, offset, len, limit)
     }
 
-    /// Brings every write and zero that was answered before this call to stable storage, whichever client sent it.
+    /// Brings every write and zero that was answered before this call to stable storage, whichever
+    /// client sent it.
     ///
     /// # Errors
     /// Any [`Error`]: then data may be lost.
@@ -191,7 +197,8 @@ pub trait ReadBuffer: Send {
     /// The memory, always the same.
     fn bytes(&mut self) -> &mut [u8];
 
-    /// A part of what is read is known to be zero: `range` of the [memory](Self::bytes), which need not be filled then.
+    /// A part of what is read is known to be zero: `range` of the [memory](Self::bytes), which need
+    /// not be filled then.
     fn fill_zeroes(&mut self, range: Range<usize>) {
         self.bytes()[range].fill(0);
     }
@@ -250,7 +257,8 @@ pub struct BlockSize {
 }
 
 impl Default for BlockSize {
-    /// Byte access, 4 KiB preferred, 64 MiB at most, which is as much as libnbd and nbdkit let pass.
+    /// Byte access, 4 KiB preferred, 64 MiB at most, which is as much as libnbd and nbdkit let
+    /// pass.
     fn default() -> Self {
         Self { minimum: 1, preferred: 4096, maximum: 64 << 20 }
     }

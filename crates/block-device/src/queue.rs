@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use crate::{Capabilities, Extent, Result, ZeroFlags};
 
-/// A disk that takes requests and tells later how they ended: for servers that don't spend a thread on each request.
+/// A disk that takes requests and tells later how they ended: for servers that don't spend a thread
+/// on each request.
 pub trait QueuedDevice: Send + Sync {
     /// The disk's size: see [`BlockDevice::size`](crate::BlockDevice::size).
     fn size(&self) -> u64;
@@ -36,8 +37,8 @@ pub trait QueuedDevice: Send + Sync {
         context < self.contexts().len()
     }
 
-    /// Takes a request, and returns without waiting for it. `completion` is called once, from any thread, also from
-    /// within this call; requests may end in any order.
+    /// Takes a request, and returns without waiting for it. `completion` is called once, from any
+    /// thread, also from within this call; requests may end in any order.
     fn submit(&self, request: Request, completion: Box<dyn Completion>);
 
     /// Submits a request for a caller that only waits for the completion: the device may do the
@@ -46,38 +47,42 @@ pub trait QueuedDevice: Send + Sync {
         self.submit(request, completion);
     }
 
-    /// The server stops: what would be waited for without an end, and loses nothing, is given up now. Requests may still be
-    /// submitted.
+    /// The server stops: what would be waited for without an end, and loses nothing, is given up
+    /// now. Requests may still be submitted.
     fn stopping(&self) {}
 
-    /// In bytes. Longer writes that need not be durable are best submitted in pieces of this size that end where
-    /// [`piece_end`] says, each as soon as its data is there: it is on its way, and its memory in use again, while the rest
-    /// still comes.
+    /// In bytes. Longer writes that need not be durable are best submitted in pieces of this size
+    /// that end where [`piece_end`] says, each as soon as its data is there: it is on its way, and
+    /// its memory in use again, while the rest still comes.
     fn longest_write(&self) -> u64 {
         u64::MAX
     }
 
-    /// In bytes. Longer reads are best submitted in pieces, as [long writes](Self::longest_write) are: the device carries
-    /// out several at a time, and the content of one is on its way to the client while the others still come.
+    /// In bytes. Longer reads are best submitted in pieces, as [long writes](Self::longest_write)
+    /// are: the device carries out several at a time, and the content of one is on its way to the
+    /// client while the others still come.
     fn longest_read(&self) -> u64 {
         u64::MAX
     }
 
-    /// In bytes: how much of the requests of all clients is of use on its way at a time. A server may have as much memory for
-    /// requests, where its own limit is less. It may change from one request to the next, as the sizes above may.
+    /// In bytes: how much of the requests of all clients is of use on its way at a time. A server
+    /// may have as much memory for requests, where its own limit is less. It may change from one
+    /// request to the next, as the sizes above may.
     fn in_flight(&self) -> u64 {
         0
     }
 
-    /// In bytes: how much a server may read ahead of a client that reads in order, with one request at a time on its way.
-    /// The server uses what it has read until one of its clients changes the disk, so this is 0 where somebody else may.
+    /// In bytes: how much a server may read ahead of a client that reads in order, with one request
+    /// at a time on its way. The server uses what it has read until one of its clients changes the
+    /// disk, so this is 0 where somebody else may.
     fn read_ahead(&self) -> u64 {
         0
     }
 
-    /// What is known of the disk from `offset` on, which is before its end, without anybody being asked: an extent with
-    /// the statuses of [`ALLOCATION`](crate::ALLOCATION), which doesn't go beyond the end. A server that reads ahead of its
-    /// clients stays within one extent. `None`: nothing is to be read ahead any more, and nothing that was is to be used.
+    /// What is known of the disk from `offset` on, which is before its end, without anybody being
+    /// asked: an extent with the statuses of [`ALLOCATION`](crate::ALLOCATION), which doesn't go
+    /// beyond the end. A server that reads ahead of its clients stays within one extent. `None`:
+    /// nothing is to be read ahead any more, and nothing that was is to be used.
     fn extent_ahead(&self, offset: u64) -> Option<Extent> {
         Some(Extent { length: self.size().saturating_sub(offset), status: 0 })
     }
@@ -86,9 +91,9 @@ pub trait QueuedDevice: Send + Sync {
 /// The largest block that storage writes as a whole, in bytes.
 const BLOCK: u64 = 4096;
 
-/// Where the first piece of a long request for `range` ends, if pieces have at most `longest` bytes, which must not be 0.
-/// It ends at a multiple of 4 KiB, if there is one: no two pieces write parts of the same block then, of which storage
-/// might lose one.
+/// Where the first piece of a long request for `range` ends, if pieces have at most `longest`
+/// bytes, which must not be 0. It ends at a multiple of 4 KiB, if there is one: no two pieces write
+/// parts of the same block then, of which storage might lose one.
 #[must_use]
 pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
     match range.start.checked_add(longest) {
@@ -161,7 +166,8 @@ pub trait Completion: Send {
         &mut []
     }
 
-    /// A part of what is read is known to be zero: `range` of the [buffer](Self::buffer), which need not be filled then.
+    /// A part of what is read is known to be zero: `range` of the [buffer](Self::buffer), which
+    /// need not be filled then.
     fn fill_zeroes(&mut self, range: Range<usize>) {
         self.buffer()[range].fill(0);
     }
@@ -171,19 +177,19 @@ pub trait Completion: Send {
         drop(extents);
     }
 
-    /// Whether anybody still waits for the end. Where nobody does, what has not begun yet of a long request is better left: it
-    /// would come over what others have written since.
+    /// Whether anybody still waits for the end. Where nobody does, what has not begun yet of a long
+    /// request is better left: it would come over what others have written since.
     fn is_wanted(&self) -> bool {
         true
     }
 
-    /// The request has ended. It should not block: the thread that calls it has other requests to attend to. What can
-    /// be done for several completions at once is left to the end of the batch.
+    /// The request has ended. It should not block: the thread that calls it has other requests to
+    /// attend to. What can be done for several completions at once is left to the end of the batch.
     fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch);
 }
 
-/// Completions that are told one after another. What they have [left to its end](Batch::at_end) is done when it is
-/// dropped.
+/// Completions that are told one after another. What they have [left to its end](Batch::at_end) is
+/// done when it is dropped.
 #[derive(Default)]
 pub struct Batch {
     ends: Vec<Arc<dyn BatchEnd>>,

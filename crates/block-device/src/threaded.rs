@@ -12,7 +12,8 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::{Batch, BlockDevice, Capabilities, Completion, Errno, Error, QueuedDevice, Request, Result};
 
-/// Any [`BlockDevice`] with some threads that call it. Dropping it waits for the requests it has taken.
+/// Any [`BlockDevice`] with some threads that call it. Dropping it waits for the requests it has
+/// taken.
 pub struct Threaded<D> {
     device: Arc<D>,
     jobs: Option<Sender<Job>>,
@@ -46,7 +47,8 @@ impl<D: BlockDevice + 'static> Threaded<D> {
 
 fn work<D: BlockDevice>(device: &D, queue: &Receiver<Job>) {
     for (request, mut completion) in queue {
-        // The device may be left in any state by a panic, but it is the device's state, and the next request finds out.
+        // The device may be left in any state by a panic, but it is the device's state, and the
+        // next request finds out.
         let call = AssertUnwindSafe(|| call(device, request, &mut *completion));
         let result = catch_unwind(call).unwrap_or_else(|panic| Err(panicked(&*panic)));
         // The thread lives on for the others, also if this one panics.

@@ -36,11 +36,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The smallest buffer; larger ones have a power of two, so that few sizes occur and buffers find their next user.
+/// The smallest buffer; larger ones have a power of two, so that few sizes occur and buffers find
+/// their next user.
 const SMALLEST: usize = 4096;
 
-/// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept, as long as all there are, lent or
-/// not, don't take more than the budget, or than were in use at one time.
+/// Lends buffers, up to `budget` bytes at a time. Buffers that come back are kept, as long as all
+/// there are, lent or not, don't take more than the budget, or than were in use at one time.
 #[derive(Debug)]
 pub struct Pool {
     /// In bytes. It is looked at under the lock.
@@ -52,7 +53,8 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct State {
     lent: usize,
-    /// Bytes of all buffers that somebody has, whether they count or not; and the most that this ever was.
+    /// Bytes of all buffers that somebody has, whether they count or not; and the most that this
+    /// ever was.
     used: usize,
     most_used: usize,
     /// Somebody waits for room. A notification is a system call, also where nobody listens.
@@ -77,8 +79,8 @@ impl Pool {
         self.budget.load(Relaxed)
     }
 
-    /// A buffer of `len` bytes with arbitrary contents. Waits until the budget has room; a pool that has lent
-    /// nothing lends one buffer of any size. Only one thread at a time may wait.
+    /// A buffer of `len` bytes with arbitrary contents. Waits until the budget has room; a pool
+    /// that has lent nothing lends one buffer of any size. Only one thread at a time may wait.
     #[must_use]
     pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
         if len == 0 {
@@ -148,7 +150,8 @@ impl Pool {
 }
 
 impl State {
-    /// Counts a buffer as used, and gives an idle one of that size, if there is any. Makes room for it otherwise.
+    /// Counts a buffer as used, and gives an idle one of that size, if there is any. Makes room for
+    /// it otherwise.
     fn take(&mut self, size: usize, budget: usize) -> Option<Vec<u8>> {
         self.used += size;
         self.most_used = self.most_used.max(self.used);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What it costs to wait in the pool's line, and to be merged there. `tests/instructions.rs` counts its instructions.
+//! What it costs to wait in the pool's line, and to be merged there. `tests/instructions.rs` counts
+//! its instructions.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -22,7 +23,8 @@ const LIMIT: u64 = 4 << 20;
 /// Where the one is that the others wait for.
 const GATE: u64 = 1 << 60;
 
-/// What goes out: each stream of 62 requests as three of 16 and one of 14; and the one they wait for.
+/// What goes out: each stream of 62 requests as three of 16 and one of 14; and the one they wait
+/// for.
 const CARRIED_OUT: u64 = STREAMS * 4 + WAITING / LONER + 1;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

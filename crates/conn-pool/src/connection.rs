@@ -11,22 +11,26 @@ pub trait Connection: Send {
     /// Why work fails. It is cloned to everyone concerned. A panic becomes one, too.
     type Error: Clone + Send + From<Panicked>;
 
-    /// What is carried out on it by [`Pool::run`](crate::Pool::run) and [`Workers`](crate::Workers).
+    /// What is carried out on it by [`Pool::run`](crate::Pool::run) and
+    /// [`Workers`](crate::Workers).
     type Request: PoolRequest<Error = Self::Error>;
 
-    /// Carries out a task. After a panic, nobody knows what the connection has done: the pool fails for good.
+    /// Carries out a task. After a panic, nobody knows what the connection has done: the pool fails
+    /// for good.
     ///
     /// # Errors
     /// [`Failure`] tells whom it concerns.
     fn carry_out(&mut self, task: Task<'_, Self::Request>) -> Result<(), Failure<Self::Error>>;
 
-    /// How it is. It must be [`Dirty`](State::Dirty) before the work that makes it so is acknowledged to anyone. This is
-    /// asked under the pool's lock, and may change from dirty to full while the connection is idle.
+    /// How it is. It must be [`Dirty`](State::Dirty) before the work that makes it so is
+    /// acknowledged to anyone. This is asked under the pool's lock, and may change from dirty to
+    /// full while the connection is idle.
     fn state(&self) -> State;
 
-    /// How many connections requests should have at a time, at least one: all, unless an implementation says otherwise. Requests
-    /// beyond that wait for one of these, and the other connections stay idle, but for flushes and keep-alives. The pool asks
-    /// each connection that comes back, under its lock, and goes by the last answer.
+    /// How many connections requests should have at a time, at least one: all, unless an
+    /// implementation says otherwise. Requests beyond that wait for one of these, and the other
+    /// connections stay idle, but for flushes and keep-alives. The pool asks each connection that
+    /// comes back, under its lock, and goes by the last answer.
     fn concurrency(&self) -> usize {
         usize::MAX
     }
@@ -34,16 +38,17 @@ pub trait Connection: Send {
 
 /// A task is something to be done on a connection.
 pub enum Task<'a, R: PoolRequest> {
-    /// Requests that go together. Where one of them can't be carried out ([`Affected::One`](crate::Affected::One)), each
-    /// comes again as a group of its own, so it must still have what it needs.
+    /// Requests that go together. Where one of them can't be carried out
+    /// ([`Affected::One`](crate::Affected::One)), each comes again as a group of its own, so it
+    /// must still have what it needs.
     Requests(&'a mut Group<R>),
     /// Makes all earlier work on this connection safe, as someone waits for that.
     Flush,
-    /// Makes all earlier work on this connection safe, since it is [`Full`](State::Full). Nobody waits for that, and the
-    /// connection should not be full any more afterwards.
+    /// Makes all earlier work on this connection safe, since it is [`Full`](State::Full). Nobody
+    /// waits for that, and the connection should not be full any more afterwards.
     FlushInBackground,
-    /// Uses the connection so that the server doesn't close it, and opens it if it is [`Closed`](State::Closed). A
-    /// connection that was lost with nothing at stake is no error.
+    /// Uses the connection so that the server doesn't close it, and opens it if it is
+    /// [`Closed`](State::Closed). A connection that was lost with nothing at stake is no error.
     KeepAlive,
 }
 
@@ -67,7 +72,8 @@ pub enum State {
     Clean,
     /// It has carried acknowledged work that only a flush makes safe.
     Dirty,
-    /// It is dirty, and should be flushed soon: by the next request, or by the [`Keeper`](crate::Keeper).
+    /// It is dirty, and should be flushed soon: by the next request, or by the
+    /// [`Keeper`](crate::Keeper).
     Full,
 }
 

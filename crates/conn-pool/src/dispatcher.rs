@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Turns events into effects: whoever is the next for a connection is given it.
 //!
-//! Everything here happens under the pool's lock and takes no time. Nothing of a user is called here but what tells a
-//! shape or a state: requests and flushes that have to be told of their end are returned.
+//! Everything here happens under the pool's lock and takes no time. Nothing of a user is called
+//! here but what tells a shape or a state: requests and flushes that have to be told of their end
+//! are returned.
 
 mod keeping;
 
@@ -27,8 +28,8 @@ pub(crate) struct Dispatcher<C: Connection> {
     /// How many connections requests may have at a time.
     concurrency: usize,
     flushes: Flushes<FlushWaiter<C::Error>, FlushCompletion<C::Error>>,
-    /// Workers without work, the latest on top. There is one whenever a connection is idle or no flush runs, if there are
-    /// workers at all.
+    /// Workers without work, the latest on top. There is one whenever a connection is idle or no
+    /// flush runs, if there are workers at all.
     workers: Vec<Sender<Order<C>>>,
     keeper: Keeper<C>,
     /// Waits until all flushes have ended.
@@ -121,7 +122,8 @@ impl<C: Connection> Dispatcher<C> {
         self.slots.len()
     }
 
-    /// A connection for a new request, if one is idle that requests may have. Otherwise the request has to wait.
+    /// A connection for a new request, if one is idle that requests may have. Otherwise the request
+    /// has to wait.
     pub(crate) fn admit(&mut self) -> Result<Option<(Slot, C)>, PoolError<C::Error>> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
@@ -155,7 +157,8 @@ impl<C: Connection> Dispatcher<C> {
         self.slots.acknowledge(slot, connection.state());
     }
 
-    /// One of these connections; or where one comes, which is a channel that is closed where none will.
+    /// One of these connections; or where one comes, which is a channel that is closed where none
+    /// will.
     pub(crate) fn visit(&mut self, ticket: Ticket, slots: &[Slot], purpose: Purpose) -> Visit<C> {
         let is_over = purpose == Purpose::Flush && self.failure.is_some();
         if !is_over && let Some((slot, connection)) = self.slots.take_one_of(slots) {
@@ -193,8 +196,8 @@ impl<C: Connection> Dispatcher<C> {
         receiver
     }
 
-    /// Gives an order to an idle worker. There is one more than there are connections, so that one is idle if a connection
-    /// was until now, or if nobody has led a flush.
+    /// Gives an order to an idle worker. There is one more than there are connections, so that one
+    /// is idle if a connection was until now, or if nobody has led a flush.
     pub(crate) fn assign(&mut self, order: Order<C>) {
         let worker = self.workers.pop().expect("a worker is idle whenever there is work for one");
         send(worker, order);
@@ -210,8 +213,8 @@ impl<C: Connection> Dispatcher<C> {
         job
     }
 
-    /// Hands the connection to the keeper if it should be flushed, to the first that waits for it, or lets it be idle. A job
-    /// that is returned is a worker's.
+    /// Hands the connection to the keeper if it should be flushed, to the first that waits for it,
+    /// or lets it be idle. A job that is returned is a worker's.
     fn pass_on(&mut self, slot: Slot, connection: C) -> Option<Job<C>> {
         let connection = self.give_to_keeper(slot, connection)?;
         match self.line.next(slot, self.has_room()) {
@@ -225,8 +228,9 @@ impl<C: Connection> Dispatcher<C> {
         None
     }
 
-    /// Gives idle connections to requests that wait, as many as requests may have. There are any only where more may be had
-    /// than before, or where a flush was given the connection that would have been theirs.
+    /// Gives idle connections to requests that wait, as many as requests may have. There are any
+    /// only where more may be had than before, or where a flush was given the connection that would
+    /// have been theirs.
     fn employ_idle(&mut self) {
         while self.line.has_requests()
             && self.has_room()
@@ -243,14 +247,16 @@ impl<C: Connection> Dispatcher<C> {
         self.slots.serving() < self.concurrency
     }
 
-    /// Gives the job to the thread that waits with the first of its requests. Without one, it is a worker's.
+    /// Gives the job to the thread that waits with the first of its requests. Without one, it is a
+    /// worker's.
     fn hand_over(mut job: Job<C>) -> Option<Job<C>> {
         let Some(thread) = job.gathered.take_first_waiter() else { return Some(job) };
         send(thread, News::Job(job));
         None
     }
 
-    /// Keeps the first failure. Those who wait in line or for the next flush are returned, to be told of it.
+    /// Keeps the first failure. Those who wait in line or for the next flush are returned, to be
+    /// told of it.
     pub(crate) fn fail(&mut self, error: C::Error) -> (Done<C>, FlushFollowers<C>, PoolError<C::Error>) {
         let refusal = PoolError::Failed(self.failure.get_or_insert(error).clone());
         self.line.retain_visitors(|visitor| visitor.purpose == Purpose::Close);
@@ -314,7 +320,8 @@ impl<C: Connection> Dispatcher<C> {
         Ok(())
     }
 
-    /// Begins a flush. What is acknowledged by now is what it makes safe, and whoever waits by now is whom it serves.
+    /// Begins a flush. What is acknowledged by now is what it makes safe, and whoever waits by now
+    /// is whom it serves.
     pub(crate) fn begin_flush(&mut self) -> Turn<C> {
         let (ticket, followers) = (self.line.ticket(), self.flushes.take_waiting());
         Turn { ticket, failure: self.failure(), slots: self.slots.dirty(), followers }

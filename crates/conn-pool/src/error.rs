@@ -15,8 +15,9 @@ pub struct Failure<E> {
 /// The requests that a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Affected {
-    /// One request of the group can't be carried out, and nobody knows which. Each request of the group is then carried
-    /// out alone, on the same connection. A request that was alone is refused.
+    /// One request of the group can't be carried out, and nobody knows which. Each request of the
+    /// group is then carried out alone, on the same connection. A request that was alone is
+    /// refused.
     One,
     /// All requests of the group fail. Requests of other groups may succeed.
     Group,

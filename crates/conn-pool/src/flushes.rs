@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whose turn it is to flush: one flush runs at a time, and all that wait share the next.
 //!
-//! This is data only. `T` is a thread that waits for its flush, and can lead one; `S` is a flush that was submitted, and
-//! that somebody has to lead for it.
+//! This is data only. `T` is a thread that waits for its flush, and can lead one; `S` is a flush
+//! that was submitted, and that somebody has to lead for it.
 
 /// The flush that runs, and those that wait.
 pub(crate) struct Flushes<T, S> {

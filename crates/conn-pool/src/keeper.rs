@@ -10,11 +10,13 @@ use oneshot::{Receiver, RecvTimeoutError, Sender, channel};
 use crate::connection::Connection;
 use crate::pool::Pool;
 
-/// Looks after a pool's connections: no open one stays unused for longer than a limit, one is kept in use while nothing
-/// happens, and those that are full are flushed, one at a time. A pool has a keeper only once.
+/// Looks after a pool's connections: no open one stays unused for longer than a limit, one is kept
+/// in use while nothing happens, and those that are full are flushed, one at a time. A pool has a
+/// keeper only once.
 ///
-/// There is a thread that flushes, one that watches the time, and one for each connection that is just being kept alive:
-/// a connection whose server doesn't answer keeps nobody from the others. Dropping the keeper stops and joins them all.
+/// There is a thread that flushes, one that watches the time, and one for each connection that is
+/// just being kept alive: a connection whose server doesn't answer keeps nobody from the others.
+/// Dropping the keeper stops and joins them all.
 pub struct Keeper<C: Connection> {
     pool: Pool<C>,
     /// Dropped to stop the thread that watches the time.
@@ -23,7 +25,8 @@ pub struct Keeper<C: Connection> {
 }
 
 impl<C: Connection + 'static> Keeper<C> {
-    /// Starts the keeper. Without a limit, connections are only flushed. The pool's clock should be the real one.
+    /// Starts the keeper. Without a limit, connections are only flushed. The pool's clock should be
+    /// the real one.
     ///
     /// # Errors
     /// No thread can be had.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The line: who waits for a connection, first come first served; which requests go together; and what they don't pass.
+//! The line: who waits for a connection, first come first served; which requests go together; and
+//! what they don't pass.
 //!
-//! This is data only: it knows neither connections nor threads. `W` is whoever waits for a request, and `V` whoever
-//! waits for certain connections.
+//! This is data only: it knows neither connections nor threads. `W` is whoever waits for a request,
+//! and `V` whoever waits for certain connections.
 
 use std::collections::VecDeque;
 
@@ -17,8 +18,8 @@ pub(crate) type Ticket = u64;
 /// The line holds what waits for a connection, in the order of the tickets.
 pub(crate) struct Line<R: PoolRequest, W, V> {
     last_ticket: Ticket,
-    /// Requests, which any connection serves. One that has joined a group leaves a gap, so that those behind it need not
-    /// be moved; the first is never a gap.
+    /// Requests, which any connection serves. One that has joined a group leaves a gap, so that
+    /// those behind it need not be moved; the first is never a gap.
     requests: VecDeque<Waiting<R, W>>,
     /// How many of these are no gaps.
     len: usize,

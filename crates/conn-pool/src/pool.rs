@@ -43,8 +43,9 @@ impl<C: Connection> Pool<C> {
         Self { shared: Arc::new(Shared { dispatcher, clock }) }
     }
 
-    /// Carries out a request as soon as it is this one's turn, together with those that wait and go with it; or waits
-    /// while another thread does so. By the return, the request [was told](crate::PoolRequest::complete) of its end.
+    /// Carries out a request as soon as it is this one's turn, together with those that wait and go
+    /// with it; or waits while another thread does so. By the return, the request
+    /// [was told](crate::PoolRequest::complete) of its end.
     ///
     /// # Errors
     /// [`PoolError`].
@@ -53,8 +54,8 @@ impl<C: Connection> Pool<C> {
             News::Done(outcome) => return outcome,
             News::Job(job) => job,
         };
-        // Threads that are ready to run, and only wait for a processor, may be about to line up with what goes with
-        // this. Where processors are idle, none is, and this returns at once.
+        // Threads that are ready to run, and only wait for a processor, may be about to line up
+        // with what goes with this. Where processors are idle, none is, and this returns at once.
         thread::yield_now();
         self.lock().take_along(&mut job);
         let own = job.gathered.first;
@@ -87,13 +88,15 @@ impl<C: Connection> Pool<C> {
         receiver.recv().unwrap_or_else(|_| News::Done(Err(self.refusal())))
     }
 
-    /// Makes safe all work that was acknowledged, on any connection, before this call. Work may go on meanwhile.
+    /// Makes safe all work that was acknowledged, on any connection, before this call. Work may go
+    /// on meanwhile.
     ///
-    /// Only connections with unflushed work are flushed, each as soon as it is free, and given back at once.
+    /// Only connections with unflushed work are flushed, each as soon as it is free, and given back
+    /// at once.
     ///
     /// # Errors
-    /// [`PoolError::Failed`] where data may be lost, now and for good; [`PoolError::Refused`] where this flush could not
-    /// be carried out; [`PoolError::Closed`].
+    /// [`PoolError::Failed`] where data may be lost, now and for good; [`PoolError::Refused`] where
+    /// this flush could not be carried out; [`PoolError::Closed`].
     pub fn flush(&self) -> Outcome<C::Error> {
         let asked = self.lock().ask_flush()?;
         if let AskedFlush::Wait(news) = asked {
@@ -121,15 +124,17 @@ impl<C: Connection> Pool<C> {
         self.lock().failure()
     }
 
-    /// How many callers wait for a connection: a figure for logs and tests, old as soon as it is told.
+    /// How many callers wait for a connection: a figure for logs and tests, old as soon as it is
+    /// told.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().waiting()
     }
 
-    /// Ends the pool: newcomers are refused, those in line are served, and each connection that nobody needs any more is flushed if
-    /// it has to be, and dropped. After a failure nothing is flushed any more: it can't change the outcome, and a server that
-    /// hangs would be waited for by each connection anew.
+    /// Ends the pool: newcomers are refused, those in line are served, and each connection that
+    /// nobody needs any more is flushed if it has to be, and dropped. After a failure nothing is
+    /// flushed any more: it can't change the outcome, and a server that hangs would be waited for
+    /// by each connection anew.
     ///
     /// # Errors
     /// The first failure in the pool's life, also one of these last flushes: data may be lost.
@@ -164,8 +169,9 @@ impl<C: Connection> Pool<C> {
 
 /// What the keeper does, and tests with their own clock.
 impl<C: Connection> Pool<C> {
-    /// Gives `start` each connection that has to be used to be kept alive: those that are open and idle for `limit`. If
-    /// none is open, and none was used for so long, this is one connection that is closed. Returns when to look again.
+    /// Gives `start` each connection that has to be used to be kept alive: those that are open and
+    /// idle for `limit`. If none is open, and none was used for so long, this is one connection
+    /// that is closed. Returns when to look again.
     pub fn keep_alive(&self, limit: Duration, start: impl FnMut(Due<C>)) -> Instant {
         let now = self.now();
         let (taken, next) = self.lock().take_due(limit, now);
@@ -174,8 +180,8 @@ impl<C: Connection> Pool<C> {
         next
     }
 
-    /// Waits until there is a connection that is [full](crate::State::Full), and flushes it. False once this is
-    /// [ended](Self::end_keeping). Only one thread at a time may wait.
+    /// Waits until there is a connection that is [full](crate::State::Full), and flushes it. False
+    /// once this is [ended](Self::end_keeping). Only one thread at a time may wait.
     pub fn flush_next(&self) -> bool {
         let given = self.lock().keeper_waits();
         let Ok((slot, mut connection)) = given.recv() else { return false };
@@ -187,13 +193,14 @@ impl<C: Connection> Pool<C> {
         true
     }
 
-    /// Ends [`flush_next`](Self::flush_next) and [`keep_alive`](Self::keep_alive), now and for ever.
+    /// Ends [`flush_next`](Self::flush_next) and [`keep_alive`](Self::keep_alive), now and for
+    /// ever.
     pub fn end_keeping(&self) {
         self.lock().end_keeping();
     }
 
-    /// Does what a thread of the keeper does. A panic there means that connections are not looked after any more: the pool
-    /// fails at once.
+    /// Does what a thread of the keeper does. A panic there means that connections are not looked
+    /// after any more: the pool fails at once.
     pub(crate) fn watch(&self, work: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             self.fail(Panicked::new(&*panic).into());
@@ -258,7 +265,8 @@ impl<C: Connection> Pool<C> {
         match admitted {
             Ok(taken) => {
                 let (slot, connection, done) = self.carry_out(Job::new(taken, request));
-                // First, so that a flush which anyone asks for after the answer finds the connection dirty.
+                // First, so that a flush which anyone asks for after the answer finds the
+                // connection dirty.
                 self.put_back(slot, connection);
                 done.notify();
             }
@@ -292,8 +300,8 @@ impl<C: Connection> Pool<C> {
         loop {
             let (slot, connection, done) = self.carry_out(job);
             let now = self.now();
-            // First, so that a flush which anyone asks for after the answer finds the connection dirty. What comes next is
-            // this thread's already, as it is ready for it.
+            // First, so that a flush which anyone asks for after the answer finds the connection
+            // dirty. What comes next is this thread's already, as it is ready for it.
             let next = self.lock().next_order(slot, connection, now);
             done.notify();
             match next {
@@ -306,8 +314,8 @@ impl<C: Connection> Pool<C> {
 
 /// These functions serve all of the above.
 impl<C: Connection> Pool<C> {
-    /// Carries out a job, and returns its connection. After a failure of one of several requests, each is carried out
-    /// alone.
+    /// Carries out a job, and returns its connection. After a failure of one of several requests,
+    /// each is carried out alone.
     fn carry_out(&self, job: Job<C>) -> (Slot, C, Done<C>) {
         let Job { slot, mut connection, gathered: Gathered { mut group, waiters, .. } } = job;
         let done = match self.attempt(&mut connection, Task::Requests(&mut group)) {
@@ -323,8 +331,9 @@ impl<C: Connection> Pool<C> {
         (slot, connection, Done::new(done, waiters))
     }
 
-    /// Carries out a task. A failure that affects the pool is known to it by the return, so that nobody takes the
-    /// connection unaware. After a panic, nobody knows what was done: that is such a failure.
+    /// Carries out a task. A failure that affects the pool is known to it by the return, so that
+    /// nobody takes the connection unaware. After a panic, nobody knows what was done: that is such
+    /// a failure.
     fn attempt(&self, connection: &mut C, task: Task<'_, C::Request>) -> Result<(), Failure<C::Error>> {
         let ended = catch_unwind(AssertUnwindSafe(|| connection.carry_out(task))).unwrap_or_else(|panic| {
             Err(Failure { error: Panicked::new(&*panic).into(), affected: Affected::Pool })
@@ -346,7 +355,8 @@ impl<C: Connection> Pool<C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Dispatcher<C>> {
-        // Nothing under the lock leaves it half done: a panic there is a bug, and what it guards is still whole.
+        // Nothing under the lock leaves it half done: a panic there is a bug, and what it guards is
+        // still whole.
         self.shared.dispatcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -17,18 +17,20 @@ pub trait PoolRequest: Send + Sized {
     /// The shape of this request, which must never change. It is asked before the request waits.
     fn shape(&self) -> Self::Shape;
 
-    /// Tells all requests of one group how they ended, each with its own outcome. Every request comes here exactly once,
-    /// also where the pool refuses it. This is called without any lock, but maybe by a thread that has a connection: so it
-    /// should not block, nor wait for a connection.
+    /// Tells all requests of one group how they ended, each with its own outcome. Every request
+    /// comes here exactly once, also where the pool refuses it. This is called without any lock,
+    /// but maybe by a thread that has a connection: so it should not block, nor wait for a
+    /// connection.
     ///
-    /// What the requests hold has to be dropped by the return: threads that wait for them go on then.
+    /// What the requests hold has to be dropped by the return: threads that wait for them go on
+    /// then.
     fn complete(done: Vec<(Self, Outcome<Self::Error>)>);
 }
 
 /// What decides which requests go together.
 pub trait Shape: Copy + Send {
-    /// The shape of both together, and where `other` goes; none if they can't be carried out together. It is asked under
-    /// the pool's lock.
+    /// The shape of both together, and where `other` goes; none if they can't be carried out
+    /// together. It is asked under the pool's lock.
     fn join(self, other: Self) -> Option<(Self, Place)>;
 }
 
@@ -103,8 +105,8 @@ impl<R: PoolRequest> Group<R> {
         }
     }
 
-    /// Carries out each request by itself. A failure that concerns more than one of them ends that for those behind it,
-    /// which would only meet it one after another.
+    /// Carries out each request by itself. A failure that concerns more than one of them ends that
+    /// for those behind it, which would only meet it one after another.
     pub(crate) fn carry_out_singly(
         self,
         mut carry_out: impl FnMut(&mut Self) -> Result<(), Failure<R::Error>>,

@@ -11,7 +11,8 @@ use crate::line::{Slot, Ticket};
 /// A slot for each connection.
 pub(crate) struct Slots<C> {
     slots: Vec<SlotState<C>>,
-    /// Idle slots, in the order of their last request, the latest on top: connections beyond the need stay unused.
+    /// Idle slots, in the order of their last request, the latest on top: connections beyond the
+    /// need stay unused.
     idle: Vec<Slot>,
 }
 
@@ -30,7 +31,8 @@ struct SlotState<C> {
 /// The place of a connection: with its user, idle, or gone.
 enum Place<C> {
     Idle(C),
-    /// Someone has it. Work that is acknowledged makes it dirty, so that a flush that begins meanwhile waits for it.
+    /// Someone has it. Work that is acknowledged makes it dirty, so that a flush that begins
+    /// meanwhile waits for it.
     Busy {
         is_dirty: bool,
     },
@@ -75,8 +77,8 @@ impl<C: Connection> Slots<C> {
         matches!(self.slots[slot].place, Place::Gone)
     }
 
-    /// The connections that carry acknowledged work which is not flushed. What a busy connection is doing right now is
-    /// not acknowledged, so its state when it was taken counts, until it is.
+    /// The connections that carry acknowledged work which is not flushed. What a busy connection is
+    /// doing right now is not acknowledged, so its state when it was taken counts, until it is.
     pub(crate) fn dirty(&self) -> Vec<Slot> {
         let is_dirty = |slot: &Slot| match &self.slots[*slot].place {
             Place::Idle(connection) => connection.state().is_dirty(),
@@ -132,12 +134,14 @@ impl<C: Connection> Slots<C> {
         self.slots[slot].is_flush_refused = false;
     }
 
-    /// A flush of this connection in the background was refused. It would be so again: that is left to the next request.
+    /// A flush of this connection in the background was refused. It would be so again: that is left
+    /// to the next request.
     pub(crate) fn note_refused_flush(&mut self, slot: Slot) {
         self.slots[slot].is_flush_refused = true;
     }
 
-    /// The work on a busy connection is acknowledged, or it comes back to be given to somebody else.
+    /// The work on a busy connection is acknowledged, or it comes back to be given to somebody
+    /// else.
     pub(crate) fn acknowledge(&mut self, slot: Slot, state: State) {
         self.slots[slot].place = Place::Busy { is_dirty: state.is_dirty() };
     }
@@ -166,8 +170,9 @@ impl<C: Connection> Slots<C> {
         connection.state() == State::Full && !self.slots[slot].is_flush_refused
     }
 
-    /// A connection that has to be used now to be kept alive: an open one that is idle for `limit`; or, if there is no open
-    /// one and nobody uses any, the one that had a request last, so that one is kept in use.
+    /// A connection that has to be used now to be kept alive: an open one that is idle for `limit`;
+    /// or, if there is no open one and nobody uses any, the one that had a request last, so that
+    /// one is kept in use.
     pub(crate) fn take_due(&mut self, limit: Duration, now: Instant) -> Option<(Slot, C)> {
         let (slot, due) = self.first_due(limit)?;
         if due > now {

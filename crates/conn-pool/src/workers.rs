@@ -44,22 +44,23 @@ impl<C: Connection> Workers<C> {
         Submitter(self.pool.clone())
     }
 
-    /// Has a request carried out as soon as it is its turn, together with those that wait and go with it; returns at
-    /// once. [`PoolRequest::complete`](crate::PoolRequest::complete) is called by a worker, or at once by this thread where the
-    /// pool refuses the request.
+    /// Has a request carried out as soon as it is its turn, together with those that wait and go
+    /// with it; returns at once. [`PoolRequest::complete`](crate::PoolRequest::complete) is called
+    /// by a worker, or at once by this thread where the pool refuses the request.
     pub fn submit(&self, request: C::Request) {
         self.pool.submit(request);
     }
 
-    /// Does what [`submit`](Self::submit) does, for a thread that has nothing else to do until then: if a connection is
-    /// idle, this thread does the work.
+    /// Does what [`submit`](Self::submit) does, for a thread that has nothing else to do until
+    /// then: if a connection is idle, this thread does the work.
     pub fn carry_out(&self, request: C::Request) {
         self.pool.carry_out_or_submit(request);
     }
 
-    /// Makes safe what was acknowledged before this call, as [`Pool::flush`] does; returns at once. Those that wait share
-    /// one flush. `completion` is called exactly once, without any lock, by a worker or a thread that flushes, too, or at
-    /// once by this thread where the pool refuses it. It should not block: the next flush begins after its end.
+    /// Makes safe what was acknowledged before this call, as [`Pool::flush`] does; returns at once.
+    /// Those that wait share one flush. `completion` is called exactly once, without any lock, by a
+    /// worker or a thread that flushes, too, or at once by this thread where the pool refuses it.
+    /// It should not block: the next flush begins after its end.
     pub fn flush(&self, completion: impl FnOnce(Outcome<C::Error>) + Send + 'static) {
         self.pool.submit_flush(completion);
     }
@@ -69,7 +70,8 @@ impl<C: Connection> Workers<C> {
 pub struct Submitter<C: Connection>(Pool<C>);
 
 impl<C: Connection> Submitter<C> {
-    /// Does what [`Workers::submit`] does. Without workers, the pool is closed, and refuses the request.
+    /// Does what [`Workers::submit`] does. Without workers, the pool is closed, and refuses the
+    /// request.
     pub fn submit(&self, request: C::Request) {
         self.0.submit(request);
     }

@@ -94,7 +94,8 @@ fn nobody_is_told_before_the_connection_is_known_to_be_dirty() {
             for (place, text) in [(1, "a"), (2, "?"), (3, "c")] {
                 setup.line_up(scope, place, move || {
                     let _ = setup.run(text);
-                    // Whoever is answered first: the connection is known to be dirty, also if it is not back.
+                    // Whoever is answered first: the connection is known to be dirty, also if it is
+                    // not back.
                     setup.pool.flush().unwrap();
                     assert_eq!(setup.unflushed(), 0);
                 });

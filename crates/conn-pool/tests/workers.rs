@@ -76,7 +76,8 @@ fn requests_have_no_more_connections_than_are_of_use_and_more_as_soon_as_they_ar
         assert_eq!(setup.pool.waiting(), 3, "two connections are idle");
         setup.spare(0);
         drop(first);
-        // The connection that came back has the first of them, and those that were idle have the others.
+        // The connection that came back has the first of them, and those that were idle have the
+        // others.
         others.iter().for_each(|(_, gate)| _ = gate.entered());
         assert_eq!(setup.pool.waiting(), 0);
         drop(others);
@@ -275,7 +276,8 @@ fn a_panic_of_a_completion_harms_nobody_else() {
             workers.submit(setup.request("4"));
             let thread = setup.line_up(scope, 2, || setup.run("~"));
             workers.submit(setup.request("~"));
-            // All that wait are told by one call, which panics at the first of these; threads are told all the same.
+            // All that wait are told by one call, which panics at the first of these; threads are
+            // told all the same.
             setup.pool.fail(Error("broken".into()));
             assert_eq!(thread.join().unwrap(), failed("broken"));
         });
@@ -296,7 +298,8 @@ fn a_connection_goes_from_threads_to_workers_and_back() {
             workers.submit(setup.request("1"));
             // To a worker, which takes a thread's request along.
             let merged = setup.line_up(scope, 3, || setup.run("b"));
-            // From the worker, which does "1" before, to a thread that takes what was submitted along.
+            // From the worker, which does "1" before, to a thread that takes what was submitted
+            // along.
             let thread = setup.line_up(scope, 4, || setup.run("X"));
             workers.submit(setup.request("Y"));
             drop(held);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which engine, and as whom: what was given, else what `ovirt-img`'s configuration file has, else the environment.
+//! Which engine, and as whom: what was given, else what `ovirt-img`'s configuration file has, else
+//! the environment.
 
 use std::env;
 use std::fs;
@@ -22,8 +23,9 @@ const CAFILE: &str = "OVIRT_CAFILE";
 /// How long a password may be. What is longer is another file.
 const LONGEST_PASSWORD: usize = 4096;
 
-/// How to reach an engine, and who asks. What is left out is taken from a section of `ovirt-img`'s configuration file, if one is named,
-/// and else from the environment: `OVIRT_URL`, `OVIRT_USERNAME`, `OVIRT_PASSWORD`, `OVIRT_CAFILE`.
+/// How to reach an engine, and who asks. What is left out is taken from a section of `ovirt-img`'s
+/// configuration file, if one is named, and else from the environment: `OVIRT_URL`,
+/// `OVIRT_USERNAME`, `OVIRT_PASSWORD`, `OVIRT_CAFILE`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -37,7 +39,8 @@ pub struct Credentials {
     pub cafile: Option<PathBuf>,
     /// Don't verify the engine's certificate: whoever is in between gets the password.
     pub insecure: bool,
-    /// For how long an engine is asked again that doesn't answer: see [`ovirt_engine_client::Config::reconnect_timeout`].
+    /// For how long an engine is asked again that doesn't answer: see
+    /// [`ovirt_engine_client::Config::reconnect_timeout`].
     pub reconnect_timeout: Option<Duration>,
     /// A section of `ovirt-img.conf`, in `$XDG_CONFIG_HOME` or `~/.config`.
     pub section: Option<String>,
@@ -55,7 +58,8 @@ pub enum PasswordSource {
     Inline(Secret),
 }
 
-/// What a section of the configuration file has, by the names that `ovirt_imageio/client/_options.py` reads.
+/// What a section of the configuration file has, by the names that
+/// `ovirt_imageio/client/_options.py` reads.
 #[derive(Debug, Default)]
 struct Section {
     engine_url: Option<String>,
@@ -104,7 +108,8 @@ impl Credentials {
         url.ok_or(Error::Missing("engine", "the engine's URL", URL))
     }
 
-    /// What is needed to log in, and the CA's file, which the imageio server's certificate is signed by as well.
+    /// What is needed to log in, and the CA's file, which the imageio server's certificate is
+    /// signed by as well.
     ///
     /// # Errors
     /// Something is missing, or a file can't be read.
@@ -179,7 +184,8 @@ impl Section {
 
     fn parse(name: &str, text: String) -> Result<Self, String> {
         let mut file = Ini::new_cs();
-        // A password may have the signs in it that begin a comment. Python's parser takes them for one at a line's beginning only.
+        // A password may have the signs in it that begin a comment. Python's parser takes them for
+        // one at a line's beginning only.
         let mut like_python = file.defaults();
         like_python.enable_inline_comments = false;
         file.load_defaults(like_python);

@@ -25,11 +25,13 @@ pub(crate) struct Begun {
 pub(crate) enum Resuming {
     #[default]
     Possible,
-    /// It was asked for as long as makes sense. Whoever asks next would wait as long, one after the other.
+    /// It was asked for as long as makes sense. Whoever asks next would wait as long, one after the
+    /// other.
     GivenUp,
 }
 
-/// What is to be done when a device is closed. It has to be closed before: the engine waits for its connections to the server.
+/// What is to be done when a device is closed. It has to be closed before: the engine waits for its
+/// connections to the server.
 ///
 /// An ending that is dropped gives up the transfer.
 #[derive(Debug)]
@@ -103,7 +105,8 @@ impl Ending {
         self.resumable = resumable;
     }
 
-    /// The id of a disk that an interrupted upload has made, and that may have been used since then.
+    /// The id of a disk that an interrupted upload has made, and that may have been used since
+    /// then.
     pub(crate) fn left_disk(&self) -> Option<&str> {
         let disk = self.begun.as_ref()?.disk.as_ref()?;
         matches!(disk.origin, Origin::Left { .. }).then_some(&*disk.id)
@@ -130,13 +133,15 @@ impl Ending {
         self.begun.as_ref().is_some_and(|begun| begun.direction == Direction::Upload)
     }
 
-    /// The device starts: from now on, nobody knows what is on the disk until [`end`](Self::end) is told.
+    /// The device starts: from now on, nobody knows what is on the disk until [`end`](Self::end) is
+    /// told.
     pub fn set_in_use(&mut self) {
         self.is_in_use = true;
     }
 
-    /// Ends the transfer, and waits until the engine has. If it isn't complete, it is given up, and a line is logged that says what
-    /// became of the disk: one that was there before and wasn't written stays as it is.
+    /// Ends the transfer, and waits until the engine has. If it isn't complete, it is given up, and
+    /// a line is logged that says what became of the disk: one that was there before and wasn't
+    /// written stays as it is.
     ///
     /// # Errors
     /// The engine doesn't say that a complete disk is good.
@@ -166,7 +171,8 @@ impl Drop for Ending {
 
 impl TicketKeeper for Begun {
     fn bring_back(&self) -> bool {
-        // One asks the engine at a time, and those that waited find that the transfer goes on, or that there is no hope.
+        // One asks the engine at a time, and those that waited find that the transfer goes on, or
+        // that there is no hope.
         let mut resuming = self.resuming.lock().unwrap_or_else(PoisonError::into_inner);
         if *resuming == Resuming::GivenUp {
             return false;
@@ -204,8 +210,8 @@ impl Begun {
         }
     }
 
-    /// Where the engine has said that the transfer has failed, what was made for it is of no use. Where it has said nothing, nobody knows,
-    /// and nothing is touched.
+    /// Where the engine has said that the transfer has failed, what was made for it is of no use.
+    /// Where it has said nothing, nobody knows, and nothing is touched.
     fn clear_up_after(&self, error: &Error) {
         use ovirt_engine_client::Error::{Disk, Transfer};
         let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. }));
@@ -263,7 +269,8 @@ fn finalize(
     judge(engine, transfer, engine.end_transfer(transfer, direction, End::Complete)?, written)
 }
 
-/// What has become of a transfer that has ended: if the engine has forgotten it, a disk that was `written` has to tell.
+/// What has become of a transfer that has ended: if the engine has forgotten it, a disk that was
+/// `written` has to tell.
 fn judge(
     engine: &Engine,
     transfer: &str,
@@ -284,7 +291,8 @@ pub(crate) fn finalize_interrupted(engine: &Engine, interrupted: &Interrupted) -
     judge(engine, transfer, engine.finalize_paused_upload(transfer)?, Some(disk))
 }
 
-/// Removes a disk that was made for a transfer which has failed. The engine does so after it has cancelled an upload.
+/// Removes a disk that was made for a transfer which has failed. The engine does so after it has
+/// cancelled an upload.
 pub(crate) fn remove(engine: &Engine, disk: &str) {
     match engine.remove_unfinished_disk(disk) {
         Ok(()) => log::error!("disk {disk}, which was made for this, has been removed"),

@@ -15,7 +15,8 @@ pub(crate) struct ThisHost {
 }
 
 impl ThisHost {
-    /// If this is a host of oVirt that reaches the disk. A question that isn't answered costs nothing but speed.
+    /// If this is a host of oVirt that reaches the disk. A question that isn't answered costs
+    /// nothing but speed.
     pub(crate) fn find(engine: &Engine, disk: impl FnOnce() -> Result<Disk>) -> Option<Self> {
         let hardware_id = fs::read_to_string(HARDWARE_ID).ok()?;
         let find = || {

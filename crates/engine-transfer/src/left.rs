@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A disk that an upload has made, whose process was killed before it wrote anything. Nobody knows who has used the disk since then: it
-//! is used for the upload only if nothing is on it, and else it is left as it is.
+//! A disk that an upload has made, whose process was killed before it wrote anything. Nobody knows
+//! who has used the disk since then: it is used for the upload only if nothing is on it, and else
+//! it is left as it is.
 
 use imageio_device::Transfer;
 use ovirt_engine_client::{Direction, Disk, DiskStatus, Engine, ImageTransfer};

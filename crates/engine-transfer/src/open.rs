@@ -48,7 +48,8 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// Something isn't given: its parameter, what it is, and the variable of the environment for it.
+    /// Something isn't given: its parameter, what it is, and the variable of the environment for
+    /// it.
     #[error("{0} is missing: give {1} with {0}=, or by a section of ovirt-img.conf, or by ${2}")]
     Missing(&'static str, &'static str, &'static str),
     /// A password can't be read.
@@ -79,8 +80,9 @@ pub struct Opened {
 }
 
 impl Source {
-    /// Gets the transfer of the engine if there is one, and opens it. No thread and no connection is left, so the process may
-    /// fork. If it fails, nothing is left in the engine. `clock` may end the wait for the engine.
+    /// Gets the transfer of the engine if there is one, and opens it. No thread and no connection
+    /// is left, so the process may fork. If it fails, nothing is left in the engine. `clock` may
+    /// end the wait for the engine.
     ///
     /// # Errors
     /// What the engine or the server refuses, or that they can't be reached.
@@ -96,8 +98,8 @@ impl Source {
         self.open_with(clock, Transfer::open_as_allowed)
     }
 
-    /// Finalizes an [interrupted](Target::Interrupted) upload, all of which is on the disk, also one that was finalized before, and waits
-    /// until the engine says that it is good.
+    /// Finalizes an [interrupted](Target::Interrupted) upload, all of which is on the disk, also
+    /// one that was finalized before, and waits until the engine says that it is good.
     ///
     /// # Errors
     /// The engine doesn't say so.
@@ -288,8 +290,8 @@ fn take_up(
     Ok((taken, Some(disk), is_by_this_host))
 }
 
-/// Has an upload that couldn't go on wait again, whatever it was about to do. One that has ended doesn't, and a user who can't log in
-/// isn't to be locked out by trying again.
+/// Has an upload that couldn't go on wait again, whatever it was about to do. One that has ended
+/// doesn't, and a user who can't log in isn't to be locked out by trying again.
 fn pause_again(engine: &Engine, transfer: &str, error: &EngineError) {
     use EngineError::{Refused, Stopped, TimedOut, Unreachable};
     let may_go_on = matches!(error, Refused { .. } | Stopped { .. } | TimedOut { .. } | Unreachable { .. });
@@ -307,8 +309,8 @@ fn check_size(disk: &Disk, expected: Option<u64>) -> Result<(), Error> {
     }
 }
 
-/// Tells of disks of this name that wait for the rest of an upload: it may be one that was killed, and that is now begun anew. A
-/// question that isn't answered is none that matters.
+/// Tells of disks of this name that wait for the rest of an upload: it may be one that was killed,
+/// and that is now begun anew. A question that isn't answered is none that matters.
 fn tell_of_left_uploads(engine: &Engine, name: &str) {
     let transfers = engine.transfers().unwrap_or_default();
     let is_left = |transfer: &&ImageTransfer| {
@@ -332,8 +334,8 @@ fn make_disk(engine: &Engine, new: &NewDiskSettings) -> Result<Disk, Error> {
     engine.wait_for_disk(&disk.id).inspect_err(|_| ending::remove(engine, &disk.id)).map_err(Error::from)
 }
 
-/// What the engine is asked for: block storage has no sparse raw disks, and has to be told how much of a sparse one is to be
-/// written before a guest could extend it.
+/// What the engine is asked for: block storage has no sparse raw disks, and has to be told how much
+/// of a sparse one is to be written before a guest could extend it.
 fn request(new: &NewDiskSettings, domain: &StorageDomain) -> NewDisk {
     let mut disk = NewDisk::new(&new.name, new.size, &domain.id);
     disk.id = new.id.clone().unwrap_or(disk.id);

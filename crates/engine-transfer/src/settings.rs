@@ -12,9 +12,11 @@ use crate::credentials::Credentials;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Source {
-    /// How to reach the transfer's server, and how to treat it. Where there is an [engine](Self::engine), the URL in it is not used.
+    /// How to reach the transfer's server, and how to treat it. Where there is an
+    /// [engine](Self::engine), the URL in it is not used.
     pub settings: Settings,
-    /// The engine that is to be asked for the transfer. Without one, somebody has got the transfer, and will end it.
+    /// The engine that is to be asked for the transfer. Without one, somebody has got the transfer,
+    /// and will end it.
     pub engine: Option<EngineSettings>,
 }
 
@@ -25,8 +27,9 @@ impl Source {
         Self { settings, engine: None }
     }
 
-    /// Whether it was said if the disk is to be read or to be written, or makes no difference, or follows from something else. A door
-    /// that doesn't know in time whether clients may write has to insist.
+    /// Whether it was said if the disk is to be read or to be written, or makes no difference, or
+    /// follows from something else. A door that doesn't know in time whether clients may write has
+    /// to insist.
     #[must_use]
     pub fn has_direction(&self) -> bool {
         let is_open =
@@ -49,7 +52,8 @@ pub struct EngineSettings {
     pub credentials: Credentials,
     /// What is transferred.
     pub target: Target,
-    /// A disk that is there has to be of this size, in bytes: one that is copied to would keep what is behind that.
+    /// A disk that is there has to be of this size, in bytes: one that is copied to would keep what
+    /// is behind that.
     pub exact_size: Option<u64>,
     /// Whether a disk is to be read or written. `None`: read if the device is for reading only.
     pub direction: Option<Direction>,
@@ -121,8 +125,9 @@ impl Interrupted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewDiskSettings {
-    /// The id that the disk gets. `None`: any. A disk that has it was made for the same upload by a process that was killed before it
-    /// could write anything. That disk is used then, by the transfer that is there for it, if there is one.
+    /// The id that the disk gets. `None`: any. A disk that has it was made for the same upload by a
+    /// process that was killed before it could write anything. That disk is used then, by the
+    /// transfer that is there for it, if there is one.
     pub id: Option<String>,
     /// Its name.
     pub name: String,
@@ -132,11 +137,13 @@ pub struct NewDiskSettings {
     pub size: u64,
     /// How it is stored.
     pub format: DiskFormat,
-    /// Whether its storage is allocated as it is needed. `None`: as is usual for this format and storage.
+    /// Whether its storage is allocated as it is needed. `None`: as is usual for this format and
+    /// storage.
     pub sparse: Option<bool>,
     /// What is on it.
     pub content_type: ContentType,
-    /// How much of it is allocated from the beginning on block storage, in bytes. `None`: as much as a guest sees.
+    /// How much of it is allocated from the beginning on block storage, in bytes. `None`: as much
+    /// as a guest sees.
     pub initial_size: Option<u64>,
     /// A description, for those who look at it later.
     pub description: String,

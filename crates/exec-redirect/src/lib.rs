@@ -62,8 +62,8 @@ impl Next {
         address
     }
 
-    /// Its address. Null only if there is no such function. What other libraries execute while they are loaded may come
-    /// before this one looks up its functions.
+    /// Its address. Null only if there is no such function. What other libraries execute while they
+    /// are loaded may come before this one looks up its functions.
     fn address(&self) -> *mut c_void {
         let address = self.address.load(Ordering::Relaxed);
         if address.is_null() { self.look_up() } else { address }
@@ -95,11 +95,13 @@ macro_rules! call {
         if address.is_null() {
             return $missing;
         }
-        // SAFETY: `address` is that of the function of this name, whose type is `$kind` (`exec(3)`, `posix_spawn(3)`).
+        // SAFETY: `address` is that of the function of this name, whose type is `$kind` (`exec(3)`,
+        // `posix_spawn(3)`).
         let next = unsafe { std::mem::transmute::<*mut c_void, $kind>(address) };
         // SAFETY: the caller gave a string that ends with a zero.
         let $program = unsafe { redirected($program) };
-        // SAFETY: the caller keeps to what is asked of these arguments; `$program` is a string that ends with a zero.
+        // SAFETY: the caller keeps to what is asked of these arguments; `$program` is a string that
+        // ends with a zero.
         unsafe { next($($argument),+) }
     }};
 }
@@ -175,7 +177,8 @@ pub unsafe extern "C" fn posix_spawnp(
 /// The program that is to be executed where this one is asked for.
 ///
 /// # Safety
-/// `program` is null or a string that ends with a zero. What is returned is such a string as long as the environment stays.
+/// `program` is null or a string that ends with a zero. What is returned is such a string as long
+/// as the environment stays.
 unsafe fn redirected(program: *const c_char) -> *const c_char {
     let (Some(from), Some(to)) = (variable(FROM), variable(TO)) else { return program };
     if program.is_null() {
@@ -191,7 +194,7 @@ unsafe fn redirected(program: *const c_char) -> *const c_char {
 fn variable(name: &CStr) -> Option<&'static CStr> {
     // SAFETY: the name ends with a zero. No lock is taken: this may come after `fork`.
     let value = unsafe { libc::getenv(name.as_ptr()) };
-    // SAFETY: it ends with a zero. It stays until this process changes its environment, which it does not before it has
-    // executed what it is about to execute.
+    // SAFETY: it ends with a zero. It stays until this process changes its environment, which it
+    // does not before it has executed what it is about to execute.
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
 }

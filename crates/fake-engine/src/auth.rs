@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who may use the API: tokens of the single sign-on service, and passwords (`api-model`, "Authentication and security").
+//! Who may use the API: tokens of the single sign-on service, and passwords (`api-model`,
+//! "Authentication and security").
 
 use std::collections::HashSet;
 use std::fmt;

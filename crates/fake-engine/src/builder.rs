@@ -24,8 +24,9 @@ pub const DEFAULT_PASSWORD: &str = "fake-password";
 /// The name of the data center, the cluster and the host.
 const DEFAULT_NAME: &str = "Default";
 
-/// Options of an engine; [`start`](Self::start) makes it. It listens on 127.0.0.1, by plain HTTP unless certificates are
-/// given, and has one data center with one cluster, and a host in it that is up.
+/// Options of an engine; [`start`](Self::start) makes it. It listens on 127.0.0.1, by plain HTTP
+/// unless certificates are given, and has one data center with one cluster, and a host in it that
+/// is up.
 #[must_use]
 pub struct Builder {
     pub(crate) imageio: Arc<dyn Host>,
@@ -133,7 +134,8 @@ impl Builder {
         self
     }
 
-    /// The directory for the disks; default a temporary one. Its path has to be short, as those of sockets have to be.
+    /// The directory for the disks; default a temporary one. Its path has to be short, as those of
+    /// sockets have to be.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What requests and replies are made of, whether they are written in XML or in JSON (`api-model`, "Representations").
+//! What requests and replies are made of, whether they are written in XML or in JSON (`api-model`,
+//! "Representations").
 
 mod json;
 mod xml;
@@ -118,7 +119,8 @@ impl Element {
 }
 
 impl Encoding {
-    /// The one that a `Content-Type` or `Accept` names; XML unless it says otherwise, as the engine has it.
+    /// The one that a `Content-Type` or `Accept` names; XML unless it says otherwise, as the engine
+    /// has it.
     pub(crate) fn of(media_type: Option<&str>) -> Self {
         match media_type {
             Some(media_type) if media_type.contains("json") => Self::Json,

@@ -180,7 +180,8 @@ impl Inner {
         started
     }
 
-    /// The disks of a backup that take part in incremental ones, and the checkpoint of each before it.
+    /// The disks of a backup that take part in incremental ones, and the checkpoint of each before
+    /// it.
     fn with_checkpoint(&self, backup: &Backup) -> Vec<(Disk, Option<Id>)> {
         let parts = backup.disks.iter().filter(|part| part.has_checkpoint);
         let disks = parts.filter_map(|part| self.state.disk(&part.disk).ok());
@@ -232,7 +233,8 @@ impl Inner {
         }
     }
 
-    /// Gives a disk a new image on top of its own, and so a snapshot of what it was: its disk snapshot.
+    /// Gives a disk a new image on top of its own, and so a snapshot of what it was: its disk
+    /// snapshot.
     pub(crate) fn add_snapshot(&mut self, disk: &str) -> io::Result<Layer> {
         let refused = |refusal: crate::state::Refusal| io::Error::other(refusal.detail);
         let disk = self.state.disk(disk).map_err(refused)?;

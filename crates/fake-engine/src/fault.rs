@@ -26,12 +26,14 @@ pub enum What {
     Hold(Gate),
     /// It is carried out, and answered when the gate opens.
     HoldReply(Gate),
-    /// From then on, the engine accepts connections and answers nothing, until it is [started again](crate::FakeEngine::restart).
+    /// From then on, the engine accepts connections and answers nothing, until it is
+    /// [started again](crate::FakeEngine::restart).
     Silence {
         /// The request is carried out before.
         done: bool,
     },
-    /// The engine is started again: all connections are closed, all sessions end, and what it knows is kept.
+    /// The engine is started again: all connections are closed, all sessions end, and what it knows
+    /// is kept.
     Restart {
         /// The request is carried out before.
         done: bool,
@@ -61,8 +63,8 @@ pub struct When {
 }
 
 impl Fault {
-    /// A fault for requests with this method and path, which is what comes after `/ovirt-engine/`. In it, `*` is any one
-    /// part between slashes.
+    /// A fault for requests with this method and path, which is what comes after `/ovirt-engine/`.
+    /// In it, `*` is any one part between slashes.
     #[must_use]
     pub fn on(method: &str, path: &str) -> When {
         When { method: method.to_owned(), path: path.to_owned(), skip: 0, every: false }
@@ -111,8 +113,8 @@ impl Script {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Counts a request, and tells what happens to it. Of several faults the oldest wins, and the others wait for the next
-    /// match.
+    /// Counts a request, and tells what happens to it. Of several faults the oldest wins, and the
+    /// others wait for the next match.
     pub(crate) fn fate(&self, method: &str, path: &str) -> Option<What> {
         let mut fate = None;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|fault| {

@@ -15,16 +15,16 @@ use fake_engine::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// A fake oVirt engine: knows disks, image transfers and backups, and has an imageio server serve their data, until SIGTERM
-/// or SIGINT.
+/// A fake oVirt engine: knows disks, image transfers and backups, and has an imageio server serve
+/// their data, until SIGTERM or SIGINT.
 ///
-/// The first line on standard output is the URL of its API; it is printed when the engine is ready. Further ones tell the
-/// identifiers of the virtual machines.
+/// The first line on standard output is the URL of its API; it is printed when the engine is ready.
+/// Further ones tell the identifiers of the virtual machines.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The control socket of an imageio daemon, which may be started later [default: fake imageio servers, and disks that are
-    /// plain files]
+    /// The control socket of an imageio daemon, which may be started later
+    /// [default: fake imageio servers, and disks that are plain files]
     #[arg(long, value_name = "SOCKET", requires = "transfer_url")]
     control: Option<PathBuf>,
     /// Where clients reach that daemon, such as http://127.0.0.1:54322
@@ -50,7 +50,8 @@ struct Args {
     /// TCP port; 0 lets the kernel choose
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Speak HTTPS, and write ca.pem, cert.pem and key.pem into this directory, for clients and for the daemon
+    /// Speak HTTPS, and write ca.pem, cert.pem and key.pem into this directory, for clients and for
+    /// the daemon
     #[arg(long, value_name = "PATH")]
     pki: Option<PathBuf>,
     /// Who may log in
@@ -69,11 +70,13 @@ struct Args {
     /// Refuse requests with timeout_policy, as engines before 4.4 do
     #[arg(long)]
     refuses_timeout_policy: bool,
-    /// Refuse incremental backups of which a disk can only be backed up as a whole, as clusters of old versions do
+    /// Refuse incremental backups of which a disk can only be backed up as a whole, as clusters of
+    /// old versions do
     #[arg(long)]
     refuses_mixed_backups: bool,
-    /// Exit when standard input is closed. Until then, a line `attach VM DISK` there attaches a disk, by their identifiers, and is
-    /// answered by `attached DISK`, or by `refused:` and the reason
+    /// Exit when standard input is closed. Until then, a line `attach VM DISK` there attaches a
+    /// disk, by their identifiers, and is answered by `attached DISK`, or by `refused:` and the
+    /// reason
     #[arg(long)]
     exit_with_parent: bool,
 }

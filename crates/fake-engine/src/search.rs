@@ -56,7 +56,8 @@ impl Search {
 }
 
 impl Term {
-    /// Names are looked for whatever their case, as the engine does unless it is told otherwise for each request.
+    /// Names are looked for whatever their case, as the engine does unless it is told otherwise for
+    /// each request.
     fn fits(&self, value: &str, is_word: bool) -> bool {
         let (value, wanted) = (value.to_lowercase(), self.value.to_lowercase());
         let inner = wanted.trim_matches('*');

@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a client may take to shake hands, or to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running engine. Dropping it closes all connections, removes its tickets, and ends its thread before it returns.
+/// A running engine. Its drop closes all connections, removes its tickets, and ends its thread.
 #[derive(Debug)]
 pub struct FakeEngine {
     shared: Arc<Shared>,
@@ -126,7 +126,8 @@ impl FakeEngine {
         self.shared.journal.records()
     }
 
-    /// Waits until something is so; false if it isn't within `timeout`. It is looked at whenever something happens.
+    /// Waits until something is so; false if it isn't within `timeout`. It is looked at whenever
+    /// something happens.
     #[must_use]
     pub fn wait_for(&self, timeout: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
         let deadline = Instant::now() + timeout;
@@ -192,7 +193,8 @@ impl FakeEngine {
         self.shared.auth.tokens_in_use()
     }
 
-    /// The file of the image of a disk that is written; that of a snapshot by [`layer_file`](Self::layer_file).
+    /// The file of the image of a disk that is written; that of a snapshot by
+    /// [`layer_file`](Self::layer_file).
     #[must_use]
     pub fn image_file(&self, disk: &Disk) -> PathBuf {
         self.layer_file(disk.top())
@@ -283,7 +285,8 @@ impl FakeEngine {
         self.shared.auth.expire();
     }
 
-    /// The engine is started again: all connections are closed, all sessions end, and what it knows is kept.
+    /// The engine is started again: all connections are closed, all sessions end, and what it knows
+    /// is kept.
     pub fn restart(&self) {
         self.shared.restart();
     }
@@ -298,8 +301,8 @@ impl FakeEngine {
         self.shared.script.clear();
     }
 
-    /// Ends the engine: closes its socket and all connections, waits for its thread, and removes its tickets. What it
-    /// knows can still be looked at.
+    /// Ends the engine: closes its socket and all connections, waits for its thread, and removes
+    /// its tickets. What it knows can still be looked at.
     pub fn stop(&mut self) {
         drop(self.stop.take());
         let Some(thread) = self.thread.take() else { return };

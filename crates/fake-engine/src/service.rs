@@ -137,7 +137,8 @@ async fn with_fate(
     }
 }
 
-/// On a thread that may block: programs are run meanwhile. It is carried out to its end, also if the connection ends.
+/// On a thread that may block: programs are run meanwhile. It is carried out to its end, also if
+/// the connection ends.
 async fn carry_out(shared: &Arc<Shared>, head: Parts, body: Bytes) -> Result<Answer, Cut> {
     let shared = Arc::clone(shared);
     let answer = tokio::task::spawn_blocking(move || answer(&shared, &head, &body));

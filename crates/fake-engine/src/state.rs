@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the engine knows, and how it changes: by requests, and as time passes. Nothing here reads a clock, touches a file
-//! or talks to a host: what has to be done outside is a [`Task`], whose outcome is told afterwards.
+//! What the engine knows, and how it changes: by requests, and as time passes. Nothing here reads a
+//! clock, touches a file or talks to a host: what has to be done outside is a [`Task`], whose
+//! outcome is told afterwards.
 
 mod backup;
 mod disk;
@@ -58,7 +59,8 @@ impl Delays {
 }
 
 impl Default for Delays {
-    /// Long enough to be seen by a client that doesn't wait, too short to matter to one that waits a second.
+    /// Long enough to be seen by a client that doesn't wait, too short to matter to one that waits
+    /// a second.
     fn default() -> Self {
         Self::all(Duration::from_millis(50))
     }
@@ -72,8 +74,8 @@ pub struct OldEngine {
     pub removes_finished_transfers: bool,
     /// A request with `timeout_policy` is refused (before 4.4).
     pub refuses_timeout_policy: bool,
-    /// An incremental backup is refused if one of its disks can only be backed up as a whole (in clusters of old compatibility
-    /// versions).
+    /// An incremental backup is refused if one of its disks can only be backed up as a whole (in
+    /// clusters of old compatibility versions).
     pub refuses_mixed_backups: bool,
 }
 
@@ -181,7 +183,8 @@ impl State {
         }
     }
 
-    /// Lets time pass. If something has to be done outside, it is told; its outcome has to be told before the next call.
+    /// Lets time pass. If something has to be done outside, it is told; its outcome has to be told
+    /// before the next call.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Task> {
         self.finish_jobs(now);
         let removed = self.removed.pop().map(Task::RemoveDisk);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where disks are, and what can be done to them: files in a directory, of formats that the imageio server can serve.
+//! Where disks are, and what can be done to them: files in a directory, of formats that the imageio
+//! server can serve.
 
 mod plain;
 mod qemu;

@@ -209,7 +209,8 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        // This comes before the client can have the end of the answer, and the log says it when the connection is idle.
+        // This comes before the client can have the end of the answer, and the log says it when the
+        // connection is idle.
         self.conn.in_flight.fetch_sub(1, Ordering::SeqCst);
         if self.is_end_stream() {
             self.record.finish();

@@ -26,7 +26,8 @@ pub enum Backend {
     /// Memory, allocated as it is written: a disk may be larger than the machine.
     #[default]
     Memory,
-    /// A sparse file, made if it is not there and extended to the size of the disk. Flush is `fdatasync`.
+    /// A sparse file, made if it is not there and extended to the size of the disk. Flush is
+    /// `fdatasync`.
     File(PathBuf),
     /// Discards writes and reads zeroes without copying either: for benchmarks.
     Null,
@@ -147,7 +148,8 @@ impl Disk {
         }
     }
 
-    /// The whole disk as runs, no two neighbours alike. Like qcow2, memory knows holes; like raw, a file does not.
+    /// The whole disk as runs, no two neighbours alike. Like qcow2, memory knows holes; like raw, a
+    /// file does not.
     pub(crate) fn runs(&self) -> io::Result<Vec<Run>> {
         let mut runs = Runs { runs: Vec::new(), at: 0, size: self.size };
         match &self.storage {

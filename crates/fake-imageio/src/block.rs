@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a block device makes of a change: it is written in whole blocks. Where the change begins or ends inside one, that
-//! block is read, changed and written back, and nothing keeps others from writing to it meanwhile.
+//! What a block device makes of a change: it is written in whole blocks. Where the change begins or
+//! ends inside one, that block is read, changed and written back, and nothing keeps others from
+//! writing to it meanwhile.
 
 use std::io;
 use std::ops::Range;
@@ -64,7 +65,8 @@ pub(crate) fn pieces(offset: u64, change: &Change, block_size: Option<u64>, disk
     pieces
 }
 
-/// Puts a body together that comes in pieces of any length, so that only its ends are inside of a block.
+/// Puts a body together that comes in pieces of any length, so that only its ends are inside of a
+/// block.
 #[derive(Debug)]
 pub(crate) struct Body {
     block_size: Option<u64>,

@@ -15,7 +15,8 @@ const DEFAULT_BLOCK_SIZE: u64 = 4 << 20;
 
 const BLOCK_SIZES: std::ops::RangeInclusive<u64> = DEFAULT_BLOCK_SIZE / 4..=DEFAULT_BLOCK_SIZE * 4;
 
-/// The first one is the default. The real server lists what its Python has, some of which it can't compute.
+/// The first one is the default. The real server lists what its Python has, some of which it can't
+/// compute.
 const ALGORITHMS: [&str; 12] = [
     "blake2b", "blake2s", "md5", "sha1", "sha224", "sha256", "sha384", "sha3_224", "sha3_256", "sha3_384",
     "sha3_512", "sha512",

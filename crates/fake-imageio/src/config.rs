@@ -98,9 +98,10 @@ impl Config {
     }
 }
 
-/// Options of a server; [`start`](Self::start) makes it. The defaults are those of a real server with the NBD backend:
-/// an empty 1 MiB disk in memory, one writable ticket, 8 readers and 8 writers, 60 s until idle connections are closed;
-/// but plain HTTP on 127.0.0.1, and no unix socket.
+/// Options of a server; [`start`](Self::start) makes it. The defaults are those of a real server
+/// with the NBD backend: an empty 1 MiB disk in memory, one writable ticket, 8 readers and 8
+/// writers, 60 s until idle connections are closed; but plain HTTP on 127.0.0.1, and no unix
+/// socket.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Builder(Config);
@@ -157,7 +158,8 @@ impl Builder {
         self
     }
 
-    /// Size of the disk in bytes. Default: that of the [`contents`](Self::contents) or of the backend's file, else 1 MiB.
+    /// Size of the disk in bytes. Default: that of the [`contents`](Self::contents) or of the
+    /// backend's file, else 1 MiB.
     pub fn size(mut self, size: u64) -> Self {
         self.0.size = Some(size);
         self
@@ -205,14 +207,16 @@ impl Builder {
         self
     }
 
-    /// A ticket of an incremental backup: `context=dirty` tells these byte ranges. Default: it is a 404.
+    /// A ticket of an incremental backup: `context=dirty` tells these byte ranges. Default: it is a
+    /// 404.
     pub fn dirty(mut self, ranges: Vec<Range<u64>>) -> Self {
         self.0.dirty = Some(ranges);
         self
     }
 
-    /// The ranges of [`dirty`](Self::dirty) are those of a bitmap that takes note of changes, in blocks of 64 KiB, as qemu's does
-    /// where the image may be written. Default: it stands still, as in a backup of a running machine.
+    /// The ranges of [`dirty`](Self::dirty) are those of a bitmap that takes note of changes, in
+    /// blocks of 64 KiB, as qemu's does where the image may be written. Default: it stands still,
+    /// as in a backup of a running machine.
     pub fn record_dirty(mut self, on: bool) -> Self {
         self.0.records_dirty = on;
         self
@@ -230,7 +234,8 @@ impl Builder {
         self
     }
 
-    /// Listen on a unix socket, too: a path, or an abstract name that starts with NUL. `OPTIONS` tells it.
+    /// Listen on a unix socket, too: a path, or an abstract name that starts with NUL. `OPTIONS`
+    /// tells it.
     pub fn unix_socket(mut self, socket: impl Into<String>) -> Self {
         self.0.unix_socket = Some(socket.into());
         self
@@ -254,8 +259,9 @@ impl Builder {
         self
     }
 
-    /// Close connections on which nothing moves for this long, from accepting on and after each answer; time in which
-    /// the server itself is at work does not count. `None` never closes them. Default 60 s.
+    /// Close connections on which nothing moves for this long, from accepting on and after each
+    /// answer; time in which the server itself is at work does not count. `None` never closes them.
+    /// Default 60 s.
     pub fn inactivity_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.0.inactivity_timeout = timeout;
         self
@@ -279,25 +285,26 @@ impl Builder {
         self
     }
 
-    /// What is not flushed on the connection that wrote it is lost in a [power cut](FakeServer::cut_power), or when its [way
-    /// to the host](FakeServer::lose_way) is lost; default off.
-    /// All that was ever written and not flushed is kept in memory.
+    /// What is not flushed on the connection that wrote it is lost in a
+    /// [power cut](FakeServer::cut_power), or when its [way to the host](FakeServer::lose_way) is
+    /// lost; default off. All that was ever written and not flushed is kept in memory.
     pub fn volatile(mut self, on: bool) -> Self {
         self.0.volatile = on;
         self
     }
 
-    /// The disk is a block device with blocks of so many bytes, a power of two; default: a file, which is changed byte by
-    /// byte. Where a change begins or ends inside of a block, that block is read, changed and written back, without a
-    /// lock: other connections get turns meanwhile, and lose what they write to that block. So it is with the real
-    /// server's `file://` on a block device, which takes 8 writers.
+    /// The disk is a block device with blocks of so many bytes, a power of two; default: a file,
+    /// which is changed byte by byte. Where a change begins or ends inside of a block, that block
+    /// is read, changed and written back, without a lock: other connections get turns meanwhile,
+    /// and lose what they write to that block. So it is with the real server's `file://` on a block
+    /// device, which takes 8 writers.
     pub fn block_device(mut self, block_size: u64) -> Self {
         self.0.block_size = Some(block_size);
         self
     }
 
-    /// Close each connection after so many answers, of which the last says so by `connection: close`, or doesn't. Default:
-    /// connections stay open.
+    /// Close each connection after so many answers, of which the last says so by
+    /// `connection: close`, or doesn't. Default: connections stay open.
     pub fn close_after(mut self, answers: u64, announced: bool) -> Self {
         self.0.closing = Some(Closing { answers, announced });
         self

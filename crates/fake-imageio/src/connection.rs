@@ -65,10 +65,12 @@ pub(crate) enum Accepted {
 /// Serves a connection to its end.
 pub(crate) async fn serve(mut registration: Registration, accepted: Accepted, tls: Option<TlsAcceptor>) {
     let conn = Arc::clone(&registration.conn);
-    // Whatever is accepted is closed by the drop of a Stream, so that resets and closes are what they should be.
+    // Whatever is accepted is closed by the drop of a Stream, so that resets and closes are what
+    // they should be.
     let socket = match accepted {
         Accepted::Tcp(tcp) => {
-            // Without it small answers wait for the client's acknowledgements; an error only makes it slower.
+            // Without it small answers wait for the client's acknowledgements; an error only makes
+            // it slower.
             let _ = tcp.set_nodelay(true);
             Socket::Tcp(tcp)
         }
@@ -185,7 +187,8 @@ impl IdleTimer {
             self.seen = activity;
             self.sleep.as_mut().reset(Instant::now() + timeout);
         }
-        // While the handler is busy the sleep is not polled: the end of its work polls the connection again.
+        // While the handler is busy the sleep is not polled: the end of its work polls the
+        // connection again.
         if busy { Poll::Pending } else { self.sleep.as_mut().poll(cx) }
     }
 }

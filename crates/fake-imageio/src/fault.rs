@@ -8,7 +8,8 @@ use crate::gate::Gate;
 /// The kinds of request, as faults and the log tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// A connection was accepted: not a request, but a place where faults can happen, before any TLS handshake.
+    /// A connection was accepted: not a request, but a place where faults can happen, before any
+    /// TLS handshake.
     Accept,
     /// `OPTIONS`.
     Options,
@@ -38,9 +39,10 @@ pub enum What {
     CloseAfterAnswer,
     /// The request is carried out, but the connection is closed instead of an answer.
     LoseAnswer,
-    /// The connection is closed (FIN) after `after` bytes of the request's body were stored (`PUT`; all of it, if it is
-    /// shorter) or after that many bytes of the answer's body were sent (requests with an answer's body: then the
-    /// answer announced more than it sent). A zero or flush is not carried out.
+    /// The connection is closed (FIN) after `after` bytes of the request's body were stored (`PUT`;
+    /// all of it, if it is
+    /// shorter) or after that many bytes of the answer's body were sent (requests with an answer's
+    /// body: then the answer announced more than it sent). A zero or flush is not carried out.
     Close {
         /// Bytes of body.
         after: u64,
@@ -52,8 +54,9 @@ pub enum What {
         /// Bytes of body.
         after: u64,
     },
-    /// The connection is closed as soon as all of the request is there, and a `PUT` or zero is carried out when the test
-    /// opens the gate: over whatever was written to that place meanwhile. A flush is not carried out.
+    /// The connection is closed as soon as all of the request is there, and a `PUT` or zero is
+    /// carried out when the test opens the gate: over whatever was written to that place meanwhile.
+    /// A flush is not carried out.
     CarryOutLate(Gate),
     /// The request is answered by this status, as by a proxy that has lost the server, and carried
     /// out when the test opens the gate; the connection stays open.
@@ -70,7 +73,8 @@ pub enum What {
         /// The line of explanation.
         text: String,
     },
-    /// Reads the body, does nothing with it, answers this. The connection stays open, unless it is a 403.
+    /// Reads the body, does nothing with it, answers this. The connection stays open, unless it is
+    /// a 403.
     Status {
         /// HTTP status.
         status: u16,
@@ -100,15 +104,15 @@ pub enum What {
         done: Done,
     },
     /// At each block that an unaligned change has to read and write back, on a [block
-    /// device](crate::Builder::block_device): it waits in between until the test opens the gate. This doesn't exclude
-    /// another fault for the same request.
+    /// device](crate::Builder::block_device): it waits in between until the test opens the gate.
+    /// This doesn't exclude another fault for the same request.
     HoldBlock(Gate),
     /// Each such block waits for this time: see `HoldBlock`.
     DelayBlock(Duration),
     /// The request is carried out, and answered after this time.
     Delay(Duration),
-    /// The request is carried out, and answered when the test opens the gate. (With another fault for the same
-    /// request: that fault happens when the gate opens.)
+    /// The request is carried out, and answered when the test opens the gate. (With another fault
+    /// for the same request: that fault happens when the gate opens.)
     Block(Gate),
     /// A `GET` is answered with this many bytes, whatever it asked for.
     WrongLength(u64),
@@ -124,8 +128,9 @@ pub enum Done {
     Not,
     /// All of it, before the answer.
     Yes,
-    /// All of it, when the test opens the gate: over whatever was written to that place meanwhile. On a [block
-    /// device](crate::Builder::block_device), an unaligned change has read its blocks before the answer.
+    /// All of it, when the test opens the gate: over whatever was written to that place meanwhile.
+    /// On a [block device](crate::Builder::block_device), an unaligned change has read its blocks
+    /// before the answer.
     Late(Gate),
     /// The first bytes of a `PUT` or zero, and nothing of others.
     Part(u64),

@@ -32,8 +32,8 @@ pub enum ClosedBy {
     Shutdown,
 }
 
-/// One request. `start` and `end` are ticks of one logical clock for the whole server: of two events, the one with
-/// the smaller tick came first.
+/// One request. `start` and `end` are ticks of one logical clock for the whole server: of two
+/// events, the one with the smaller tick came first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestRecord {
@@ -51,13 +51,15 @@ pub struct RequestRecord {
     pub size: u64,
     /// It asked for its data to be flushed (or is a flush).
     pub flush: bool,
-    /// The name of the [fault](crate::What::name) that happened to it, but for those that only delay.
+    /// The name of the [fault](crate::What::name) that happened to it, but for those that only
+    /// delay.
     pub fault: Option<&'static str>,
     /// The status of the answer; `None` if there was none (yet).
     pub status: Option<u16>,
     /// When the head of the request had been read.
     pub start: u64,
-    /// Just before the answer, or the last of its body, could leave the server; `None` if it never did (yet).
+    /// Just before the answer, or the last of its body, could leave the server; `None` if it never
+    /// did (yet).
     pub end: Option<u64>,
 }
 
@@ -77,7 +79,8 @@ pub struct ConnectionRecord {
     pub closed_by: Option<ClosedBy>,
     /// Requests received.
     pub requests: u64,
-    /// Bytes written or zeroed since the last flush on this connection. Once it is closed: what was lost track of.
+    /// Bytes written or zeroed since the last flush on this connection. Once it is closed: what was
+    /// lost track of.
     pub unflushed: u64,
 }
 

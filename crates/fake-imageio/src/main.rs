@@ -87,7 +87,8 @@ struct Args {
     /// Answer each request so many milliseconds late
     #[arg(long, value_name = "MS", default_value_t = 0)]
     delay: u64,
-    /// A block device with blocks of so many bytes: unaligned changes read, change and write back whole blocks, unlocked
+    /// A block device with blocks of so many bytes: unaligned changes read, change and write back
+    /// whole blocks, unlocked
     #[arg(long, value_name = "BYTES")]
     block_device: Option<u64>,
     /// What is not flushed is gone where a fault loses the way to it
@@ -99,8 +100,9 @@ struct Args {
     /// Say so in the last answer
     #[arg(long, requires = "close_after")]
     close_announced: bool,
-    /// What goes wrong; may be given again: OP:N:WHAT, or OP:N+:WHAT for every time from the N-th on. OP: any, options, get, put,
-    /// zero, flush. WHAT: lose-answer, close, lose-way=STATUS, or STATUS[,done|,part=BYTES][,close]
+    /// What goes wrong; may be given again: OP:N:WHAT, or OP:N+:WHAT for every time from the N-th
+    /// on. OP: any, options, get, put, zero, flush. WHAT: lose-answer, close, lose-way=STATUS, or
+    /// STATUS[,done|,part=BYTES][,close]
     #[arg(long, value_name = "OP:N:WHAT")]
     fault: Vec<Fault>,
     /// Threads that serve connections

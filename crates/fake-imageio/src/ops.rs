@@ -60,7 +60,8 @@ pub(crate) fn understand_get(shared: &Shared, ticket: &str, head: &Parts) -> Cal
         let total = shared.disk.size();
         let (offset, size) = match range {
             Some((offset, Some(size))) => (offset, size),
-            // Where the real server computes a negative length, and then finds that there are fewer bytes.
+            // Where the real server computes a negative length, and then finds that there are fewer
+            // bytes.
             Some((offset, None)) if offset > total => {
                 return Err(Refusal::new(
                     400,

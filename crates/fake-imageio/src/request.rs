@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a request asks for, read as the real server reads it: the order of the checks is its order, too.
+//! What a request asks for, read as the real server reads it: the order of the checks is its order,
+//! too.
 
 use hyper::header::{CONTENT_LENGTH, HeaderMap, RANGE};
 use percent_encoding::percent_decode_str;

@@ -56,8 +56,8 @@ impl Script {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Counts a request, and tells what happens to it. Of faults that exclude each other the oldest wins, the others
-    /// wait for the next match.
+    /// Counts a request, and tells what happens to it. Of faults that exclude each other the oldest
+    /// wins, the others wait for the next match.
     pub(crate) fn fate(&self, op: Op, connection: u64, offset: u64) -> Fate {
         let mut fate = Fate::default();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|fault| {

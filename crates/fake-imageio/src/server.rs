@@ -181,8 +181,9 @@ impl FakeServer {
         self.shared.recorder.snapshot()
     }
 
-    /// Waits until the log fulfils a condition; false if it does not within `timeout`. The condition is tried under the
-    /// log's lock each time that something happens: it must not use the server.
+    /// Waits until the log fulfils a condition; false if it does not within `timeout`. The
+    /// condition is tried under the log's lock each time that something happens: it must not use
+    /// the server.
     #[must_use]
     pub fn wait_for(&self, timeout: Duration, condition: impl FnMut(&Log) -> bool) -> bool {
         self.shared.recorder.wait_for(timeout, condition)
@@ -242,8 +243,8 @@ impl FakeServer {
         });
     }
 
-    /// Puts the disk back to what was flushed, and resets all connections: the server is started again after a power cut.
-    /// Only for a [volatile](Builder::volatile) one.
+    /// Puts the disk back to what was flushed, and resets all connections: the server is started
+    /// again after a power cut. Only for a [volatile](Builder::volatile) one.
     ///
     /// # Errors
     /// If it is not volatile, or the backend's file cannot be used.
@@ -251,10 +252,11 @@ impl FakeServer {
         self.shared.cut_power()
     }
 
-    /// The server is a proxy whose way to the host is lost, while the connections of its clients stay open. What is not
-    /// flushed is gone, if it is [volatile](Builder::volatile). On each connection, the next request of any kind isn't
-    /// carried out, and is answered by `status`; the one after it finds a new way. A request that is under way gets that
-    /// answer too, whatever came of it.
+    /// The server is a proxy whose way to the host is lost, while the connections of its clients
+    /// stay open. What is not flushed is gone, if it is [volatile](Builder::volatile). On each
+    /// connection, the next request of any kind isn't carried out, and is answered by `status`; the
+    /// one after it finds a new way. A request that is under way gets that answer too, whatever
+    /// came of it.
     ///
     /// # Errors
     /// If the backend's file cannot be used.
@@ -262,7 +264,8 @@ impl FakeServer {
         self.shared.lose_way(status, |_| true)
     }
 
-    /// [`lose_way`](Self::lose_way) for one connection only: what was written on others is not lost.
+    /// [`lose_way`](Self::lose_way) for one connection only: what was written on others is not
+    /// lost.
     ///
     /// # Errors
     /// If the backend's file cannot be used.
@@ -270,8 +273,8 @@ impl FakeServer {
         self.shared.lose_way(status, |conn| conn.id == connection)
     }
 
-    /// Ends the server: closes its sockets and all connections, and waits for its thread. The log and the disk can
-    /// still be read.
+    /// Ends the server: closes its sockets and all connections, and waits for its thread. The log
+    /// and the disk can still be read.
     pub fn shutdown(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -364,7 +367,8 @@ impl Acceptor {
             let accepted = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Usually a client that is gone again; if it is a lack of descriptors, closing ones end it.
+                    // Usually a client that is gone again; if it is a lack of descriptors, closing
+                    // ones end it.
                     log::warn!("cannot accept a connection: {error}");
                     tokio::task::yield_now().await;
                     continue;

@@ -123,8 +123,8 @@ impl Shared {
 
     /// Adds a connection, with a way of its own.
     pub(crate) fn connect(&self, transport: Transport) -> Arc<Conn> {
-        // Under this lock, so that no connection has a way that is lost without knowing it, and none that the log has is
-        // missing here. The log's lock comes after this one.
+        // Under this lock, so that no connection has a way that is lost without knowing it, and
+        // none that the log has is missing here. The log's lock comes after this one.
         let mut connections = self.connections();
         let conn = Arc::new(Conn::new(self.recorder.accepted(transport), self.new_way()));
         connections.push(Arc::clone(&conn));
@@ -150,8 +150,8 @@ impl Shared {
         cache.cut(&self.disk)
     }
 
-    /// The way of these connections is lost, and their clients will be told by this status. Where it is that of all
-    /// connections, what came on those of before isn't left either.
+    /// The way of these connections is lost, and their clients will be told by this status. Where
+    /// it is that of all connections, what came on those of before isn't left either.
     pub(crate) fn lose_way(&self, status: u16, whose: impl Fn(&Conn) -> bool) -> io::Result<()> {
         let connections = self.connections();
         let (lost, kept): (Vec<_>, Vec<_>) = connections.iter().partition(|conn| whose(conn));
@@ -164,7 +164,8 @@ impl Shared {
         }
     }
 
-    /// If the way of this connection is lost, finds a new one, and tells the status by which the client is told.
+    /// If the way of this connection is lost, finds a new one, and tells the status by which the
+    /// client is told.
     pub(crate) fn find_new_way(&self, conn: &Conn) -> Option<u16> {
         if conn.lost_way.load(Ordering::SeqCst) == 0 {
             return None;

@@ -30,7 +30,8 @@ pub(crate) enum Cut {
 #[derive(Debug, Default)]
 pub(crate) struct Conn {
     pub(crate) id: u64,
-    /// The number of its way to the disk: what is written on one way is flushed there, or lost with it.
+    /// The number of its way to the disk: what is written on one way is flushed there, or lost with
+    /// it.
     pub(crate) way: AtomicU64,
     /// The status that tells the client that the way was lost; 0 while it is there.
     pub(crate) lost_way: AtomicU16,
@@ -104,7 +105,8 @@ impl Conn {
         self.flushes.load(Ordering::SeqCst)
     }
 
-    /// Ready when everything written before `mark` was taken (a former value of [`Self::flushes`]) has left.
+    /// Ready when everything written before `mark` was taken (a former value of [`Self::flushes`])
+    /// has left.
     pub(crate) fn poll_flushed_since(&self, mark: u64, cx: &Context<'_>) -> Poll<()> {
         *self.flushed.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         if self.flushes() > mark { Poll::Ready(()) } else { Poll::Pending }
@@ -145,8 +147,9 @@ impl Socket {
     }
 }
 
-/// A socket that counts what moves, and closes as the real server's do: the write half is shut down without a TLS
-/// `close_notify`, then it is closed, which makes the kernel send a reset if the client had sent more than was read.
+/// A socket that counts what moves, and closes as the real server's do: the write half is shut down
+/// without a TLS `close_notify`, then it is closed, which makes the kernel send a reset if the
+/// client had sent more than was read.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) socket: Socket,

@@ -19,7 +19,8 @@ pub enum Certificate {
     Names(Vec<String>),
     /// A self-signed CA certificate (`CA:TRUE`) for these names, shown as the server's own.
     CaAsServer(Vec<String>),
-    /// Signed by a CA, with the name only in the subject's common name, as very old installations have.
+    /// Signed by a CA, with the name only in the subject's common name, as very old installations
+    /// have.
     CommonNameOnly(String),
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A disk whose writes are lost until they are flushed: in a power cut, or when the way is lost that they came by.
+//! A disk whose writes are lost until they are flushed: in a power cut, or when the way is lost
+//! that they came by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -50,7 +51,8 @@ pub(crate) struct VolatileCache(Mutex<State>);
 #[derive(Debug)]
 struct State {
     durable: Disk,
-    /// Which change each place of `durable` is from: an older one that is flushed later doesn't replace it.
+    /// Which change each place of `durable` is from: an older one that is flushed later doesn't
+    /// replace it.
     newest: RangeMap<u64, u64>,
     /// By their numbers, which are in the order in which the disk changed.
     unflushed: BTreeMap<u64, Unflushed>,
@@ -131,7 +133,8 @@ impl VolatileCache {
         flushed.iter().try_for_each(|(number, change)| state.settle(*number, change))
     }
 
-    /// Loses all ways there are, and what isn't durable. What comes by them can change nothing any more.
+    /// Loses all ways there are, and what isn't durable. What comes by them can change nothing any
+    /// more.
     pub(crate) fn cut(&self, disk: &Disk) -> io::Result<()> {
         let mut state = self.lock();
         state.last_lost = state.last_way;

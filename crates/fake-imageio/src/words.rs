@@ -10,8 +10,9 @@ impl FromStr for Fault {
 
     /// `OP:N:WHAT`: what happens to the N-th request of a kind, or from the N-th on with `N+`.
     ///
-    /// OP is `any`, `options`, `get`, `put`, `zero` or `flush`. WHAT is `lose-answer`, `close`, `lose-way=STATUS`, or a status,
-    /// which may be followed by `,done` or `,part=BYTES` (it has been carried out so far; else not at all), and by `,close`.
+    /// OP is `any`, `options`, `get`, `put`, `zero` or `flush`. WHAT is `lose-answer`, `close`,
+    /// `lose-way=STATUS`, or a status, which may be followed by `,done` or `,part=BYTES` (it has
+    /// been carried out so far; else not at all), and by `,close`.
     fn from_str(words: &str) -> Result<Self, String> {
         let mut words = words.splitn(3, ':');
         let mut next = |what: &str| words.next().ok_or_else(|| format!("there is no {what} (OP:N:WHAT)"));

@@ -11,8 +11,8 @@ use crate::link::Link;
 /// The limit of pieces on their way, which is 128 MiB: 2.5 GiB/s where they take 50 ms.
 const MOST_PIECES: usize = 1024;
 
-/// For how long pieces may wait for those before them, as they do in a switch: a link with a rate is never idle then, although
-/// threads are late.
+/// For how long pieces may wait for those before them, as they do in a switch: a link with a rate
+/// is never idle then, although threads are late.
 const QUEUE: Duration = Duration::from_millis(5);
 
 /// The pieces that have come and not arrived. Time is a parameter.
@@ -71,7 +71,8 @@ impl Flight {
         [due, room].into_iter().flatten().filter(|time| *time > now).min()
     }
 
-    /// Takes in what `read` gives, none of which is the end. `pass` tells when the link is busy with so many bytes.
+    /// Takes in what `read` gives, none of which is the end. `pass` tells when the link is busy
+    /// with so many bytes.
     pub(crate) fn take(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,

@@ -22,7 +22,8 @@ impl Link {
         Self { delay, rate }
     }
 
-    /// How many bytes are carried together. All of them arrive when the last has passed, so with a rate they are fewer.
+    /// How many bytes are carried together. All of them arrive when the last has passed, so with a
+    /// rate they are fewer.
     pub(crate) fn piece(self) -> usize {
         if self.rate.is_some() { 64 << 10 } else { 128 << 10 }
     }
@@ -41,7 +42,8 @@ impl Wire {
         Self { rate: link.rate, busy_until: None }
     }
 
-    /// From when to when the wire is busy with so many bytes, which come now and wait for those before.
+    /// From when to when the wire is busy with so many bytes, which come now and wait for those
+    /// before.
     pub(crate) fn pass(&mut self, now: Instant, bytes: usize) -> Range<Instant> {
         let Some(rate) = self.rate else { return now..now };
         let start = self.busy_until.map_or(now, |busy_until| busy_until.max(now));

@@ -10,7 +10,8 @@ use socket2::SockRef;
 
 use crate::plan::{Drip, Fault, Way};
 
-/// Both sockets of a connection. Its two threads share it; when the last one ends, the sockets are closed.
+/// Both sockets of a connection. Its two threads share it; when the last one ends, the sockets are
+/// closed.
 #[derive(Debug)]
 pub(crate) struct Pair {
     client: TcpStream,
@@ -62,7 +63,8 @@ impl Pair {
         }
     }
 
-    /// Has something happen. A delay is the caller's affair, and so is the end after [`Fault::Kill`] and [`Fault::Reset`].
+    /// Has something happen. A delay is the caller's affair, and so is the end after
+    /// [`Fault::Kill`] and [`Fault::Reset`].
     pub(crate) fn meet(&self, fault: Fault) {
         let mut flow = self.flow();
         match fault {

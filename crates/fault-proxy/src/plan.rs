@@ -24,8 +24,8 @@ pub enum Fault {
     HalfClose(Way),
     /// Nothing passes any more, in either direction, and neither side is told.
     BlackHole,
-    /// The client gets an answer with this HTTP status from the proxy, as if it had lost the server, and both sides find
-    /// the connection closed.
+    /// The client gets an answer with this HTTP status from the proxy, as if it had lost the
+    /// server, and both sides find the connection closed.
     Answer(u16),
     /// What comes next is late.
     Delay(Duration),
@@ -59,9 +59,11 @@ impl Drip {
 pub enum Point {
     /// When a connection is accepted.
     Connect,
-    /// When so many more bytes have been carried, on all connections together: that very byte is the last.
+    /// When so many more bytes have been carried, on all connections together: that very byte is
+    /// the last.
     Byte(Way, u64),
-    /// When so many more bytes have been carried after the end of the next HTTP head. For one connection at a time.
+    /// When so many more bytes have been carried after the end of the next HTTP head. For one
+    /// connection at a time.
     Body(Way, u64),
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::pair::{Next, Pair};
 use crate::plan::{Fault, Plan, Point, Way};
 
-/// A proxy on 127.0.0.1, with a thread for each direction of each connection. Dropping it ends them all.
+/// A proxy on 127.0.0.1, with a thread for each direction of each connection. Dropping it ends them
+/// all.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -287,7 +288,8 @@ impl Shared {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Waits for so long, or as long as the proxy lives, while `condition` holds. Whether it doesn't any more.
+    /// Waits for so long, or as long as the proxy lives, while `condition` holds. Whether it
+    /// doesn't any more.
     fn wait_while(&self, at_most: Option<Duration>, mut condition: impl FnMut(&State) -> bool) -> bool {
         let goes_on = |state: &mut State| !state.is_over && condition(state);
         let at_most = at_most.unwrap_or(Duration::MAX);

@@ -16,15 +16,18 @@ use crate::flight::Flight;
 use crate::link::{Link, Wire};
 use crate::plan::Way;
 
-/// The buffer in which a socket receives what a link with a rate can't carry yet: so that it waits at its sender.
+/// The buffer in which a socket receives what a link with a rate can't carry yet: so that it waits
+/// at its sender.
 const NARROW: usize = 256 << 10;
 
-/// A TCP proxy on 127.0.0.1 that is like a [`Link`] to its server: each byte arrives the link's delay after it came, and any
-/// number of them is on the way, up to 128 MiB for each direction of each connection. Dropping it ends all connections.
+/// A TCP proxy on 127.0.0.1 that is like a [`Link`] to its server: each byte arrives the link's
+/// delay after it came, and any number of them is on the way, up to 128 MiB for each direction of
+/// each connection. Dropping it ends all connections.
 ///
-/// The first bytes of a connection wait for the round trip that the handshake takes. What it is not like: a connection is
-/// accepted, and refused, at once; a reset arrives as an end. Nothing is lost, and TCP's windows are those of the two local connections: there
-/// is no slow start, and one connection gets as much as the link has. Packets have no heads, which count in a real rate.
+/// The first bytes of a connection wait for the round trip that the handshake takes. What it is not
+/// like: a connection is accepted, and refused, at once; a reset arrives as an end. Nothing is
+/// lost, and TCP's windows are those of the two local connections: there is no slow start, and one
+/// connection gets as much as the link has. Packets have no heads, which count in a real rate.
 ///
 /// A byte is late by the delay, and by what the system takes to wake a thread: some 0.1 ms.
 #[derive(Debug)]
@@ -77,7 +80,8 @@ struct Shared {
     wires: [Mutex<Wire>; 2],
 }
 
-/// Both sockets of a connection. Its two threads share it; when the last one ends, the sockets are closed.
+/// Both sockets of a connection. Its two threads share it; when the last one ends, the sockets are
+/// closed.
 struct Pair {
     client: TcpStream,
     server: TcpStream,
@@ -108,7 +112,8 @@ impl Shared {
             let (pair, flight) = (Arc::clone(&pair), Flight::new(self.link, now));
             thread::Builder::new().name(name.into()).spawn_scoped(scope, move || {
                 if self.carry(&pair, way, flight).is_err() {
-                    // The receiver is gone, so nothing more comes from it: the other direction ends with what is on its way.
+                    // The receiver is gone, so nothing more comes from it: the other direction ends
+                    // with what is on its way.
                     let (from, to, _) = self.ends(&pair, way);
                     // Either may be closed already.
                     let _ = to.shutdown(Shutdown::Both);
@@ -135,7 +140,8 @@ impl Shared {
             wire.pass(Instant::now(), bytes)
         };
         loop {
-            // One time for the whole turn: what arrives after it is waited for, and what arrives before is delivered.
+            // One time for the whole turn: what arrives after it is waited for, and what arrives
+            // before is delivered.
             let now = Instant::now();
             let sent = deliver(to, &mut flight, now)?;
             if sent == Sent::End {
@@ -180,7 +186,8 @@ fn deliver(mut to: &TcpStream, flight: &mut Flight, now: Instant) -> io::Result<
     Ok(Sent::All)
 }
 
-/// Receives, or fails if there is nothing yet. A reset is an end like any other, which comes behind what was sent before.
+/// Receives, or fails if there is nothing yet. A reset is an end like any other, which comes behind
+/// what was sent before.
 fn receive(mut from: &TcpStream, memory: &mut [u8]) -> io::Result<usize> {
     match from.read(memory) {
         Err(error) if !is_for_later(&error) => Ok(0),

@@ -74,8 +74,9 @@ const SEND_BUFFER: usize = 4 << 20;
 
 /// Connects to a unix socket of one of the trusted users. Nothing is sent to others.
 ///
-/// A connect to a unix socket waits where the listen queue is full; the send timeout bounds that wait, and the kernel
-/// does the queueing (a non-blocking connect would fail with EAGAIN and have to be tried again).
+/// A connect to a unix socket waits where the listen queue is full; the send timeout bounds that
+/// wait, and the kernel does the queueing (a non-blocking connect would fail with EAGAIN and have
+/// to be tried again).
 pub(crate) fn connect_unix(
     address: &UnixAddress,
     users: &TrustedUsers,
@@ -83,15 +84,16 @@ pub(crate) fn connect_unix(
 ) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(timeout))?;
-    // The system gives what it allows. Its default is less than one request, and each time it is full costs a change of
-    // threads.
+    // The system gives what it allows. Its default is less than one request, and each time it is
+    // full costs a change of threads.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     connect_uninterrupted(&socket, &SockAddr::unix(&address.0)?, timeout)?;
     users.check(&socket)?;
     Ok(socket)
 }
 
-/// Connects a unix socket, also where signals come. With a send timeout, the system doesn't try again by itself.
+/// Connects a unix socket, also where signals come. With a send timeout, the system doesn't try
+/// again by itself.
 fn connect_uninterrupted(socket: &Socket, address: &SockAddr, timeout: Duration) -> io::Result<()> {
     let start = Instant::now();
     loop {

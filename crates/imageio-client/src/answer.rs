@@ -45,15 +45,16 @@ pub(crate) async fn receive(head: &Parts, body: Incoming, len: u64) -> Exchanged
     take_in(body, len, false).await
 }
 
-/// Takes of `len` bytes what hyper has read ahead. The rest is to come straight from the connection; there is none where
-/// hyper had all, or the answer is not of the plainest kind: then hyper knows better where it ends, and what becomes of
-/// the connection.
+/// Takes of `len` bytes what hyper has read ahead. The rest is to come straight from the
+/// connection; there is none where hyper had all, or the answer is not of the plainest kind: then
+/// hyper knows better where it ends, and what becomes of the connection.
 pub(crate) async fn receive_start(head: &Parts, body: Incoming, len: u64) -> Exchanged<Vec<Bytes>> {
     let stops = is_announced(head, len)? && is_plain(head);
     take_in(body, len, stops).await
 }
 
-/// HTTP/1.1, with the body as it is, on a connection that stays open. A transfer coding overrides a length.
+/// HTTP/1.1, with the body as it is, on a connection that stays open. A transfer coding overrides a
+/// length.
 fn is_plain(head: &Parts) -> bool {
     let stays = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
     head.version == Version::HTTP_11
@@ -61,8 +62,8 @@ fn is_plain(head: &Parts) -> bool {
         && head.headers.get_all(CONNECTION).iter().all(stays)
 }
 
-/// Takes in `len` bytes or, if it `stops`, what is there of them. Nobody reads from the connection between that and the
-/// return, so what isn't there by then stays in it.
+/// Takes in `len` bytes or, if it `stops`, what is there of them. Nobody reads from the connection
+/// between that and the return, so what isn't there by then stays in it.
 async fn take_in(mut body: Incoming, len: u64, stops: bool) -> Exchanged<Vec<Bytes>> {
     let (mut pieces, mut left) = (Vec::new(), len);
     loop {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 
 use crate::stream::Readiness;
 
-/// Ends a [`Connection`](crate::Connection) from another thread. It doesn't keep the connection open.
+/// Ends a [`Connection`](crate::Connection) from another thread. It doesn't keep the connection
+/// open.
 #[derive(Debug, Clone)]
 pub struct Canceller(Weak<Readiness>);
 
@@ -15,8 +16,8 @@ impl Canceller {
         Self(readiness.map(Arc::downgrade).unwrap_or_default())
     }
 
-    /// Ends it: the request that is under way fails at once as one whose connection was lost, and so do those to come. It
-    /// does nothing where the connection is gone.
+    /// Ends it: the request that is under way fails at once as one whose connection was lost, and
+    /// so do those to come. It does nothing where the connection is gone.
     pub fn cancel(&self) {
         if let Some(readiness) = self.0.upgrade() {
             // It fails where the server has closed, which is as good.

@@ -38,7 +38,8 @@ const OPTIONS_LIMIT: usize = 64 << 10;
 pub enum Flush {
     /// Before the answer, which may take as long as a flush.
     Yes,
-    /// Before the answer, for which the server has no more time than without: a flush that nobody has asked for.
+    /// Before the answer, for which the server has no more time than without: a flush that nobody
+    /// has asked for.
     Prompt,
     /// Some time before a later flush on the same connection is answered.
     No,
@@ -46,8 +47,9 @@ pub enum Flush {
 
 /// One HTTP/1.1 connection to one transfer. Calls block.
 ///
-/// After an error that leaves doubt about the state of the stream the connection is closed for good: it never connects
-/// again by itself, because a flush on a new connection need not cover what was written on the old one.
+/// After an error that leaves doubt about the state of the stream the connection is closed for
+/// good: it never connects again by itself, because a flush on a new connection need not cover what
+/// was written on the old one.
 pub struct Connection {
     url: Arc<TransferUrl>,
     heads: Arc<Heads>,
@@ -88,13 +90,15 @@ impl Connection {
         Ok(Self { url, heads, timeouts, open: Some(Open { driver, sender }) })
     }
 
-    /// Whether another request can be sent. False after the server announced to close, and after any doubt.
+    /// Whether another request can be sent. False after the server announced to close, and after
+    /// any doubt.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// `OPTIONS`: what the server offers. One that tells nothing of that offers plain reading and writing on one connection.
+    /// `OPTIONS`: what the server offers. One that tells nothing of that offers plain reading and
+    /// writing on one connection.
     ///
     /// # Errors
     /// As [`advertised`](Self::advertised).
@@ -102,11 +106,12 @@ impl Connection {
         Ok(self.advertised()?.unwrap_or_else(Capabilities::old_server))
     }
 
-    /// `OPTIONS`: what the server says that it offers, or `None` where it answers 405 or 204, as old servers and proxies do.
+    /// `OPTIONS`: what the server says that it offers, or `None` where it answers 405 or 204, as
+    /// old servers and proxies do.
     ///
     /// # Errors
-    /// [`Error::Status`] (403: the ticket is unknown, expired or cancelled), or [`Error::Protocol`] for an answer that
-    /// isn't the JSON expected.
+    /// [`Error::Status`] (403: the ticket is unknown, expired or cancelled), or [`Error::Protocol`]
+    /// for an answer that isn't the JSON expected.
     pub fn advertised(&mut self) -> Result<Option<Capabilities>> {
         let answer = self.collect(
             Operation::Options,
@@ -124,7 +129,8 @@ impl Connection {
     /// Fills `buf` from `offset` in bytes.
     ///
     /// # Errors
-    /// [`Error::Status`] (416: past the end); [`Error::Protocol`] where the answer is for another range.
+    /// [`Error::Status`] (416: past the end); [`Error::Protocol`] where the answer is for another
+    /// range.
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.read_vectored(offset, &mut [buf])
     }
@@ -181,10 +187,12 @@ impl Connection {
         Ok(size.and_then(|(_, size)| size.trim().parse().ok()))
     }
 
-    /// Writes the chunks, one after another, at `offset` in bytes. No clone of them outlives the call.
+    /// Writes the chunks, one after another, at `offset` in bytes. No clone of them outlives the
+    /// call.
     ///
     /// # Errors
-    /// [`Error::Status`] (403: not allowed; 416: past the end), also where the server answers before all was sent.
+    /// [`Error::Status`] (403: not allowed; 416: past the end), also where the server answers
+    /// before all was sent.
     pub fn write(
         &mut self,
         offset: u64,
@@ -227,7 +235,8 @@ impl Connection {
         self.patch(Operation::Flush { is_prompt: true })
     }
 
-    /// The means for another thread to end this connection, whatever it is waiting for. Nothing, if it is closed.
+    /// The means for another thread to end this connection, whatever it is waiting for. Nothing, if
+    /// it is closed.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
         let readiness = self.open.as_ref().map(|open| open.driver.readiness());
@@ -288,8 +297,8 @@ impl Connection {
         self.run_and(operation, body, take_in, |_, answer| Ok(answer))
     }
 
-    /// Sends a request, takes in the answer with `take_in` and what is left of it with `finish`, and decides whether the
-    /// connection can go on.
+    /// Sends a request, takes in the answer with `take_in` and what is left of it with `finish`,
+    /// and decides whether the connection can go on.
     fn run_and<T, U>(
         &mut self,
         operation: Operation,
@@ -329,7 +338,8 @@ impl Connection {
             }
             other => other,
         };
-        // A body that didn't go out whole leaves the server reading the rest of it as the next request.
+        // A body that didn't go out whole leaves the server reading the rest of it as the next
+        // request.
         let clean = match &result {
             Ok(_) | Err(Failure::Refused { closes: false, .. }) => {
                 sending.is_done() && open.is_ready(timeout)

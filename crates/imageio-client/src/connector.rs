@@ -33,12 +33,12 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connections to `url`, verified with `tls` where the URL is https. Without `tls`, the system's roots are loaded
-    /// for an https URL.
+    /// Connections to `url`, verified with `tls` where the URL is https. Without `tls`, the
+    /// system's roots are loaded for an https URL.
     ///
     /// # Errors
-    /// [`Error::TlsSetup`] where the system's roots are needed and missing; [`Error::Url`] where the URL doesn't fit into a
-    /// request.
+    /// [`Error::TlsSetup`] where the system's roots are needed and missing; [`Error::Url`] where
+    /// the URL doesn't fit into a request.
     pub fn new(url: TransferUrl, tls: Option<TlsConfig>, timeouts: Timeouts) -> Result<Self> {
         let tls = match (url.scheme(), tls) {
             (Scheme::Http, _) => None,

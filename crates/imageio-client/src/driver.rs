@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One HTTP/1.1 connection driven by whoever uses it: hyper's state, a flag for a waker, and `poll(2)`.
+//! One HTTP/1.1 connection driven by whoever uses it: hyper's state, a flag for a waker, and
+//! `poll(2)`.
 //!
-//! A runtime would bring an event queue and timers for each connection. One request at a time on one socket needs
-//! neither: poll the futures until none has been woken, then sleep until the socket is ready or too long has passed
-//! without a byte.
+//! A runtime would bring an event queue and timers for each connection. One request at a time on
+//! one socket needs neither: poll the futures until none has been woken, then sleep until the
+//! socket is ready or too long has passed without a byte.
 
 use std::future::Future;
 use std::io;
@@ -58,7 +59,8 @@ impl Driver {
         Ok((Self { connection: Some(connection), readiness, woken: Arc::default() }, sender))
     }
 
-    /// Takes the stream out of hyper's hands, in the middle of an answer, with what hyper has read ahead.
+    /// Takes the stream out of hyper's hands, in the middle of an answer, with what hyper has read
+    /// ahead.
     pub(crate) fn detach(&mut self) -> Option<(Stream, Bytes)> {
         let Parts { io, read_buf, .. } = self.connection.take()?.into_parts();
         Some((io, read_buf))
@@ -71,7 +73,8 @@ impl Driver {
         Ok(sender)
     }
 
-    /// Fills `buffer` from a stream that is out of hyper's hands, as long as bytes come at least every `timeout`.
+    /// Fills `buffer` from a stream that is out of hyper's hands, as long as bytes come at least
+    /// every `timeout`.
     pub(crate) fn fill(
         &self,
         stream: &mut Stream,
@@ -116,7 +119,8 @@ impl Driver {
                 return Ok(value);
             }
             let Some(connection) = &mut self.connection else { return Err(Stalled::Closed) };
-            // The end of the connection is reported by the futures that wait for it: look there once more.
+            // The end of the connection is reported by the futures that wait for it: look there
+            // once more.
             if Pin::new(&mut **connection).poll(&mut cx).is_ready() {
                 self.connection = None;
                 continue;
@@ -144,7 +148,8 @@ impl Driver {
             let mut fds = [PollFd::new(&self.readiness.socket, events)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                // A hang-up while nothing is waited for, as after sending broke: it would be reported for ever.
+                // A hang-up while nothing is waited for, as after sending broke: it would be
+                // reported for ever.
                 Ok(_) if events.is_empty() => return Err(Stalled::Closed),
                 Ok(_) => {
                     // Errors and hang-ups are told by reading, too.

@@ -89,8 +89,8 @@ pub enum Error {
         status: StatusCode,
         /// The server's own words: one line, may be empty.
         explanation: String,
-        /// A byte of the request's body may have been handed to the system before this answer came, so that the server may
-        /// have got it. False for a request without a body.
+        /// A byte of the request's body may have been handed to the system before this answer came,
+        /// so that the server may have got it. False for a request without a body.
         body_sent: bool,
     },
 
@@ -139,13 +139,15 @@ impl Error {
         }
     }
 
-    /// Whether the connection broke rather than the request failed: on a new connection, the same request may pass.
+    /// Whether the connection broke rather than the request failed: on a new connection, the same
+    /// request may pass.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Lost { .. })
     }
 
-    /// Whether it is the way to the server that failed, for now: later, on a new connection, the same request may pass.
+    /// Whether it is the way to the server that failed, for now: later, on a new connection, the
+    /// same request may pass.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -155,7 +157,8 @@ impl Error {
         }
     }
 
-    /// Whether the connection was already gone when the request was to be sent, so that it had no effect.
+    /// Whether the connection was already gone when the request was to be sent, so that it had no
+    /// effect.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         matches!(

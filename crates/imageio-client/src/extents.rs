@@ -37,7 +37,8 @@ pub struct Extent {
     pub dirty: bool,
 }
 
-/// An extent as the server tells it. What it leaves out, or leaves open by `null` as old ones do, is false.
+/// An extent as the server tells it. What it leaves out, or leaves open by `null` as old ones do,
+/// is false.
 #[derive(Deserialize)]
 struct Told {
     start: u64,
@@ -50,8 +51,8 @@ struct Told {
 /// How long one extent's JSON may be, in bytes: the server sends a hundred.
 const LONGEST_ELEMENT: usize = 4 << 10;
 
-/// Reads the answer while it comes: extents in order, without gaps, from the start of the disk. Only the one that is
-/// just being read is held in memory.
+/// Reads the answer while it comes: extents in order, without gaps, from the start of the disk.
+/// Only the one that is just being read is held in memory.
 pub(crate) struct Reader<F> {
     context: ExtentsContext,
     visit: F,

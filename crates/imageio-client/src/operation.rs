@@ -148,9 +148,11 @@ impl Heads {
     }
 }
 
-/// How many bytes a request's head takes in HTTP/1.1: its line, its headers, and the empty line (RFC 9112, section 2.1).
+/// How many bytes a request's head takes in HTTP/1.1: its line, its headers, and the empty line
+/// (RFC 9112, section 2.1).
 pub(crate) fn head_length<T>(request: &Request<T>) -> u64 {
-    // It is needed for every request, so nothing is formatted for it. The URI is no more than a path and a query.
+    // It is needed for every request, so nothing is formatted for it. The URI is no more than a
+    // path and a query.
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let line = request.method().as_str().len() + target + "  HTTP/1.1\r\n".len();
     let headers =

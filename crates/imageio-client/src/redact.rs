@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Taking a secret out of texts, also where they hold it percent-encoded, in other letters, or without hyphens.
+//! Taking a secret out of texts, also where they hold it percent-encoded, in other letters, or
+//! without hyphens.
 
 use percent_encoding::percent_decode_str;
 
@@ -31,7 +32,8 @@ impl Secret {
         Self { forms: [encoded.into(), percent_decode_str(encoded).collect()] }
     }
 
-    /// `text` without the secret. A text that is `cut` off may end with a beginning of the secret, which goes too.
+    /// `text` without the secret. A text that is `cut` off may end with a beginning of the secret,
+    /// which goes too.
     pub(crate) fn redact(&self, text: &str, cut: bool) -> String {
         let (mut rest, mut shown, mut end) = (text.as_bytes(), Vec::new(), "");
         while let Some((first, after)) = rest.split_first() {
@@ -71,14 +73,16 @@ impl Found {
     }
 }
 
-/// What of `secret` is at the beginning of `text`, where each byte may stand as it is or percent-encoded, small or capital,
-/// and a hyphen may be missing: tickets are UUIDs, which are the same then.
+/// What of `secret` is at the beginning of `text`, where each byte may stand as it is or
+/// percent-encoded, small or capital, and a hyphen may be missing: tickets are UUIDs, which are the
+/// same then.
 fn find(secret: &[u8], text: &[u8]) -> Found {
     if secret.is_empty() {
         return Found::Nothing;
     }
     let mut found = Found::Nothing;
-    // How much of either matches so far; more than one way only where the secret has a percent sign or a hyphen.
+    // How much of either matches so far; more than one way only where the secret has a percent sign
+    // or a hyphen.
     let mut ways = vec![(0, 0)];
     while let Some((of_secret, of_text)) = ways.pop() {
         let Some(&wanted) = secret.get(of_secret) else {

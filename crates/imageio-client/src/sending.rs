@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How far a request has gone out: its head and its body are counted apart, though the system takes them together.
+//! How far a request has gone out: its head and its body are counted apart, though the system takes
+//! them together.
 
 use hyper::Request;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A non-blocking byte stream to the server, plain or TLS, as hyper wants it.
 //!
-//! Nothing here wakes a task. Every poll that can't go on leaves in [`Readiness`] what it waits for, and the driver
-//! sleeps in `poll(2)` until that comes.
+//! Nothing here wakes a task. Every poll that can't go on leaves in [`Readiness`] what it waits
+//! for, and the driver sleeps in `poll(2)` until that comes.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -19,15 +19,17 @@ use crate::byte_counter::ByteCounter;
 /// How much one read of a plain socket takes for hyper: heads and short answers.
 const READ_CHUNK: usize = 8 << 10;
 
-/// How much plaintext rustls takes in before it wants to send: some full records, to send many with one system call.
+/// How much plaintext rustls takes in before it wants to send: some full records, to send many with
+/// one system call.
 const TLS_WRITE_BUFFER: usize = 256 << 10;
 
-/// What the stream waits for. Shared by the stream (inside hyper) and the driver; only one thread uses both at a time,
-/// so the atomics are for `Send`, not for ordering.
+/// What the stream waits for. Shared by the stream (inside hyper) and the driver; only one thread
+/// uses both at a time, so the atomics are for `Send`, not for ordering.
 #[derive(Debug)]
 pub(crate) struct Readiness {
     pub(crate) socket: Socket,
-    /// There may be something to read: not so since a read found nothing, until `poll(2)` tells otherwise.
+    /// There may be something to read: not so since a read found nothing, until `poll(2)` tells
+    /// otherwise.
     pub(crate) may_read: AtomicBool,
     /// A read found nothing.
     pub(crate) want_read: AtomicBool,
@@ -37,14 +39,16 @@ pub(crate) struct Readiness {
     pub(crate) progress: AtomicBool,
     /// All of those, for others to look at.
     moved: ByteCounter,
-    /// What is read counts as progress. Not so while an answer's head is awaited: a head has no business to drip.
+    /// What is read counts as progress. Not so while an answer's head is awaited: a head has no
+    /// business to drip.
     pub(crate) reading_body: AtomicBool,
     /// Bytes of HTTP that the socket has taken since the connection was opened.
     sent: AtomicU64,
-    /// Bytes of HTTP that have left hyper since then: the socket has them, or may have a part of the records that they are
-    /// in.
+    /// Bytes of HTTP that have left hyper since then: the socket has them, or may have a part of
+    /// the records that they are in.
     handed: AtomicU64,
-    /// What broke sending. The server may have answered before it closed, so the answer is still waited for.
+    /// What broke sending. The server may have answered before it closed, so the answer is still
+    /// waited for.
     pub(crate) send_error: Mutex<Option<io::Error>>,
 }
 
@@ -115,7 +119,8 @@ impl Readiness {
         self.send_error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Sorts out a failed write: `Pending` to wait for room or, after a disconnect, for the server's answer.
+    /// Sorts out a failed write: `Pending` to wait for room or, after a disconnect, for the
+    /// server's answer.
     fn write_failed<T>(&self, error: io::Error) -> Poll<io::Result<T>> {
         match error.kind() {
             io::ErrorKind::WouldBlock => self.want_write.store(true, Relaxed),
@@ -303,8 +308,8 @@ impl hyper::rt::Write for Stream {
 }
 
 impl Tls {
-    /// Takes plaintext as far as the record buffer has room, and sends what the socket takes. `WouldBlock` only where
-    /// nothing was taken.
+    /// Takes plaintext as far as the record buffer has room, and sends what the socket takes.
+    /// `WouldBlock` only where nothing was taken.
     fn write(&mut self, readiness: &Readiness, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut taken = self.take(readiness, bufs)?;
         let sent = self.send_records(readiness);

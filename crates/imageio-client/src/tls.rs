@@ -50,7 +50,8 @@ impl TlsConfig {
         Ok(Self::verifying(roots))
     }
 
-    /// Trusts any server: whoever is in between can read and change everything, and gets the ticket.
+    /// Trusts any server: whoever is in between can read and change everything, and gets the
+    /// ticket.
     #[must_use]
     pub fn insecure() -> Self {
         Self(Arc::new(danger::client_config()))
@@ -76,7 +77,8 @@ pub(crate) fn explain(error: &rustls::Error) -> String {
         other => return other.to_string(),
     };
     match certificate {
-        // The CA of an engine that was installed anew has the old one's name and another key: a bad signature.
+        // The CA of an engine that was installed anew has the old one's name and another key: a bad
+        // signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the server's certificate is not signed by a CA that is trusted here: give the engine's CA with cafile=FILE"
                 .into()

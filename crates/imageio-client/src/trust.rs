@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who may listen on a unix socket that gets the ticket.
 //!
-//! Any local user can listen on an abstract name, and plain HTTP is spoken there: who the listener is takes the place of
-//! the certificate.
+//! Any local user can listen on an abstract name, and plain HTTP is spoken there: who the listener
+//! is takes the place of the certificate.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,10 +10,12 @@ use std::os::fd::AsFd;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
-/// What the system shows for a user who has no number in this user namespace, so that it proves nothing.
+/// What the system shows for a user who has no number in this user namespace, so that it proves
+/// nothing.
 const OVERFLOW_USER: u32 = 65_534;
 
-/// The users whose unix sockets are trusted with the ticket: root, this process's own, and perhaps another one.
+/// The users whose unix sockets are trusted with the ticket: root, this process's own, and perhaps
+/// another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedUsers {
     numbers: Vec<u32>,

@@ -8,8 +8,8 @@ use url::{Host, ParseError, Url};
 use crate::redact::Secret;
 use crate::{Error, Result};
 
-/// How long a path may be in bytes, percent-encoded. imageio takes 64 KiB for the whole first line of a request, which
-/// has the method and a query besides.
+/// How long a path may be in bytes, percent-encoded. imageio takes 64 KiB for the whole first line
+/// of a request, which has the method and a query besides.
 const LONGEST_PATH: usize = 60 << 10;
 
 /// What is shown of a server's words, in characters. The real ones take less than 200.
@@ -42,7 +42,8 @@ impl TransferUrl {
     /// Reads a URL. IPv6 literals, percent-encoded paths and a missing port are all right.
     ///
     /// # Errors
-    /// [`Error::Url`] says in one line what is wrong; it doesn't repeat the URL, which holds the ticket.
+    /// [`Error::Url`] says in one line what is wrong; it doesn't repeat the URL, which holds the
+    /// ticket.
     pub fn parse(text: &str) -> Result<Self> {
         // The URL standard would take the first part of the path for the host.
         if text.contains(":///") {
@@ -119,7 +120,8 @@ impl TransferUrl {
         self.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default()
     }
 
-    /// `text` in one line that is not too long, with the ticket taken out, and whatever else a terminal would obey.
+    /// `text` in one line that is not too long, with the ticket taken out, and whatever else a
+    /// terminal would obey.
     pub(crate) fn redact(&self, text: &str) -> String {
         self.redact_part(text, false)
     }

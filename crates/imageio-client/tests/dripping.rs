@@ -13,8 +13,8 @@ use imageio_client::{Connector, Error, ExtentsContext, Timeouts, TlsConfig, Tran
 
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Once the client has said something, sends `bytes` one at a time, each well within the client's patience, until the
-/// test is over.
+/// Once the client has said something, sends `bytes` one at a time, each well within the client's
+/// patience, until the test is over.
 fn drip(listener: &TcpListener, bytes: &[u8], over: &Receiver<()>) {
     let (mut socket, _) = listener.accept().unwrap();
     // An answer before the request would be another fault.

@@ -54,7 +54,8 @@ fn no_tls_before_1_2_is_offered() {
         socket.read_exact(&mut record).unwrap();
         let mut hello = vec![0; usize::from(u16::from_be_bytes([record[3], record[4]]))];
         socket.read_exact(&mut hello).unwrap();
-        // RFC 8446, 4.2.1: the extension supported_versions, with TLS 1.3 and 1.2, in whatever order.
+        // RFC 8446, 4.2.1: the extension supported_versions, with TLS 1.3 and 1.2, in whatever
+        // order.
         let versions: Vec<_> = hello.windows(9).filter(|bytes| bytes[..5] == [0, 43, 0, 5, 4]).collect();
         assert_eq!(versions.len(), 1);
         let mut offered = [&versions[0][5..7], &versions[0][7..]];

@@ -375,7 +375,8 @@ fn tracks_changes(text: &str) -> Result<bool, String> {
 }
 
 impl Parser {
-    /// Which engine is to be asked, for disks that aren't named by parameters, and how to treat them.
+    /// Which engine is to be asked, for disks that aren't named by parameters, and how to treat
+    /// them.
     ///
     /// # Errors
     /// [`ConfigError::Value`] where a parameter names a disk.

@@ -10,11 +10,12 @@ use crate::parse::export_name;
 use crate::table::{EXPORT, STATS_JSON};
 use crate::{ConfigError, Parser, split};
 
-/// How many transfers are served together. Each takes some threads and up to `replay-buffer` of memory.
+/// How many transfers are served together. Each takes some threads and up to `replay-buffer` of
+/// memory.
 const MOST_EXPORTS: usize = 128;
 
-/// Takes the arguments of a command line for one transfer or several. `export=NAME` begins the parameters of one; what stands
-/// before the first is for all of them.
+/// Takes the arguments of a command line for one transfer or several. `export=NAME` begins the
+/// parameters of one; what stands before the first is for all of them.
 #[derive(Debug, Clone, Default)]
 pub struct Exports {
     common: Parser,

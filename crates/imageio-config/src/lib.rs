@@ -6,7 +6,8 @@
 //! use imageio_config::Parser;
 //!
 //! let mut parser = Parser::new();
-//! for argument in ["https://host:54322/images/ticket", "cafile=/etc/pki/ca.pem", "read_ahead=4M"] {
+//! let url = "https://host:54322/images/ticket";
+//! for argument in [url, "cafile=/etc/pki/ca.pem", "read_ahead=4M"] {
 //!     parser.set_argument(argument)?;
 //! }
 //! let source = parser.finish()?;
@@ -68,7 +69,8 @@ pub enum ConfigError {
     /// No parameter has this name.
     #[error("unknown parameter {}: known are {}", shown(name), known())]
     Unknown {
-        /// As it was given. It could hold a ticket, so the text of the error shows it only if it is short.
+        /// As it was given. It could hold a ticket, so the text of the error shows it only if it is
+        /// short.
         name: String,
     },
 
@@ -138,7 +140,8 @@ pub struct Parser {
     stats_json: Option<PathBuf>,
 }
 
-/// For how long a server is waited for whose transfer an engine can resume: a host may be started again.
+/// For how long a server is waited for whose transfer an engine can resume: a host may be started
+/// again.
 const ENGINE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The user that imageio's daemon has on a host of oVirt.
@@ -199,7 +202,8 @@ impl Parser {
     /// Where the disk is, and how to treat it.
     ///
     /// # Errors
-    /// [`ConfigError::MissingUrl`], or [`ConfigError::Value`] where parameters contradict each other.
+    /// [`ConfigError::MissingUrl`], or [`ConfigError::Value`] where parameters contradict each
+    /// other.
     pub fn finish(self) -> Result<Source, ConfigError> {
         let unix_socket_user = self.settings.unix_socket_user.or_else(|| self.default_user());
         let engine = self.engine.finish(self.settings.size)?;

@@ -29,7 +29,8 @@ pub(crate) fn no_hole(text: &str) -> Result<NoHole> {
     }
 }
 
-/// Bytes, or with K, M, G, T, P, E: powers of 1024. No fractions and no other units, which mean something else to others.
+/// Bytes, or with K, M, G, T, P, E: powers of 1024. No fractions and no other units, which mean
+/// something else to others.
 ///
 /// # Errors
 /// What is wrong with it, and what is expected.
@@ -53,8 +54,8 @@ pub(crate) fn block_size(text: &str) -> Result<u32> {
     Err(format!("{} is not a power of two from 512 to 32M", shown(text)))
 }
 
-/// How long requests to the server become: 0 leaves it to the clients; less than is usual for one would only cost time,
-/// and storage writes whole blocks.
+/// How long requests to the server become: 0 leaves it to the clients; less than is usual for one
+/// would only cost time, and storage writes whole blocks.
 pub(crate) fn max_request(text: &str) -> Result<u64> {
     const LEAST: u64 = 64 << 10;
     const BLOCK: u64 = 4096;
@@ -104,7 +105,8 @@ pub(crate) fn seconds_or_none(text: &str) -> Result<Option<Duration>> {
     }
 }
 
-/// The name of a bitmap, which becomes a part of a context's name in NBD (`doc/proto.md`, 'Metadata querying').
+/// The name of a bitmap, which becomes a part of a context's name in NBD (`doc/proto.md`, 'Metadata
+/// querying').
 pub(crate) fn bitmap(text: &str) -> Result<String> {
     /// qemu's own limit for names in an image.
     const LONGEST: usize = 1023;
@@ -118,7 +120,8 @@ pub(crate) fn bitmap(text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
-/// What clients call an export, in as many bytes as NBD has room for (`doc/proto.md`, 'Values'); may be empty.
+/// What clients call an export, in as many bytes as NBD has room for (`doc/proto.md`, 'Values');
+/// may be empty.
 ///
 /// # Errors
 /// What is wrong with it, and what is expected.
@@ -168,7 +171,8 @@ pub(crate) fn user_named(name: &str) -> nix::Result<Option<u32>> {
     Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
 }
 
-/// A URL, or `+` and the name of a file with the URL, or `-` for standard input. What is wrong with a URL is found when it is used.
+/// A URL, or `+` and the name of a file with the URL, or `-` for standard input. What is wrong with
+/// a URL is found when it is used.
 pub(crate) fn url(text: &str) -> Result<UrlSource> {
     match text.strip_prefix('+') {
         Some(file) => Ok(UrlSource::File(path(file)?)),

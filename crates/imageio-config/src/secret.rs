@@ -19,7 +19,8 @@ pub fn may_be_shown(value: &str) -> bool {
     value.len() <= LONGEST_SHOWN && value.chars().all(is_plain)
 }
 
-/// Whether what should be a file's name is rather a URL, or the end of one, or a ticket of oVirt alone.
+/// Whether what should be a file's name is rather a URL, or the end of one, or a ticket of oVirt
+/// alone.
 #[must_use]
 pub fn is_url(text: &str) -> bool {
     let lower = text.trim_start().to_ascii_lowercase();

@@ -208,8 +208,8 @@ const PARAMETERS: &[Parameter] = &[
     STATS_JSON,
 ];
 
-/// Where the figures of all transfers together go. It is about who serves them, and not about any of them, and an option of
-/// `imageio-nbd`, too.
+/// Where the figures of all transfers together go. It is about who serves them, and not about any
+/// of them, and an option of `imageio-nbd`, too.
 pub const STATS_JSON: Parameter = Parameter {
     name: "stats-json",
     value: "FILE|-",
@@ -219,8 +219,8 @@ pub const STATS_JSON: Parameter = Parameter {
     set: |parser, value| parse::output(value).map(|value| parser.stats_json = Some(value)),
 };
 
-/// Begins the parameters of one of several transfers: see [`Exports`](crate::Exports). It isn't among the
-/// [others](parameters), as who serves one transfer has no use for it.
+/// Begins the parameters of one of several transfers: see [`Exports`](crate::Exports). It isn't
+/// among the [others](parameters), as who serves one transfer has no use for it.
 pub const EXPORT: Parameter = Parameter {
     name: "export",
     value: "NAME",

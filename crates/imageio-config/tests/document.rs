@@ -29,7 +29,8 @@ fn the_document_has_every_parameter() {
     );
 }
 
-/// Puts the table behind the comment of this name, in the place of what is there up to the next heading.
+/// Puts the table behind the comment of this name, in the place of what is there up to the next
+/// heading.
 fn replace_table<'a>(text: &mut String, name: &str, rows: impl Iterator<Item = &'a Parameter>) {
     let mark = format!("<!-- {name} -->\n");
     let start = text.find(&mark).unwrap_or_else(|| panic!("there is no {mark}")) + mark.len();

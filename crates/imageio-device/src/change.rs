@@ -91,7 +91,8 @@ impl Change {
         }
     }
 
-    /// The steps in which it is carried out, each of `longest` bytes at most. No two of them share a block.
+    /// The steps in which it is carried out, each of `longest` bytes at most. No two of them share
+    /// a block.
     pub(crate) fn steps(self, range: Range<u64>, longest: u64) -> impl Iterator<Item = (Range<u64>, Self)> {
         let mut rest = self;
         let mut at = range.start;

@@ -4,9 +4,9 @@
 use crate::Device;
 
 impl Device {
-    /// The server's checksum of the whole disk, in hexadecimal digits, on a connection of its own: it may take minutes, and
-    /// the ticket is kept alive meanwhile. What was not flushed need not be in it. See
-    /// [`Connection::checksum`](imageio_client::Connection::checksum).
+    /// The server's checksum of the whole disk, in hexadecimal digits, on a connection of its own:
+    /// it may take minutes, and the ticket is kept alive meanwhile. What was not flushed need not
+    /// be in it. See [`Connection::checksum`](imageio_client::Connection::checksum).
     ///
     /// # Errors
     /// [`imageio_client::Error`].

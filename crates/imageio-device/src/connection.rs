@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One of the pool's connections, which opens again when it was lost, and then writes again what was not flushed.
+//! One of the pool's connections, which opens again when it was lost, and then writes again what
+//! was not flushed.
 //!
 //! `recovery` decides what to do after each attempt, and `attempt` carries it out. `replay` writes
 //! again.
@@ -47,7 +48,8 @@ pub(crate) struct Common {
     pub(crate) counters: Arc<Counters>,
 }
 
-/// What keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews only the first hop.
+/// What keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews only the first
+/// hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeepAlive {
     Flush,
@@ -57,8 +59,8 @@ pub(crate) enum KeepAlive {
 /// Zeroing goes in steps of so many bytes: some storage stalls on more at once.
 const LONGEST_ZERO: u64 = 128 << 20;
 
-/// Zeroing goes in shorter steps for a while after a connection was lost: no data can be written to a place for the rest of
-/// the transfer if another is lost while that place is zeroed.
+/// Zeroing goes in shorter steps for a while after a connection was lost: no data can be written to
+/// a place for the rest of the transfer if another is lost while that place is zeroed.
 const LONGEST_ZERO_AFTER_LOSS: (u64, Duration) = (4 << 20, Duration::from_secs(600));
 
 /// A connection of the pool: open, or yet to be opened.
@@ -72,8 +74,8 @@ pub(crate) struct ReplayingConnection {
     is_dirty: bool,
     /// What the unflushed content takes of the replay buffer.
     reserved: Option<Reservation>,
-    /// The server has closed a connection with something unflushed on it, though it had answered: what follows is flushed
-    /// at once, or it would be written again and again.
+    /// The server has closed a connection with something unflushed on it, though it had answered:
+    /// what follows is flushed at once, or it would be written again and again.
     closes_early: bool,
     /// The last attempt to keep it alive has failed, which was told.
     told_keep_alive: bool,
@@ -145,7 +147,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Where the server is gone, those who have waited for a connection don't wait for the server one after another.
+    /// Where the server is gone, those who have waited for a connection don't wait for the server
+    /// one after another.
     fn check_outage(&self, group: &Group<DeviceRequest>) -> Result<(), Failure> {
         let has_connection = self.open.is_some() || self.is_dirty;
         let given_up = || self.common.outage.given_up_since(group.iter().map(DeviceRequest::arrived).max()?);
@@ -178,7 +181,8 @@ impl ReplayingConnection {
         Ok(())
     }
 
-    /// Carries out a change step by step on this connection, so that the flush of the last step covers all.
+    /// Carries out a change step by step on this connection, so that the flush of the last step
+    /// covers all.
     fn change(&mut self, range: Range<u64>, change: Change, longest: u64, fua: bool) -> Result<(), Failure> {
         for (step, change) in change.steps(range.clone(), longest) {
             let is_last = step.end == range.end;
@@ -191,7 +195,8 @@ impl ReplayingConnection {
         Ok(())
     }
 
-    /// Carries out a change, which is durable if it has to be, or if there is no room to keep it until a flush.
+    /// Carries out a change, which is durable if it has to be, or if there is no room to keep it
+    /// until a flush.
     fn change_step(&mut self, range: Range<u64>, change: &Change, fua: bool) -> Result<(), Failure> {
         let (flush, mut reserved) = self.durability(change, fua);
         let common = Arc::clone(&self.common);
@@ -227,7 +232,8 @@ impl ReplayingConnection {
         if fua {
             return (Flush::Yes, None);
         }
-        // Where the connection is full, a flush is needed at once, and one that goes along costs no request.
+        // Where the connection is full, a flush is needed at once, and one that goes along costs no
+        // request.
         let wants_flush = self.closes_early || conn_pool::Connection::state(self) == State::Full;
         if !self.common.server.flush || wants_flush {
             return (Flush::Prompt, None);
@@ -238,7 +244,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Takes note of a change that was answered. The server's flush of a change covers all of its backend connection.
+    /// Takes note of a change that was answered. The server's flush of a change covers all of its
+    /// backend connection.
     fn changed(
         &mut self,
         range: &Range<u64>,
@@ -264,7 +271,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Flushes what is dirty; `send` is a flush. Writing again what was on a lost connection ends with a flush, too.
+    /// Flushes what is dirty; `send` is a flush. Writing again what was on a lost connection ends
+    /// with a flush, too.
     fn flush(
         &mut self,
         purpose: Purpose,
@@ -277,8 +285,8 @@ impl ReplayingConnection {
         Ok(())
     }
 
-    /// Nobody has asked for it, and others wait for this connection: a connection without an answer is given up as soon as
-    /// for a write. Its content is kept.
+    /// Nobody has asked for it, and others wait for this connection: a connection without an answer
+    /// is given up as soon as for a write. Its content is kept.
     fn flush_in_background(&mut self, purpose: Purpose) -> Result<(), Failure> {
         self.flush(purpose, if self.keeps() { Connection::flush_promptly } else { Connection::flush })
     }
@@ -290,8 +298,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Uses the connection. Where nothing is unflushed, a failure is no end: a later request will open a connection again,
-    /// and fail by itself if it can't.
+    /// Uses the connection. Where nothing is unflushed, a failure is no end: a later request will
+    /// open a connection again, and fail by itself if it can't.
     fn keep_alive(&mut self) -> Result<(), Failure> {
         log::debug!("keeping an idle connection alive");
         if self.is_dirty {

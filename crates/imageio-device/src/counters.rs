@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counting what is asked of the server: see [`statistics`](crate::statistics) for what each figure means.
+//! Counting what is asked of the server: see [`statistics`](crate::statistics) for what each figure
+//! means.
 //!
-//! A request to the server takes a few additions, and a look at the clock three times. Nothing is read or written by what the
-//! figures say, so no order of memory depends on them.
+//! A request to the server takes a few additions, and a look at the clock three times. Nothing is
+//! read or written by what the figures say, so no order of memory depends on them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -123,8 +124,8 @@ impl Counters {
         }
     }
 
-    /// The connection waits for something as long as the guard lives; then for what it waited for before. Without an
-    /// initiator, that is for the same one.
+    /// The connection waits for something as long as the guard lives; then for what it waited for
+    /// before. Without an initiator, that is for the same one.
     pub(crate) fn busy(&self, owner: Owner, awaited: Awaited, initiator: Option<Initiator>) -> Busy<'_> {
         self.busy_since(Instant::now(), owner, awaited, initiator)
     }
@@ -262,7 +263,8 @@ impl Count {
 }
 
 impl Slot {
-    /// The lowest four bits have what is awaited, from 1 on, and the next four for whom; the rest is the time in milliseconds.
+    /// The lowest four bits have what is awaited, from 1 on, and the next four for whom; the rest
+    /// is the time in milliseconds.
     fn encode(awaited: Awaited, initiator: Initiator, millis: u64) -> u64 {
         millis << 8 | (initiator as u64) << 4 | (awaited as u64 + 1)
     }

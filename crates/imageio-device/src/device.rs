@@ -27,8 +27,8 @@ use crate::zero::Zeroing;
 
 /// An oVirt disk as a block device. Any thread may use it at any time.
 ///
-/// Each request waits for a connection, first come first served. Drop it only after [`close`](Self::close): what is
-/// unflushed then is lost.
+/// Each request waits for a connection, first come first served. Drop it only after
+/// [`close`](Self::close): what is unflushed then is lost.
 pub struct Device {
     pub(crate) pool: Pool<ReplayingConnection>,
     pub(crate) common: Arc<Common>,
@@ -70,12 +70,12 @@ impl Device {
         })
     }
 
-    /// Waits for the requests in flight, but not for extents, flushes what is unflushed, and closes all connections. Later
-    /// requests get [`Errno::Shutdown`].
+    /// Waits for the requests in flight, but not for extents, flushes what is unflushed, and closes
+    /// all connections. Later requests get [`Errno::Shutdown`].
     ///
     /// # Errors
-    /// Data may be lost: this flush failed, or something did before; or a write or zero failed, and its place was not
-    /// written since.
+    /// Data may be lost: this flush failed, or something did before; or a write or zero failed, and
+    /// its place was not written since.
     pub fn close(&self) -> Result<()> {
         self.end_extents();
         // Before the pool, as it would otherwise keep using what is being closed.
@@ -88,8 +88,8 @@ impl Device {
         }
     }
 
-    /// What of a read the server has to be asked for, and where in the buffer that goes. The rest is known to be zero, and is
-    /// told to `fill`; nothing is left where all of it is.
+    /// What of a read the server has to be asked for, and where in the buffer that goes. The rest
+    /// is known to be zero, and is told to `fill`; nothing is left where all of it is.
     pub(crate) fn needed(
         &self,
         offset: u64,
@@ -158,8 +158,8 @@ impl Device {
         &self.common.link
     }
 
-    /// What is known from `offset` on by now, as [`QueuedDevice::extent_ahead`](block_device::QueuedDevice::extent_ahead)
-    /// wants it.
+    /// What is known from `offset` on by now, as
+    /// [`QueuedDevice::extent_ahead`](block_device::QueuedDevice::extent_ahead) wants it.
     pub(crate) fn extent_ahead(&self, offset: u64) -> Option<Extent> {
         let range = offset.min(self.size)..self.size;
         match self.failure() {
@@ -175,7 +175,8 @@ impl Device {
         self.pool.failure().map(|Cause(error)| error)
     }
 
-    /// How many requests wait for a connection: a figure for logs and tests, old as soon as it is told.
+    /// How many requests wait for a connection: a figure for logs and tests, old as soon as it is
+    /// told.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.pool.waiting()
@@ -281,8 +282,8 @@ impl BlockDevice for Device {
         self.run(DeviceRequest::write(self.place(offset, len), data, fua, None))
     }
 
-    /// What [`ZeroFlags::no_hole`] means is one of the [settings](crate::NoHole). [`ZeroFlags::fast`] succeeds where the disk
-    /// is known to be zero.
+    /// What [`ZeroFlags::no_hole`] means is one of the [settings](crate::NoHole).
+    /// [`ZeroFlags::fast`] succeeds where the disk is known to be zero.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_zero(offset, len, flags)?;
         let mut zeroing = self.zeroing(offset, len, flags);

@@ -84,7 +84,8 @@ impl From<Panicked> for Cause {
     }
 }
 
-/// An error of the client as one of the device. The same answer means different things to a reader and a writer.
+/// An error of the client as one of the device. The same answer means different things to a reader
+/// and a writer.
 pub(crate) fn device_error(asked: Asked, error: &imageio_client::Error) -> Error {
     Error::new(errno(asked, error), error.to_string())
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The metadata contexts of a device, and which question to the server answers each.
 //!
-//! imageio doesn't say beforehand whether a ticket has dirty extents: who wants to know asks for them. So these contexts are
-//! tentative, and whoever asks whether they are there waits for the answer, which is kept. Nor does imageio tell the name of
-//! the bitmap that it has read; the user gives it, so that clients find what they ask for by name.
+//! imageio doesn't say beforehand whether a ticket has dirty extents: who wants to know asks for
+//! them. So these contexts are tentative, and whoever asks whether they are there waits for the
+//! answer, which is kept. Nor does imageio tell the name of the bitmap that it has read; the user
+//! gives it, so that clients find what they ask for by name.
 //!
-//! Clients that copy a disk onto the last backup of it look at [`ALLOCATION`] alone: they leave a hole to what is below it. So
-//! the user may have it tell what is clean as a hole, without saying that it is zero: whoever has nothing below it reads it.
+//! Clients that copy a disk onto the last backup of it look at [`ALLOCATION`] alone: they leave a
+//! hole to what is below it. So the user may have it tell what is clean as a hole, without saying
+//! that it is zero: whoever has nothing below it reads it.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,7 +79,8 @@ impl Extents {
         self.views.get(index).copied()
     }
 
-    /// Waits until it is known what the server has to say, as long as it `goes_on`. Whether the server has told.
+    /// Waits until it is known what the server has to say, as long as it `goes_on`. Whether the
+    /// server has told.
     ///
     /// # Errors
     /// [`Errno::Shutdown`](block_device::Errno::Shutdown).
@@ -115,7 +118,8 @@ impl Extents {
     }
 }
 
-/// Somebody waits for both answers of the server, and what the first one has come to. Whoever lets go of this last tells.
+/// Somebody waits for both answers of the server, and what the first one has come to. Whoever lets
+/// go of this last tells.
 struct Both(Mutex<(Waiter, Result<bool>)>);
 
 impl Both {
@@ -131,8 +135,8 @@ impl Both {
     }
 }
 
-/// What a range is if all that is clean is a hole, in at most `limit` extents, from its start on. `of` tells of one context in the
-/// same way.
+/// What a range is if all that is clean is a hole, in at most `limit` extents, from its start on.
+/// `of` tells of one context in the same way.
 pub(crate) fn clean_as_holes(
     of: impl Fn(Context, &Range<u64>, usize) -> Vec<Extent>,
     range: &Range<u64>,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Asking the server what is zero, or what is dirty: once, when the first client wants to know, on a connection and by a
-//! thread of its own.
+//! Asking the server what is zero, or what is dirty: once, when the first client wants to know, on
+//! a connection and by a thread of its own.
 //!
-//! imageio tells of the whole disk or of nothing, and takes minutes for a large one. Requests and keep-alives go on
-//! meanwhile; those who want to know wait. What the answer says is kept true by `tracker`.
+//! imageio tells of the whole disk or of nothing, and takes minutes for a large one. Requests and
+//! keep-alives go on meanwhile; those who want to know wait. What the answer says is kept true by
+//! `tracker`.
 //!
 //! A server that doesn't tell is no fault of the transfer.
 
@@ -84,7 +85,8 @@ impl Inquiry {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Waits until the server was asked, as long as it `goes_on`, which is asked now and then. Whether the server has told.
+    /// Waits until the server was asked, as long as it `goes_on`, which is asked now and then.
+    /// Whether the server has told.
     ///
     /// # Errors
     /// [`Errno::Shutdown`].
@@ -144,8 +146,8 @@ impl Inquiry {
             .map_err(|error| Failed::new(format!("no thread can be had: {error}")))
     }
 
-    /// Ends asking. Those who wait are told, and so are those who come later. Nothing is known any more, so that
-    /// all reads get to those who know that the device is closed.
+    /// Ends asking. Those who wait are told, and so are those who come later. Nothing is known any
+    /// more, so that all reads get to those who know that the device is closed.
     pub(crate) fn close(&self) {
         let mut asking = self.shared.lock();
         asking.stage = Stage::Closed;

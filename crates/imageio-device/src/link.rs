@@ -1,26 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The link to the server: how long requests become and how many connections are used, by what is measured there.
+//! The link to the server: how long requests become and how many connections are used, by what is
+//! measured there.
 //!
-//! A connection carries one request at a time. It sends the next one when the answer is there, so the link is idle for its
-//! latency after each request, unless other connections use it meanwhile. On one host the latency is nothing, and a few
-//! connections with requests that fit the processor's cache are best. On a long link, more has to be on its way.
+//! A connection carries one request at a time. It sends the next one when the answer is there, so
+//! the link is idle for its latency after each request, unless other connections use it meanwhile.
+//! On one host the latency is nothing, and a few connections with requests that fit the processor's
+//! cache are best. On a long link, more has to be on its way.
 //!
 //! # The rule
-//! The *latency* is the shortest time in which the server has answered anything. Most answers to OPTIONS, flushes and small
-//! requests take little more, and no answer takes less. The shortest of all is kept: a link that becomes longer later is taken
-//! for as long as it was. Eight answers to reads and writes at a time are looked at. If the latency is more than a half of the
-//! time that they took on average, a step up in [`STEPS`] is taken. If it is less than a sixth, a step down is taken.
-//! A step up doubles what is on its way. If the link or the server is busy all the time by then, the answers take twice as long,
-//! so that the latency is more than a quarter of that, and the rule comes to rest. Latencies below [`LONG`] count as nothing:
-//! what little there is to gain isn't worth the memory.
+//! The *latency* is the shortest time in which the server has answered anything. Most answers to
+//! OPTIONS, flushes and small requests take little more, and no answer takes less. The shortest of
+//! all is kept: a link that becomes longer later is taken for as long as it was. Eight answers to
+//! reads and writes at a time are looked at. If the latency is more than a half of the time that
+//! they took on average, a step up in [`STEPS`] is taken. If it is less than a sixth, a step down
+//! is taken. A step up doubles what is on its way. If the link or the server is busy all the time
+//! by then, the answers take twice as long, so that the latency is more than a quarter of that, and
+//! the rule comes to rest. Latencies below [`LONG`] count as nothing: what little there is to gain
+//! isn't worth the memory.
 //!
-//! A slow storage makes answers slow, and not the latency, so nothing is gained by more, and none is used. If only
-//! requests that are slow by themselves have been answered, the latency seems to be long. Then up to 8 connections are
-//! used, which costs memory, and some throughput where the server is on this host.
+//! A slow storage makes answers slow, and not the latency, so nothing is gained by more, and none
+//! is used. If only requests that are slow by themselves have been answered, the latency seems to
+//! be long. Then up to 8 connections are used, which costs memory, and some throughput where the
+//! server is on this host.
 //!
-//! A proxy that answers OPTIONS itself, and forwards the rest, hides the latency of what is behind it: then nothing changes.
+//! A proxy that answers OPTIONS itself, and forwards the rest, hides the latency of what is behind
+//! it: then nothing changes.
 //!
-//! No request waits for another by this, and nothing happens at a certain time: answers are all that is looked at.
+//! No request waits for another by this, and nothing happens at a certain time: answers are all
+//! that is looked at.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +36,8 @@ use std::time::Duration;
 use crate::counters::Exchange;
 use crate::settings::Settings;
 
-/// A latency from which on a link is long. Python's daemon takes about one millisecond to answer anything.
+/// A latency from which on a link is long. Python's daemon takes about one millisecond to answer
+/// anything.
 const LONG: Duration = Duration::from_millis(3);
 
 /// The number of answers that are looked at before the next step.
@@ -88,7 +96,8 @@ enum Move {
 }
 
 impl Link {
-    /// A link that has answered the first request in `latency`. `most_connections` is what the server allows.
+    /// A link that has answered the first request in `latency`. `most_connections` is what the
+    /// server allows.
     pub(crate) fn new(settings: &Settings, most_connections: u32, latency: Duration) -> Self {
         let Settings { connections, max_request, replay_buffer, .. } = *settings;
         let measured = Mutex::new(Measured { latency, answers: 0, time: Duration::ZERO });
@@ -146,9 +155,10 @@ impl Link {
         self.replay_buffer.unwrap_or(self.fit().replay_buffer)
     }
 
-    /// How many bytes are of use on their way to the server at a time, by all clients together: those of each connection, and
-    /// half as much that is coming from the clients meanwhile; no more than a long link has, whatever the user has chosen. 0 where
-    /// that is not known, as clients' own requests are sent.
+    /// How many bytes are of use on their way to the server at a time, by all clients together:
+    /// those of each connection, and half as much that is coming from the clients meanwhile; no
+    /// more than a long link has, whatever the user has chosen. 0 where that is not known, as
+    /// clients' own requests are sent.
     pub(crate) fn in_flight(&self) -> u64 {
         let most = u64::from(MOST_CONNECTIONS) * STEPS[STEPS.len() - 1].max_request;
         self.max_request().saturating_mul(self.connections().into()).min(most) / 2 * 3

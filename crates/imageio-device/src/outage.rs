@@ -38,8 +38,8 @@ impl Outage {
         self.lock().last_loss = Some(now);
     }
 
-    /// A request has failed, since the server can't be reached or doesn't answer. Returns for how long it has answered
-    /// nobody.
+    /// A request has failed, since the server can't be reached or doesn't answer. Returns for how
+    /// long it has answered nobody.
     pub(crate) fn failed(&self, now: Instant) -> Duration {
         let mut state = self.lock();
         state.last_loss = Some(now);
@@ -57,9 +57,10 @@ impl Outage {
         }
     }
 
-    /// Has the ticket brought back, unless it was, and that was of no use: no request was answered since. Of several connections that were
-    /// refused, one does it at a time: when the next one learns from whoever gave the ticket that it isn't away any more, the loss is
-    /// known, after which requests are sent again.
+    /// Has the ticket brought back, unless it was, and that was of no use: no request was answered
+    /// since. Of several connections that were refused, one does it at a time: when the next one
+    /// learns from whoever gave the ticket that it isn't away any more, the loss is known, after
+    /// which requests are sent again.
     pub(crate) fn bring_ticket_back(&self, bring_back: impl FnOnce() -> bool) -> bool {
         let _one = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
         if self.lock().is_ticket_unproven {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads show what was acknowledged, also if the server has forgotten it: one that was started again may not have it.
+//! Reads show what was acknowledged, also if the server has forgotten it: one that was started
+//! again may not have it.
 
 use std::ops::Range;
 

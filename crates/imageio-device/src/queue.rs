@@ -17,8 +17,8 @@ use crate::error::pool_error;
 use crate::request::DeviceRequest;
 use crate::zero::InPieces;
 
-/// A [`Device`] with a thread for each connection, and one for flushes. Dropping it closes the device, whose
-/// [`close`](Device::close) then still tells the outcome.
+/// A [`Device`] with a thread for each connection, and one for flushes. Dropping it closes the
+/// device, whose [`close`](Device::close) then still tells the outcome.
 pub struct Queue {
     device: Arc<Device>,
     workers: Workers<ReplayingConnection>,
@@ -112,7 +112,8 @@ fn check(device: &Device, request: &Request, room: u64) -> Result<()> {
 }
 
 impl Drop for Queue {
-    /// Dropping the workers closes the pool, and waits for them: nobody is to wait for extents by then.
+    /// Dropping the workers closes the pool, and waits for them: nobody is to wait for extents by
+    /// then.
     fn drop(&mut self) {
         self.device.end_extents();
     }

@@ -2,13 +2,15 @@
 //! What to do after an attempt, however it ended: one table.
 //!
 //! # Why it is so
-//! - **An error status on a connection with unflushed writes** means that the connection can't be trusted any more,
-//!   whatever was asked: a proxy may have lost its own connection to the host, and those writes with it, and may have a
-//!   new one by the next request.
-//! - **Only what surely did not happen is forgotten.** imageio answers 400 also after it has written a part of the body,
-//!   and 403 also after an operation, if the ticket was cancelled meanwhile. Proxies answer 5xx where they have lost the
-//!   server, which may carry out the request all the same.
-//! - **All that can be tried again is tried again**, reads as well as changes: every operation of imageio is idempotent.
+//! - **An error status on a connection with unflushed writes** means that the connection can't be
+//!   trusted any more, whatever was asked: a proxy may have lost its own connection to the host,
+//!   and those writes with it, and may have a new one by the next request.
+//! - **Only what surely did not happen is forgotten.** imageio answers 400 also after it has
+//!   written a part of the body, and 403 also after an operation, if the ticket was cancelled
+//!   meanwhile. Proxies answer 5xx where they have lost the server, which may carry out the request
+//!   all the same.
+//! - **All that can be tried again is tried again**, reads as well as changes: every operation of
+//!   imageio is idempotent.
 
 use std::time::{Duration, Instant};
 
@@ -90,7 +92,8 @@ pub(crate) enum Again {
     UntilTimeout,
     /// Once: if it fails again, it isn't by chance.
     Once,
-    /// While the ticket may come back: a server that was started again is given its tickets a moment later.
+    /// While the ticket may come back: a server that was started again is given its tickets a
+    /// moment later.
     IfTicketComesBack,
 }
 
@@ -125,7 +128,8 @@ pub(crate) fn decide(asked: Asked, stake: Stake, ended: Ended) -> Decision {
     let is_refusal = matches!(ended, Ended::Refused | Ended::Forbidden { .. });
     let is_unanswered_change = asked == Asked::Change && matches!(ended, Ended::NoAnswer | Ended::Nonsense);
     let is_lost = !stake.is_kept && (stake.unflushed || is_unanswered_change);
-    // What is kept can wait to be written again while other requests go on, if the server does anything at all.
+    // What is kept can wait to be written again while other requests go on, if the server does
+    // anything at all.
     let is_for_the_unflushed = matches!(asked, Asked::Flush | Asked::Replay);
     let failing = match stake.unflushed && (is_for_the_unflushed || again.is_some()) {
         true => Failing::Transfer,
@@ -194,7 +198,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// A failure that took longer is no matter of one part of a request.
 const LONG_FOR_A_PART: Duration = Duration::from_secs(10);
 
-/// For so long after a loss, of whichever connection, a server that was started again may not know the ticket.
+/// For so long after a loss, of whichever connection, a server that was started again may not know
+/// the ticket.
 const TICKET_COMES_BACK: Duration = Duration::from_secs(10);
 
 impl Attempts {
@@ -209,14 +214,15 @@ impl Attempts {
         self.next_pause = Duration::ZERO;
     }
 
-    /// What fails when there is no other attempt. A server that takes long to fail is in trouble, whatever was asked: the
-    /// parts of a request would each take as long.
+    /// What fails when there is no other attempt. A server that takes long to fail is in trouble,
+    /// whatever was asked: the parts of a request would each take as long.
     pub(crate) fn failing(&self, failing: Failing, now: Instant) -> Failing {
         let is_slow = now.saturating_duration_since(self.began) > LONG_FOR_A_PART;
         if failing == Failing::Part && is_slow { Failing::Request } else { failing }
     }
 
-    /// How long to wait before the next attempt, which is the first one at once; `None` if there is to be none.
+    /// How long to wait before the next attempt, which is the first one at once; `None` if there is
+    /// to be none.
     pub(crate) fn next(&mut self, again: Again, outage: &Outage, now: Instant) -> Option<Duration> {
         let mut waited = now.saturating_duration_since(*self.first_failure.get_or_insert(now));
         let makes_sense = match again {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How much unflushed content is kept, by all connections together.
 //!
-//! A connection's flush frees what that one wrote. So the connections that have the most are flushed first, in the
-//! background and before there is no room; the others have the rest of the room meanwhile.
+//! A connection's flush frees what that one wrote. So the connections that have the most are
+//! flushed first, in the background and before there is no room; the others have the rest of the
+//! room meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::link::Link;
 
-/// Some bytes of room, as many as the link says. It counts only; nothing is read or written by what it says, so no order of
-/// memory depends on it.
+/// Some bytes of room, as many as the link says. It counts only; nothing is read or written by what
+/// it says, so no order of memory depends on it.
 #[derive(Debug)]
 pub(crate) struct ReplayBuffer {
     link: Arc<Link>,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What waits for a connection, and which of it goes out as one HTTP request.
 //!
-//! NBD says nothing of the order in which requests that are in flight at the same time take effect, so those that wait
-//! may be carried out in any order and together. Only what is adjacent goes together: nothing in it overlaps, and the
-//! result is a request like any other.
+//! NBD says nothing of the order in which requests that are in flight at the same time take effect,
+//! so those that wait may be carried out in any order and together. Only what is adjacent goes
+//! together: nothing in it overlaps, and the result is a request like any other.
 
 use std::ops::Range;
 use std::time::Instant;

@@ -29,13 +29,13 @@ impl fmt::Debug for UrlSource {
     }
 }
 
-/// What becomes of a range that is to be zeroed and to stay allocated (NBD's `NO_HOLE`). imageio has no means to ask for it:
-/// whether zeroed ranges stay allocated is a property of the transfer.
+/// What becomes of a range that is to be zeroed and to stay allocated (NBD's `NO_HOLE`). imageio
+/// has no means to ask for it: whether zeroed ranges stay allocated is a property of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoHole {
-    /// It is zeroed like any other, in one small request. It may become a hole, so that a later write there finds the
-    /// storage full.
+    /// It is zeroed like any other, in one small request. It may become a hole, so that a later
+    /// write there finds the storage full.
     Ignore,
     /// Zeroes are written there as data, which takes as long as any other data.
     Write,
@@ -47,7 +47,8 @@ pub enum NoHole {
 pub struct Settings {
     /// The transfer.
     pub url: UrlSource,
-    /// The size to offer in bytes, of which the server isn't asked then; the transfer's own if `None`.
+    /// The size to offer in bytes, of which the server isn't asked then; the transfer's own if
+    /// `None`.
     pub size: Option<u64>,
     /// The CA to trust, in PEM.
     pub cafile: Option<PathBuf>,
@@ -57,34 +58,40 @@ pub struct Settings {
     pub is_ovirt_host: bool,
     /// Use the server's unix socket on an oVirt host.
     pub unix_socket: bool,
-    /// The number of the user whose unix socket is trusted with the ticket, besides root's and that of this process's user.
+    /// The number of the user whose unix socket is trusted with the ticket, besides root's and that
+    /// of this process's user.
     pub unix_socket_user: Option<u32>,
-    /// What the bitmap of an incremental backup is called. Clients who ask for the dirty extents of this bitmap get those of
-    /// the transfer; imageio doesn't tell the name. Not empty, without NUL, and not ending in a colon.
+    /// What the bitmap of an incremental backup is called. Clients who ask for the dirty extents of
+    /// this bitmap get those of the transfer; imageio doesn't tell the name. Not empty, without
+    /// NUL, and not ending in a colon.
     pub dirty_bitmap: String,
-    /// Clients are told that what is not dirty is a hole whose content isn't known, so that those who copy a disk over the last
-    /// backup of it leave that alone. If the server doesn't tell what is dirty, all of it is.
+    /// Clients are told that what is not dirty is a hole whose content isn't known, so that those
+    /// who copy a disk over the last backup of it leave that alone. If the server doesn't tell what
+    /// is dirty, all of it is.
     pub clean_as_holes: bool,
     /// Refuse writes.
     pub read_only: bool,
-    /// At most so many connections; the server may allow fewer. `None`: 4, and up to 8 where the link to the server has a long
-    /// latency.
+    /// At most so many connections; the server may allow fewer. `None`: 4, and up to 8 where the
+    /// link to the server has a long latency.
     pub connections: Option<u32>,
-    /// Requests that wait for a connection are merged into one of at most so many bytes, and longer reads and writes are
-    /// sent in pieces of so many. 0: neither. `None`: 2 MiB, and up to 4 MiB where the link has a long latency.
+    /// Requests that wait for a connection are merged into one of at most so many bytes, and longer
+    /// reads and writes are sent in pieces of so many. 0: neither. `None`: 2 MiB, and up to 4 MiB
+    /// where the link has a long latency.
     pub max_request: Option<u64>,
-    /// At most so many bytes are read ahead of a client that reads in order, one request at a time. 0: none.
+    /// At most so many bytes are read ahead of a client that reads in order, one request at a time.
+    /// 0: none.
     pub read_ahead: u64,
     /// What becomes of zeroes that are to stay allocated.
     pub no_hole: NoHole,
-    /// How many bytes that the server may still lose are kept, to be written again should a connection be lost. 0: none;
-    /// then a connection that is lost with unflushed writes ends everything. `None`: 32 MiB, and up to 64 MiB where the link has
-    /// a long latency.
+    /// How many bytes that the server may still lose are kept, to be written again should a
+    /// connection be lost. 0: none; then a connection that is lost with unflushed writes ends
+    /// everything. `None`: 32 MiB, and up to 64 MiB where the link has a long latency.
     pub replay_buffer: Option<u64>,
     /// For how long a connection that was lost is tried to be opened again.
     pub reconnect_timeout: Duration,
-    /// How long a place is left alone where a write was cut off, before it is written there again: the server may still be busy
-    /// with the part that it has received, and bring back what was there before in the last block of that.
+    /// How long a place is left alone where a write was cut off, before it is written there again:
+    /// the server may still be busy with the part that it has received, and bring back what was
+    /// there before in the last block of that.
     pub settle_time: Duration,
     /// The size of request that clients are told to prefer, in bytes: a power of two.
     pub preferred_block_size: u32,

@@ -3,14 +3,16 @@
 //!
 //! # What counts
 //! A request to the server counts when its attempt has ended, however that was:
-//! - as [`sent`](Traffic::sent) if at least its first byte was handed to the system. The server may not have seen it, where
-//!   the connection was lost;
-//! - as [`answered`](Traffic::answered), too, if the whole answer came, and it says that the request was carried out. A
-//!   request that was refused, or whose answer was lost, is sent and not answered, though the server may have done it.
+//! - as [`sent`](Traffic::sent) if at least its first byte was handed to the system. The server may
+//!   not have seen it, where the connection was lost;
+//! - as [`answered`](Traffic::answered), too, if the whole answer came, and it says that the
+//!   request was carried out. A request that was refused, or whose answer was lost, is sent and not
+//!   answered, though the server may have done it.
 //!
-//! Its bytes are those of the range that it is about, also where a connection was lost in the middle of them. A request
-//! that is sent again counts again. What [`Transfer::open`](crate::Transfer::open) asks, and a checksum, is not the device's
-//! and doesn't count.
+//! Its bytes are those of the range that it is about, also where a connection was lost in the
+//! middle of them. A request that is sent again counts again. What
+//! [`Transfer::open`](crate::Transfer::open) asks, and a checksum, is not the device's and doesn't
+//! count.
 
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
@@ -60,41 +62,46 @@ pub struct Operations {
 pub struct Connections {
     /// How many were opened.
     pub opened: u64,
-    /// How many of them ended before the device closed them: broken, closed by the server, or given up after an error or a
-    /// timeout. One that broke while it was idle counts when it is used next.
+    /// How many of them ended before the device closed them: broken, closed by the server, or given
+    /// up after an error or a timeout. One that broke while it was idle counts when it is used
+    /// next.
     pub lost: u64,
 }
 
-/// What a device has asked of its server since it was started. Each figure is right by itself; together they are, once no
-/// request is under way.
+/// What a device has asked of its server since it was started. Each figure is right by itself;
+/// together they are, once no request is under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// What clients have asked for, merged and split as it went out, with each further attempt; also what was read ahead of
-    /// them, and the flush at the end.
+    /// What clients have asked for, merged and split as it went out, with each further attempt;
+    /// also what was read ahead of them, and the flush at the end.
     pub for_clients: Operations,
     /// Flushes that nobody has asked for, as the replay buffer was about to be full.
     pub in_background: Operations,
     /// What kept idle connections from being closed: flushes, or reads of one byte.
     pub keep_alives: Operations,
-    /// What was not flushed on a lost connection and was written again on a new one, with the flushes of that.
+    /// What was not flushed on a lost connection and was written again on a new one, with the
+    /// flushes of that.
     pub written_again: Operations,
     /// Questions for extents, zero or dirty.
     pub extents: Traffic,
     /// Connections, also those for extents, which are never lost by this count.
     pub connections: Connections,
-    /// How often something was tried once more after an attempt had failed, be it to connect or to send. Not counted are a
-    /// question for extents that is asked again, requests that went out as one and are sent each by itself as the one was
-    /// refused, and a keep-alive that is sent again at once, as the server had closed its connection.
+    /// How often something was tried once more after an attempt had failed, be it to connect or to
+    /// send. Not counted are a question for extents that is asked again, requests that went out as
+    /// one and are sent each by itself as the one was refused, and a keep-alive that is sent again
+    /// at once, as the server had closed its connection.
     pub retries: u64,
-    /// The time from the begin of each request to the end of its answer, with that for opening connections: the sum over
-    /// all connections, which wait side by side. In seconds where it is serialized.
+    /// The time from the begin of each request to the end of its answer, with that for opening
+    /// connections: the sum over all connections, which wait side by side. In seconds where it is
+    /// serialized.
     #[serde(rename = "waited_seconds", serialize_with = "seconds")]
     pub waited: Duration,
 }
 
 impl Statistics {
-    /// All reads, writes, zeroes and flushes, whatever they were for: those that are in the server's log.
+    /// All reads, writes, zeroes and flushes, whatever they were for: those that are in the
+    /// server's log.
     #[must_use]
     pub fn operations(&self) -> Operations {
         [self.for_clients, self.in_background, self.keep_alives, self.written_again].into_iter().sum()
@@ -148,7 +155,8 @@ impl Awaited {
 pub enum Initiator {
     /// A client.
     Client,
-    /// Nobody, but clients may come to wait for it: the flush of a replay buffer that is about to be full.
+    /// Nobody, but clients may come to wait for it: the flush of a replay buffer that is about to
+    /// be full.
     Background,
     /// Nobody: it is to keep the connection alive.
     KeepAlive,
@@ -171,8 +179,8 @@ pub struct Wait {
     pub since: Instant,
     /// For whom.
     pub initiator: Initiator,
-    /// How many bytes the connection has moved so far, in all its requests, also before it was opened again. While `since` is
-    /// the same, more of them tell that the request goes on.
+    /// How many bytes the connection has moved so far, in all its requests, also before it was
+    /// opened again. While `since` is the same, more of them tell that the request goes on.
     pub moved: u64,
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a transfer's extents are in sum. Nothing is kept of them but the sums, however many they are.
+//! What a transfer's extents are in sum. Nothing is kept of them but the sums, however many they
+//! are.
 
 use imageio_client::{Connector, Error, Extent, ExtentsContext, StatusCode};
 
@@ -33,10 +34,12 @@ pub struct DirtySummary {
 }
 
 impl Transfer {
-    /// Asks the server for the extents of the whole disk, which may take minutes. `None` if it doesn't tell any.
+    /// Asks the server for the extents of the whole disk, which may take minutes. `None` if it
+    /// doesn't tell any.
     ///
     /// # Errors
-    /// [`OpenError::Client`], also after a few attempts where the connection breaks; [`OpenError::Extents`].
+    /// [`OpenError::Client`], also after a few attempts where the connection breaks;
+    /// [`OpenError::Extents`].
     pub fn sum_extents(&self) -> Result<Option<ExtentsSummary>, OpenError> {
         self.sum(ExtentsContext::Zero, |sum: &mut ExtentsSummary, extent| {
             let kind = if extent.zero { &mut sum.zero } else { &mut sum.data };
@@ -46,7 +49,8 @@ impl Transfer {
         })
     }
 
-    /// Asks the server for the dirty extents of the whole disk, which may take minutes. `None` if this transfer has none.
+    /// Asks the server for the dirty extents of the whole disk, which may take minutes. `None` if
+    /// this transfer has none.
     ///
     /// # Errors
     /// As [`sum_extents`](Self::sum_extents).
@@ -79,7 +83,8 @@ impl Transfer {
     }
 }
 
-/// The sum, and where the last extent ends. All extents together end within 64 bits, so no sum overflows.
+/// The sum, and where the last extent ends. All extents together end within 64 bits, so no sum
+/// overflows.
 fn visit<S: Default>(
     connector: &Connector,
     context: ExtentsContext,

@@ -7,9 +7,10 @@ use std::fmt::Debug;
 /// used for a while, as after an outage of the network, and renews its ticket no more, so that it
 /// expires. When the transfer is resumed, the engine renews the ticket.
 pub trait TicketKeeper: Debug + Send + Sync {
-    /// The server has refused the ticket (403). Has it renewed, if it has expired meanwhile, which may take some time. Called
-    /// by several threads at a time.
+    /// The server has refused the ticket (403). Has it renewed, if it has expired meanwhile, which
+    /// may take some time. Called by several threads at a time.
     ///
-    /// True if the server knows the ticket again: the request is sent once more, on a new connection. False if nothing has changed.
+    /// True if the server knows the ticket again: the request is sent once more, on a new
+    /// connection. False if nothing has changed.
     fn bring_back(&self) -> bool;
 }

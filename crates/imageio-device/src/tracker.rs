@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of the changes of a disk: which are under way, which are unflushed, in doubt, or missing.
+//! What is known of the changes of a disk: which are under way, which are unflushed, in doubt, or
+//! missing.
 //!
-//! A server may lose what was written on a connection and not flushed there, and may carry out later what it never
-//! answered. Each part of this keeps one kind of record, and knows nothing of the others:
-//! - `range_lock`: changes that share a block are never under way together, as NBD leaves their order open and storage may
-//!   lose one of them (`blocks`);
+//! A server may lose what was written on a connection and not flushed there, and may carry out
+//! later what it never answered. Each part of this keeps one kind of record, and knows nothing of
+//! the others:
+//! - `range_lock`: changes that share a block are never under way together, as NBD leaves their
+//!   order open and storage may lose one of them (`blocks`);
 //! - `replay_log`: acknowledged content, until its connection is flushed;
 //! - `in_doubt`: places to which something may still be written;
 //! - `unsettled`: places where that may be happening right now;
 //! - `missing`: what was not written in the end;
-//! - `extents`: what reads as zeroes, and what is dirty, each told by an answer of the server (`extent_map`).
+//! - `extents`: what reads as zeroes, and what is dirty, each told by an answer of the server
+//!   (`extent_map`).
 //!
 //! One lock holds them together. It is never held while the server is waited for.
 //!
 //! # Waiting
-//! A thread that waits for a range holds a connection, but nothing that is under way. What is under way waits for the server
-//! alone, and not for ever; when its connection is lost, it is no longer under way. So no cycle of waiting exists.
+//! A thread that waits for a range holds a connection, but nothing that is under way. What is under
+//! way waits for the server alone, and not for ever; when its connection is lost, it is no longer
+//! under way. So no cycle of waiting exists.
 
 mod blocks;
 mod extent_map;
@@ -67,7 +71,8 @@ pub(crate) struct Tracker {
     released: Condvar,
     /// How long a place is left alone where a change was cut off.
     settle_time: Duration,
-    /// Something may be known to be zero: a hint, so that nobody needs the lock to find out that nothing is.
+    /// Something may be known to be zero: a hint, so that nobody needs the lock to find out that
+    /// nothing is.
     knows_zeroes: AtomicBool,
 }
 
@@ -115,7 +120,8 @@ pub(crate) struct UnderWay {
 }
 
 impl Tracker {
-    /// For a disk of `disk_size` bytes. `replay_buffer` is how many bytes the connections will keep together, to begin with.
+    /// For a disk of `disk_size` bytes. `replay_buffer` is how many bytes the connections will keep
+    /// together, to begin with.
     pub(crate) fn new(disk_size: u64, replay_buffer: u64, settle_time: Duration) -> Self {
         Self {
             disk_size,
@@ -160,8 +166,8 @@ impl Tracker {
         }
     }
 
-    /// The first content, from `from` on, that has to be written again if this connection is lost: its change is begun
-    /// again. Of zeroes, these are `longest_zero` bytes at most.
+    /// The first content, from `from` on, that has to be written again if this connection is lost:
+    /// its change is begun again. Of zeroes, these are `longest_zero` bytes at most.
     ///
     /// # Errors
     /// [`MayBeUndone`].
@@ -251,8 +257,8 @@ impl Tracker {
         let _map = self.lock().extents(asked).forget();
     }
 
-    /// What is left of a range without the zeroes that it is known to begin and end with. It is empty if all of it is
-    /// zero.
+    /// What is left of a range without the zeroes that it is known to begin and end with. It is
+    /// empty if all of it is zero.
     pub(crate) fn without_zeroes(&self, range: Range<u64>) -> Range<u64> {
         match self.knows_zeroes.load(Relaxed) {
             true => self.lock().zero.without_zeroes(&range),
@@ -333,7 +339,8 @@ impl Records {
     /// A change of these blocks is about to be sent.
     fn changing(&mut self, blocks: &Range<u64>) -> [Discarded; 2] {
         let discarded = [self.zero.changing(blocks), self.dirty.changing(blocks)];
-        // What was changed before the server is asked is dirty, too, also if its bitmap doesn't record any more.
+        // What was changed before the server is asked is dirty, too, also if its bitmap doesn't
+        // record any more.
         self.dirty.distrust(blocks);
         discarded
     }

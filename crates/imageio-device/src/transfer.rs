@@ -19,7 +19,8 @@ use crate::ticket::TicketKeeper;
 /// What comes after so many bytes is not a URL any more.
 const LONGEST_URL: u64 = 64 << 10;
 
-/// A transfer that was found to be usable. It holds no connection and no thread, so a process may fork with it.
+/// A transfer that was found to be usable. It holds no connection and no thread, so a process may
+/// fork with it.
 #[derive(Debug)]
 pub struct Transfer {
     pub(crate) connector: Arc<Connector>,
@@ -32,7 +33,8 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Asks the server, on a connection that is closed again, what it offers, and whether that is what is wanted.
+    /// Asks the server, on a connection that is closed again, what it offers, and whether that is
+    /// what is wanted.
     ///
     /// # Errors
     /// [`OpenError`]: bad URL, certificates, ticket, or a server that can't be reached.
@@ -61,7 +63,8 @@ impl Transfer {
         Ok(Self { connector, settings, capabilities, size, latency, ticket_keeper: None })
     }
 
-    /// Somebody can bring the ticket back, should the server not know it any more in the middle of the transfer.
+    /// Somebody can bring the ticket back, should the server not know it any more in the middle of
+    /// the transfer.
     #[must_use]
     pub fn with_ticket_keeper(self, keeper: Arc<dyn TicketKeeper>) -> Self {
         Self { ticket_keeper: Some(keeper), ..self }
@@ -139,7 +142,8 @@ fn url_text(source: &UrlSource) -> std::result::Result<String, OpenError> {
     Err(OpenError::UrlFile { from, reason })
 }
 
-/// Takes not a byte more than the line: the rest of standard input is for whoever comes next, as the command of `--run`.
+/// Takes not a byte more than the line: the rest of standard input is for whoever comes next, as
+/// the command of `--run`.
 fn first_line(input: impl Read) -> io::Result<String> {
     let mut line = String::new();
     BufReader::with_capacity(1, input.take(LONGEST_URL)).read_line(&mut line)?;
@@ -171,8 +175,8 @@ fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig
     }))
 }
 
-/// Asks something, a few times where the connection breaks. Whoever opens a transfer waits for no server that can't be reached
-/// or is silent.
+/// Asks something, a few times where the connection breaks. Whoever opens a transfer waits for no
+/// server that can't be reached or is silent.
 pub(crate) fn again_if_broken<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
     const MORE: usize = 2;
     for _ in 0..MORE {
@@ -197,8 +201,9 @@ struct Asked {
     latency: Duration,
 }
 
-/// Asks the server. The size is what was given, if it was: then nothing is read, as a disk that can't be read may well be
-/// written. The connection is closed again: some servers serve one at a time.
+/// Asks the server. The size is what was given, if it was: then nothing is read, as a disk that
+/// can't be read may well be written. The connection is closed again: some servers serve one at a
+/// time.
 fn ask(connector: &Connector, size: Option<u64>) -> Result<Asked> {
     let mut connection = connector.connect()?;
     let start = Instant::now();
@@ -236,7 +241,8 @@ fn probe_size(connector: &Connector, mut connection: Connection) -> Result<Optio
     }
 }
 
-/// The way over the server's unix socket, on an oVirt host, if that is proven to lead to the same server. Else the URL's.
+/// The way over the server's unix socket, on an oVirt host, if that is proven to lead to the same
+/// server. Else the URL's.
 fn through_unix_socket(connector: Connector, settings: &Settings, capabilities: &Capabilities) -> Connector {
     let Some(address) = &capabilities.unix_socket else { return connector };
     if !settings.unix_socket || !settings.is_ovirt_host {
@@ -253,8 +259,8 @@ fn through_unix_socket(connector: Connector, settings: &Settings, capabilities: 
     }
 }
 
-/// The right user has been found to listen there before the ticket is sent. It must be the same server, too: one that
-/// knows the ticket, and offers for it what the URL's does.
+/// The right user has been found to listen there before the ticket is sent. It must be the same
+/// server, too: one that knows the ticket, and offers for it what the URL's does.
 fn prove(through: &Connector, expected: &Capabilities) -> std::result::Result<(), String> {
     let advertised = through.connect().and_then(|mut connection| connection.advertised());
     match advertised.map_err(|error| error.to_string())? {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Zeroes of any length, piece by piece: a request may be for the whole disk, and neither a flush nor the end of the
-//! device is to wait for all of it.
+//! Zeroes of any length, piece by piece: a request may be for the whole disk, and neither a flush
+//! nor the end of the device is to wait for all of it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -62,7 +62,8 @@ impl Zeroing {
         self.rest.is_empty()
     }
 
-    /// Takes note that the rest is not zeroed: until that is done, or something else is written there, it is missing.
+    /// Takes note that the rest is not zeroed: until that is done, or something else is written
+    /// there, it is missing.
     pub(crate) fn note_rest(&self, tracker: &Tracker) {
         if !self.is_done() {
             tracker.failed(&self.rest, &"a zero of several pieces did not come so far");
@@ -103,8 +104,8 @@ impl Completion for InPieces {
         self.whole.is_wanted()
     }
 
-    /// An end without success is told within the call that submits a piece, but then no other is submitted: so calls don't
-    /// pile up.
+    /// An end without success is told within the call that submits a piece, but then no other is
+    /// submitted: so calls don't pile up.
     fn complete(self: Box<Self>, result: Result<()>, batch: &mut Batch) {
         let result = match result {
             Ok(()) if self.zeroing.is_done() => Ok(()),

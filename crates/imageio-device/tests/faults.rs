@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Refusals and lost connections, where nothing is kept to be written again: what is tried again, what fails, and what
-//! fails for good.
+//! Refusals and lost connections, where nothing is kept to be written again: what is tried again,
+//! what fails, and what fails for good.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

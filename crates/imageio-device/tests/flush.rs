@@ -182,7 +182,8 @@ fn write_and_flush(server: &FakeServer, device: &Device) -> (Vec<u64>, Vec<Flush
     (acknowledged.into_inner().unwrap(), flushes.into_inner().unwrap())
 }
 
-/// The end of the first flush on the write's own connection that started when the write had ended, for each offset.
+/// The end of the first flush on the write's own connection that started when the write had ended,
+/// for each offset.
 fn safe_since(log: &Log) -> BTreeMap<u64, u64> {
     let safe = |put: &fake_imageio::RequestRecord| {
         let mut later = log.on(put.connection).filter(|request| request.op == Op::Flush);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Changes whose outcome is not known, and changes that failed: what may be written there later, and what is told at the end.
+//! Changes whose outcome is not known, and changes that failed: what may be written there later,
+//! and what is told at the end.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

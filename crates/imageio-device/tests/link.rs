@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How long requests become and how many connections are used, where the server is far away and where it is near.
+//! How long requests become and how many connections are used, where the server is far away and
+//! where it is near.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -17,7 +17,8 @@ use imageio_device::{Device, Settings};
 
 const BLOCK: u64 = 4096;
 
-/// A device of one connection, on which the server holds back the answer to a write of the last block.
+/// A device of one connection, on which the server holds back the answer to a write of the last
+/// block.
 struct Held {
     server: FakeServer,
     device: Device,
@@ -36,7 +37,8 @@ impl Held {
         Self { server, device, gate: Gate::new() }
     }
 
-    /// Lets the requests line up in this order, then lets the server go on, and waits until all are done.
+    /// Lets the requests line up in this order, then lets the server go on, and waits until all are
+    /// done.
     fn run(&self, line: &[&(dyn Fn(&Device) + Sync)]) {
         self.server.fault(Fault::on(Op::Put).then(What::Block(self.gate.clone())));
         thread::scope(|scope| {
@@ -59,7 +61,8 @@ impl Held {
         await_waiting(&self.device, place);
     }
 
-    /// What the server got after the write that was held back: operation, first block, blocks, flush.
+    /// What the server got after the write that was held back: operation, first block, blocks,
+    /// flush.
     fn log(&self) -> Vec<(Op, u64, u64, bool)> {
         let log = self.server.log();
         let held = log.requests.iter().position(|request| request.offset == 255 * BLOCK).unwrap();

@@ -310,7 +310,8 @@ fn a_write_that_fails_twice_with_nothing_unflushed_fails_alone() {
     assert_eq!(device.failure(), None);
     assert_eq!(changes(&server, 1).len(), 2);
     server.clear_faults();
-    // A server behind a proxy may still carry it out. The same content is no harm, and then nothing is missing.
+    // A server behind a proxy may still carry it out. The same content is no harm, and then nothing
+    // is missing.
     WRITE(&device).unwrap();
     close_after_loss(&server, &device);
 }

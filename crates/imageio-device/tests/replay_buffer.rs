@@ -50,7 +50,8 @@ fn a_replay_buffer_that_fills_is_drained_in_the_background() {
         server.log().of(Op::Put).map(|put| put.flush).collect::<Vec<_>>()
     };
     fill(0..4);
-    // Should the keeper not have begun its work by then, it has the connection after the next request.
+    // Should the keeper not have begun its work by then, it has the connection after the next
+    // request.
     let deadline = Instant::now() + PATIENCE;
     while !gate.wait_reached(1, Duration::ZERO) {
         assert!(Instant::now() < deadline, "nobody flushes");

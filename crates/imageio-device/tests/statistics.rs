@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a device counts is what its server has in its log: each request and each byte, also after faults.
+//! What a device counts is what its server has in its log: each request and each byte, also after
+//! faults.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Changes of parts of a block, on storage that writes whole blocks: it reads, modifies and writes them without a lock.
+//! Changes of parts of a block, on storage that writes whole blocks: it reads, modifies and writes
+//! them without a lock.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Socket activation (`sd_listen_fds(3)`): whoever starts this process may pass sockets to it that listen already.
+//! Socket activation (`sd_listen_fds(3)`): whoever starts this process may pass sockets to it that
+//! listen already.
 //!
-//! systemd does so for a `.socket` unit, and libnbd for `[ imageio-nbd … ]` in the place of an NBD URI.
+//! systemd does so for a `.socket` unit, and libnbd for `[ imageio-nbd … ]` in the place of an NBD
+//! URI.
 
 use std::env;
 use std::os::fd::OwnedFd;
@@ -11,8 +13,9 @@ use listenfd::ListenFd;
 use nbd_frontend::Listener;
 use rustix::net::sockopt::socket_acceptconn;
 
-/// The sockets that were passed to this process; none, if it is not activated. The variables that tell of them are
-/// unset, so that no child takes them for its own. To be called while there is one thread.
+/// The sockets that were passed to this process; none, if it is not activated. The variables that
+/// tell of them are unset, so that no child takes them for its own. To be called while there is one
+/// thread.
 pub(crate) fn listeners() -> Result<Vec<Listener>> {
     // What was meant for a parent is none of our business.
     let is_for_us = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());

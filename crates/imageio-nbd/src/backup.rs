@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `imageio-nbd backup`, `backups`, `verify` and `restore`: a directory with the backups of a virtual machine (crate
-//! `backup-directory`), filled from an engine and brought back to one.
+//! `imageio-nbd backup`, `backups`, `verify` and `restore`: a directory with the backups of a
+//! virtual machine (crate `backup-directory`), filled from an engine and brought back to one.
 //!
 //! A backup first ends what it has begun in the engine, whatever ends it, and leaves the directory
 //! in its last good state.
@@ -66,7 +66,8 @@ impl Site {
         Task { label, stop: &self.stop, progress: &self.progress }
     }
 
-    /// Begins a transfer of one disk, uses the disk, and ends the transfer: as a failed one, if its use has failed.
+    /// Begins a transfer of one disk, uses the disk, and ends the transfer: as a failed one, if its
+    /// use has failed.
     fn with_disk<T>(
         &self,
         settings: Settings,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd checksum`: the server's checksum of the disk, and that of a local image beside it.
 //!
-//! Both are computed at the same time. The device is started for its keeper alone: the ticket lives on while the server
-//! computes in silence, and while the image takes longer than that.
+//! Both are computed at the same time. The device is started for its keeper alone: the ticket lives
+//! on while the server computes in silence, and while the image takes longer than that.
 
 mod image;
 mod progress;

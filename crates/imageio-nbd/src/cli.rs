@@ -49,8 +49,8 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
 
-    /// Listen on this address; "any" is every address of this host, for every host that reaches it [default: 127.0.0.1
-    /// and ::1, with --port]
+    /// Listen on this address; "any" is every address of this host, for every host that reaches it
+    /// [default: 127.0.0.1 and ::1, with --port]
     #[arg(short, long, visible_alias = "ip-addr", value_name = "ADDRESS")]
     pub(crate) ipaddr: Option<String>,
 
@@ -94,8 +94,9 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(crate) threads: u16,
 
-    /// How many NBD clients are served at a time; over TCP, half of them from one address. A further client takes the
-    /// place of one that has connected and said nothing. Else it waits, or is refused where its address has its half
+    /// How many NBD clients are served at a time; over TCP, half of them from one address. A
+    /// further client takes the place of one that has connected and said nothing. Else it waits, or
+    /// is refused where its address has its half
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) max_clients: u16,
 
@@ -115,22 +116,23 @@ pub(crate) struct Options {
     #[arg(short, long = "export-name", visible_aliases = ["export", "exportname"], value_name = "NAME", value_parser = imageio_config::export_name)]
     pub(crate) export_name: Option<String>,
 
-    /// Whether clients may use TLS (on), must (require) or can't (off) [default: on if there are certificates, else off]
+    /// Whether clients may use TLS (on), must (require) or can't (off)
+    /// [default: on if there are certificates, else off]
     #[arg(long, value_name = "MODE", ignore_case = true)]
     pub(crate) tls: Option<TlsMode>,
 
-    /// The directory with ca-cert.pem, server-cert.pem, server-key.pem and, if there is one, ca-crl.pem [default:
-    /// /etc/pki/nbdkit for root, else ~/.pki/nbdkit or ~/.config/pki/nbdkit]
+    /// The directory with ca-cert.pem, server-cert.pem, server-key.pem and, if there is one,
+    /// ca-crl.pem [default: /etc/pki/nbdkit for root, else ~/.pki/nbdkit or ~/.config/pki/nbdkit]
     #[arg(long, value_name = "DIR")]
     pub(crate) tls_certificates: Option<PathBuf>,
 
-    /// Refuse TLS to clients that show no certificate of the CA in ca-cert.pem, or one that ca-crl.pem has. Takes
-    /// --tls=require to refuse those without TLS, too
+    /// Refuse TLS to clients that show no certificate of the CA in ca-cert.pem, or one that
+    /// ca-crl.pem has. Takes --tls=require to refuse those without TLS, too
     #[arg(long)]
     pub(crate) tls_verify_peer: bool,
 
-    /// Run this shell command once clients can connect, and exit when it ends. $uri, $unixsocket, $port and
-    /// $exportname tell where
+    /// Run this shell command once clients can connect, and exit when it ends. $uri, $unixsocket,
+    /// $port and $exportname tell where
     #[arg(long, value_name = "COMMAND")]
     pub(crate) run: Option<String>,
 
@@ -330,8 +332,8 @@ pub(crate) enum Command {
         parameters: Vec<String>,
     },
 
-    /// Run the installed virt-v2v, and serve its disks instead of nbdkit with the Python plugin for oVirt; with
-    /// --door=nbdkit as the first argument, by nbdkit with the plugin imageio
+    /// Run the installed virt-v2v, and serve its disks instead of nbdkit with the Python plugin for
+    /// oVirt; with --door=nbdkit as the first argument, by nbdkit with the plugin imageio
     #[command(name = "virt-v2v", disable_help_flag = true)]
     VirtV2v {
         /// virt-v2v's own
@@ -346,7 +348,8 @@ pub(crate) enum Command {
     )]
     Checksum(ChecksumOptions),
 
-    /// Back up all disks of a virtual machine into a directory: what has changed since the last backup there
+    /// Back up all disks of a virtual machine into a directory: what has changed since the last
+    /// backup there
     #[command(override_usage = "imageio-nbd backup VM DIR [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...", after_help = PARAMETERS)]
     Backup(BackupOptions),
 
@@ -363,7 +366,8 @@ pub(crate) enum Command {
     /// Verify by checksums that a directory still has what was backed up
     Verify(VerifyOptions),
 
-    /// Upload an image into a disk of an oVirt engine, which is made for it, and print the disk's id
+    /// Upload an image into a disk of an oVirt engine, which is made for it, and print the disk's
+    /// id
     #[command(
         override_usage = "imageio-nbd upload FILE --storage-domain NAME [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
         after_help = PARAMETERS

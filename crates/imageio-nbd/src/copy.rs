@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Copying between an engine's disks and images: a disk is served to `qemu-img`, which reads or writes the image beside it.
+//! Copying between an engine's disks and images: a disk is served to `qemu-img`, which reads or
+//! writes the image beside it.
 //!
 //! A copy first ends its transfer in the engine, whatever ends it; or pauses it, if the upload can
 //! be resumed.
@@ -31,7 +32,8 @@ pub(crate) use report::{Made, Report};
 pub(crate) use served::{Service, close_after};
 pub(crate) use stop::{Stop, StopClock, explained, is_consequence};
 
-/// Which disk is copied, by a section of the configuration file and parameters, and where the figures go.
+/// Which disk is copied, by a section of the configuration file and parameters, and where the
+/// figures go.
 fn source(
     section: Option<&str>,
     parameters: impl IntoIterator<Item = String>,

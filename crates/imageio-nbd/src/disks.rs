@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The disks that are served: all are opened before any is, and each is flushed whatever becomes of the others.
+//! The disks that are served: all are opened before any is, and each is flushed whatever becomes of
+//! the others.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,8 +54,8 @@ impl Export {
     }
 }
 
-/// Opens all transfers, those that an engine has to be asked for by this clock. None is left open if one fails: they hold no
-/// connections, and the engine is told that they aren't needed.
+/// Opens all transfers, those that an engine has to be asked for by this clock. None is left open
+/// if one fails: they hold no connections, and the engine is told that they aren't needed.
 pub(crate) fn open(
     exports: Vec<ExportSettings>,
     options: &Options,
@@ -122,9 +123,9 @@ pub(crate) enum Written {
     Unknown,
 }
 
-/// Makes safe what was acknowledged, and closes all disks, side by side: each may take its time. Transfers that an engine was asked for
-/// are ended, and uploads that may not be whole are given up. False if a disk may be incomplete, for each of
-/// which a line is logged.
+/// Makes safe what was acknowledged, and closes all disks, side by side: each may take its time.
+/// Transfers that an engine was asked for are ended, and uploads that may not be whole are given
+/// up. False if a disk may be incomplete, for each of which a line is logged.
 pub(crate) fn close(disks: &[Disk], written: Vec<Written>) -> bool {
     let is_all_safe = AtomicBool::new(true);
     let is_safe = &is_all_safe;

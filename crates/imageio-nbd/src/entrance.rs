@@ -48,7 +48,8 @@ impl Entrance {
         Listening::bind(options).map(Self::Listening)
     }
 
-    /// Gives a user what this process has made: it is to connect to the socket, and to remove it at the end.
+    /// Gives a user what this process has made: it is to connect to the socket, and to remove it at
+    /// the end.
     pub(crate) fn give_to(&self, identity: &Identity) -> Result<()> {
         let Self::Listening(Listening { address, private, .. }) = self else { return Ok(()) };
         if let Place::Unix(socket) = &address.place {

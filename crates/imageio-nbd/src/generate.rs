@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The man pages of both doors and the shell completions.
 //!
-//! The pages' text is in `man/`; options and parameters come from the definitions that the command line is parsed by.
+//! The pages' text is in `man/`; options and parameters come from the definitions that the command
+//! line is parsed by.
 
 use std::fs;
 use std::path::Path;

@@ -45,7 +45,8 @@ impl Identity {
         chown(file, user, group).with_context(|| format!("cannot change the owner of {}", file.display()))
     }
 
-    /// Becomes that user and a member of that group: in this order, as only root may change its groups.
+    /// Becomes that user and a member of that group: in this order, as only root may change its
+    /// groups.
     pub(crate) fn assume(&self) -> Result<()> {
         if let Some(group) = self.group {
             let groups = match &self.name {

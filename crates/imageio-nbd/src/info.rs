@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd info`: what a transfer is, for people and for programs.
 //!
-//! The names in the JSON are documented in the man page. Programs rely on them: they are added to, and not changed.
+//! The names in the JSON are documented in the man page. Programs rely on them: they are added to,
+//! and not changed.
 
 use std::fmt;
 use std::io::{self, Write};

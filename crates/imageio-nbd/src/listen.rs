@@ -135,7 +135,8 @@ impl From<Place> for Address {
 }
 
 impl Address {
-    /// The NBD URI (`doc/uri.md` of the NBD project). As nbdkit's, it does not tell where a client has its certificates.
+    /// The NBD URI (`doc/uri.md` of the NBD project). As nbdkit's, it does not tell where a client
+    /// has its certificates.
     pub(crate) fn uri(&self, export_name: &str) -> String {
         /// What RFC 3986 leaves alone in a path or query.
         const ESCAPED: &AsciiSet =

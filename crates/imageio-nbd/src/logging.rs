@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages: to standard error, and to syslog once the process is a daemon, whose standard error nobody sees; unless the
-//! user says otherwise (`--log`). They are text for people and journals, or JSON for programs (`--log-format`).
+//! Messages: to standard error, and to syslog once the process is a daemon, whose standard error
+//! nobody sees; unless the user says otherwise (`--log`). They are text for people and journals, or
+//! JSON for programs (`--log-format`).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -39,7 +40,8 @@ pub(crate) fn init(verbose: u8, format: LogFormat) {
         _ => LevelFilter::Trace,
     };
     Builder::new()
-        // Others' details hold no more than ours, and might hold a request's path, which is the ticket.
+        // Others' details hold no more than ours, and might hold a request's path, which is the
+        // ticket.
         .filter_module("hyper", LevelFilter::Warn)
         .filter_module("rustls", LevelFilter::Warn)
         .filter_level(level)
@@ -59,13 +61,14 @@ pub(crate) fn init(verbose: u8, format: LogFormat) {
     }
 }
 
-/// Whether a message isn't told, whatever `RUST_LOG` says: the engine's client dumps what it sends and receives, with passwords and
-/// tokens.
+/// Whether a message isn't told, whatever `RUST_LOG` says: the engine's client dumps what it sends
+/// and receives, with passwords and tokens.
 fn may_hold_secrets(record: &Record<'_>) -> bool {
     record.level() > LevelFilter::Warn && record.target().starts_with("ureq")
 }
 
-/// A panic is a message, too. One in the middle of another is written past the locks that its thread holds then.
+/// A panic is a message, too. One in the middle of another is written past the locks that its
+/// thread holds then.
 fn tell_panic(panic: &dyn fmt::Display, stderr: &mut dyn Write) {
     if !writing::is_under_way() {
         return log::error!("bug: {panic}");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Any oVirt disk transfer as an NBD device.
 //!
-//! The order of things: all that can fail is tried first, while there is someone to tell; then the process may become a
-//! daemon; only then threads start.
+//! The order of things: all that can fail is tried first, while there is someone to tell; then the
+//! process may become a daemon; only then threads start.
 
 mod activation;
 mod backup;
@@ -115,8 +115,8 @@ fn run(options: &Options) -> Result<u8> {
     secrets::check(options)?;
     let mut passed = activation::listeners()?;
     let result = open_and_serve(options, &mut passed);
-    // What is left of them is closed by the exit, after the error was told: a client that finds them closed ends this
-    // process.
+    // What is left of them is closed by the exit, after the error was told: a client that finds
+    // them closed ends this process.
     std::mem::forget(passed);
     result
 }

@@ -45,7 +45,8 @@ impl Parent {
     }
 }
 
-/// Asks to be ended with the parent process. Fails if that has ended already. To become another user undoes it.
+/// Asks to be ended with the parent process. Fails if that has ended already. To become another
+/// user undoes it.
 pub(crate) fn exit_with_parent(Parent(parent): Parent) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
         .context("--exit-with-parent")?;
@@ -60,7 +61,8 @@ pub(crate) fn become_daemon() -> Result<()> {
     nix::unistd::daemon(false, false).context("cannot become a daemon")
 }
 
-/// Keeps all memory of this process, also what it will have, from being swapped out (`--swap`). A fork would end that.
+/// Keeps all memory of this process, also what it will have, from being swapped out (`--swap`). A
+/// fork would end that.
 pub(crate) fn lock_memory() -> Result<()> {
     // Within a limit, this would succeed now, and memory be refused in the middle of an upload.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
@@ -78,8 +80,8 @@ pub(crate) struct PidFile {
 }
 
 impl PidFile {
-    /// Tries whether the file can be made, with one that has no name: whatever ends this process before
-    /// [`write`](Self::write), nothing is left behind.
+    /// Tries whether the file can be made, with one that has no name: whatever ends this process
+    /// before [`write`](Self::write), nothing is left behind.
     pub(crate) fn prepare(path: &Path) -> Result<Self> {
         let fail = || format!("cannot write the pid file {}", path.display());
         // Absolute: a daemon changes its directory.
@@ -94,8 +96,8 @@ impl PidFile {
         Ok(Self { path })
     }
 
-    /// Writes the process id, all at once: whoever waits for the file must not find it empty. A failure removes what was
-    /// written of it.
+    /// Writes the process id, all at once: whoever waits for the file must not find it empty. A
+    /// failure removes what was written of it.
     pub(crate) fn write(self) -> Result<()> {
         self.try_write().with_context(|| format!("cannot write the pid file {}", self.path.display()))
     }
@@ -114,8 +116,8 @@ fn directory(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("/"))
 }
 
-/// The signals that end a program in good order are caught; what comes is kept for [`listen`](Self::listen) or
-/// [`forward`](Self::forward).
+/// The signals that end a program in good order are caught; what comes is kept for
+/// [`listen`](Self::listen) or [`forward`](Self::forward).
 pub(crate) struct Caught(Signals);
 
 /// The thread that waits for signals.
@@ -137,8 +139,9 @@ impl Caught {
         Ok(caught)
     }
 
-    /// The first signal that ends the server, also one that came before, stops it and is passed on to the `--run` command. One
-    /// that comes much later ends the process. SIGUSR1 has the figures told.
+    /// The first signal that ends the server, also one that came before, stops it and is passed on
+    /// to the `--run` command. One that comes much later ends the process. SIGUSR1 has the figures
+    /// told.
     pub(crate) fn listen(
         self,
         server: ShutdownHandle,
@@ -191,8 +194,8 @@ impl Drop for SignalThread {
     }
 }
 
-/// The signals that end a program in good order. A SIGHUP that was ignored when this process started isn't one of them: `nohup` asks
-/// for that.
+/// The signals that end a program in good order. A SIGHUP that was ignored when this process
+/// started isn't one of them: `nohup` asks for that.
 pub(crate) fn stop_signals() -> impl Iterator<Item = i32> {
     // The standard library has no call for it, and without /proc there is no `nohup` to be seen.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -207,7 +210,8 @@ fn is_ignored(signal: i32, status: &str) -> bool {
     mask >> (signal - 1) & 1 == 1
 }
 
-/// The process that signals are passed on to, and no other one that may get its number after its end.
+/// The process that signals are passed on to, and no other one that may get its number after its
+/// end.
 pub(crate) enum Recipient {
     Process(OwnedFd),
     /// Linux before 5.3 has only this.

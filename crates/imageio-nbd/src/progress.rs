@@ -18,7 +18,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 const TEMPLATE: &str = "{elapsed_precise} {binary_bytes_per_sec} {wide_msg}";
 
-/// What is drawn on the terminal, if anything is. Whoever writes there besides goes through [`StandardError`].
+/// What is drawn on the terminal, if anything is. Whoever writes there besides goes through
+/// [`StandardError`].
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Something that is done again and again by a thread, until this is dropped.

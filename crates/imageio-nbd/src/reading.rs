@@ -9,7 +9,8 @@ use imageio_device::Transfer;
 
 use crate::interrupt::Interrupts;
 
-/// Opens a disk, for reading only where an engine is asked for it, uses it, and ends what the engine has begun.
+/// Opens a disk, for reading only where an engine is asked for it, uses it, and ends what the
+/// engine has begun.
 pub(crate) fn with<T>(mut source: Source, use_it: impl FnOnce(Transfer) -> Result<T>) -> Result<T> {
     if source.engine.is_none() {
         let Opened { transfer, .. } = source.open_as_allowed(Arc::new(SystemClock::default()))?;

@@ -10,7 +10,8 @@ use imageio_config::{is_url, may_be_shown};
 
 use crate::cli::Options;
 
-/// Prints the parser's words, its help or what is wrong with the command line. The exit status that goes with them.
+/// Prints the parser's words, its help or what is wrong with the command line. The exit status that
+/// goes with them.
 pub(crate) fn print(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let masked = masked(&text);
@@ -46,7 +47,8 @@ pub(crate) fn check(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// An error of the parser with a mark in place of each word that could hold a ticket. Its own words are short.
+/// An error of the parser with a mark in place of each word that could hold a ticket. Its own words
+/// are short.
 pub(crate) fn masked(text: &str) -> String {
     text.split_inclusive(char::is_whitespace).map(masked_word).collect()
 }

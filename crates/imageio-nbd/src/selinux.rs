@@ -21,7 +21,8 @@ struct Kernel {
     enabled: PathBuf,
 }
 
-/// Makes sockets that have this label, if there is one. Where SELinux isn't enabled, they have none, and need none.
+/// Makes sockets that have this label, if there is one. Where SELinux isn't enabled, they have
+/// none, and need none.
 pub(crate) fn with_label<T>(label: Option<&str>, make: impl FnOnce() -> Result<T>) -> Result<T> {
     let kernel = Kernel { socket_label: SOCKET_LABEL.into(), enabled: ENABLED.into() };
     kernel.with_label(label, make)

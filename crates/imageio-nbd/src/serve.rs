@@ -31,14 +31,16 @@ pub(crate) struct Prepared {
 struct Running {
     server: Server<Queue>,
     beside: Beside,
-    /// These are needed to the end: somebody may lose patience with the last flush, or want to know why it takes so long.
+    /// These are needed to the end: somebody may lose patience with the last flush, or want to know
+    /// why it takes so long.
     signals: SignalThread,
     watch: Watch,
     line: Option<Line>,
 }
 
-/// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the client of `--single` has
-/// gone; and closes the disks. 1 if one of them may be incomplete. The figures are told in the end, whatever happens.
+/// Serves until a signal comes, the command of `--run` ends, whose exit status it returns, or the
+/// client of `--single` has gone; and closes the disks. 1 if one of them may be incomplete. The
+/// figures are told in the end, whatever happens.
 pub(crate) fn serve(options: &Options, prepared: Prepared, disks: &[Disk]) -> Result<u8> {
     let Prepared { entrance, tls, signals, pidfile, output } = prepared;
     let server = disks::server(disks, config(options, tls))?;

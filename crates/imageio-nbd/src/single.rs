@@ -45,8 +45,8 @@ pub(crate) struct Relay {
     sent: Receiver<()>,
 }
 
-/// Programs such as inetd give the client's socket as standard error, too. Messages go to syslog then, and never among the
-/// replies.
+/// Programs such as inetd give the client's socket as standard error, too. Messages go to syslog
+/// then, and never among the replies.
 pub(crate) fn keep_messages_out() -> Result<()> {
     let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
     // One that is closed is nobody's socket.
@@ -61,7 +61,8 @@ pub(crate) fn keep_messages_out() -> Result<()> {
 }
 
 impl Single {
-    /// Takes standard input and output, and leaves `/dev/null` there: nothing that is printed gets among the replies.
+    /// Takes standard input and output, and leaves `/dev/null` there: nothing that is printed gets
+    /// among the replies.
     pub(crate) fn take() -> Result<Self> {
         ensure!(
             !io::stdin().is_terminal() && !io::stdout().is_terminal(),
@@ -88,8 +89,8 @@ impl Single {
         Ok(Self { socket: ours.into(), pipes: Some(Pipes { input, output, socket }) })
     }
 
-    /// The socket for the server; what comes through pipes, where there are any, is passed on from now on, until the server
-    /// has closed its socket.
+    /// The socket for the server; what comes through pipes, where there are any, is passed on from
+    /// now on, until the server has closed its socket.
     pub(crate) fn connect(self) -> io::Result<(OwnedFd, Option<Relay>)> {
         Ok((self.socket, self.pipes.map(Relay::start).transpose()?))
     }
@@ -117,8 +118,8 @@ impl Relay {
         Ok(Self { sent })
     }
 
-    /// Waits until the client has got all that the server has sent it, or for the grace that other clients have, too. The
-    /// thread that reads from it ends with the process.
+    /// Waits until the client has got all that the server has sent it, or for the grace that other
+    /// clients have, too. The thread that reads from it ends with the process.
     pub(crate) fn finish(&self) {
         if self.sent.recv_timeout(GRACE).is_err() {
             log::warn!("the client on standard output has not read the last replies");
@@ -126,8 +127,8 @@ impl Relay {
     }
 }
 
-/// Until the end of `from`. [`io::copy`] would use `splice(2)`, which keeps the client from reading its pipe as long as
-/// nothing more comes for it.
+/// Until the end of `from`. [`io::copy`] would use `splice(2)`, which keeps the client from reading
+/// its pipe as long as nothing more comes for it.
 fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {

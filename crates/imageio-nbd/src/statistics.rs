@@ -27,7 +27,8 @@ pub(crate) fn prepare(stats_json: Option<&Path>, becomes_daemon: bool) -> Result
     Ok(output)
 }
 
-/// The name of a thread, which may outlive what it is for: the file system of the document may hang.
+/// The name of a thread, which may outlive what it is for: the file system of the document may
+/// hang.
 const THREAD: &str = "statistics";
 
 /// Has the figures told by another thread, and never waits for that.

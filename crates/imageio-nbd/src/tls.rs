@@ -28,8 +28,9 @@ pub(crate) const ROOT_DIR: &str = "/etc/pki/nbdkit";
 /// Where it looks otherwise, under `$HOME`.
 const HOME_DIRS: [&str; 2] = [".pki/nbdkit", ".config/pki/nbdkit"];
 
-/// What the options ask for, and the files tell. Without any of the options, TLS is offered where there are certificates in
-/// nbdkit's place for them. With one of them, what is missing is an error.
+/// What the options ask for, and the files tell. Without any of the options, TLS is offered where
+/// there are certificates in nbdkit's place for them. With one of them, what is missing is an
+/// error.
 pub(crate) fn configure(options: &Options) -> Result<Tls> {
     let Some(dir) = find(options)? else {
         return Ok(if options.tls == Some(TlsMode::Off) { Tls::Off } else { Tls::Unsupported });
@@ -91,7 +92,8 @@ fn check(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// TLS 1.2 and 1.3 with the certificate in `dir`. A session is never resumed: each client shows what it has.
+/// TLS 1.2 and 1.3 with the certificate in `dir`. A session is never resumed: each client shows
+/// what it has.
 fn server_config(dir: &Path, verify_peer: bool) -> Result<ServerConfig> {
     let provider = Arc::new(provider());
     let verifier =
@@ -135,7 +137,8 @@ fn is_there(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-/// Without the ciphers that end a connection of TLS 1.2, which can't renew its keys, after 256 GiB: a disk may be larger.
+/// Without the ciphers that end a connection of TLS 1.2, which can't renew its keys, after 256 GiB:
+/// a disk may be larger.
 fn provider() -> CryptoProvider {
     let mut provider = ring::default_provider();
     provider.cipher_suites.retain(|suite| match suite {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `imageio-nbd virt-v2v`: the installed virt-v2v, with nbdkit and its Python plugin for oVirt replaced.
+//! `imageio-nbd virt-v2v`: the installed virt-v2v, with nbdkit and its Python plugin for oVirt
+//! replaced.
 //!
-//! virt-v2v runs nbdkit by its name, so a directory first in `PATH` has a [`shim`] of that name. Since 2.10 it runs
-//! nbdkit by the full path that was found when it was built, so a library is preloaded, by which virt-v2v and its children
-//! execute the shim where they would execute a file of that path (crate `exec-redirect`). Neither touches what others see,
-//! nor who owns what: in a namespace of users, root's files would seem to be nobody's, also to what makes libguestfs's
+//! virt-v2v runs nbdkit by its name, so a directory first in `PATH` has a [`shim`] of that name.
+//! Since 2.10 it runs nbdkit by the full path that was found when it was built, so a library is
+//! preloaded, by which virt-v2v and its children execute the shim where they would execute a file
+//! of that path (crate `exec-redirect`). Neither touches what others see, nor who owns what: in a
+//! namespace of users, root's files would seem to be nobody's, also to what makes libguestfs's
 //! appliance of them, which is kept.
 //!
 //! virt-v2v takes the place of this process: signals, terminal and exit status are its own.
@@ -124,7 +126,8 @@ fn plugin(program: &Path) -> Result<OsString> {
     }
 }
 
-/// The absolute name of a program in `PATH` that isn't ours under another name, whichever copy of it.
+/// The absolute name of a program in `PATH` that isn't ours under another name, whichever copy of
+/// it.
 fn find(name: &str, ours: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     // An empty name in PATH is the current directory.
@@ -153,11 +156,12 @@ fn first_in_path(dir: &Path) -> Result<OsString> {
     env::join_paths(dirs).context("the shim's directory can't be in PATH")
 }
 
-/// Where distributions have nbdkit. A virt-v2v that is a script has no constants, and runs another program that has.
+/// Where distributions have nbdkit. A virt-v2v that is a script has no constants, and runs another
+/// program that has.
 const USUAL: [&str; 2] = ["/usr/sbin/nbdkit", "/usr/bin/nbdkit"];
 
-/// The full paths by which virt-v2v runs nbdkit: those that it has as constants, whether they are there or not, and what is in
-/// `PATH`.
+/// The full paths by which virt-v2v runs nbdkit: those that it has as constants, whether they are
+/// there or not, and what is in `PATH`.
 fn nbdkits(virt_v2v: &Path, ours: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read(virt_v2v).with_context(|| format!("cannot read {}", virt_v2v.display()))?;
     let all = paths_to_nbdkit(&text).chain(find("nbdkit", ours));

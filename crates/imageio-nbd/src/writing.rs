@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether this thread is writing a message just now, and so holds the locks that another one would need.
+//! Whether this thread is writing a message just now, and so holds the locks that another one would
+//! need.
 
 use std::cell::Cell;
 

@@ -11,9 +11,11 @@ use serde::Serialize;
 pub struct Requests {
     /// How many were answered, also with errors. One that went to the device in pieces is one.
     pub requests: u64,
-    /// How many bytes those are about that succeeded; 0 for what is about no range, or doesn't change or tell its content.
+    /// How many bytes those are about that succeeded; 0 for what is about no range, or doesn't
+    /// change or tell its content.
     pub bytes: u64,
-    /// How many were answered with an error. Zeroes that had to be fast, and can't be, are among them.
+    /// How many were answered with an error. Zeroes that had to be fast, and can't be, are among
+    /// them.
     pub errors: u64,
 }
 
@@ -25,8 +27,8 @@ impl Requests {
     }
 }
 
-/// What the clients of one transfer have asked for. Each figure is right by itself; together they are, once no request is
-/// under way.
+/// What the clients of one transfer have asked for. Each figure is right by itself; together they
+/// are, once no request is under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClientStatistics {
@@ -34,7 +36,8 @@ pub struct ClientStatistics {
     pub accepted: u64,
     /// The accepted clients that are still there.
     pub connected: u64,
-    /// Reads, also those that the server was not asked for: what is known to be zero, and what was read ahead.
+    /// Reads, also those that the server was not asked for: what is known to be zero, and what was
+    /// read ahead.
     pub reads: Requests,
     /// Writes, without zeroes.
     pub writes: Requests,

@@ -52,7 +52,8 @@ pub struct Observer {
     program: String,
     exports: Vec<Export>,
     output: Option<Output>,
-    /// The last document is written, or about to be. Held while one is written: they come one after another.
+    /// The last document is written, or about to be. Held while one is written: they come one after
+    /// another.
     has_ended: Mutex<bool>,
     began: Instant,
 }
@@ -63,7 +64,8 @@ pub struct Observer {
 pub struct Progress {
     /// Bytes that clients have read and written, without zeroes.
     pub from_clients: u64,
-    /// Bytes that were read from the servers and written to them, without zeroes; with what was written again.
+    /// Bytes that were read from the servers and written to them, without zeroes; with what was
+    /// written again.
     pub to_server: u64,
     /// What the servers are waited for, such as `3 writes, 1 flush`, or `nothing`.
     pub awaited: String,
@@ -96,7 +98,8 @@ impl Export {
 }
 
 impl Observer {
-    /// `program` is the name and version of whoever serves; `output` is where [`write`](Self::write) writes.
+    /// `program` is the name and version of whoever serves; `output` is where
+    /// [`write`](Self::write) writes.
     #[must_use]
     pub fn new(program: impl Into<String>, exports: Vec<Export>, output: Option<Output>) -> Self {
         Self { program: program.into(), exports, output, has_ended: Mutex::new(false), began: Instant::now() }
@@ -118,8 +121,9 @@ impl Observer {
         lines
     }
 
-    /// Writes the document, if it is wanted, with the figures of this moment: to `standard_error` if that is its place. This
-    /// may take long, as file systems may hang. Nothing is written after one whose state is not [`State::Running`].
+    /// Writes the document, if it is wanted, with the figures of this moment: to `standard_error`
+    /// if that is its place. This may take long, as file systems may hang. Nothing is written after
+    /// one whose state is not [`State::Running`].
     ///
     /// # Errors
     /// [`OutputError`].

@@ -27,13 +27,15 @@ pub struct OutputError {
 }
 
 impl Output {
-    /// Where `path` says; `-` is standard error. It should be absolute if the process changes its directory before it writes.
+    /// Where `path` says; `-` is standard error. It should be absolute if the process changes its
+    /// directory before it writes.
     ///
-    /// Tries whether the file can be made, with one that has no name. So nothing is left behind, whatever comes next. To be
-    /// called again by a process that has become another user.
+    /// Tries whether the file can be made, with one that has no name. So nothing is left behind,
+    /// whatever comes next. To be called again by a process that has become another user.
     ///
     /// # Errors
-    /// [`OutputError`], also for what is neither a file nor a free name: to replace a device or a pipe is surely not meant.
+    /// [`OutputError`], also for what is neither a file nor a free name: to replace a device or a
+    /// pipe is surely not meant.
     pub fn prepare(path: &Path) -> Result<Self, OutputError> {
         if path == Path::new("-") {
             return Ok(Self::StandardError);
@@ -81,7 +83,8 @@ fn prepare(path: &Path) -> io::Result<()> {
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let before = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode() & 0o777);
-    // The system takes off what the umask says, as from any new file. A temporary file would be its owner's alone.
+    // The system takes off what the umask says, as from any new file. A temporary file would be its
+    // owner's alone.
     let mode = Permissions::from_mode(before.unwrap_or(0o666));
     let mut file = Builder::new().permissions(mode.clone()).tempfile_in(directory(path))?;
     if before.is_some() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The JSON document. `docs/statistics.md` is its reference: names are added there and here, and neither changed nor removed
-//! without another [`VERSION`].
+//! The JSON document. `docs/statistics.md` is its reference: names are added there and here, and
+//! neither changed nor removed without another [`VERSION`].
 
 use imageio_device::Statistics;
 use imageio_device::statistics::Operations;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! When a transfer stalls, and whom it waits for. Time is a parameter, and nothing is asked here.
 //!
-//! The client and the server are watched each by itself, as what the one does is no progress of the other: the server may
-//! hang while clients come and go, and a flush in the background says nothing of the client.
+//! The client and the server are watched each by itself, as what the one does is no progress of the
+//! other: the server may hang while clients come and go, and a flush in the background says nothing
+//! of the client.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,11 +12,12 @@ use imageio_device::statistics::{Awaited, Initiator, Operations, Wait};
 
 use crate::report::Figures;
 
-/// For how long nothing may move before that is worth a message. It doubles with each stall that was told, so that there are
-/// few messages, however long and slow a transfer is.
+/// For how long nothing may move before that is worth a message. It doubles with each stall that
+/// was told, so that there are few messages, however long and slow a transfer is.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// For what may well take long where all is well: slow storage zeroes and flushes at its pace, and tells nothing meanwhile.
+/// For what may well take long where all is well: slow storage zeroes and flushes at its pace, and
+/// tells nothing meanwhile.
 const LONG_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is seen of a transfer at a moment.
@@ -86,7 +88,8 @@ impl Look {
         self.waits.iter().any(|wait| wait.initiator == Initiator::Client)
     }
 
-    /// Bytes of a request have moved that was under way before. Those of a new attempt are no progress.
+    /// Bytes of a request have moved that was under way before. Those of a new attempt are no
+    /// progress.
     fn moves_since(&self, before: &Self) -> bool {
         self.waits.iter().any(|wait| {
             let is_same = |old: &&Wait| (old.connection, old.since) == (wait.connection, wait.since);
@@ -113,14 +116,16 @@ impl Stall {
         Self { seen: Look::default(), client: Silence::new(now), server: Silence::new(now) }
     }
 
-    /// Takes another look. What is worth a message is told once for each stall, and once when it is over.
+    /// Takes another look. What is worth a message is told once for each stall, and once when it is
+    /// over.
     pub(crate) fn look(&mut self, look: Look, now: Instant) -> impl Iterator<Item = Event> + use<> {
         let events = [self.look_at_server(&look, now), self.look_at_client(&look, now)];
         self.seen = look;
         events.into_iter().flatten()
     }
 
-    /// While it is waited for, only what it answers is progress; and bytes that move, as long as nothing was told.
+    /// While it is waited for, only what it answers is progress; and bytes that move, as long as
+    /// nothing was told.
     fn look_at_server(&mut self, look: &Look, now: Instant) -> Option<Event> {
         let Self { seen, server, .. } = self;
         if look.answered != seen.answered {
@@ -136,7 +141,8 @@ impl Stall {
         Some(Event::ServerStalls(waited, look.waits.clone()))
     }
 
-    /// It is waited for while it is there and has asked for nothing, if it has moved anything before.
+    /// It is waited for while it is there and has asked for nothing, if it has moved anything
+    /// before.
     fn look_at_client(&mut self, look: &Look, now: Instant) -> Option<Event> {
         let Self { seen, client, .. } = self;
         if look.asked != seen.asked || look.client_waits() {

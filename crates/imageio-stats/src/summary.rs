@@ -16,8 +16,9 @@ pub fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
-/// Such as `from clients: 40 writes of 10.0 MiB, 1 flush; to the server: 5 writes of 10.0 MiB, 2 flushes (1 in the
-/// background), 8.0 requests in one, waited 1.3 s`. What there was none of is left out.
+/// Such as
+/// `from clients: 40 writes of 10.0 MiB, 1 flush; to the server: 5 writes of 10.0 MiB, 2 flushes (1
+/// in the background), 8.0 requests in one, waited 1.3 s`. What there was none of is left out.
 pub(crate) fn summary(figures: &Figures) -> String {
     format!("from clients: {}; to the server: {}", clients(&figures.clients), server(figures))
 }

@@ -13,8 +13,8 @@ use crate::stall::{Event, Stall};
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs when a transfer stalls and when it goes on, until it is dropped: to wait for a client is worth an info, and for the
-/// server a warning.
+/// Logs when a transfer stalls and when it goes on, until it is dropped: to wait for a client is
+/// worth an info, and for the server a warning.
 #[derive(Debug)]
 pub struct Watch {
     /// Dropped to end the thread.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Serves a disk in memory, which knows its holes: `memory SOCKET [SIZE-IN-MIB]`, until its standard input ends.
+//! Serves a disk in memory, which knows its holes: `memory SOCKET [SIZE-IN-MIB]`, until its
+//! standard input ends.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -22,7 +22,8 @@ use crate::connection::Service;
 use crate::registry::Registry;
 use crate::stats::count;
 
-/// How long no client is accepted after the system had no resources for one; a session that ends cuts it short.
+/// How long no client is accepted after the system had no resources for one; a session that ends
+/// cuts it short.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Accepts clients, and starts their sessions.
@@ -55,7 +56,8 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
         Self { scope, service, registry, limits, newcomers, aside, gave_way, refused, full }
     }
 
-    /// Until the server is to stop, or there is nothing to listen on and the last session has ended.
+    /// Until the server is to stop, or there is nothing to listen on and the last session has
+    /// ended.
     pub(crate) fn until_stopped(&mut self, listeners: &[Listener]) -> io::Result<()> {
         listeners.iter().try_for_each(Listener::prepare)?;
         let mut paused = false;
@@ -77,7 +79,8 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             polled => polled?,
         };
-        // Cleared before the caller looks around, so that whatever happens meanwhile wakes it again.
+        // Cleared before the caller looks around, so that whatever happens meanwhile wakes it
+        // again.
         woken.clear();
         let ready = listeners.iter().zip(&fds[1..]).filter(|(_, fd)| !fd.revents().is_empty());
         Ok(ready.map(|(listener, _)| listener).collect())

@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who gets a place, and who gives one up for it: the decision alone, without sockets, threads or a clock.
+//! Who gets a place, and who gives one up for it: the decision alone, without sockets, threads or a
+//! clock.
 //!
-//! There are only so many places, as a client costs memory and threads. Whoever connects and says nothing must not keep
-//! others out, so **a client that still negotiates gives way to a newcomer**. A client that means it negotiates within
-//! milliseconds, and loses nothing that it could not ask for again.
+//! There are only so many places, as a client costs memory and threads. Whoever connects and says
+//! nothing must not keep others out, so **a client that still negotiates gives way to a newcomer**.
+//! A client that means it negotiates within milliseconds, and loses nothing that it could not ask
+//! for again.
 //!
-//! **A client that has negotiated is never dropped**, whether it is at work or idle. One that copies a disk may wait for
-//! its source for minutes, and looks like an idle one; to drop it would end hours of work. So nothing that an idle
-//! client does frees its place, and a newcomer waits in the end. What keeps one host from having all places, over TCP,
-//! is that **an address has at most its share**: a newcomer beyond that is refused at once, unless another client of
-//! that address still negotiates. To let it wait would let it stand in the way of other addresses, as there is one line
-//! for all. Clients of a unix socket have no address. They all belong to who may open the socket's file, so they share
-//! all places.
+//! **A client that has negotiated is never dropped**, whether it is at work or idle. One that
+//! copies a disk may wait for its source for minutes, and looks like an idle one; to drop it would
+//! end hours of work. So nothing that an idle client does frees its place, and a newcomer waits in
+//! the end. What keeps one host from having all places, over TCP, is that **an address has at most
+//! its share**: a newcomer beyond that is refused at once, unless another client of that address
+//! still negotiates. To let it wait would let it stand in the way of other addresses, as there is
+//! one line for all. Clients of a unix socket have no address. They all belong to who may open the
+//! socket's file, so they share all places.
 //!
-//! A client may end its connection and come back before its old place is free. It is not refused for that, but stands
-//! aside until the place is free, and nobody behind it waits for it. Only one newcomer of an address stands aside at a
-//! time, as there would be no end of them otherwise; the next is refused.
+//! A client may end its connection and come back before its old place is free. It is not refused
+//! for that, but stands aside until the place is free, and nobody behind it waits for it. Only one
+//! newcomer of an address stands aside at a time, as there would be no end of them otherwise; the
+//! next is refused.
 //!
-//! Of those who negotiate, the one that has done so for longest gives way, and of an address with many of them before
-//! others: who sends a flood of newcomers pushes out its own.
+//! Of those who negotiate, the one that has done so for longest gives way, and of an address with
+//! many of them before others: who sends a flood of newcomers pushes out its own.
 //!
 //! | places | the newcomer's address | who still negotiates | what happens |
 //! |---|---|---|---|
@@ -31,8 +35,8 @@
 //!
 //! A share that is all places bounds nothing.
 //!
-//! A place is free again a moment after its client was told to give way. Until then, nobody else gives way for it, and
-//! the newcomer [comes again](Verdict::Soon).
+//! A place is free again a moment after its client was told to give way. Until then, nobody else
+//! gives way for it, and the newcomer [comes again](Verdict::Soon).
 
 use std::collections::HashMap;
 use std::fmt;

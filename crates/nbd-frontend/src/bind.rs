@@ -39,21 +39,22 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// A socket that already listens: a `UnixListener`, a `TcpListener`, or one that was inherited. Its path, if it
-    /// has one, is left alone when the listener is dropped.
+    /// A socket that already listens: a `UnixListener`, a `TcpListener`, or one that was inherited.
+    /// Its path, if it has one, is left alone when the listener is dropped.
     #[must_use]
     pub fn new(socket: impl Into<OwnedFd>) -> Self {
         Self { socket: socket.into().into(), path: None }
     }
 
-    /// The TCP address, with the port that the system chose if it was asked for port 0; `None` on a unix socket.
+    /// The TCP address, with the port that the system chose if it was asked for port 0; `None` on a
+    /// unix socket.
     #[must_use]
     pub fn tcp_addr(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()?.as_socket()
     }
 
-    /// Leaves the file of the unix socket in place when the listener is dropped, as a process must that hands the
-    /// socket on to its child.
+    /// Leaves the file of the unix socket in place when the listener is dropped, as a process must
+    /// that hands the socket on to its child.
     #[must_use]
     pub fn keep_path(mut self) -> Self {
         self.path = None;
@@ -87,8 +88,8 @@ impl AsFd for Listener {
     }
 }
 
-/// Listens on a new unix socket, whose file is removed when the [`Listener`] is dropped. Only its owner may connect:
-/// whoever connects can read and write the disk.
+/// Listens on a new unix socket, whose file is removed when the [`Listener`] is dropped. Only its
+/// owner may connect: whoever connects can read and write the disk.
 ///
 /// # Errors
 /// [`Error::PathTaken`] if anything exists at `path`; [`Error::Bind`].
@@ -103,7 +104,8 @@ pub fn bind_unix(path: impl AsRef<Path>) -> Result<Listener, Error> {
 
 fn bind_private(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Before there is a file: Linux makes it with the mode of the socket, so that there is no moment to slip in.
+    // Before there is a file: Linux makes it with the mode of the socket, so that there is no
+    // moment to slip in.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
@@ -115,18 +117,20 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Listens on every address of `host`: a name, a numeric address, or nothing for all interfaces. Port 0 is a free
-/// port, the same one for all addresses; [`Listener::tcp_addr`] tells it.
+/// Listens on every address of `host`: a name, a numeric address, or nothing for all interfaces.
+/// Port 0 is a free port, the same one for all addresses; [`Listener::tcp_addr`] tells it.
 ///
 /// # Errors
-/// [`Error::Bind`] if the host is unknown, if an address is in use, or if none exists on this machine.
+/// [`Error::Bind`] if the host is unknown, if an address is in use, or if none exists on this
+/// machine.
 pub fn bind_tcp(host: &str, port: u16) -> Result<Vec<Listener>, Error> {
     let listeners = resolve(host, port).and_then(|addresses| bind_all(&addresses, bind_address));
     listeners.map_err(|source| Error::Bind { address: format!("{host}:{port}"), source })
 }
 
-/// Listens on 127.0.0.1 and, where this machine has IPv6, on ::1: for clients of this machine alone, whatever its hosts
-/// file says of localhost. Port 0 is a free port, the same one for both; [`Listener::tcp_addr`] tells it.
+/// Listens on 127.0.0.1 and, where this machine has IPv6, on ::1: for clients of this machine
+/// alone, whatever its hosts file says of localhost. Port 0 is a free port, the same one for both;
+/// [`Listener::tcp_addr`] tells it.
 ///
 /// # Errors
 /// [`Error::Bind`] if the port is in use.
@@ -151,7 +155,8 @@ fn bind_all(
     addresses: &[SocketAddr],
     bind: impl Fn(SocketAddr) -> io::Result<Socket>,
 ) -> io::Result<Vec<Listener>> {
-    /// A port that is free at one address may be in use at another: then the system is asked for another port.
+    /// A port that is free at one address may be in use at another: then the system is asked for
+    /// another port.
     const ATTEMPTS: usize = 16;
     let is_any_port = addresses.iter().all(|address| address.port() == 0);
     let mut attempts = if is_any_port { ATTEMPTS } else { 1 };

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How often clients have changed the disk: what was read ahead before a change must not be told after it.
+//! How often clients have changed the disk: what was read ahead before a change must not be told
+//! after it.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// Counts the changes of all clients of a server: WRITE, WRITE_ZEROES, TRIM. Several exports have one count, as they may have
-/// one disk behind them.
+/// Counts the changes of all clients of a server: WRITE, WRITE_ZEROES, TRIM. Several exports have
+/// one count, as they may have one disk behind them.
 ///
-/// A change begins before the device has it, and ends when the device has told of its end. So what the device reads between two
-/// calls of [`settled`](Self::settled) and [`begun`](Self::begun) that give the same number is what the disk holds at the
-/// second, and no change was answered that it lacks.
+/// A change begins before the device has it, and ends when the device has told of its end. So what
+/// the device reads between two calls of [`settled`](Self::settled) and [`begun`](Self::begun) that
+/// give the same number is what the disk holds at the second, and no change was answered that it
+/// lacks.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     begun: AtomicU64,

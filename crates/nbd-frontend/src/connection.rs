@@ -19,7 +19,8 @@ use crate::stats::Counters;
 use crate::transport::Transport;
 use crate::{Config, panic_message};
 
-/// A peer that has vanished without a word is noticed after about this long, and half as long again.
+/// A peer that has vanished without a word is noticed after about this long, and half as long
+/// again.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How long a client with which TLS has failed may take to leave.
@@ -72,8 +73,9 @@ impl<D: QueuedDevice> Service<'_, D> {
     }
 }
 
-/// Gives the client time to read why TLS has failed. It has not waited for that, and is about to send an option: if the
-/// socket were closed, it would learn that it can't, and nothing else. It may still give way to another client.
+/// Gives the client time to read why TLS has failed. It has not waited for that, and is about to
+/// send an option: if the socket were closed, it would learn that it can't, and nothing else. It
+/// may still give way to another client.
 fn linger(control: &Control) {
     control.finish_sending();
     let mut stream = Timed { socket: &control.socket, deadline: Instant::now().checked_add(LINGER) };
@@ -81,8 +83,8 @@ fn linger(control: &Control) {
     let _ = io::copy(&mut stream, &mut io::sink());
 }
 
-/// TCP: replies leave at once, and dead peers are found out. Unix: the buffer takes more than one read's reply, as far
-/// as the system allows; TCP finds its own size.
+/// TCP: replies leave at once, and dead peers are found out. Unix: the buffer takes more than one
+/// read's reply, as far as the system allows; TCP finds its own size.
 fn configure(socket: &Socket) {
     if matches!(socket.domain(), Ok(Domain::UNIX)) {
         let set = socket.set_send_buffer_size(SEND_BUFFER);
@@ -94,8 +96,8 @@ fn configure(socket: &Socket) {
     }
 }
 
-/// Ends the stream in order. Closing a socket with unread input resets the connection, and replies that are still on
-/// their way could be lost; so what has arrived is read, though not forever.
+/// Ends the stream in order. Closing a socket with unread input resets the connection, and replies
+/// that are still on their way could be lost; so what has arrived is read, though not forever.
 fn finish(control: &Control) {
     control.finish_sending();
     let mut scrap = [0; 16 << 10];

@@ -8,9 +8,10 @@ use nbd_wire::{
 
 /// The longest payload of one READ or WRITE in bytes, if the device sets no lower maximum.
 ///
-/// Clients are told this maximum, as newer ones of libnbd send no longer payload than the server has told them, and
-/// 32 MiB to a server that has told them nothing. It is the most that libnbd ever sends, and that nbdkit takes. What is
-/// told makes no client's requests longer by itself: qemu stays within 32 MiB, and nbdcopy goes by the preferred size.
+/// Clients are told this maximum, as newer ones of libnbd send no longer payload than the server
+/// has told them, and 32 MiB to a server that has told them nothing. It is the most that libnbd
+/// ever sends, and that nbdkit takes. What is told makes no client's requests longer by itself:
+/// qemu stays within 32 MiB, and nbdcopy goes by the preferred size.
 pub const MAX_PAYLOAD: u32 = 64 << 20;
 
 /// How a device is called.

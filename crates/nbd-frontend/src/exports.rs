@@ -9,10 +9,12 @@ use nbd_wire::Export;
 use crate::stats::ExportCounters;
 use crate::{Error, ExportInfo};
 
-/// The longest answer to LIST in bytes. Each client may have one in memory, and nothing keeps it from asking for all.
+/// The longest answer to LIST in bytes. Each client may have one in memory, and nothing keeps it
+/// from asking for all.
 const MAX_LIST: usize = 1 << 20;
 
-/// What an export takes in it besides its strings: the head of a reply, and the length of the name ('Option reply types').
+/// What an export takes in it besides its strings: the head of a reply, and the length of the name
+/// ('Option reply types').
 const LIST_ENTRY: usize = 20 + 4;
 
 /// Exports of different names. The first is the default one.

@@ -50,7 +50,8 @@
 //! let disk = |size| Threaded::start(Arc::new(MemoryDevice::new(size)), 4).map(Arc::new);
 //! let mut server = Server::new(disk(1 << 20)?, &ExportInfo::new("system"), Config::default())?;
 //! server.add_export(disk(1 << 24)?, &ExportInfo::new("data"))?;
-//! assert!(matches!(server.add_export(disk(1)?, &ExportInfo::new("data")), Err(Error::NameTaken(_))));
+//! let again = server.add_export(disk(1)?, &ExportInfo::new("data"));
+//! assert!(matches!(again, Err(Error::NameTaken(_))));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -112,7 +113,8 @@ pub use tls::Tls;
 use std::any::Any;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex whose data is sound between any two statements, so that a panic elsewhere does not spread.
+/// Locks a mutex whose data is sound between any two statements, so that a panic elsewhere does not
+/// spread.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

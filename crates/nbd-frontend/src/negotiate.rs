@@ -41,9 +41,10 @@ impl From<io::Error> for Failed {
     }
 }
 
-/// Negotiates until the client has chosen one of `exports` or the time for that is over. The transport becomes TLS if the
-/// client starts that. Before the client is told that it has got the export, and before the device is asked for something
-/// that takes time, `keep_place` tells whether it may stay.
+/// Negotiates until the client has chosen one of `exports` or the time for that is over. The
+/// transport becomes TLS if the client starts that. Before the client is told that it has got the
+/// export, and before the device is asked for something that takes time, `keep_place` tells whether
+/// it may stay.
 pub(crate) fn negotiate<'e>(
     socket: &Socket,
     transport: &mut Transport,
@@ -63,7 +64,8 @@ pub(crate) fn negotiate<'e>(
         let mut input = receive(transport, &mut stream, &mut chunk[..wanted])?;
         let mut progress = handshake.feed(&mut input, &mut output);
         if let Progress::LookUp { export, contexts } = progress {
-            // Whoever comes this far means it, and can't be told to leave while the device is asked.
+            // Whoever comes this far means it, and can't be told to leave while the device is
+            // asked.
             if !keep_place() {
                 return Err(Failed::GaveWay);
             }
@@ -128,8 +130,8 @@ fn receive<'b>(
     }
 }
 
-/// A socket on which all that is read and written is done before the deadline, or fails with `TimedOut`; however little
-/// comes at a time.
+/// A socket on which all that is read and written is done before the deadline, or fails with
+/// `TimedOut`; however little comes at a time.
 pub(crate) struct Timed<'c> {
     pub(crate) socket: &'c Socket,
     pub(crate) deadline: Option<Instant>,

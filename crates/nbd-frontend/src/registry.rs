@@ -35,7 +35,8 @@ struct Sessions {
 /// What is known of a session from outside.
 #[derive(Debug)]
 struct Place {
-    // Weak, so that the socket of a session that has ended is closed before the session is forgotten.
+    // Weak, so that the socket of a session that has ended is closed before the session is
+    // forgotten.
     control: Weak<Control>,
     peer: Peer,
     phase: Phase,
@@ -112,13 +113,14 @@ impl Registry {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Becomes readable when the accept loop should look around: a session has gone, or it is to stop.
+    /// Becomes readable when the accept loop should look around: a session has gone, or it is to
+    /// stop.
     pub(crate) fn woken(&self) -> &Waker {
         &self.waker
     }
 
-    /// Ends all sessions: each finishes the requests it has read, but those left after `grace` are cut off. Returns
-    /// how many that were.
+    /// Ends all sessions: each finishes the requests it has read, but those left after `grace` are
+    /// cut off. Returns how many that were.
     pub(crate) fn end_sessions(&self, grace: Duration) -> usize {
         self.for_each(Control::stop);
         let sessions = lock(&self.sessions);
@@ -137,8 +139,8 @@ impl Registry {
 }
 
 impl Sessions {
-    /// A newcomer comes after the end of its earlier connections, so that end has arrived, whether or not the sessions
-    /// know of it.
+    /// A newcomer comes after the end of its earlier connections, so that end has arrived, whether
+    /// or not the sessions know of it.
     fn look_who_has_left(&mut self, newcomer: Peer) {
         let of_its_address = self.live.values_mut().filter(|place| place.peer == newcomer);
         for place in of_its_address.filter(|place| place.phase == Phase::Negotiated) {
@@ -188,7 +190,8 @@ impl Drop for Entry {
 impl Control {
     /// No further request is read.
     fn stop(&self) {
-        // The flag is for data that has arrived already: a socket delivers that even after it is shut for reading.
+        // The flag is for data that has arrived already: a socket delivers that even after it is
+        // shut for reading.
         self.stopping.store(true, Ordering::SeqCst);
         self.shut(Shutdown::Read);
     }

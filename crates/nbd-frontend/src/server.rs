@@ -23,27 +23,30 @@ use crate::{Error, ExportInfo, Listener, Outcome, Statistics, Tls};
 pub struct Config {
     /// Requests in flight per session; further ones wait in the client's socket. At least 1.
     pub requests: usize,
-    /// Bytes per session for the payloads of requests in flight, counted in powers of two; further requests wait in
-    /// the client's socket. A request that needs more than all of it is let in when no other is in flight: a READ or
-    /// WRITE that goes to the device as a whole, of up to [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. Other long READs and
-    /// WRITEs go to the device piece by piece, within these bytes. A session has more where the device has a use for more
-    /// ([`QueuedDevice::in_flight`]): its part of that, as all clients have the same. As much as a session once had in use
-    /// stays allocated until it ends. At most half of it is used to read ahead: see
-    /// [`QueuedDevice::read_ahead`].
+    /// Bytes per session for the payloads of requests in flight, counted in powers of two; further
+    /// requests wait in the client's socket. A request that needs more than all of it is let in
+    /// when no other is in flight: a READ or WRITE that goes to the device as a whole, of up to
+    /// [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. Other long READs and WRITEs go to the device
+    /// piece by piece, within these bytes. A session has more where the device has a use for more
+    /// ([`QueuedDevice::in_flight`]): its part of that, as all clients have the same. As much as a
+    /// session once had in use stays allocated until it ends. At most half of it is used to read
+    /// ahead: see [`QueuedDevice::read_ahead`].
     pub memory: usize,
-    /// Sessions at a time. A further client takes the place of one that still negotiates, or waits until one leaves.
-    /// At least 1.
+    /// Sessions at a time. A further client takes the place of one that still negotiates, or waits
+    /// until one leaves. At least 1.
     pub sessions: usize,
-    /// How many of the sessions one TCP address may have. A further client from there takes the place of one that still
-    /// negotiates, or is refused: its connection is closed. Clients of unix sockets are bounded by `sessions` alone. At
-    /// least 1.
+    /// How many of the sessions one TCP address may have. A further client from there takes the
+    /// place of one that still negotiates, or is refused: its connection is closed. Clients of unix
+    /// sockets are bounded by `sessions` alone. At least 1.
     pub sessions_per_address: usize,
-    /// Whether structured replies are offered. Without them, there are neither extended headers nor metadata contexts.
+    /// Whether structured replies are offered. Without them, there are neither extended headers nor
+    /// metadata contexts.
     pub structured_replies: bool,
     /// Whether the device's metadata contexts are offered.
     pub meta_contexts: bool,
-    /// Whether extended headers are offered. Their lengths have 64 bits, so that a single WRITE_ZEROES may be about the whole
-    /// disk. Where that takes long, the device has to see to it that such a request keeps no other waiting.
+    /// Whether extended headers are offered. Their lengths have 64 bits, so that a single
+    /// WRITE_ZEROES may be about the whole disk. Where that takes long, the device has to see to it
+    /// that such a request keeps no other waiting.
     pub extended_headers: bool,
     /// Whether clients may or must use TLS, and with which certificates.
     pub tls: Tls,
@@ -63,8 +66,8 @@ impl Config {
 }
 
 impl Default for Config {
-    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, all that replies may be,
-    /// no TLS, a minute to negotiate, ten seconds of grace.
+    /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, all that
+    /// replies may be, no TLS, a minute to negotiate, ten seconds of grace.
     fn default() -> Self {
         Self {
             requests: 64,
@@ -97,7 +100,8 @@ pub struct Server<D> {
 pub struct ShutdownHandle(Arc<Registry>);
 
 impl ShutdownHandle {
-    /// Tells the server to stop: see [`Server::run`]. Returns at once; calling it again changes nothing.
+    /// Tells the server to stop: see [`Server::run`]. Returns at once; calling it again changes
+    /// nothing.
     pub fn shutdown(&self) {
         self.0.stop();
     }
@@ -110,11 +114,12 @@ impl ShutdownHandle {
 }
 
 impl<D: QueuedDevice> Server<D> {
-    /// A server that does not listen yet, with an export for `device`. That is the default one: clients may ask for it by
-    /// its name or by the empty name.
+    /// A server that does not listen yet, with an export for `device`. That is the default one:
+    /// clients may ask for it by its name or by the empty name.
     ///
     /// # Errors
-    /// [`Error::Export`] if the protocol has no room for `info` or the device's block size; [`Error::System`].
+    /// [`Error::Export`] if the protocol has no room for `info` or the device's block size;
+    /// [`Error::System`].
     pub fn new(device: Arc<D>, info: &ExportInfo, config: Config) -> Result<Self, Error> {
         let mut exports = Exports::new();
         exports.add(device, info)?;
@@ -123,14 +128,15 @@ impl<D: QueuedDevice> Server<D> {
         Ok(Self { exports, config, listeners, connected, registry, counters })
     }
 
-    /// Adds an export for `device`. Clients see all exports of a server (LIST), and each session is about the one that its
-    /// client has chosen by name. [`Config`] bounds the sessions of all exports together.
+    /// Adds an export for `device`. Clients see all exports of a server (LIST), and each session is
+    /// about the one that its client has chosen by name. [`Config`] bounds the sessions of all
+    /// exports together.
     ///
     /// If it has the empty name, it answers to that instead of the default export.
     ///
     /// # Errors
-    /// [`Error::NameTaken`] if another export has the name; [`Error::ListTooLong`] if there are too many; [`Error::Export`]
-    /// as in [`new`](Self::new). The server is as before then.
+    /// [`Error::NameTaken`] if another export has the name; [`Error::ListTooLong`] if there are too
+    /// many; [`Error::Export`] as in [`new`](Self::new). The server is as before then.
     pub fn add_export(&mut self, device: Arc<D>, info: &ExportInfo) -> Result<(), Error> {
         self.exports.add(device, info)
     }
@@ -140,7 +146,8 @@ impl<D: QueuedDevice> Server<D> {
         self.listeners.push(listener);
     }
 
-    /// Serves the client at the other end of `socket`, a connected stream socket, as soon as the server runs.
+    /// Serves the client at the other end of `socket`, a connected stream socket, as soon as the
+    /// server runs.
     pub fn adopt(&mut self, socket: impl Into<OwnedFd>) {
         let socket = Socket::from(socket.into());
         // Whoever made it may have had other plans. If this fails, so will its first use.
@@ -160,12 +167,12 @@ impl<D: QueuedDevice> Server<D> {
         Statistics::new(&self.counters, self.exports.all_counters())
     }
 
-    /// Serves clients until [`ShutdownHandle::shutdown`] or, if there is nothing to listen on, until the last
-    /// [adopted](Self::adopt) client has gone.
+    /// Serves clients until [`ShutdownHandle::shutdown`] or, if there is nothing to listen on,
+    /// until the last [adopted](Self::adopt) client has gone.
     ///
-    /// Then no client is accepted and no request is read any more. Requests in flight are finished and answered; after
-    /// [`Config::grace`] the connections that are left are cut. It returns when all threads have ended, so a device
-    /// that never returns from a call keeps it.
+    /// Then no client is accepted and no request is read any more. Requests in flight are finished
+    /// and answered; after [`Config::grace`] the connections that are left are cut. It returns when
+    /// all threads have ended, so a device that never returns from a call keeps it.
     ///
     /// # Errors
     /// [`Error::System`] if waiting for clients fails; sessions are ended as in a shutdown.

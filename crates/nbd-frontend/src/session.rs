@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The transmission phase of one connection.
 //!
-//! The session's thread reads requests and hands them to the device. Whoever completes one puts the reply in line, and
-//! at the end of a batch sends what is in line with one system call, as far as the client takes it at once. The rest is
-//! for a second thread, so that a client that doesn't read its replies holds up nobody else.
+//! The session's thread reads requests and hands them to the device. Whoever completes one puts the
+//! reply in line, and at the end of a batch sends what is in line with one system call, as far as
+//! the client takes it at once. The rest is for a second thread, so that a client that doesn't read
+//! its replies holds up nobody else.
 //!
-//! A client that sends one request at a time has it carried out by the session's own thread: see `queue_depth`. What comes
-//! next is read ahead, if it reads in order: see `read_ahead`. Long READs and WRITEs go to the device piece by piece: see
-//! `pieces`.
+//! A client that sends one request at a time has it carried out by the session's own thread: see
+//! `queue_depth`. What comes next is read ahead, if it reads in order: see `read_ahead`. Long READs
+//! and WRITEs go to the device piece by piece: see `pieces`.
 //!
-//! A request waits in the client's socket while as many are in flight as may be, or while there is no room for its
-//! payload. Both are given back when a reply is sent, which needs nothing that the waiting thread holds.
+//! A request waits in the client's socket while as many are in flight as may be, or while there is
+//! no room for its payload. Both are given back when a reply is sent, which needs nothing that the
+//! waiting thread holds.
 
 mod in_order;
 mod job;
@@ -40,8 +42,8 @@ use read_ahead::ReadAhead;
 use replies::Replies;
 use status::Question;
 
-/// How much of what a client sends is read at once: the heads of a few requests, or some small writes with their payloads. Of a large payload it
-/// is what is copied twice.
+/// How much of what a client sends is read at once: the heads of a few requests, or some small
+/// writes with their payloads. Of a large payload it is what is copied twice.
 const INPUT_BUFFER: usize = 8 << 10;
 
 /// A longer request, in bytes, is always handed to the device's own threads.
@@ -119,7 +121,8 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         self.device.longest_read().max(1)
     }
 
-    /// The memory of this session follows what the device has a use for, of which each client has a part.
+    /// The memory of this session follows what the device has a use for, of which each client has a
+    /// part.
     fn adjust_memory(&self) {
         let clients = self.service.exports.counters(self.negotiated.export).connected().max(1);
         let part = usize::try_from(self.device.in_flight() / clients).unwrap_or(usize::MAX);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a server has done.
 //!
-//! A request counts when its answer is put in line for the client, once, whether it went to the device as a whole or in
-//! pieces, or was answered without the device. What was read ahead counts when a client asks for it.
+//! A request counts when its answer is put in line for the client, once, whether it went to the
+//! device as a whole or in pieces, or was answered without the device. What was read ahead counts
+//! when a client asks for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -18,7 +19,8 @@ use nbd_wire::consts::{
 pub struct Outcome {
     /// Connections, whether or not their negotiation succeeded.
     pub sessions: u64,
-    /// Connections that were closed at once, as their address had all the sessions that it may have.
+    /// Connections that were closed at once, as their address had all the sessions that it may
+    /// have.
     pub refused: u64,
     /// Requests answered.
     pub requests: u64,
@@ -32,7 +34,8 @@ pub struct Outcome {
     pub cut_off: u64,
 }
 
-/// Tells what a server has done so far: from any thread, before it runs, while it runs and afterwards.
+/// Tells what a server has done so far: from any thread, before it runs, while it runs and
+/// afterwards.
 #[derive(Debug, Clone)]
 pub struct Statistics {
     server: Arc<Counters>,
@@ -44,7 +47,8 @@ impl Statistics {
         Self { server: Arc::clone(server), exports: exports.to_vec() }
     }
 
-    /// The figures so far. Each is right by itself; together they are, once no request is under way.
+    /// The figures so far. Each is right by itself; together they are, once no request is under
+    /// way.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -61,7 +65,8 @@ impl Statistics {
 pub struct Snapshot {
     /// Connections, whether or not their negotiation succeeded.
     pub sessions: u64,
-    /// Connections that were closed at once, as their address had all the sessions that it may have.
+    /// Connections that were closed at once, as their address had all the sessions that it may
+    /// have.
     pub refused: u64,
     /// Of each export, in the order in which they were added.
     pub exports: Vec<ExportSnapshot>,
@@ -75,8 +80,8 @@ pub struct ExportSnapshot {
     pub clients: u64,
     /// The accepted clients that are still there.
     pub connected: u64,
-    /// Whether the last client that has left said so (NBD_CMD_DISC). One that died, or was cut off as the server stopped, may have had
-    /// more to do.
+    /// Whether the last client that has left said so (NBD_CMD_DISC). One that died, or was cut off
+    /// as the server stopped, may have had more to do.
     pub said_goodbye: bool,
     /// READ.
     pub reads: Requests,

@@ -17,7 +17,8 @@ use crate::transport::Transport;
 #[cfg(feature = "rustls")]
 pub(crate) use connection::{Decrypted, TlsConnection};
 
-/// How the server stands to TLS ('Server-side requirements'). With it, a session takes some 200 KiB more.
+/// How the server stands to TLS ('Server-side requirements'). With it, a session takes some 200 KiB
+/// more.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Tls {
@@ -26,13 +27,15 @@ pub enum Tls {
     Unsupported,
     /// The server's user wants no TLS. STARTTLS is answered by POLICY.
     Off,
-    /// The client decides. Who can change what is sent can make the client believe that there is no TLS.
+    /// The client decides. Who can change what is sent can make the client believe that there is no
+    /// TLS.
     #[cfg(feature = "rustls")]
     Offered(Arc<ServerConfig>),
     /// Before TLS has started, a client gets no answer but TLS_REQD.
     ///
-    /// Whether clients have to show a certificate is said by the configuration. A connection of TLS 1.2 can't renew its keys,
-    /// and is ended by rustls after 256 GiB in one direction, if its cipher is AES: a disk may be larger.
+    /// Whether clients have to show a certificate is said by the configuration. A connection of TLS
+    /// 1.2 can't renew its keys, and is ended by rustls after 256 GiB in one direction, if its
+    /// cipher is AES: a disk may be larger.
     #[cfg(feature = "rustls")]
     Required(Arc<ServerConfig>),
 }

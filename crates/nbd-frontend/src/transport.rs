@@ -31,7 +31,8 @@ pub(crate) enum Incoming<'c> {
 }
 
 impl Transport {
-    /// A part of the negotiation, from a stream that knows how long it may wait. 0 bytes are the end.
+    /// A part of the negotiation, from a stream that knows how long it may wait. 0 bytes are the
+    /// end.
     pub(crate) fn negotiation_read(&self, stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain => stream.read(buffer),
@@ -58,8 +59,9 @@ impl Transport {
         }
     }
 
-    /// Sends the beginning of `parts`, and tells how many bytes that was. Only one thread may send at a time. After
-    /// `WouldBlock`, which `DONTWAIT` asks for, the next call has to come with the same bytes, and may have more behind them.
+    /// Sends the beginning of `parts`, and tells how many bytes that was. Only one thread may send
+    /// at a time. After `WouldBlock`, which `DONTWAIT` asks for, the next call has to come with the
+    /// same bytes, and may have more behind them.
     pub(crate) fn send(&self, socket: &Socket, parts: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
         match self {
             Self::Plain => {

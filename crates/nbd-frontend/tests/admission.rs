@@ -188,7 +188,8 @@ fn who_is_told_that_it_has_negotiated_is_served() {
     let config = Config::default().with(|config| config.sessions = 1);
     let server = Running::with(&Arc::new(MemoryDevice::new(4096)), &ExportInfo::default(), config);
     for _ in 0..200 {
-        // The newcomer comes while the server decides about the first client, which is lucky or not.
+        // The newcomer comes while the server decides about the first client, which is lucky or
+        // not.
         let mut first = silent(server.connect());
         first.send(&[&3u32.to_be_bytes(), b"IHAVEOPT", &7u32.to_be_bytes(), &6u32.to_be_bytes(), &[0; 6]]);
         let mut second = server.connect();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The README's example is the one in `examples/`, and real clients fill its disk sparsely and read it back sparsely.
+//! The README's example is the one in `examples/`, and real clients fill its disk sparsely and read
+//! it back sparsely.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::fs::{self, File};

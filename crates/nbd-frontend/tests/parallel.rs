@@ -99,7 +99,8 @@ fn payloads_in_flight_are_bounded() {
     let mut client = server.client();
     let data = [header(WRITE, 0, 7, 0, PAYLOAD), vec![5; PAYLOAD]].concat().repeat(64);
 
-    // While nothing is answered, the server takes in what the budget allows, and the rest waits in the socket.
+    // While nothing is answered, the server takes in what the budget allows, and the rest waits in
+    // the socket.
     client.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;
     let stuck = loop {
@@ -316,7 +317,8 @@ fn shutdown_does_not_wait_for_a_client_that_does_not_read() {
     let server = with(&Hooked::new(32 * MIB, |_| Ok(())), config);
     let mut client = server.client();
     client.request(READ, 0, 1, 0, 32 * MIB);
-    // The first bytes show that the reply is on its way. It is more than fits into the socket: its buffer has a few MiB.
+    // The first bytes show that the reply is on its way. It is more than fits into the socket: its
+    // buffer has a few MiB.
     client.receive(16);
     assert_eq!(server.stop().cut_off, 1);
 }

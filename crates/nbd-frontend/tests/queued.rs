@@ -39,7 +39,8 @@ fn start(submit: impl Fn(Request, Box<dyn Completion>) + Send + Sync + 'static) 
     Running::queued(Arc::new(Device(Box::new(submit))), &ExportInfo::default(), config)
 }
 
-/// Keeps what is submitted until there are `count`, and completes that in one batch. A read finds its offset's last byte.
+/// Keeps what is submitted until there are `count`, and completes that in one batch. A read finds
+/// its offset's last byte.
 fn start_with_batches_of(count: usize) -> Running {
     let waiting = Mutex::new(Vec::new());
     start(move |request, completion| {

@@ -343,7 +343,8 @@ fn zeroes_that_are_known_are_skipped_by_the_client_or_told_without_being_read() 
     assert!(device.reads().len() <= 2, "it is still a client that reads in order");
 }
 
-/// Each block holds how often it was written. What is read is never older than what was answered before.
+/// Each block holds how often it was written. What is read is never older than what was answered
+/// before.
 #[test]
 fn a_reader_sees_all_that_was_answered_before_it_asked() {
     const BLOCK: usize = 4096;
@@ -361,7 +362,8 @@ fn a_reader_sees_all_that_was_answered_before_it_asked() {
             scope.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(writer);
                 while !is_done.load(Ordering::Relaxed) {
-                    // Each has its own blocks, and pauses now and then, so that something is read ahead.
+                    // Each has its own blocks, and pauses now and then, so that something is read
+                    // ahead.
                     let block = 2 * random.usize(..BLOCKS / 2) + writer as usize;
                     let count = answered[block].load(Ordering::SeqCst) + 1;
                     client.write(1, (block * BLOCK) as u64, &count.to_le_bytes().repeat(BLOCK / 8));

@@ -20,7 +20,8 @@ const SET_META_CONTEXT: u32 = 10;
 const META_CONTEXT: u32 = 4;
 const ACK: u32 = 1;
 
-/// It has `x:there`, and not `x:absent`, as it finds out when the gate is open, or when the server stops.
+/// It has `x:there`, and not `x:absent`, as it finds out when the gate is open, or when the server
+/// stops.
 struct Tentative {
     contexts: Vec<String>,
     gate: Arc<Gate>,

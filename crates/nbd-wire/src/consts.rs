@@ -3,7 +3,8 @@
 
 /// First magic of the server's greeting, ASCII `NBDMAGIC` ('Newstyle negotiation').
 pub const NBD_MAGIC: u64 = 0x4e42_444d_4147_4943;
-/// Second magic of the greeting, and the magic of each option: ASCII `IHAVEOPT` ('Newstyle negotiation').
+/// Second magic of the greeting, and the magic of each option: ASCII `IHAVEOPT` ('Newstyle
+/// negotiation').
 pub const NBD_IHAVEOPT: u64 = 0x4948_4156_454f_5054;
 /// Magic of each option reply ('Fixed newstyle negotiation').
 pub const NBD_REP_MAGIC: u64 = 0x0003_e889_0455_65a9;
@@ -51,7 +52,8 @@ pub const NBD_FLAG_SEND_RESIZE: u16 = 1 << 9;
 pub const NBD_FLAG_SEND_CACHE: u16 = 1 << 10;
 /// The command flag FAST_ZERO is understood ('Transmission flags').
 pub const NBD_FLAG_SEND_FAST_ZERO: u16 = 1 << 11;
-/// BLOCK_STATUS may have a payload that names contexts ('Transmission flags', with extended headers).
+/// BLOCK_STATUS may have a payload that names contexts ('Transmission flags', with extended
+/// headers).
 pub const NBD_FLAG_BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 
 /// Choose an export, without a way to answer an error ('Option types').
@@ -160,7 +162,8 @@ pub const NBD_REPLY_TYPE_OFFSET_DATA: u16 = 1;
 pub const NBD_REPLY_TYPE_OFFSET_HOLE: u16 = 2;
 /// Descriptors of 32 bits for one metadata context ('Structured reply types').
 pub const NBD_REPLY_TYPE_BLOCK_STATUS: u16 = 5;
-/// Descriptors of 64 bits for one metadata context ('Structured reply types', with extended headers).
+/// Descriptors of 64 bits for one metadata context ('Structured reply types', with extended
+/// headers).
 pub const NBD_REPLY_TYPE_BLOCK_STATUS_EXT: u16 = 6;
 /// The bit that marks an error chunk ('Structured reply types').
 pub const NBD_REPLY_FLAG_ERROR: u16 = 1 << 15;

@@ -72,7 +72,8 @@ impl Contexts {
         Self(indices.fold(0, |bits, (index, _)| bits | 1 << index))
     }
 
-    /// The set of the contexts that have these IDs. `None` if an ID occurs twice, or is of none in this set.
+    /// The set of the contexts that have these IDs. `None` if an ID occurs twice, or is of none in
+    /// this set.
     pub(crate) fn subset(self, ids: impl IntoIterator<Item = u32>) -> Option<Self> {
         ids.into_iter().try_fold(Self::default(), |subset, id| {
             let index = id.checked_sub(1).filter(|index| (*index as usize) < MAX_CONTEXTS)?;

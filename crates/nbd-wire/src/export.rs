@@ -35,8 +35,8 @@ bitflags! {
         const SEND_CACHE = NBD_FLAG_SEND_CACHE;
         /// FAST_ZERO may be set on WRITE_ZEROES.
         const SEND_FAST_ZERO = NBD_FLAG_SEND_FAST_ZERO;
-        /// BLOCK_STATUS may name some of the selected contexts. Only clients with extended headers that have selected
-        /// a context are told.
+        /// BLOCK_STATUS may name some of the selected contexts. Only clients with extended headers
+        /// that have selected a context are told.
         const BLOCK_STATUS_PAYLOAD = NBD_FLAG_BLOCK_STATUS_PAYLOAD;
     }
 }

@@ -18,7 +18,8 @@ pub use options::MAX_QUERIES;
 
 /// How many options a client may send before it has chosen an export.
 pub const MAX_OPTIONS: usize = 32;
-/// Options with more data than this, in bytes, are never held in memory: they are discarded and refused.
+/// Options with more data than this, in bytes, are never held in memory: they are discarded and
+/// refused.
 pub const MAX_OPTION_DATA: usize = 64 << 10;
 /// An option with more data than this, in bytes, ends the connection.
 pub const MAX_DISCARD: usize = 32 << 20;
@@ -47,8 +48,8 @@ pub enum Close {
     /// EXPORT_NAME, which cannot be answered with an error, did not name an export.
     #[error("the client asked for an export that does not exist")]
     UnknownExport,
-    /// TLS is required, and the client has chosen an export before TLS, or speaks no fixed newstyle, without which there
-    /// is no TLS.
+    /// TLS is required, and the client has chosen an export before TLS, or speaks no fixed
+    /// newstyle, without which there is no TLS.
     #[error("the client does not use TLS, which is required")]
     TlsRequired,
     /// The client used EXPORT_NAME after EXTENDED_HEADERS, which the protocol forbids.
@@ -61,11 +62,11 @@ pub enum Close {
 pub enum Progress<'e> {
     /// Read on.
     Continue,
-    /// STARTTLS was acknowledged: the next byte, in both directions, belongs to TLS. Make its handshake, and tell
-    /// [`Handshake::tls_started`], or drop the connection.
+    /// STARTTLS was acknowledged: the next byte, in both directions, belongs to TLS. Make its
+    /// handshake, and tell [`Handshake::tls_started`], or drop the connection.
     StartTls,
-    /// The client asks for contexts of this export that are [tentative](Export::with_tentative). Find out which of them it
-    /// has, and tell [`Handshake::looked_up`], which answers the client.
+    /// The client asks for contexts of this export that are [tentative](Export::with_tentative).
+    /// Find out which of them it has, and tell [`Handshake::looked_up`], which answers the client.
     LookUp {
         /// One of the exports that are negotiated about.
         export: &'e Export,
@@ -80,13 +81,15 @@ pub enum Progress<'e> {
 
 /// The server's side of the negotiation. The first export is the default one.
 ///
-/// Start with [`Handshake::greeting`]; then feed it what the client sends. It never takes a byte that belongs to the
-/// transmission phase or to TLS, and holds at most [`MAX_OPTION_DATA`] bytes and a header.
+/// Start with [`Handshake::greeting`]; then feed it what the client sends. It never takes a byte
+/// that belongs to the transmission phase or to TLS, and holds at most [`MAX_OPTION_DATA`] bytes
+/// and a header.
 ///
 /// ```
 /// use nbd_wire::{SizeConstraints, Export, Handshake, Progress, TransmissionFlags};
 ///
-/// let exports = [Export::new("disk", 4096, TransmissionFlags::SEND_FLUSH, SizeConstraints::default())?];
+/// let sizes = SizeConstraints::default();
+/// let exports = [Export::new("disk", 4096, TransmissionFlags::SEND_FLUSH, sizes)?];
 /// let mut handshake = Handshake::new(&exports);
 /// let mut output = Handshake::greeting().to_vec();
 /// let mut input = &[0, 0, 0, 1][..];
@@ -134,8 +137,8 @@ enum State<'e> {
 }
 
 impl<'e> Handshake<'e> {
-    /// A negotiation about `exports`, the first of which also answers to the empty name. Neither features nor TLS are
-    /// offered.
+    /// A negotiation about `exports`, the first of which also answers to the empty name. Neither
+    /// features nor TLS are offered.
     #[must_use]
     pub fn new(exports: &'e [Export]) -> Self {
         Self {
@@ -176,8 +179,8 @@ impl<'e> Handshake<'e> {
         greeting
     }
 
-    /// How many bytes [`Handshake::feed`] takes before it has something to say; 0 when the negotiation has ended, and
-    /// until TLS has started or contexts were looked up.
+    /// How many bytes [`Handshake::feed`] takes before it has something to say; 0 when the
+    /// negotiation has ended, and until TLS has started or contexts were looked up.
     #[must_use]
     pub fn wanted(&self) -> usize {
         match self.state {
@@ -189,7 +192,8 @@ impl<'e> Handshake<'e> {
         }
     }
 
-    /// Takes up to [`Handshake::wanted`] bytes off the front of `input` and appends answers to `output`.
+    /// Takes up to [`Handshake::wanted`] bytes off the front of `input` and appends answers to
+    /// `output`.
     pub fn feed(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Progress<'e> {
         let (taken, rest) = input.split_at(input.len().min(self.wanted()));
         *input = rest;
@@ -206,11 +210,12 @@ impl<'e> Handshake<'e> {
         progress
     }
 
-    /// Goes on after [`Progress::StartTls`], with what TLS has decrypted. All that was negotiated before is forgotten, as
-    /// somebody else may have said it ('Option types', `NBD_OPT_STARTTLS`).
+    /// Goes on after [`Progress::StartTls`], with what TLS has decrypted. All that was negotiated
+    /// before is forgotten, as somebody else may have said it ('Option types', `NBD_OPT_STARTTLS`).
     ///
-    /// Bytes that the caller has read behind STARTTLS, before TLS, came in the clear. They must never be fed after this:
-    /// give them to TLS as they are, or drop the connection. Who reads no more than [`Handshake::wanted`] has none.
+    /// Bytes that the caller has read behind STARTTLS, before TLS, came in the clear. They must
+    /// never be fed after this: give them to TLS as they are, or drop the connection. Who reads no
+    /// more than [`Handshake::wanted`] has none.
     ///
     /// This does nothing unless [`Progress::StartTls`] was the last progress.
     pub fn tls_started(&mut self) {

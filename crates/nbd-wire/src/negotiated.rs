@@ -17,7 +17,8 @@ bitflags! {
         const STRUCTURED_REPLY = 1 << 0;
         /// Extended headers.
         const EXTENDED_HEADERS = 1 << 1;
-        /// Metadata contexts, as far as an export has any. To select one takes one of the other features.
+        /// Metadata contexts, as far as an export has any. To select one takes one of the other
+        /// features.
         const META_CONTEXT = 1 << 2;
     }
 }
@@ -33,7 +34,8 @@ pub enum Tls {
     Off,
     /// The client decides. The document calls this SELECTIVETLS; no export is for TLS only.
     Offered,
-    /// Nothing but STARTTLS and ABORT is answered before TLS has started. The document calls this FORCEDTLS.
+    /// Nothing but STARTTLS and ABORT is answered before TLS has started. The document calls this
+    /// FORCEDTLS.
     Required,
 }
 
@@ -72,7 +74,8 @@ pub struct Negotiated<'e> {
     pub style: ReplyStyle,
     /// The metadata contexts that the client has selected on this export.
     pub contexts: Contexts,
-    /// What the client was told about the export: its flags, without those that need more than was negotiated.
+    /// What the client was told about the export: its flags, without those that need more than was
+    /// negotiated.
     pub flags: TransmissionFlags,
 }
 
@@ -88,8 +91,9 @@ impl<'e> Negotiated<'e> {
         Self { export, no_zeroes, style, contexts, flags }
     }
 
-    /// How many descriptors one chunk of a reply to BLOCK_STATUS may have: at most [`MAX_DESCRIPTORS`], and no more
-    /// than the maximum payload has room for ('Structured reply types').
+    /// How many descriptors one chunk of a reply to BLOCK_STATUS may have: at most
+    /// [`MAX_DESCRIPTORS`], and no more than the maximum payload has room for ('Structured reply
+    /// types').
     #[must_use]
     pub fn max_descriptors(&self) -> usize {
         let each = if self.style == ReplyStyle::Extended { 16 } else { 8 };

@@ -47,7 +47,8 @@ pub struct RequestHeader {
 #[non_exhaustive]
 pub struct BadMagic(pub u32);
 
-/// The client has announced a payload that is too long to be read and refused: only a disconnect helps.
+/// The client has announced a payload that is too long to be read and refused: only a disconnect
+/// helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client sent a payload of {0} bytes")]
 pub struct PayloadTooLong(pub u64);
@@ -91,18 +92,18 @@ impl RequestHeader {
 
     /// How many bytes follow the header: they must be read even if the request is refused.
     ///
-    /// With an extended header, [`CommandFlags::PAYLOAD_LEN`] tells of a payload. A WRITE always has one: clients must
-    /// set the flag there, but qemu 10.0 is one that forgets it, and sends the payload nonetheless. Who believed the
-    /// flag would take the content of disks for requests.
+    /// With an extended header, [`CommandFlags::PAYLOAD_LEN`] tells of a payload. A WRITE always
+    /// has one: clients must set the flag there, but qemu 10.0 is one that forgets it, and sends
+    /// the payload nonetheless. Who believed the flag would take the content of disks for requests.
     #[must_use]
     pub fn payload_len(&self) -> u64 {
         let is_told = self.is_extended && self.flags.contains(CommandFlags::PAYLOAD_LEN);
         if is_told || self.kind == NBD_CMD_WRITE { self.length } else { 0 }
     }
 
-    /// Refuses a payload that the protocol wants answered by a disconnect rather than read: one of an extended header
-    /// that is longer than the export's maximum, and longer than 32 MiB, up to which no payload counts as an attack
-    /// ('Request message', 'Size constraints').
+    /// Refuses a payload that the protocol wants answered by a disconnect rather than read: one of
+    /// an extended header that is longer than the export's maximum, and longer than 32 MiB, up to
+    /// which no payload counts as an attack ('Request message', 'Size constraints').
     ///
     /// How much of a compact request is read to be refused is for the caller to decide.
     ///

@@ -83,8 +83,9 @@ impl Client {
         self.allocation().is_some()
     }
 
-    /// The extents of a range, from its start on; perhaps not of all of it. The first call waits for the server, which may
-    /// take minutes; but not once nbdkit ends, which waits for this, or the client has gone.
+    /// The extents of a range, from its start on; perhaps not of all of it. The first call waits
+    /// for the server, which may take minutes; but not once nbdkit ends, which waits for this, or
+    /// the client has gone.
     pub(crate) fn extents(&self, offset: u64, count: u64, only_first: bool) -> Result<Vec<Extent>> {
         let flags = flag(only_first, " req-one");
         let request = LoggedRequest { operation: Operation::Extents, offset, count, flags };

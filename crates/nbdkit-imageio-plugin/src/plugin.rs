@@ -15,8 +15,8 @@ use crate::client::Client;
 use crate::ffi::channel;
 use crate::{logging, stats};
 
-/// How far the plugin has come. nbdkit calls what changes it from one thread, one call at a time; clients open while it
-/// is `Serving`.
+/// How far the plugin has come. nbdkit calls what changes it from one thread, one call at a time;
+/// clients open while it is `Serving`.
 enum Stage {
     Unloaded,
     Configuring(Parser),
@@ -160,8 +160,8 @@ fn tell(observer: &Observer, state: State) {
     }
 }
 
-/// The clients are gone: waits for all that is under way, flushes, closes, and ends all threads. More calls change
-/// nothing.
+/// The clients are gone: waits for all that is under way, flushes, closes, and ends all threads.
+/// More calls change nothing.
 pub(crate) fn close() -> Result<()> {
     // Not under the lock: this may take long.
     let before = mem::replace(&mut *stage(), Stage::Closed);

@@ -31,7 +31,8 @@ impl Operation {
     }
 }
 
-/// Of one kind of request. Each number is right by itself; together they are, once no request is under way.
+/// Of one kind of request. Each number is right by itself; together they are, once no request is
+/// under way.
 struct Counters {
     requests: AtomicU64,
     bytes: AtomicU64,
@@ -137,7 +138,8 @@ pub(crate) fn clients() -> ClientStatistics {
     clients
 }
 
-/// A table, line by line. The time is that of all requests added up, also of those that ran side by side.
+/// A table, line by line. The time is that of all requests added up, also of those that ran side by
+/// side.
 pub(crate) fn table() -> Vec<String> {
     let head = "imageio: operation  requests           bytes  errors    time s   mean ms    max ms";
     let lines = ALL.iter().map(|&operation| COUNTERS[operation as usize].line(operation.name()));

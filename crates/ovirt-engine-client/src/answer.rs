@@ -77,7 +77,8 @@ impl Reply {
         }
     }
 
-    /// Whether this is the answer of an engine that is in order to a request for the API's root (`Api` of the API's model).
+    /// Whether this is the answer of an engine that is in order to a request for the API's root
+    /// (`Api` of the API's model).
     pub(crate) fn is_of_engine(&self) -> bool {
         let root = serde_json::from_slice::<serde_json::Value>(&self.body).unwrap_or_default();
         self.status == 200 && root.get("product_info").is_some()
@@ -143,7 +144,8 @@ pub(crate) fn cut_off(request: &Request, host: &str, error: &ureq::Error) -> Err
     Error::Unreachable { request: request.clone(), reason, may_be_done: request.method != "GET" }
 }
 
-/// Whether the request may have reached the engine. Certificates are verified before anything is sent.
+/// Whether the request may have reached the engine. Certificates are verified before anything is
+/// sent.
 fn was_sent(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Io(error) => !matches!(

@@ -21,7 +21,8 @@ pub struct Backup {
     pub id: String,
     /// How far it is.
     pub phase: BackupPhase,
-    /// The checkpoint that the next incremental backup can begin from. There is none if no disk tracks its changes.
+    /// The checkpoint that the next incremental backup can begin from. There is none if no disk
+    /// tracks its changes.
     #[serde(default, deserialize_with = "wire::text")]
     pub to_checkpoint_id: String,
     /// The checkpoint that this one begins from, if it is incremental.
@@ -55,7 +56,8 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewBackup {
-    /// The id that it is to have, a UUID: whoever keeps it finds the backup again, even if the engine's answer is lost.
+    /// The id that it is to have, a UUID: whoever keeps it finds the backup again, even if the
+    /// engine's answer is lost.
     pub id: String,
     /// The virtual machine's id.
     pub vm: String,
@@ -77,11 +79,13 @@ impl NewBackup {
 }
 
 impl Engine {
-    /// Asks for a backup, whose disks can be transferred when it [is ready](Self::wait_for_backup). The one who asks has to
-    /// [end](Self::end_backup) it, and has to find out by its id whether there is one if this fails.
+    /// Asks for a backup, whose disks can be transferred when it [is ready](Self::wait_for_backup).
+    /// The one who asks has to [end](Self::end_backup) it, and has to find out by its id whether
+    /// there is one if this fails.
     ///
     /// # Errors
-    /// The engine refuses it (another one of this virtual machine is under way), or can't be asked; [`Error::Stopped`].
+    /// The engine refuses it (another one of this virtual machine is under way), or can't be asked;
+    /// [`Error::Stopped`].
     pub fn begin_backup(&self, new: &NewBackup) -> Result<Backup> {
         let id = &new.id;
         let disks: Vec<_> = new.disks.iter().map(|disk| json!({"id": disk})).collect();
@@ -153,7 +157,8 @@ impl Engine {
 
     fn finalize_backup(&self, vm: &str, id: &str) -> Result<()> {
         match self.act(&format!("/vms/{vm}/backups/{id}/finalize")) {
-            // It has changed its phase meanwhile, or one of its transfers has not ended yet: both are looked up again.
+            // It has changed its phase meanwhile, or one of its transfers has not ended yet: both
+            // are looked up again.
             Err(Error::Refused { status: 404 | 409, .. }) => Ok(()),
             done => done,
         }

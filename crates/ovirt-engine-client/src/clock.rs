@@ -11,8 +11,8 @@ pub trait Clock: Debug + Send + Sync {
     /// Now.
     fn now(&self) -> Instant;
 
-    /// Lets so much time pass. False if whoever waits is to give up: once each time that somebody says so, as what was begun has to be
-    /// brought to an end, which takes waits, too.
+    /// Lets so much time pass. False if whoever waits is to give up: once each time that somebody
+    /// says so, as what was begun has to be brought to an end, which takes waits, too.
     fn pause(&self, time: Duration) -> bool;
 }
 

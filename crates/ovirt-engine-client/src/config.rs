@@ -13,7 +13,8 @@ use crate::{Error, Result, Secret};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The engine's URL. `https://ENGINE/ovirt-engine/api` is the usual form; what follows the host may be left out.
+    /// The engine's URL. `https://ENGINE/ovirt-engine/api` is the usual form; what follows the host
+    /// may be left out.
     pub url: String,
     /// The user with its profile: `admin@internal`, `admin@ovirt@internalsso`.
     pub user: String,
@@ -23,8 +24,9 @@ pub struct Config {
     pub trust: Trust,
     /// How long an answer may take.
     pub timeout: Duration,
-    /// For how long an engine is asked again that can't be reached, or doesn't answer: it may be started again meanwhile. What has been
-    /// given up after so long is asked once each time, until it answers.
+    /// For how long an engine is asked again that can't be reached, or doesn't answer: it may be
+    /// started again meanwhile. What has been given up after so long is asked once each time, until
+    /// it answers.
     pub reconnect_timeout: Duration,
 }
 
@@ -100,8 +102,8 @@ fn roots<'a>(certificates: impl Iterator<Item = &'a [u8]>) -> RootCerts {
     RootCerts::from(certificates.map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>())
 }
 
-/// The engine's root, `https://ENGINE/ovirt-engine`, of whatever form the URL was given in. Two URLs are of the same engine if it is the
-/// same.
+/// The engine's root, `https://ENGINE/ovirt-engine`, of whatever form the URL was given in. Two
+/// URLs are of the same engine if it is the same.
 ///
 /// # Errors
 /// [`Error::Url`].

@@ -94,7 +94,8 @@ pub struct Storage {
 }
 
 impl StorageDomain {
-    /// Whether disks are block devices there, which have to be told how much of them is to be allocated.
+    /// Whether disks are block devices there, which have to be told how much of them is to be
+    /// allocated.
     #[must_use]
     pub fn is_block(&self) -> bool {
         matches!(&*self.storage.kind, "iscsi" | "fcp")
@@ -115,7 +116,8 @@ impl Named for StorageDomain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewDisk {
-    /// Its id, which is chosen here, so that the disk is found again where the engine's answer is lost.
+    /// Its id, which is chosen here, so that the disk is found again where the engine's answer is
+    /// lost.
     pub id: String,
     /// Its name.
     pub name: String,
@@ -260,8 +262,8 @@ impl Engine {
 }
 
 impl Engine {
-    /// Removes a disk whose transfer was cancelled. The engine does so, too, some time after the transfer has ended, and the disk is
-    /// locked until then.
+    /// Removes a disk whose transfer was cancelled. The engine does so, too, some time after the
+    /// transfer has ended, and the disk is locked until then.
     ///
     /// # Errors
     /// The engine refuses it, or can't be asked; [`Error::TimedOut`], [`Error::Stopped`].

@@ -22,8 +22,8 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 /// For how long to try to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An engine, and the user who asks it. It logs in when it first asks, holds no connection between two requests, and may be
-/// shared by threads.
+/// An engine, and the user who asks it. It logs in when it first asks, holds no connection between
+/// two requests, and may be shared by threads.
 #[derive(Debug)]
 pub struct Engine {
     agent: Agent,
@@ -43,7 +43,8 @@ impl Engine {
     /// An engine, which is not asked yet.
     ///
     /// # Errors
-    /// [`Url`](crate::Error::Url), [`User`](crate::Error::User), [`Certificates`](crate::Error::Certificates).
+    /// [`Url`](crate::Error::Url), [`User`](crate::Error::User),
+    /// [`Certificates`](crate::Error::Certificates).
     pub fn new(config: Config) -> Result<Self> {
         Self::with_clock(config, Arc::new(SystemClock::default()))
     }
@@ -62,7 +63,8 @@ impl Engine {
             // A password goes nowhere else.
             .max_redirects(0)
             .max_redirects_will_error(false)
-            // An idle connection may be closed when the next request is sent on it, and nobody could tell whether that is done.
+            // An idle connection may be closed when the next request is sent on it, and nobody
+            // could tell whether that is done.
             .max_idle_connections(0)
             .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
             .timeout_global(Some(timeout))
@@ -97,7 +99,8 @@ impl Engine {
         self.token().map(drop)
     }
 
-    /// Ends the session, if there is one. The engine ends it some time later anyway, so a failure is only logged.
+    /// Ends the session, if there is one. The engine ends it some time later anyway, so a failure
+    /// is only logged.
     pub fn log_out(&self) {
         let Some(token) = self.kept_token().take() else { return };
         let form = [("scope", "ovirt-app-api"), ("token", token.reveal())];
@@ -137,8 +140,8 @@ impl Engine {
         self.ask("DELETE", path, None).map(drop)
     }
 
-    /// Asks. What isn't there is asked for once more, after the engine has shown that it is in order: while it starts, it answers 404
-    /// for everything.
+    /// Asks. What isn't there is asked for once more, after the engine has shown that it is in
+    /// order: while it starts, it answers 404 for everything.
     fn ask(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<Reply> {
         let reply = self.ask_as_user(method, path, body)?;
         if reply.status != 404 {
@@ -151,8 +154,8 @@ impl Engine {
         if method == "GET" { self.ask_as_user(method, path, body)?.accept() } else { reply.accept() }
     }
 
-    /// Asks, and once again with a new token where the engine doesn't know this one any more: it has expired, or the engine was
-    /// started again.
+    /// Asks, and once again with a new token where the engine doesn't know this one any more: it
+    /// has expired, or the engine was started again.
     fn ask_as_user(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<Reply> {
         let token = self.token()?;
         let reply = self.ask_with(&token, method, path, body)?;
@@ -219,8 +222,8 @@ impl Engine {
     }
 
     fn token(&self) -> Result<Secret> {
-        // It is kept locked while the engine answers: one thread logs in, and the others wait for its token. A wrong password, tried by all
-        // of them, would lock the account.
+        // It is kept locked while the engine answers: one thread logs in, and the others wait for
+        // its token. A wrong password, tried by all of them, would lock the account.
         let mut kept = self.kept_token();
         if let Some(token) = &*kept {
             return Ok(token.clone());

@@ -9,7 +9,8 @@ use crate::{DiskStatus, Kind, TransferPhase};
 /// The result of asking the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the engine didn't do what it was asked for. No text of it has a password, a token or a ticket.
+/// Why the engine didn't do what it was asked for. No text of it has a password, a token or a
+/// ticket.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -173,7 +174,8 @@ fn fault(reason: &str, detail: &str) -> String {
 }
 
 impl Error {
-    /// Whether asking again later may help: the engine is being started again, or the network is down.
+    /// Whether asking again later may help: the engine is being started again, or the network is
+    /// down.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(

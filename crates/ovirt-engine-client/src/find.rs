@@ -52,7 +52,8 @@ pub(crate) trait Named: DeserializeOwned {
 }
 
 impl Engine {
-    /// The only one of this name, or the one with this id. An id that is also another one's name means the id.
+    /// The only one of this name, or the one with this id. An id that is also another one's name
+    /// means the id.
     pub(crate) fn find<T: Named>(&self, name_or_id: &str) -> Result<T> {
         if Uuid::try_parse(name_or_id).is_ok() {
             match self.get_by_id(name_or_id) {
@@ -88,7 +89,8 @@ fn only<T: Named>(kind: Kind, name: &str, mut found: Vec<T>) -> Result<T> {
     }
 }
 
-/// A value in a search. Quotes keep together what has spaces in it; there is no way to have a quote in a value.
+/// A value in a search. Quotes keep together what has spaces in it; there is no way to have a quote
+/// in a value.
 pub(crate) fn quoted(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if value.chars().all(is_plain) { value.to_owned() } else { format!("\"{}\"", value.replace('"', "*")) }

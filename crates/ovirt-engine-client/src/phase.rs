@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What to do next with a transfer: one table.
 //!
-//! The phases and their order are those of the engine's `ImageTransferPhase` and `TransferDiskImageCommand`.
+//! The phases and their order are those of the engine's `ImageTransferPhase` and
+//! `TransferDiskImageCommand`.
 
 use crate::Direction;
 use crate::words::TransferPhase as Phase;
@@ -80,7 +81,8 @@ pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
         (Phase::PausedSystem | Phase::PausedUser, Pause) => Step::Reached,
         // Its ticket may have expired.
         (Phase::PausedSystem, Use | TakeUp) | (Phase::PausedUser, TakeUp) => Step::Act(Act::Resume),
-        // All data is there, so no ticket is needed any more; and none can be had where the server has lost it.
+        // All data is there, so no ticket is needed any more; and none can be had where the server
+        // has lost it.
         (Phase::PausedSystem, Success | SuccessOfPaused) | (Phase::PausedUser, SuccessOfPaused) => {
             Step::Act(Act::Finalize)
         }
@@ -126,8 +128,8 @@ pub(crate) fn step(goal: Goal, direction: Direction, phase: &Phase) -> Step {
     }
 }
 
-/// A cancelled upload takes its disk along, as nobody knows what is on it. A download harms no disk: it is finalized, as
-/// `ovirt_imageio/client/_api.py` does.
+/// A cancelled upload takes its disk along, as nobody knows what is on it. A download harms no
+/// disk: it is finalized, as `ovirt_imageio/client/_api.py` does.
 fn give_up(direction: Direction) -> Act {
     match direction {
         Direction::Upload => Act::Cancel,

@@ -75,12 +75,13 @@ pub struct NewTransfer {
     pub subject: Subject,
     /// The host that is to do it.
     pub host: Option<String>,
-    /// After so long without use, [`timeout_policy`](Self::timeout_policy) is carried out. In whole seconds.
+    /// After so long without use, [`timeout_policy`](Self::timeout_policy) is carried out. In whole
+    /// seconds.
     pub inactivity_timeout: Duration,
     /// What is done then.
     pub timeout_policy: TimeoutPolicy,
-    /// The disk was there before, and is to stay as it is if the transfer can't begin. The engine removes the disk of an upload that is
-    /// cancelled, so such a transfer is finalized instead.
+    /// The disk was there before, and is to stay as it is if the transfer can't begin. The engine
+    /// removes the disk of an upload that is cancelled, so such a transfer is finalized instead.
     pub keeps_disk: bool,
 }
 
@@ -98,7 +99,8 @@ impl NewTransfer {
         }
     }
 
-    /// The request's body. The format is that of the data as a guest sees it: the server's NBD backend then, with extents.
+    /// The request's body. The format is that of the data as a guest sees it: the server's NBD
+    /// backend then, with extents.
     fn body(&self, with_policy: bool) -> Value {
         let mut body = json!({
             "direction": self.direction.word(),
@@ -168,8 +170,8 @@ pub struct ImageTransfer {
 pub enum End {
     /// All data is there: the engine is to verify the disk, and to release it.
     Complete,
-    /// Data may be missing. A disk that was uploaded to becomes illegal, and is removed by the engine; one that was
-    /// downloaded is released.
+    /// Data may be missing. A disk that was uploaded to becomes illegal, and is removed by the
+    /// engine; one that was downloaded is released.
     Incomplete,
 }
 

@@ -47,7 +47,8 @@ pub struct Snapshot {
     pub snapshot_type: String,
 }
 
-/// A disk's part in a snapshot. A transfer of a snapshot is asked for by [`image_id`](Self::image_id).
+/// A disk's part in a snapshot. A transfer of a snapshot is asked for by
+/// [`image_id`](Self::image_id).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct SnapshotDisk {
@@ -132,12 +133,14 @@ impl Engine {
     /// The virtual machine of this name or id.
     ///
     /// # Errors
-    /// [`Missing`](crate::Error::Missing), [`Ambiguous`](crate::Error::Ambiguous), or the engine can't be asked.
+    /// [`Missing`](crate::Error::Missing), [`Ambiguous`](crate::Error::Ambiguous), or the engine
+    /// can't be asked.
     pub fn find_vm(&self, name_or_id: &str) -> Result<Vm> {
         self.find(name_or_id)
     }
 
-    /// All that the engine tells of a virtual machine, with its configuration as OVF, for whoever makes it anew.
+    /// All that the engine tells of a virtual machine, with its configuration as OVF, for whoever
+    /// makes it anew.
     ///
     /// # Errors
     /// The engine can't be asked.
@@ -173,8 +176,9 @@ impl Engine {
         self.list(&format!("/vms/{vm}/snapshots/{snapshot}/disks"))
     }
 
-    /// The host with this hardware id, which oVirt keeps in `/etc/vdsm/vdsm.id`, if it works and reaches a storage domain: a
-    /// transfer by it can use the server's unix socket. (As `find_host` of `ovirt_imageio/client/_ovirt.py` does.)
+    /// The host with this hardware id, which oVirt keeps in `/etc/vdsm/vdsm.id`, if it works and
+    /// reaches a storage domain: a transfer by it can use the server's unix socket. (As `find_host`
+    /// of `ovirt_imageio/client/_ovirt.py` does.)
     ///
     /// # Errors
     /// The engine can't be asked.

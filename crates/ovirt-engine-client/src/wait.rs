@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Waiting for the engine, which is asked once a second and no more often: it tells nobody by itself.
+//! Waiting for the engine, which is asked once a second and no more often: it tells nobody by
+//! itself.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,11 +11,12 @@ use crate::{Engine, Error, Result};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Asks until there is an answer. An engine that can't be reached, or is starting, is asked again, for as long as
-    /// [`Config::reconnect_timeout`](crate::Config::reconnect_timeout) says.
+    /// Asks until there is an answer. An engine that can't be reached, or is starting, is asked
+    /// again, for as long as [`Config::reconnect_timeout`](crate::Config::reconnect_timeout) says.
     ///
     /// # Errors
-    /// Those of `ask` that asking again doesn't help against; [`Error::TimedOut`], and [`Error::Stopped`].
+    /// Those of `ask` that asking again doesn't help against; [`Error::TimedOut`], and
+    /// [`Error::Stopped`].
     pub(crate) fn poll<T>(
         &self,
         what: &str,
@@ -59,8 +61,9 @@ impl Engine {
         self.is_given_up.load(Relaxed)
     }
 
-    /// Makes something, once. Where the answer is lost, it is looked up whether it was made; if it wasn't, that is tried again,
-    /// one time. `what` the engine has done then is told if it stays unknown.
+    /// Makes something, once. Where the answer is lost, it is looked up whether it was made; if it
+    /// wasn't, that is tried again, one time. `what` the engine has done then is told if it stays
+    /// unknown.
     pub(crate) fn recover<T>(
         &self,
         what: &str,

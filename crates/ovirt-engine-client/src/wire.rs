@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! JSON as the engine writes it: each scalar is a string (`"sparse":"true"`), and a list is wrapped (`{"disk":[…]}`). What is
-//! read here may as well be a scalar of JSON's own kind, or be missing.
+//! JSON as the engine writes it: each scalar is a string (`"sparse":"true"`), and a list is wrapped
+//! (`{"disk":[…]}`). What is read here may as well be a scalar of JSON's own kind, or be missing.
 
 use std::collections::HashMap;
 
@@ -37,8 +37,8 @@ pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     Ok(read(deserializer)?.and_then(|text| text.trim().parse().ok()))
 }
 
-/// A list in its wrapping; empty where there is none. The wrapping has one member, whose name tells nothing. A list of
-/// one may be that one by itself.
+/// A list in its wrapping; empty where there is none. The wrapping has one member, whose name tells
+/// nothing. A list of one may be that one by itself.
 pub(crate) fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Enumerations of the API. A newer engine may have words that this crate doesn't know: they are kept.
+//! Enumerations of the API. A newer engine may have words that this crate doesn't know: they are
+//! kept.
 
 /// Declares an enumeration with the words that the engine has for its values.
 macro_rules! words {

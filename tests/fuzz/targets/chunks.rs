@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A client that has chosen one of two exports and its metadata contexts, with structured replies or extended headers, and
-//! then asks for anything.
+//! A client that has chosen one of two exports and its metadata contexts, with structured replies
+//! or extended headers, and then asks for anything.
 #![no_main]
 
 use fuzz::{Chosen, check_chunks, serve_client};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A negotiation fed with anything, at once and byte by byte: it takes the same bytes, and ends in the same way.
+//! A negotiation fed with anything, at once and byte by byte: it takes the same bytes, and ends in
+//! the same way.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -120,7 +120,8 @@ impl Chain {
         self.daemon.url(&transfer.uuid)
     }
 
-    /// Ends a transfer. What the server was asked to read: first byte and length, but for the one that finds the size.
+    /// Ends a transfer. What the server was asked to read: first byte and length, but for the one
+    /// that finds the size.
     pub(crate) fn close(&mut self, transfer: Transfer) -> TestResult<Vec<(u64, u64)>> {
         let Transfer { served, uuid, qemu } = transfer;
         let (status, said) = served.finish()?;

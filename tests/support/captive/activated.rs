@@ -58,7 +58,8 @@ fn by_systemd() {
     assert_eq!(server.log().lost_unflushed(), 0);
 }
 
-/// Runs the server with this at descriptor 3, for a minute at most. It is the process that the variables tell of.
+/// Runs the server with this at descriptor 3, for a minute at most. It is the process that the
+/// variables tell of.
 fn activated(dir: &Path, third: Stdio, setting: &str, arguments: &[&str]) -> Ended {
     let mut command = Command::new("timeout");
     let script = format!("{setting} exec \"$0\" \"$@\" 3<&0 </dev/null");

@@ -49,7 +49,8 @@ pub(crate) fn run(daemons: &Daemons, kind: Kind, via: Via, case: &Case) -> TestR
     let mut session = Session { target, python: words.join(", ") };
     let expected = (case.run)(&session)?;
     if let Some(fake) = &session.target.fake {
-        // The client waits for its server, whose connections the other side sees end a little later.
+        // The client waits for its server, whose connections the other side sees end a little
+        // later.
         assert!(fake.wait_for(PATIENCE, |log| log.open().count() == 0), "the server is left");
         assert_eq!(fake.log().lost_unflushed(), 0);
     }
@@ -60,8 +61,8 @@ fn server(parameters: &[String]) -> Vec<String> {
     [&[built("imageio-nbd").display().to_string()], parameters].concat()
 }
 
-/// Runs a client, for a minute at most, with the server in brackets as one of its arguments. Behind `--`, options are the
-/// server's.
+/// Runs a client, for a minute at most, with the server in brackets as one of its arguments. Behind
+/// `--`, options are the server's.
 fn client(tool: Tool, before: &[&str], parameters: &[String], after: &[&str]) -> Ended {
     let mut command = Command::new("timeout");
     command.env("PATH", "/usr/bin:/bin").arg("60").arg(tool.path()).args(before);

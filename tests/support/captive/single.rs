@@ -118,7 +118,8 @@ fn one_socket() {
     assert!(is_written(&single.end_well()));
 }
 
-/// Some of what inetd starts has the socket three times. A socket that doesn't block makes no difference.
+/// Some of what inetd starts has the socket three times. A socket that doesn't block makes no
+/// difference.
 fn inetd() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();

@@ -168,8 +168,8 @@ impl Mute {
         Self { listener, uri: format!("nbd+unix:///?socket={}", path.display()) }
     }
 
-    /// Serves one client of a read-only export of so many bytes, by the old handshake (section "Oldstyle negotiation" of the
-    /// NBD document), which libnbd takes, too.
+    /// Serves one client of a read-only export of so many bytes, by the old handshake (section
+    /// "Oldstyle negotiation" of the NBD document), which libnbd takes, too.
     fn greet(&self, size: u64) -> UnixStream {
         let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
         assert_eq!(poll(&mut fds, Timespec::try_from(PATIENCE).ok().as_ref()), Ok(1), "nobody comes");

@@ -32,7 +32,8 @@ pub(super) fn get_an_open_range(setup: &mut Setup<'_>) -> CaseResult {
     let mut connection = setup.connect()?;
     let answer = connection.get("", Some(&format!("bytes={}-", SIZE - 100)))?;
     assert_eq!((answer.status, answer.body.len()), (206, 100));
-    // Nothing is left at the very end; further on it is an error of another kind than a closed range's.
+    // Nothing is left at the very end; further on it is an error of another kind than a closed
+    // range's.
     let at_end = connection.get("", Some(&format!("bytes={SIZE}-")))?;
     assert_eq!((at_end.status, at_end.body.len()), (206, 0));
     let past_end = connection.get("", Some(&format!("bytes={}-", SIZE + 5)))?;

@@ -58,7 +58,8 @@ pub(crate) struct Needs {
     pub(crate) read_only: bool,
     /// Idle connections are closed after a second.
     pub(crate) short_timeout: bool,
-    /// It is that of an incremental backup. The bitmap, where the image can have one, takes note of changes.
+    /// It is that of an incremental backup. The bitmap, where the image can have one, takes note of
+    /// changes.
     pub(crate) dirty: bool,
 }
 

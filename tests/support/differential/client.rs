@@ -10,8 +10,8 @@ use support::tools::NBDSH;
 
 use crate::script::{CONNECTIONS, Request};
 
-/// Each line is a request in JSON, perhaps followed by data; each answer, the name of an error or an empty line, and
-/// a line with the length of the data that follows.
+/// Each line is a request in JSON, perhaps followed by data; each answer, the name of an error or
+/// an empty line, and a line with the length of the data that follows.
 const DRIVER: &str = r#"
 import json, os, sys
 

@@ -25,8 +25,8 @@ pub(crate) struct Case {
     ours: &'static [&'static str],
 }
 
-/// Where the reference goes on though data may be lost. With us every later request fails, and so does the process, so
-/// that no copy counts as done.
+/// Where the reference goes on though data may be lost. With us every later request fails, and so
+/// does the process, so that no copy counts as done.
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_flush_that_failed_is_not_made_good_by_the_next",
@@ -36,8 +36,8 @@ pub(crate) const CASES: &[Case] = &[
         reference: &["ok", "EIO", "ok", "ok"],
         ours: &["ok", "EIO", "EIO", "EIO"],
     },
-    // The server closes this connection with its answer. The reference opens another, whose flush need not cover what
-    // was written on the first.
+    // The server closes this connection with its answer. The reference opens another, whose flush
+    // need not cover what was written on the first.
     Case {
         name: "a_refused_write_after_unflushed_ones_may_lose_them",
         script: || vec![write(0, 512), write(PLACE, 512), flush()],

@@ -20,8 +20,9 @@ use crate::script::{Command, Features, Request};
 pub(crate) struct Setup {
     pub(crate) via: Via,
     pub(crate) features: Features,
-    /// How many writers it wants at most. With one it serves one connection at a time, as virt-v2v's own test server:
-    /// then a door that opens a second before it has closed the first gets no answer.
+    /// How many writers it wants at most. With one it serves one connection at a time, as
+    /// virt-v2v's own test server: then a door that opens a second before it has closed the first
+    /// gets no answer.
     pub(crate) writers: u32,
     pub(crate) fault: Option<Fault>,
 }
@@ -72,7 +73,8 @@ impl Setup {
         Ok(server)
     }
 
-    /// The parameters as virt-v2v gives them. Ours can do more than the reference, which is another test's matter.
+    /// The parameters as virt-v2v gives them. Ours can do more than the reference, which is another
+    /// test's matter.
     fn parameters(&self, server: &FakeServer, door: Door) -> Vec<String> {
         let mut parameters = vec![format!("size={SIZE}"), format!("url={}", server.url())];
         parameters.extend(server.cafile().map(|cafile| format!("cafile={}", cafile.display())));
@@ -82,7 +84,8 @@ impl Setup {
     }
 }
 
-/// Runs a script. Bytes read that aren't the ones written before are an error, and so is a disk that ends up different.
+/// Runs a script. Bytes read that aren't the ones written before are an error, and so is a disk
+/// that ends up different.
 pub(crate) fn observe(door: Door, setup: &Setup, script: &[Request]) -> TestResult<Observation> {
     let dir = tempfile::Builder::new().prefix("imageio-nbd-test-").tempdir()?;
     let server = setup.server(&dir)?;
@@ -112,7 +115,8 @@ pub(crate) fn observe(door: Door, setup: &Setup, script: &[Request]) -> TestResu
     Ok(Observation { door, offered, start, steps, end, log: server.log(), status })
 }
 
-/// Does a request, and on success the same to what the disk should be. Returns the name of the error.
+/// Does a request, and on success the same to what the disk should be. Returns the name of the
+/// error.
 fn perform(client: &mut Client, request: &Request, disk: &mut [u8]) -> TestResult<Option<String>> {
     let data = match client.perform(request)? {
         Ok(data) => data,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Comparing what two doors sent. Ours must send the very same as the reference, but where a rule here says that it does
-//! better. A rule also checks the reference, so none outlives its reason.
+//! Comparing what two doors sent. Ours must send the very same as the reference, but where a rule
+//! here says that it does better. A rule also checks the reference, so none outlives its reason.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -116,14 +116,15 @@ fn expected(setup: &Setup, reference: &Step, door: Door, unflushed: &Unflushed) 
     Ok(expected)
 }
 
-/// The reference finds out at the first request that there is no server behind the socket. Ours asks there once, and
-/// can still go by the URL.
+/// The reference finds out at the first request that there is no server behind the socket. Ours
+/// asks there once, and can still go by the URL.
 fn the_unix_socket_is_tried(expected: &mut Vec<Fact>) {
     let (status, transport) = (Some(200), Transport::Unix);
     expected.push(Fact { op: Op::Options, offset: 0, size: 0, flush: false, status, transport });
 }
 
-/// How many requests ours makes of one. In nbdkit a READ stays whole, as nbdkit wants all of it at once.
+/// How many requests ours makes of one. In nbdkit a READ stays whole, as nbdkit wants all of it at
+/// once.
 fn steps(step: &Step, door: Door) -> usize {
     let Request { command, offset, len, .. } = step.request;
     match command {
@@ -133,7 +134,8 @@ fn steps(step: &Step, door: Door) -> usize {
     }
 }
 
-/// Where and how long the pieces of a request are. They end between blocks, so that no two write to the same one.
+/// Where and how long the pieces of a request are. They end between blocks, so that no two write to
+/// the same one.
 fn pieces(offset: u64, len: u64) -> Vec<(u64, u64)> {
     let end = offset + len;
     let next = |at: &u64| Some(*at).filter(|at| at + MAX_REQUEST < end).map(|at| (at + MAX_REQUEST) & !4095);
@@ -142,8 +144,9 @@ fn pieces(offset: u64, len: u64) -> Vec<(u64, u64)> {
     starts.iter().zip(ends).map(|(start, end)| (*start, end - start)).collect()
 }
 
-/// The reference sends what it is given. More than some MiB at once costs the server's storage more; a flush with the last
-/// step covers all. What is read goes to the client while the rest still comes.
+/// The reference sends what it is given. More than some MiB at once costs the server's storage
+/// more; a flush with the last step covers all. What is read goes to the client while the rest
+/// still comes.
 fn long_requests_go_out_in_steps(expected: &mut Vec<Fact>) -> TestResult {
     let Some(whole) = expected.iter().position(|fact| matches!(fact.op, Op::Put | Op::Get)) else {
         return Err(format!("the reference sent no read or write: {expected:?}").into());
@@ -157,22 +160,22 @@ fn long_requests_go_out_in_steps(expected: &mut Vec<Fact>) -> TestResult {
     Ok(())
 }
 
-/// The reference means to have it native, but its `True` is nbdkit's "emulate": each such write is followed by a flush
-/// of each connection. Ours lets the server flush with the write.
+/// The reference means to have it native, but its `True` is nbdkit's "emulate": each such write is
+/// followed by a flush of each connection. Ours lets the server flush with the write.
 fn fua_is_native(setup: &Setup, reference: &Step, expected: &mut Vec<Fact>) -> TestResult {
     flushes_all_connections(setup, reference.sent.get(1..).unwrap_or_default())?;
     expected.truncate(1);
     now_with_flush(expected)
 }
 
-/// The reference never says `flush=y`, so to a server that knows no `PATCH` flush nothing is ever durable before the end
-/// of the transfer. Ours says it with each write.
+/// The reference never says `flush=y`, so to a server that knows no `PATCH` flush nothing is ever
+/// durable before the end of the transfer. Ours says it with each write.
 fn without_flush_each_write_is_durable(expected: &mut [Fact]) -> TestResult {
     now_with_flush(expected)
 }
 
-/// The reference waits for all connections and flushes each, used or not. Ours flushes those that have something to
-/// flush, and no other.
+/// The reference waits for all connections and flushes each, used or not. Ours flushes those that
+/// have something to flush, and no other.
 fn only_unflushed_writes_are_flushed(
     setup: &Setup,
     reference: &Step,
@@ -184,15 +187,16 @@ fn only_unflushed_writes_are_flushed(
     Ok(())
 }
 
-/// The reference leaves it to the client to flush before it goes. Ours flushes what is unflushed before it closes.
+/// The reference leaves it to the client to flush before it goes. Ours flushes what is unflushed
+/// before it closes.
 fn the_end_is_flushed(setup: &Setup, unflushed: &Unflushed) -> Vec<Fact> {
     let (op, status) = (Op::Flush, Some(200));
     let flush = Fact { op, offset: 0, size: 0, flush: true, status, transport: transport(setup) };
     vec![flush; unflushed.0.len()]
 }
 
-/// The reference takes connections in turn, so a client that does one request at a time opens all of them. Ours takes
-/// the one used last, and spares the server the rest.
+/// The reference takes connections in turn, so a client that does one request at a time opens all
+/// of them. Ours takes the one used last, and spares the server the rest.
 fn the_connection_used_last_is_taken_first(requests: usize) -> usize {
     requests.min(1)
 }

@@ -237,7 +237,8 @@ pub(crate) fn possible(script: Vec<Request>, features: Features) -> Vec<Request>
     kept.map(|request| Request { fua: false, ..request }).collect()
 }
 
-/// Some sixty requests, the same for the same seed: many small ones, some large, close enough to overlap.
+/// Some sixty requests, the same for the same seed: many small ones, some large, close enough to
+/// overlap.
 pub(crate) fn random(seed: u64) -> Vec<Request> {
     let numbers = noise(60 * 6 * 8, seed);
     let numbers: Vec<u64> =

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections to the imageio server that are cut again and again: our commands get through, and `ovirt-img` fails at the same cuts.
+//! Connections to the imageio server that are cut again and again: our commands get through, and
+//! `ovirt-img` fails at the same cuts.
 
 use std::fs;
 
@@ -29,8 +30,8 @@ pub(crate) const TESTS: &[Test] = &[
 /// Bytes of the image, all of which are data.
 const SIZE: usize = 24 << 20;
 
-/// Bytes after which the connection that carries them is cut, counted on all connections together. More than a request has, and no
-/// multiple of one, so that it happens at other places each time.
+/// Bytes after which the connection that carries them is cut, counted on all connections together.
+/// More than a request has, and no multiple of one, so that it happens at other places each time.
 const EACH: u64 = (3 << 20) + 70_007;
 
 /// How often a copy is cut at least: what was under way is carried once more.

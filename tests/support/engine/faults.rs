@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What goes wrong in the engine, and what is left of it: never an exit status 0 without `finished_success`, never a transfer that is
-//! left behind.
+//! What goes wrong in the engine, and what is left of it: never an exit status 0 without
+//! `finished_success`, never a transfer that is left behind.
 
 use fake_engine::{DiskStatus, Fault, OldEngine, Phase, What};
 use support::TestResult;
@@ -61,7 +61,8 @@ fn lost_answers_make_nothing_twice() -> TestResult {
     Ok(())
 }
 
-/// While an engine is deployed, it answers 404 for everything: that says nothing of a disk or a transfer.
+/// While an engine is deployed, it answers 404 for everything: that says nothing of a disk or a
+/// transfer.
 fn an_engine_that_answers_404_is_waited_for() -> TestResult {
     let gone = || What::Status { status: 404, reason: String::new(), detail: String::new() };
     for (method, path) in REQUESTS {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The ways to the host that serves a disk: one that doesn't answer, one that dies, the engine's proxy.
+//! The ways to the host that serves a disk: one that doesn't answer, one that dies, the engine's
+//! proxy.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -120,7 +121,8 @@ fn by_proxy() -> TestResult {
     Ok(())
 }
 
-/// By the hardware id that a host of oVirt has: the data takes the unix socket there, and the URL elsewhere.
+/// By the hardware id that a host of oVirt has: the data takes the unix socket there, and the URL
+/// elsewhere.
 fn by_unix_socket() -> TestResult {
     const HERE: &str = "4c4c4544-0043-4b10-8056-b4c04f4d3232";
     for (id, is_here) in [(HERE, true), ("4c4c4544-0043-4b10-8056-b4c04f4d3233", false)] {

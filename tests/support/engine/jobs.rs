@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What `upload` and `download` ask of an engine, step by step: whatever may happen, happens at each.
+//! What `upload` and `download` ask of an engine, step by step: whatever may happen, happens at
+//! each.
 
 use std::fs;
 use std::process::Command;
@@ -71,7 +72,8 @@ impl Job {
     }
 }
 
-/// An installation that has the disk `there`, and a file `copy` that a download is to replace when it is complete.
+/// An installation that has the disk `there`, and a file `copy` that a download is to replace when
+/// it is complete.
 pub(crate) fn site_with_disk() -> TestResult<Installation> {
     let site = quick_site_with(|builder| builder)?;
     let there = ["upload", "disk.img", "-s", STORAGE_DOMAIN, "--disk-name", "there", "-c", "lab"];

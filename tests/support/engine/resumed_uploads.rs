@@ -51,8 +51,8 @@ fn image(site: &Installation) -> TestResult {
     Ok(())
 }
 
-/// Puts a stand-in for `qemu-img` at the place of the real one, which is `$real` there, and of which `$parts` is the number of parts
-/// that it has been asked for, with this one.
+/// Puts a stand-in for `qemu-img` at the place of the real one, which is `$real` there, and of
+/// which `$parts` is the number of parts that it has been asked for, with this one.
 fn stand_in(site: &Installation, instead: &str) -> TestResult<String> {
     let script = format!(
         "real={}\ncase \"$*\" in *offset*) ;; *) exec $real \"$@\" ;; esac\n\
@@ -170,7 +170,8 @@ fn a_disk_that_exists_is_written_in_two_goes() -> TestResult {
     Ok(())
 }
 
-/// Kills the upload of the image into a new disk at the n-th request of this method and path, which is carried out or not.
+/// Kills the upload of the image into a new disk at the n-th request of this method and path, which
+/// is carried out or not.
 fn kill_at(site: &Installation, (method, path, nth): (&str, &str, u64), done: bool) -> TestResult {
     let gate = Gate::new();
     let what = if done { What::HoldReply(gate.clone()) } else { What::Hold(gate.clone()) };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens to a transfer in the middle: the engine pauses it, somebody cancels it, a signal ends its user.
+//! What happens to a transfer in the middle: the engine pauses it, somebody cancels it, a signal
+//! ends its user.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -33,7 +34,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Writes one half of the disk, says so, and writes the other when it may. What was written isn't flushed until then.
+/// Writes one half of the disk, says so, and writes the other when it may. What was written isn't
+/// flushed until then.
 const IN_HALVES: &str = r#"half() { qemu-io -t unsafe -f raw -c "write -P $1 $2 12M" "$uri" >qemu-io.out; }
     half 1 0 && echo half >&2 && read -r go && half 2 12M && qemu-io -f raw -c flush "$uri" >qemu-io.out"#;
 
@@ -97,7 +99,8 @@ fn a_paused_transfer_is_resumed() -> TestResult {
     Ok(())
 }
 
-/// A user pauses the transfer in the web interface, and has it go on there when the upload waits for that: nobody else does.
+/// A user pauses the transfer in the web interface, and has it go on there when the upload waits
+/// for that: nobody else does.
 fn a_user_s_pause() -> TestResult {
     let site = site()?;
     let act = |id: &str, action: &str| -> TestResult {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Passwords, tokens and tickets are nowhere to be seen: not in a list of processes, not in messages of any level, not in JSON, and not in
-//! what is left in files.
+//! Passwords, tokens and tickets are nowhere to be seen: not in a list of processes, not in
+//! messages of any level, not in JSON, and not in what is left in files.
 
 use std::fs;
 use std::io;
@@ -60,7 +60,8 @@ fn back_up() -> TestResult {
     Ok(())
 }
 
-/// Runs a command with all messages, and has a look at its processes while data is about to flow. Returns what it has said.
+/// Runs a command with all messages, and has a look at its processes while data is about to flow.
+/// Returns what it has said.
 fn watch(site: &Installation, command: &mut Command) -> TestResult<String> {
     let path = patient_qemu_img(site)?;
     command.env("PATH", path).env("RUST_LOG", ALL).stdin(Stdio::null());

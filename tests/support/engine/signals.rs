@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signals in each phase of `upload` and `download`: SIGTERM leaves nothing under way, and what SIGKILL leaves is ended as
-//! docs/engine.md says.
+//! Signals in each phase of `upload` and `download`: SIGTERM leaves nothing under way, and what
+//! SIGKILL leaves is ended as docs/engine.md says.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -56,8 +56,8 @@ fn interrupt(
     Ok((status, process.said().join("\n")))
 }
 
-/// With a `qemu-img` that writes a little, and never ends before its parent. It must not keep standard error open, whose end tells that
-/// the parent has ended.
+/// With a `qemu-img` that writes a little, and never ends before its parent. It must not keep
+/// standard error open, whose end tells that the parent has ended.
 fn start_copying(site: &Installation, command: &mut Command) -> TestResult<Daemon> {
     let script = format!(
         "[ \"$1\" = convert ] || exec {} \"$@\"\nfor last; do :; done\n\
@@ -72,8 +72,8 @@ fn start_copying(site: &Installation, command: &mut Command) -> TestResult<Daemo
     Ok(process)
 }
 
-/// A request is not carried out, or carried out and not answered, when the signal comes. In the end, nothing is under way in the engine,
-/// and the exit status is 0 only if all was done.
+/// A request is not carried out, or carried out and not answered, when the signal comes. In the
+/// end, nothing is under way in the engine, and the exit status is 0 only if all was done.
 fn terminate(job: Job) -> TestResult {
     for hold in [What::Hold as fn(Gate) -> What, What::HoldReply] {
         let mut site = site_with_disk()?;
@@ -149,7 +149,8 @@ fn is_left(transfer: &Transfer) -> bool {
     matches!(transfer.phase, Phase::Transferring | Phase::PausedSystem)
 }
 
-/// The disk is locked until its transfer, which the engine has paused, is ended by hand: in a way that keeps a disk that was there before.
+/// The disk is locked until its transfer, which the engine has paused, is ended by hand: in a way
+/// that keeps a disk that was there before.
 fn end_as_documented(site: &Installation, job: Job, transfer: &Transfer) -> TestResult {
     site.engine.pause_transfer(&transfer.id);
     let again: Ended = site.imageio_nbd(&["download", &transfer.disk, "copy", "-c", "lab"]).output()?.into();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An engine that answers nothing any more, in each phase: everybody ends by itself, and tells what may be left.
+//! An engine that answers nothing any more, in each phase: everybody ends by itself, and tells what
+//! may be left.
 
 use std::fs;
 
@@ -27,7 +28,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_engine_is_silent_when_a_download_is_finalized", || silent(Job::Download, FINALIZE)),
 ];
 
-/// From this moment on, the engine is silent for good. [`Daemon::wait`] fails if the end doesn't come.
+/// From this moment on, the engine is silent for good. [`Daemon::wait`] fails if the end doesn't
+/// come.
 fn silent(job: Job, moment: Moment) -> TestResult {
     let Asked(method, path, nth) = moment else { return Err("nobody asks the engine then".into()) };
     // What makes something may be carried out or not.

@@ -259,7 +259,8 @@ fn json() -> TestResult {
     Ok(())
 }
 
-/// What is wrong with it would be a part of the new backup, whose checksum would be that of the damage.
+/// What is wrong with it would be a part of the new backup, whose checksum would be that of the
+/// damage.
 fn damaged_base() -> TestResult {
     let machine = Machine::new(&["qcow2"])?;
     let good = machine.back_up_well(&[])?;

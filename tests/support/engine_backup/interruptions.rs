@@ -58,7 +58,8 @@ fn fits(pattern: &str, path: &str) -> bool {
     pattern.len() == path.len() && pattern.iter().zip(&path).all(|(one, other)| one == "*" || one == other)
 }
 
-/// The process has ended with an error, nothing is left in the engine, and the directory is in its last good state.
+/// The process has ended with an error, nothing is left in the engine, and the directory is in its
+/// last good state.
 fn assert_ended(machine: &Machine, mut process: Daemon, good: &str, when: &str) -> TestResult {
     let status = process.wait()?;
     let said = process.said().join("\n");
@@ -69,7 +70,8 @@ fn assert_ended(machine: &Machine, mut process: Daemon, good: &str, when: &str) 
     machine.assert_engine_is_idle().map_err(|error| format!("{when}: {error}: {said}").into())
 }
 
-/// A `qemu-img` that begins to copy, and never ends by itself; and the file that tells that it has begun.
+/// A `qemu-img` that begins to copy, and never ends by itself; and the file that tells that it has
+/// begun.
 fn hanging(machine: &Machine, arguments: &[&str]) -> TestResult<Command> {
     let script = format!(
         "[ \"$1\" = convert ] || exec {} \"$@\"\n: > \"$BEGUN\"\nexec tail --pid=$PPID -f /dev/null",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! virt-v2v's own scripts for the engine. They are under the GPL, so they are cut out of the program, and there is no copy of
-//! them here.
+//! virt-v2v's own scripts for the engine. They are under the GPL, so they are cut out of the
+//! program, and there is no copy of them here.
 
 use std::fs;
 use std::path::PathBuf;

@@ -92,7 +92,8 @@ impl Upload {
         self.end()
     }
 
-    /// Gives a part of the source, of which nbdcopy writes 64 KiB at a time. nbdcopy may have given up: its exit status tells.
+    /// Gives a part of the source, of which nbdcopy writes 64 KiB at a time. nbdcopy may have given
+    /// up: its exit status tells.
     pub(crate) fn give(&mut self, part: std::ops::Range<usize>) {
         let mut nbdcopy = self.nbdcopy.take().unwrap();
         let _ = nbdcopy.stdin.as_mut().unwrap().write_all(&self.disk[part]);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The image and the Job of docs/containers.md. There is no container runtime here: what the Containerfile installs is put
-//! into a root directory, and what the Job says of its container is done by namespaces.
+//! The image and the Job of docs/containers.md. There is no container runtime here: what the
+//! Containerfile installs is put into a root directory, and what the Job says of its container is
+//! done by namespaces.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The packages for Enterprise Linux, on a root directory that has Debian's files, and rpm's database.
+//! The packages for Enterprise Linux, on a root directory that has Debian's files, and rpm's
+//! database.
 
 use std::fs;
 use std::path::Path;
@@ -52,8 +53,8 @@ fn rpm(root: &Root) -> Command {
     command
 }
 
-/// Stands in for Enterprise Linux 8's glibc: it offers the versions of symbols that one has, so that rpm itself says
-/// whether more is asked for.
+/// Stands in for Enterprise Linux 8's glibc: it offers the versions of symbols that one has, so
+/// that rpm itself says whether more is asked for.
 fn glibc_of_el8(file: &Path) {
     let mut glibc =
         PackageBuilder::new("glibc", "2.28", "LGPL-2.1-or-later", "noarch", "Stands in for glibc");

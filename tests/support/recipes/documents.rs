@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The commands that documents print for users: all blocks of `sh` and `console`, and those that are not run here.
+//! The commands that documents print for users: all blocks of `sh` and `console`, and those that
+//! are not run here.
 
 use std::fs;
 use std::path::Path;
@@ -77,6 +78,11 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     (
         "docs/engine.md",
         "curl --cacert ca.pem --user admin@internal -H 'Accept: application/json' https://ENGINE/ovirt-engine/api/imagetransfers",
+        "tests/engine.rs runs it after SIGKILL",
+    ),
+    (
+        "docs/engine.md",
+        "curl --cacert ca.pem --user admin@internal -H 'Content-Type: application/json' -d '{}' \\",
         "tests/engine.rs runs it after SIGKILL",
     ),
     (

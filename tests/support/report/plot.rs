@@ -13,11 +13,12 @@ const GROUP: usize = BAR * BARS.len() + 10;
 const NAMES: usize = 190;
 const PANEL: usize = 300;
 const TOP: usize = 60;
-/// Longer bars are cut, so that the others can be told apart: the limit is far above where the server keeps nothing.
+/// Longer bars are cut, so that the others can be told apart: the limit is far above where the
+/// server keeps nothing.
 const LONGEST: f64 = 3.0;
 
-/// Two panels side by side: throughput, and CPU of the process alone, each relative to the Python plugin. Rows that are compared to
-/// something else aren't shown.
+/// Two panels side by side: throughput, and CPU of the process alone, each relative to the Python
+/// plugin. Rows that are compared to something else aren't shown.
 #[must_use]
 pub fn svg(rows: &[Row]) -> String {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.baseline == Baseline::PythonPlugin).collect();

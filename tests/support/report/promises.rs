@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is promised of `imageio-nbd`, and whether it holds. Machines are noisy, so it is told, and nothing fails.
+//! What is promised of `imageio-nbd`, and whether it holds. Machines are noisy, so it is told, and
+//! nothing fails.
 
 use super::table::{header, number, or_dash, render};
 use super::{IMAGEIO_NBD, Row, Summary};

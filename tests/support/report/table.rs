@@ -4,7 +4,8 @@
 use super::{Baseline, CLIENT, IMAGEIO_NBD, NULL, OVIRT_IMG, PLUGIN, PYTHON, Row, Summary, Unit};
 use crate::instructions::Counted;
 
-/// Of all rows: how often the contenders have the baseline's throughput, and its CPU. A table for each baseline.
+/// Of all rows: how often the contenders have the baseline's throughput, and its CPU. A table for
+/// each baseline.
 #[must_use]
 pub fn ratios(rows: &[Row]) -> String {
     let of = |baseline| rows.iter().filter(|row| row.baseline == baseline).collect::<Vec<_>>();

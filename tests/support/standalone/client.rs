@@ -116,7 +116,8 @@ pub(crate) fn disk() -> Vec<u8> {
 /// What is said of a range: its first byte, its length, and whether it reads as zeroes.
 pub(crate) type Extent = (u64, u64, bool);
 
-/// Checks that all of the disk is told of in turn, that what is told to be zero is, and that a long zero is told.
+/// Checks that all of the disk is told of in turn, that what is told to be zero is, and that a long
+/// zero is told.
 pub(crate) fn check_map(extents: &[Extent], disk: &[u8]) -> TestResult {
     let mut is_told_zero = vec![false; disk.len()];
     let mut end = 0;

@@ -29,8 +29,8 @@ fn copy(dir: &Path, uri: &str) -> bool {
     })
 }
 
-/// Sends it so that one thread after another takes it, each in whatever system call it is: Linux gives a signal for a process
-/// to the thread whose number was used, if that doesn't block it.
+/// Sends it so that one thread after another takes it, each in whatever system call it is: Linux
+/// gives a signal for a process to the thread whose number was used, if that doesn't block it.
 fn signal_thread(process: u32, number: usize) {
     let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let threads: Vec<i32> =
@@ -49,7 +49,8 @@ fn mebibytes(bytes: u64) -> String {
     }
 }
 
-/// While a disk is uploaded and read back, again and again; through TLS on both sides, if there are certificates.
+/// While a disk is uploaded and read back, again and again; through TLS on both sides, if there are
+/// certificates.
 pub(crate) fn a_thousand(pki: Option<&Pki>) {
     let builder = FakeServer::builder().size(SIZE);
     let builder = if pki.is_some() { builder.tls(Certificate::default()) } else { builder };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Options of TLS: what can't work is said in one line before anything is served, and what works is found.
+//! Options of TLS: what can't work is said in one line before anything is served, and what works is
+//! found.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -19,7 +19,8 @@ struct Failure {
     told: [&'static str; 2],
     /// What nbdkit tells in the same case.
     told_by_nbdkit: [&'static str; 2],
-    /// nbdkit does not start, so that virt-v2v waits for its pid file. Where our server does not, there is one.
+    /// nbdkit does not start, so that virt-v2v waits for its pid file. Where our server does not,
+    /// there is one.
     ends_nbdkit: bool,
 }
 
@@ -45,7 +46,8 @@ const FAILURES: &[Failure] = &[
         server: |server| server.fault(Fault::any().nth(9).every().then(What::Reset { after: 0 })),
         cafile,
         told: ["the disk may be incomplete", "begin the upload anew"],
-        // nbdkit may come to grief over a client that goes (an assertion in `connections.c`), before the plugin's last word.
+        // nbdkit may come to grief over a client that goes (an assertion in `connections.c`),
+        // before the plugin's last word.
         told_by_nbdkit: ["error: write of", "data may be lost"],
         ends_nbdkit: false,
     },

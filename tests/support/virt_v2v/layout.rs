@@ -111,8 +111,8 @@ impl Layout {
     }
 }
 
-/// Makes an executable copy, by another process: a file that this one has open for writing can't be executed, and a child
-/// that another test starts meanwhile has it open, too, for a moment.
+/// Makes an executable copy, by another process: a file that this one has open for writing can't be
+/// executed, and a child that another test starts meanwhile has it open, too, for a moment.
 pub(crate) fn install(from: &Path, to: &Path) {
     let status = Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap();
     assert!(status.success(), "{} is not installed", to.display());

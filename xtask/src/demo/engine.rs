@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A disk's life in an engine: uploaded, backed up, changed, backed up incrementally, restored, downloaded, and compared.
+//! A disk's life in an engine: uploaded, backed up, changed, backed up incrementally, restored,
+//! downloaded, and compared.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};

@@ -20,7 +20,8 @@ impl fmt::Display for Version {
     }
 }
 
-/// Libraries by the name that the loader looks for, each with the versions of symbols that it must have.
+/// Libraries by the name that the loader looks for, each with the versions of symbols that it must
+/// have.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Needs(BTreeMap<String, BTreeSet<String>>);
 
@@ -37,8 +38,8 @@ impl Needs {
         Ok(all)
     }
 
-    /// The dynamic section (DT_NEEDED) and the version requirements (SHT_GNU_verneed): Linux Standard Base, "Symbol
-    /// Versioning".
+    /// The dynamic section (DT_NEEDED) and the version requirements (SHT_GNU_verneed): Linux
+    /// Standard Base, "Symbol Versioning".
     fn parse(data: &[u8]) -> Result<Self> {
         let header = FileHeader64::<Endianness>::parse(data)?;
         let endian = header.endian()?;
@@ -64,7 +65,8 @@ impl Needs {
         self.0.iter().map(|(library, versions)| (library.as_str(), versions))
     }
 
-    /// The oldest glibc that will do. Fails for what is not glibc, and for what is newer than `allowed`.
+    /// The oldest glibc that will do. Fails for what is not glibc, and for what is newer than
+    /// `allowed`.
     pub(crate) fn glibc(&self, allowed: Version) -> Result<Version> {
         let mut needed = Version(0, 0);
         for (library, versions) in self.libraries() {

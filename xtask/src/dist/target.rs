@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kinds of machine that packages are for, and how one builds for them whatever machine one has.
+//! The kinds of machine that packages are for, and how one builds for them whatever machine one
+//! has.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +11,8 @@ use xshell::{Shell, cmd};
 use super::elf::Version;
 use crate::tools::CARGO_ZIGBUILD;
 
-/// The newest glibc that a program may ask for: that of Enterprise Linux 8, the oldest system that hosts of oVirt 4.4 and
-/// 4.5 run on (oVirt's installation guide).
+/// The newest glibc that a program may ask for: that of Enterprise Linux 8, the oldest system that
+/// hosts of oVirt 4.4 and 4.5 run on (oVirt's installation guide).
 pub(crate) const OLDEST_GLIBC: Version = Version(2, 28);
 
 /// A kind of machine.
@@ -71,7 +72,8 @@ impl Target {
         let triple = self.names().triple;
         ensure!(self.has_standard_library(sh)?, "Rust can't build for {triple}: rustup target add {triple}");
         let _zig = push_zig(sh, &zigbuild);
-        // The packages have no debugging information anyway; that of other architectures is beyond this machine's strip(1).
+        // The packages have no debugging information anyway; that of other architectures is beyond
+        // this machine's strip(1).
         let _strip = sh.push_env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
         let target = format!("{triple}.{OLDEST_GLIBC}");
         cmd!(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! ovirt-imageio's own tests of its NBD client, its backends, and its client library: with qemu-nbd.
+//! ovirt-imageio's own tests of its NBD client, its backends, and its client library: with
+//! qemu-nbd.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};

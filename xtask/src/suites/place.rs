@@ -42,7 +42,8 @@ impl Place {
         self.dir.join(name)
     }
 
-    /// The sources of a Debian package, as their authors have published them; only the `parts`, if there are any.
+    /// The sources of a Debian package, as their authors have published them; only the `parts`, if
+    /// there are any.
     pub(crate) fn source(
         &self,
         sh: &Shell,
@@ -105,7 +106,8 @@ impl Place {
         Ok(root)
     }
 
-    /// Where apt finds sources, beside the packages that it knows; this machine's configuration stays as it is.
+    /// Where apt finds sources, beside the packages that it knows; this machine's configuration
+    /// stays as it is.
     fn apt_options(&self, sh: &Shell) -> Result<Vec<String>> {
         let format = "$(REPO_URI) $(RELEASE)";
         let known =

@@ -46,7 +46,8 @@ pub(super) fn check(programs: &[Ended]) -> Result<()> {
     Ok(())
 }
 
-/// The names of the tests that a program has ignored, without the door and the note that some have around them.
+/// The names of the tests that a program has ignored, without the door and the note that some have
+/// around them.
 fn ignored(printed: &str) -> impl Iterator<Item = &str> {
     let results = printed.lines().filter_map(|line| line.strip_prefix("test ")?.split_once(" ... "));
     // A note of `#[ignore = "…"]` follows the word.

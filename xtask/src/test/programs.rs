@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All tests of the workspace: what `cargo test --workspace` runs one after another runs several at a time here.
+//! All tests of the workspace: what `cargo test --workspace` runs one after another runs several at
+//! a time here.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +12,8 @@ use xshell::{Shell, cmd};
 use super::ignored;
 use crate::at_once::{self, Program};
 
-/// The package whose tests take the longest: they begin first, so that none of them is alone in the end.
+/// The package whose tests take the longest: they begin first, so that none of them is alone in the
+/// end.
 const LONGEST: &str = "tests";
 
 /// Which tests.
@@ -39,7 +41,8 @@ pub(super) fn run(sh: &Shell, of: Of) -> Result<()> {
     if super::in_ci() { ignored::check(&ended) } else { Ok(()) }
 }
 
-/// The program of which a message of Cargo's tells, if it has tests. Cargo runs it in the directory of its package.
+/// The program of which a message of Cargo's tells, if it has tests. Cargo runs it in the directory
+/// of its package.
 fn test_program(message: &Value) -> Result<Option<Program>> {
     let Some(executable) = message["executable"].as_str() else { return Ok(None) };
     if message["profile"]["test"] != true {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Documents lead their readers to what is there: no link is dead, no anchor is missing, and the book has every page.
+//! Documents lead their readers to what is there: no link is dead, no anchor is missing, and the
+//! book has every page.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +15,8 @@ use crate::project_root;
 struct Document {
     anchors: BTreeSet<String>,
     links: Vec<String>,
-    /// The first lines of code blocks whose language is not named: no test finds the commands in them.
+    /// The first lines of code blocks whose language is not named: no test finds the commands in
+    /// them.
     unnamed_blocks: Vec<String>,
 }
 
@@ -52,7 +54,8 @@ impl Document {
         document
     }
 
-    /// Makes the anchor of a heading as GitHub and mdBook do. A heading of the same text gets a number.
+    /// Makes the anchor of a heading as GitHub and mdBook do. A heading of the same text gets a
+    /// number.
     fn add_anchor(&mut self, heading: &str) {
         let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
         let anchor: String = heading.trim().to_lowercase().chars().filter(is_kept).collect();
@@ -88,7 +91,8 @@ fn parse(path: &Path) -> Document {
     Document::parse(&fs::read_to_string(project_root().join(path)).unwrap())
 }
 
-/// The path and the anchor that a link leads to, seen from the root; nothing for links to other sites.
+/// The path and the anchor that a link leads to, seen from the root; nothing for links to other
+/// sites.
 fn target(document: &Path, link: &str) -> Option<(PathBuf, Option<String>)> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;

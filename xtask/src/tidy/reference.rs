@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Names that users meet, and the manual page of the plugin that explains them. Tests of `imageio-nbd` compare the pages with
-//! its options, its parameters and nbdkit's options.
+//! Names that users meet, and the manual page of the plugin that explains them. Tests of
+//! `imageio-nbd` compare the pages with its options, its parameters and nbdkit's options.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -39,8 +39,8 @@ impl<C: Connection> Dispatcher<C> {
         self.keeper = Keeper::Ended;
     }
 
-    /// Gives the keeper this connection, or gives it back: if it need not be flushed, or not by the keeper. In the end,
-    /// closing the pool does that.
+    /// Gives the keeper this connection, or gives it back: if it need not be flushed, or not by the
+    /// keeper. In the end, closing the pool does that.
     pub(super) fn give_to_keeper(&mut self, slot: Slot, connection: C) -> Option<C> {
         if !self.slots.should_be_flushed(slot, &connection) {
             self.give_idle_to_keeper();

@@ -12,7 +12,8 @@ use crate::line::{Slot, Ticket};
 use crate::news::Order;
 
 impl<C: Connection> Pool<C> {
-    /// Leads a flush for those that were submitted. Returns where the next order comes: this may be to lead the next.
+    /// Leads a flush for those that were submitted. Returns where the next order comes: this may be
+    /// to lead the next.
     pub(super) fn flush_for_others(&self) -> Receiver<Order<C>> {
         // There is no own request: all are told already.
         let _ = self.lead_flush();
@@ -42,7 +43,8 @@ impl<C: Connection> Pool<C> {
         failure.map_or(Ok(()), |error| Err(PoolError::Failed(error)))
     }
 
-    /// Waits for one of these connections, and takes it from the list. None will come where the list is empty.
+    /// Waits for one of these connections, and takes it from the list. None will come where the
+    /// list is empty.
     pub(super) fn visit(&self, ticket: Ticket, slots: &mut Vec<Slot>, purpose: Purpose) -> Option<(Slot, C)> {
         if slots.is_empty() {
             return None;

@@ -99,8 +99,8 @@ struct Barrier {
     may_go: Receiver<()>,
 }
 
-/// Takes down what is carried out. Requests panic at `!`, are refused at `?`, alone or together at `%`, and break at `#`;
-/// `-` only reads.
+/// Takes down what is carried out. Requests panic at `!`, are refused at `?`, alone or together at
+/// `%`, and break at `#`; `-` only reads.
 pub struct Notes {
     id: usize,
     world: Arc<World>,
@@ -299,7 +299,8 @@ impl Setup {
         assert!(told.iter().all(|(_, told)| told == outcome), "{told:?}");
     }
 
-    /// From the next connection that comes back on, requests are not to have so many of the connections.
+    /// From the next connection that comes back on, requests are not to have so many of the
+    /// connections.
     pub fn spare(&self, connections: usize) {
         self.world.spare.store(connections, SeqCst);
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every order in which a few threads can use a pool, one after another, up to a number of preemptions: nobody waits for
-//! ever, each request is answered once, and what was acknowledged before a flush is durable after it.
+//! Every order in which a few threads can use a pool, one after another, up to a number of
+//! preemptions: nobody waits for ever, each request is answered once, and what was acknowledged
+//! before a flush is durable after it.
 //!
-//! `RUSTFLAGS="--cfg loom --cfg oneshot_loom" cargo test -p conn-pool --release --test models --target-dir target/loom`;
-//! `cargo xtask test` does so, too.
+//! `RUSTFLAGS="--cfg loom --cfg oneshot_loom" cargo test -p conn-pool --release --test models
+//! --target-dir target/loom`; `cargo xtask test` does so, too.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
@@ -54,7 +55,8 @@ fn failed() -> Outcome {
     Err(PoolError::Failed(lost()))
 }
 
-/// What the server has, and what its clients were told. No thread waits for it, so it is none of loom's affair.
+/// What the server has, and what its clients were told. No thread waits for it, so it is none of
+/// loom's affair.
 #[derive(Default)]
 struct World {
     durable: Mutex<BTreeSet<Number>>,
@@ -250,8 +252,9 @@ impl Setup {
     }
 }
 
-/// All orders with so many preemptions; `LOOM_MAX_PREEMPTIONS` for another bound. With four threads, each more takes ten
-/// times as long; and each thread more, too: so four are for models of three threads, and two or three for larger ones.
+/// All orders with so many preemptions; `LOOM_MAX_PREEMPTIONS` for another bound. With four
+/// threads, each more takes ten times as long; and each thread more, too: so four are for models of
+/// three threads, and two or three for larger ones.
 fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);

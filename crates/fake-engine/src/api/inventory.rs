@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The root of the API, and what an installation consists of: data centers, clusters, storage domains, hosts, jobs, events.
+//! The root of the API, and what an installation consists of: data centers, clusters, storage
+//! domains, hosts, jobs, events.
 
 use super::{Answer, Call, ROOT, disks, found, href, ok};
 use crate::document::Element;

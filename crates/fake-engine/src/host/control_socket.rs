@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The imageio daemon, by its control socket (`ovirt_imageio/_internal/handlers/tickets.py` of ovirt-imageio).
+//! The imageio daemon, by its control socket (`ovirt_imageio/_internal/handlers/tickets.py` of
+//! ovirt-imageio).
 
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ const TICKET_TIMEOUT: u64 = 300;
 /// How long an answer may take: the daemon is slow on a machine that runs many of them.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the removal of a ticket may take. The daemon would wait for a minute until nobody uses the ticket.
+/// How long the removal of a ticket may take. The daemon would wait for a minute until nobody uses
+/// the ticket.
 const PATIENCE_WITH_REMOVAL: Duration = Duration::from_secs(1);
 
 /// The longest answer that is read, in bytes.

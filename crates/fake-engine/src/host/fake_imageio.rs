@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `fake-imageio` in the place of a daemon: a server for each ticket, for disks that are plain files.
+//! `fake-imageio` in the place of a daemon: a server for each ticket, for disks that are plain
+//! files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -45,7 +46,8 @@ impl FakeImageio {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the server of a ticket, such as adding a fault to its script; `None` if there is none.
+    /// Does something with the server of a ticket, such as adding a fault to its script; `None` if
+    /// there is none.
     pub fn with_server<T>(&self, id: &TicketId, action: impl FnOnce(&FakeServer) -> T) -> Option<T> {
         self.lock().get(id.secret()).map(|served| action(&served.server))
     }

@@ -301,14 +301,16 @@ impl State {
         self.enter_backup(id, BackupPhase::Succeeded, now);
     }
 
-    /// The checkpoints whose bitmaps together tell what has changed on a disk since one of them, that one first.
+    /// The checkpoints whose bitmaps together tell what has changed on a disk since one of them,
+    /// that one first.
     pub(crate) fn checkpoints_since(&self, from: &str, disk: &str) -> Vec<Id> {
         let since = self.checkpoints.iter().skip_while(|checkpoint| checkpoint.id != from);
         let since = since.filter(|checkpoint| checkpoint.disks.iter().any(|known| known == disk));
         since.map(|checkpoint| checkpoint.id.clone()).collect()
     }
 
-    /// Forgets a checkpoint, whose bitmaps then have to be removed: the oldest one, while no backup runs.
+    /// Forgets a checkpoint, whose bitmaps then have to be removed: the oldest one, while no backup
+    /// runs.
     pub(crate) fn remove_checkpoint(&mut self, vm: &str, id: &str) -> Result<Checkpoint, Refusal> {
         let refuse = |text: &str| Err(Refusal::conflict(format!("Cannot remove VM checkpoint. {text}")));
         self.checkpoint(vm, id)?;

@@ -137,7 +137,8 @@ impl Phase {
         }
     }
 
-    /// Where a user's action leads: wherever it is, but that only what is paused is resumed, and only uploads are paused.
+    /// Where a user's action leads: wherever it is, but that only what is paused is resumed, and
+    /// only uploads are paused.
     pub(super) fn asked(self, action: Action, direction: Direction) -> Result<Self, Refusal> {
         match action {
             Action::Resume if !self.is_paused() => {

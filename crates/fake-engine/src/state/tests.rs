@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The state under a clock that the tests hold, with tasks that succeed unless a test says otherwise.
+//! The state under a clock that the tests hold, with tasks that succeed unless a test says
+//! otherwise.
 
 mod transfers;
 

@@ -88,8 +88,8 @@ impl Transfer {
         self.finished.is_some()
     }
 
-    /// Where it goes when its host doesn't do its part (`updateEntityPhaseToStoppedBySystem` of ovirt-engine's
-    /// `TransferDiskImageCommand`).
+    /// Where it goes when its host doesn't do its part (`updateEntityPhaseToStoppedBySystem` of
+    /// ovirt-engine's `TransferDiskImageCommand`).
     fn stopped_by_system(&self) -> Phase {
         TimeoutPolicy::Legacy.idle(self.direction)
     }
@@ -243,8 +243,9 @@ impl State {
         Ok(host.ok_or_else(none)?.id.clone())
     }
 
-    /// Does what a user asks. A transfer that was never there is no error, nor is one that is over; but of that, another phase
-    /// is told from then on, in which it stays, as nobody looks at it any more (`ImageTransferUpdater` of ovirt-engine).
+    /// Does what a user asks. A transfer that was never there is no error, nor is one that is over;
+    /// but of that, another phase is told from then on, in which it stays, as nobody looks at it
+    /// any more (`ImageTransferUpdater` of ovirt-engine).
     pub(crate) fn act(&mut self, id: &str, action: Action, now: Instant) -> Result<(), Refusal> {
         let Some(transfer) = self.transfer_mut(id) else { return Ok(()) };
         transfer.touched = now;
@@ -322,8 +323,9 @@ impl State {
         self.enter(id, next, now);
     }
 
-    /// The host has renewed the ticket, or couldn't: a resumed transfer goes on in either case, until the host is asked next
-    /// (`handleResuming` and `pollTransferStatus` of ovirt-engine's `TransferDiskImageCommand`).
+    /// The host has renewed the ticket, or couldn't: a resumed transfer goes on in either case,
+    /// until the host is asked next (`handleResuming` and `pollTransferStatus` of ovirt-engine's
+    /// `TransferDiskImageCommand`).
     pub(crate) fn ticket_renewed(&mut self, id: &str, now: Instant) {
         let Some(transfer) = self.transfer_mut(id) else { return };
         transfer.touched = now;
@@ -334,7 +336,8 @@ impl State {
     pub(crate) fn transfer_watched(&mut self, id: &str, status: Option<TicketStatus>, now: Instant) {
         let Some(transfer) = self.transfer_mut(id) else { return };
         let Some(status) = status else {
-            // Its ticket is only forgotten when it has ended: the host may be back, and have it still.
+            // Its ticket is only forgotten when it has ended: the host may be back, and have it
+            // still.
             let next = transfer.stopped_by_system();
             return self.enter(id, next, now);
         };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Disks for a server that knows plain files only: each is one, whatever its format is said to be. A checkpoint is a copy, and
-//! what is dirty is what differs from it.
+//! Disks for a server that knows plain files only: each is one, whatever its format is said to be.
+//! A checkpoint is a copy, and what is dirty is what differs from it.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

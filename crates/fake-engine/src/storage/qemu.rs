@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Disks as oVirt has them: raw and qcow2 images, which `qemu-img` makes and looks at, and `qemu-nbd` serves. Bitmaps are in
-//! the qcow2 images.
+//! Disks as oVirt has them: raw and qcow2 images, which `qemu-img` makes and looks at, and
+//! `qemu-nbd` serves. Bitmaps are in the qcow2 images.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -22,13 +22,16 @@ struct Answer {
 }
 
 impl Connection {
-    /// The disk's checksum, in hexadecimal digits: a hash over the hashes of its blocks of `block_size` bytes. `algorithm` is
-    /// one of the server's names for hash functions, such as `blake2b`. The server reads all that isn't zero for it, and
-    /// says nothing meanwhile, so that it may take as long as [`Timeouts::operation`](crate::Timeouts::operation).
+    /// The disk's checksum, in hexadecimal digits: a hash over the hashes of its blocks of
+    /// `block_size` bytes. `algorithm` is one of the server's names for hash functions, such as
+    /// `blake2b`. The server reads all that isn't zero for it, and says nothing meanwhile, so that
+    /// it may take as long as [`Timeouts::operation`](crate::Timeouts::operation).
     ///
     /// # Errors
-    /// [`Error::Status`](crate::Error::Status) (400: an algorithm or a block size that the server doesn't take; 404 or 405: a
-    /// server without checksums); [`Error::Protocol`](crate::Error::Protocol) where the answer is about something else.
+    /// [`Error::Status`](crate::Error::Status) (400: an algorithm or a block size that the server
+    /// doesn't take; 404 or 405: a server without
+    /// checksums); [`Error::Protocol`](crate::Error::Protocol) where the answer is about something
+    /// else.
     pub fn checksum(&mut self, algorithm: &'static str, block_size: u64) -> Result<String> {
         let operation = Operation::Checksum { algorithm, block_size };
         let answer = self.collect(operation, ANSWER_LIMIT, &[StatusCode::OK])?;

@@ -29,8 +29,9 @@ impl Connection {
         Ok(extents)
     }
 
-    /// Gives `visit` the disk's extents while they come: in order, without gaps, from the start of the disk. Returns where
-    /// they end, in bytes, which should be the disk's size. After an error, some may have been given.
+    /// Gives `visit` the disk's extents while they come: in order, without gaps, from the start of
+    /// the disk. Returns where they end, in bytes, which should be the disk's size. After an error,
+    /// some may have been given.
     ///
     /// # Errors
     /// [`Error::Status`](crate::Error::Status) (404: no such context for this transfer);

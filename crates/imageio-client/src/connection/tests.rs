@@ -38,7 +38,8 @@ fn a_body_is_not_sent_while_its_head_is_stuck() {
     let (mut connection, server) = pair(&"t".repeat(50_000));
     let error = thread::scope(|scope| {
         scope.spawn(|| {
-            // Something of the head has come; it stays where it is, so that there is no room for the rest.
+            // Something of the head has come; it stays where it is, so that there is no room for
+            // the rest.
             rustix::net::recv(&server, &mut [0; 1], rustix::net::RecvFlags::PEEK).unwrap();
             answer(&server, "400 Bad Request");
         });

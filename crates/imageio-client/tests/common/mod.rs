@@ -53,7 +53,8 @@ pub fn each_way(builder: &Builder, test: impl Fn(&str, FakeServer, Connector)) {
     test("unix", unix, to_unix);
 }
 
-/// The error of a call that must fail; also that it is one line, and that it keeps the ticket secret.
+/// The error of a call that must fail; also that it is one line, and that it keeps the ticket
+/// secret.
 #[track_caller]
 pub fn error<T: Debug>(result: Result<T>) -> Error {
     let error = result.unwrap_err();

@@ -36,8 +36,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Opens the connection if it has to be, and writes again what was unflushed on a lost one. That ends with a flush, so
-    /// none is left to be sent then.
+    /// Opens the connection if it has to be, and writes again what was unflushed on a lost one.
+    /// That ends with a flush, so none is left to be sent then.
     pub(super) fn open(&mut self, asked: Asked, attempts: &mut Attempts) -> Result<(), Failure> {
         while self.open.is_none() && (asked != Asked::Flush || self.is_dirty) {
             let (asked, result) = match self.is_dirty {
@@ -110,7 +110,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Whether the request is answered. Otherwise it is to be sent again, and this has waited until that makes sense.
+    /// Whether the request is answered. Otherwise it is to be sent again, and this has waited until
+    /// that makes sense.
     pub(super) fn goes_on(
         &mut self,
         asked: Asked,
@@ -155,8 +156,8 @@ impl ReplayingConnection {
         pause.is_some_and(|pause| outage.wait(pause))
     }
 
-    /// Whether the server knows the ticket again. It was a loss for all connections: what they have of the ticket is of no use any more,
-    /// and those that are refused next are to be tried again.
+    /// Whether the server knows the ticket again. It was a loss for all connections: what they have
+    /// of the ticket is of no use any more, and those that are refused next are to be tried again.
     fn bring_ticket_back(&mut self) -> bool {
         let Some(keeper) = self.common.ticket_keeper.clone() else { return false };
         let counters = Arc::clone(&self.common.counters);

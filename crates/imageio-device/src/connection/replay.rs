@@ -12,7 +12,8 @@ use crate::counters::{Exchange, Purpose};
 use crate::recovery::{self, Asked, Attempts, Ended, Failing, Stake};
 use crate::tracker::{Content, MayBeUndone, UnderWay};
 
-/// What is written again is flushed after so many bytes, so that another loss doesn't begin it anew.
+/// What is written again is flushed after so many bytes, so that another loss doesn't begin it
+/// anew.
 const STEP: u64 = 1 << 20;
 
 /// How far it has come.
@@ -29,15 +30,16 @@ struct Progress {
 }
 
 impl ReplayingConnection {
-    /// Opens a new connection in the place of one that was lost, writes there all that was unflushed, and flushes it. What
-    /// has become durable is not written again should this fail, so that each attempt gets further. The time for attempts
-    /// begins anew then.
+    /// Opens a new connection in the place of one that was lost, writes there all that was
+    /// unflushed, and flushes it. What has become durable is not written again should this fail, so
+    /// that each attempt gets further. The time for attempts begins anew then.
     ///
     /// # Errors
     /// The outer one ends the transfer.
     pub(super) fn replay(&mut self, attempts: &mut Attempts) -> Result<imageio_client::Result<()>, Failure> {
         let mut progress = Progress::default();
-        // The new connection has only a part of it then: a flush there must not pass for one of all.
+        // The new connection has only a part of it then: a flush there must not pass for one of
+        // all.
         let result = self.write_all_again(&mut progress).inspect_err(|_| self.give_up_connection())?;
         if progress.got_further {
             attempts.got_further();
@@ -49,7 +51,8 @@ impl ReplayingConnection {
                 "a connection was lost; {bytes} bytes that were not flushed were written again on a new one"
             );
         } else {
-            // Some servers close after some answers. From now on, each piece is flushed, so that it isn't lost then.
+            // Some servers close after some answers. From now on, each piece is flushed, so that it
+            // isn't lost then.
             self.closes_early = true;
         }
         Ok(result)

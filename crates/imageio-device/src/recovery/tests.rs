@@ -15,8 +15,8 @@ const ONCE: Option<Again> = Some(Again::Once);
 const IF_TICKET: Option<Again> = Some(Again::IfTicketComesBack);
 const NEVER: Option<Again> = None;
 
-/// How an attempt ended; whether the request may be done; when it is sent again; what fails if it isn't, where nothing is
-/// unflushed; whether the connection goes on then.
+/// How an attempt ended; whether the request may be done; when it is sent again; what fails if it
+/// isn't, where nothing is unflushed; whether the connection goes on then.
 type Row = (Ended, bool, Option<Again>, Failing, bool);
 
 const ROWS: [Row; 10] = [

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Storage writes whole blocks: a change of a part of one is read, modified and written by the server, without a lock.
-//! Two such changes of one block that are under way together lose each other.
+//! Storage writes whole blocks: a change of a part of one is read, modified and written by the
+//! server, without a lock. Two such changes of one block that are under way together lose each
+//! other.
 
 use std::ops::Range;
 
 /// The largest block in use, in bytes. What is aligned to this is aligned to smaller ones, too.
 const BLOCK: u64 = 4096;
 
-/// The blocks that a change of `range` writes, in bytes: an end that is not aligned is rounded outward. The end of the
-/// disk counts as aligned, as there is no block behind it.
+/// The blocks that a change of `range` writes, in bytes: an end that is not aligned is rounded
+/// outward. The end of the disk counts as aligned, as there is no block behind it.
 pub(crate) fn touched(range: &Range<u64>, disk_size: u64) -> Range<u64> {
     let start = range.start - range.start % BLOCK;
     let end = match range.end % BLOCK {

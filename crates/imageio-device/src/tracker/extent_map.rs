@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What one answer of the server says of the ranges of a disk, kept compactly, and what clients are told of it.
+//! What one answer of the server says of the ranges of a disk, kept compactly, and what clients are
+//! told of it.
 
 use std::ops::Range;
 
@@ -18,7 +19,8 @@ const DIRTY: u64 = 1;
 pub(crate) enum Context {
     /// Whether it reads as zeroes. imageio doesn't tell of what is allocated in NBD's sense.
     Zero,
-    /// How deep below the image its content is: 0 for what imageio calls a hole, which is not in the image itself.
+    /// How deep below the image its content is: 0 for what imageio calls a hole, which is not in
+    /// the image itself.
     Depth,
     /// Whether it may differ from the last backup.
     Dirty,
@@ -137,7 +139,8 @@ impl ExtentMap {
     }
 }
 
-/// What a range is, in at most `limit` extents, from its start on. Without a map that tells of it, nothing is known.
+/// What a range is, in at most `limit` extents, from its start on. Without a map that tells of it,
+/// nothing is known.
 pub(crate) fn extents(
     map: Option<&ExtentMap>,
     context: Context,

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which ranges read as zeroes, are holes, or are dirty: what the server has told once, kept true under changes. There is
-//! one of these for each of the two answers that the server gives.
+//! Which ranges read as zeroes, are holes, or are dirty: what the server has told once, kept true
+//! under changes. There is one of these for each of the two answers that the server gives.
 //!
 //! A range that was written, may be written, or is in doubt is never reported as zero, and always
 //! as dirty. So a change takes effect before it is sent. While the server is asked, nobody knows
 //! which changes its answer has in it: what is changed meanwhile, and what was under way, unflushed
 //! or in doubt when it was asked, counts as changed whatever it says.
 //!
-//! A change that the client makes is dirty, though the server's bitmap may be one that stands still: whoever copies what is
-//! dirty has the client's own writes then, too. To copy too much does no harm, where to copy too little would.
+//! A change that the client makes is dirty, though the server's bitmap may be one that stands
+//! still: whoever copies what is dirty has the client's own writes then, too. To copy too much does
+//! no harm, where to copy too little would.
 
 use std::iter;
 use std::mem;
@@ -19,7 +20,8 @@ use rangemap::RangeSet;
 
 use super::extent_map::{self, Context, ExtentMap, MOST_RANGES};
 
-/// How many ranges are kept before anybody has asked, which most clients never do: about a megabyte.
+/// How many ranges are kept before anybody has asked, which most clients never do: about a
+/// megabyte.
 const MOST_BEFORE: usize = 16 << 10;
 
 /// This number of changes is soon applied to an answer: it takes a few milliseconds.
@@ -27,8 +29,9 @@ const FEW: usize = 1000;
 
 /// What is known of the ranges of a disk from one answer of the server.
 ///
-/// Millions of ranges take a second to go over, and a quarter of a second to be freed. All of this is under one lock, so
-/// that is left to whoever holds it: see [`Discarded`] and [`take_changes`](Self::take_changes).
+/// Millions of ranges take a second to go over, and a quarter of a second to be freed. All of this
+/// is under one lock, so that is left to whoever holds it: see [`Discarded`] and
+/// [`take_changes`](Self::take_changes).
 #[derive(Debug)]
 pub(crate) struct Extents(State);
 
@@ -66,14 +69,15 @@ impl Extents {
     pub(crate) fn ask(&mut self, doubtful: impl IntoIterator<Item = Range<u64>>) {
         if let State::NotAsked { changed } = &mut self.0 {
             let mut changed = mem::take(changed);
-            // They are no more than are kept before anybody asks, and what the replay buffer has room for.
+            // They are no more than are kept before anybody asks, and what the replay buffer has
+            // room for.
             doubtful.into_iter().for_each(|range| drop(note(&mut changed, range, MOST_RANGES)));
             self.0 = State::Asking { changed };
         }
     }
 
-    /// What has changed while the server was asked, if that is a lot: it is to be applied to the answer outside the lock, before
-    /// this is asked again.
+    /// What has changed while the server was asked, if that is a lot: it is to be applied to the
+    /// answer outside the lock, before this is asked again.
     pub(crate) fn take_changes(&mut self) -> Option<RangeSet<u64>> {
         match &mut self.0 {
             State::Asking { changed } if changed.len() > FEW || changed.contains(&(u64::MAX - 1)) => {
@@ -83,7 +87,8 @@ impl Extents {
         }
     }
 
-    /// What the server has told, or nothing; it is taken, unless nobody wants to know any more. Whether any of it is known now.
+    /// What the server has told, or nothing; it is taken, unless nobody wants to know any more.
+    /// Whether any of it is known now.
     pub(crate) fn answered(&mut self, told: &mut Option<ExtentMap>) -> bool {
         if let State::Asking { changed } = &mut self.0 {
             let changed = mem::take(changed);
@@ -95,7 +100,8 @@ impl Extents {
         self.map().is_some()
     }
 
-    /// Nothing is known any more. What was known is returned, so that its memory can be freed elsewhere.
+    /// Nothing is known any more. What was known is returned, so that its memory can be freed
+    /// elsewhere.
     #[must_use]
     pub(crate) fn forget(&mut self) -> Option<ExtentMap> {
         match mem::replace(&mut self.0, State::Unknown) {
@@ -132,7 +138,8 @@ impl Extents {
         }
     }
 
-    /// What is left of a range without the zeroes that it begins and ends with. It is empty if all of it is zero.
+    /// What is left of a range without the zeroes that it begins and ends with. It is empty if all
+    /// of it is zero.
     pub(crate) fn without_zeroes(&self, range: &Range<u64>) -> Range<u64> {
         let Range { mut start, mut end } = *range;
         if let Some(zeroes) = self.map().and_then(ExtentMap::zeroes) {

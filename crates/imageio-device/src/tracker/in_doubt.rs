@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Changes that were sent and whose outcome is not known: the server may still carry them out, at any time.
+//! Changes that were sent and whose outcome is not known: the server may still carry them out, at
+//! any time.
 //!
 //! The content of the change may be written to its place again. Different content may not, for the
 //! rest of the transfer, as nobody could tell which of the two stays. The same holds for the rest
@@ -32,7 +33,8 @@ enum Content {
 struct Pending {
     /// The change. A change that is sent again keeps its number.
     number: Number,
-    /// The part that the place belongs to; none where several changes have it, with different contents.
+    /// The part that the place belongs to; none where several changes have it, with different
+    /// contents.
     part: Option<Part>,
 }
 
@@ -40,8 +42,8 @@ struct Pending {
 #[derive(Debug, Default)]
 pub(crate) struct InDoubt {
     changes: RangeMap<u64, Pending>,
-    /// The rests of the blocks of which changes in doubt write a part. What is known here holds whatever happens to the
-    /// place later, so it is apart.
+    /// The rests of the blocks of which changes in doubt write a part. What is known here holds
+    /// whatever happens to the place later, so it is apart.
     rests: RangeSet<u64>,
 }
 
@@ -60,7 +62,8 @@ impl Part {
     fn agrees(&self, place: &Range<u64>, other: &Self) -> bool {
         match (self.content, other.content) {
             (Content::Zeroes, Content::Zeroes) => true,
-            // What is left of a part that something else came over is not known by the hash of the whole.
+            // What is left of a part that something else came over is not known by the hash of the
+            // whole.
             (Content::Hash(_), Content::Hash(_)) => self == other && *place == other.range,
             (Content::Hash(_), Content::Zeroes) | (Content::Zeroes, Content::Hash(_)) => false,
         }
@@ -72,7 +75,8 @@ impl Part {
 }
 
 impl InDoubt {
-    /// Adds a change that was sent in these parts, one behind the other. `blocks` are the blocks that it touches.
+    /// Adds a change that was sent in these parts, one behind the other. `blocks` are the blocks
+    /// that it touches.
     pub(crate) fn add(&mut self, number: Number, blocks: &Range<u64>, parts: Vec<Part>) {
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return };
         let (before, behind) = (blocks.start..first.range.start, last.range.end..blocks.end);
@@ -87,7 +91,8 @@ impl InDoubt {
         }
     }
 
-    /// Whether a change may be sent: nothing else may still be written there. Some of its parts may be what is expected.
+    /// Whether a change may be sent: nothing else may still be written there. Some of its parts may
+    /// be what is expected.
     pub(crate) fn allows(
         &self,
         range: &Range<u64>,
@@ -120,9 +125,10 @@ impl InDoubt {
         self.changes.overlaps(range) || self.rests.overlaps(range)
     }
 
-    /// Whether content that was acknowledged, and is to be written again since its connection was lost, may be undone: a
-    /// change of the rest of its block is in doubt, whose block may have been read without that content. That both came on
-    /// one connection proves nothing: a proxy may have lost its way to the host, and the content with it, in between.
+    /// Whether content that was acknowledged, and is to be written again since its connection was
+    /// lost, may be undone: a change of the rest of its block is in doubt, whose block may have
+    /// been read without that content. That both came on one connection proves nothing: a proxy may
+    /// have lost its way to the host, and the content with it, in between.
     pub(crate) fn may_undo(&self, range: &Range<u64>) -> bool {
         self.rests.overlaps(range)
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What was to be written and was not: it is told at the end, should a client not have heeded its error.
+//! What was to be written and was not: it is told at the end, should a client not have heeded its
+//! error.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ impl Missing {
         }
     }
 
-    /// One line that says how much is missing, where it begins, and why; `None` if nothing is missing.
+    /// One line that says how much is missing, where it begins, and why; `None` if nothing is
+    /// missing.
     pub(crate) fn report(&self) -> Option<String> {
         let (first, reason) = self.places.first_range_value()?;
         let bytes: u64 = self.places.iter().map(|(range, _)| range.end - range.start).sum();

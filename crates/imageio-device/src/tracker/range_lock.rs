@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-/// The blocks of the changes that are under way: no two of them overlap. There is one for each connection at most, so a
-/// list is enough.
+/// The blocks of the changes that are under way: no two of them overlap. There is one for each
+/// connection at most, so a list is enough.
 #[derive(Debug, Default)]
 pub(crate) struct RangeLock {
     held: Vec<Range<u64>>,

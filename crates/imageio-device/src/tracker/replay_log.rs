@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the server has acknowledged and not flushed: it is written again, should its connection be lost.
+//! What the server has acknowledged and not flushed: it is written again, should its connection be
+//! lost.
 //!
-//! For each byte, the newest acknowledged content is kept, as long as the connection that wrote it isn't flushed. A later
-//! write to the same place, on any connection, replaces it: the newer content must not be overwritten by older content.
+//! For each byte, the newest acknowledged content is kept, as long as the connection that wrote it
+//! isn't flushed. A later write to the same place, on any connection, replaces it: the newer
+//! content must not be overwritten by older content.
 //!
 //! Content that was replaced was acknowledged, too, and a flush of its connection makes it durable,
 //! unless that connection is lost before. So that connection then writes what is there instead,
@@ -42,8 +44,8 @@ pub(crate) struct Entry {
     number: Number,
     /// When this connection is flushed, the content is durable.
     owner: Owner,
-    /// Other connections that wrote here before, and aren't flushed since. It is empty but where clients overwrite what
-    /// they have just written.
+    /// Other connections that wrote here before, and aren't flushed since. It is empty but where
+    /// clients overwrite what they have just written.
     before: Vec<Owner>,
     /// Where `content` begins, also if only a part of it is left.
     start: u64,
@@ -85,8 +87,8 @@ impl ReplayLog {
         }
     }
 
-    /// Forgets what this connection wrote before `end`, as it is flushed, and returns it. What replaced some of that
-    /// concerns its own connection alone now.
+    /// Forgets what this connection wrote before `end`, as it is flushed, and returns it. What
+    /// replaced some of that concerns its own connection alone now.
     pub(crate) fn flushed(&mut self, owner: Owner, end: u64) -> Vec<Entry> {
         let concerned =
             self.entries.iter().filter(|(range, entry)| entry.concerns(owner) && range.end <= end);

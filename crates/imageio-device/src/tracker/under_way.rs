@@ -21,7 +21,8 @@ impl UnderWay {
         records.zero.distrust(&self.range);
     }
 
-    /// The server has acknowledged it and flushed it: whatever was there before need not be kept any more.
+    /// The server has acknowledged it and flushed it: whatever was there before need not be kept
+    /// any more.
     pub(crate) fn is_durable(&self) {
         let mut records = self.tracker.lock();
         records.missing.remove(&self.range);

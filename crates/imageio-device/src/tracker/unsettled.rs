@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the server may still be busy with a part of a change that was cut off.
 //!
-//! imageio writes the part that it has received when the connection ends. Where that ends inside a block of a block device, it
-//! reads the block, changes it and writes it back, without a lock. If the change were written again in between, the write back
-//! would bring back what was there before, behind the cut. So nothing is written there for a while, by whichever request.
-//! Nobody can know how long the server takes: a second is long for one block, but storage that
-//! stands still may take longer.
+//! imageio writes the part that it has received when the connection ends. Where that ends inside a
+//! block of a block device, it reads the block, changes it and writes it back, without a lock. If
+//! the change were written again in between, the write back would bring back what was there before,
+//! behind the cut. So nothing is written there for a while, by whichever request. Nobody can know
+//! how long the server takes: a second is long for one block, but storage that stands still may
+//! take longer.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -22,8 +23,8 @@ impl Unsettled {
         self.places.push((blocks, until));
     }
 
-    /// Until when some of these blocks are left alone, if that is later than now. What is over is forgotten, so that nobody needs
-    /// a clock any more once all is.
+    /// Until when some of these blocks are left alone, if that is later than now. What is over is
+    /// forgotten, so that nobody needs a clock any more once all is.
     pub(crate) fn until(&mut self, blocks: &Range<u64>, now: Instant) -> Option<Instant> {
         self.places.retain(|(_, until)| *until > now);
         let concerned =

@@ -32,8 +32,8 @@ pub const ZERO: Request = |device| device.zero(0, 4, NO_FUA);
 pub const FLUSH: Request = |device| device.flush();
 pub const ALL: [Request; 4] = [READ, WRITE, ZERO, FLUSH];
 
-/// For this server, without a keeper, with one attempt to open a connection again, and with sizes that don't follow what is
-/// measured.
+/// For this server, without a keeper, with one attempt to open a connection again, and with sizes
+/// that don't follow what is measured.
 pub fn settings(server: &FakeServer) -> Settings {
     Settings::new(UrlSource::Inline(server.url())).with(|settings| {
         settings.connections = Some(4);
@@ -72,8 +72,8 @@ pub fn start_with(settings: Settings, unflushed: &'static [u8]) -> Device {
     device
 }
 
-/// Uses `n` connections at the same time, writing `byte` all over every other 4 KiB: neighbours could be merged, should one
-/// of them have to wait because the keeper has its connection.
+/// Uses `n` connections at the same time, writing `byte` all over every other 4 KiB: neighbours
+/// could be merged, should one of them have to wait because the keeper has its connection.
 pub fn use_connections(server: &FakeServer, device: &Device, n: usize, byte: u8) {
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).every().then(What::Block(gate.clone())));
@@ -156,7 +156,8 @@ pub fn assert_fails_for_good(device: &Device, errno: Errno) {
     assert_eq!(error(device.close()).errno(), errno);
 }
 
-/// Closes the device, and checks that nothing is left open, and that no connection was closed with something unflushed.
+/// Closes the device, and checks that nothing is left open, and that no connection was closed with
+/// something unflushed.
 #[track_caller]
 pub fn close_well(server: &FakeServer, device: &Device) {
     close_after_loss(server, device);
@@ -193,8 +194,9 @@ pub fn await_failure(device: &Device) -> Error {
     }
 }
 
-/// Closes every idle connection, and comes back when that can be seen from outside. A device may open a connection, or
-/// end a request, in the background meanwhile: that connection is closed, too.
+/// Closes every idle connection, and comes back when that can be seen from outside. A device may
+/// open a connection, or end a request, in the background meanwhile: that connection is closed,
+/// too.
 pub fn close_idle(server: &FakeServer) {
     let events = |log: &Log| (log.connections.len(), log.requests.iter().filter(|r| r.end.is_some()).count());
     for _ in 0..100 {
@@ -206,7 +208,8 @@ pub fn close_idle(server: &FakeServer) {
             break;
         }
     }
-    // The log has it before the socket is closed; the server's one thread does that before it answers anyone.
+    // The log has it before the socket is closed; the server's one thread does that before it
+    // answers anyone.
     let mut other = TcpStream::connect(server.addr()).unwrap();
     other.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     other.read_exact(&mut [0]).unwrap();

@@ -23,7 +23,8 @@ fn but(start: u64, len: u64) -> Vec<(u64, u64)> {
     [(start, ZERO), (len, 0), (SIZE - start - len, ZERO)].to_vec()
 }
 
-/// A write that the server carries out when the gate is opened, and of which the device knows nothing.
+/// A write that the server carries out when the gate is opened, and of which the device knows
+/// nothing.
 fn write_late(server: &FakeServer, device: &Device, offset: u64) -> Gate {
     let gate = Gate::new();
     server.fault(Fault::on(Op::Put).every().then(What::CarryOutLate(gate.clone())));

@@ -12,7 +12,8 @@ use crate::common::{PATIENCE, close_well, settings, start, status, write};
 use crate::dirty::{Tell, backup};
 use crate::setup::{BLOCK, SIZE, SPARSE, map, pairs, read, sparse};
 
-/// What is clean is a hole, whatever it holds: the third block is dirty data, and the second dirty and zero.
+/// What is clean is a hole, whatever it holds: the third block is dirty data, and the second dirty
+/// and zero.
 const CLEAN_AS_HOLES: [(u64, u64); 4] = [(BLOCK, HOLE), (BLOCK, ZERO), (BLOCK, 0), (5 * BLOCK, HOLE)];
 
 fn open(server: &FakeServer, read_only: bool) -> Device {

@@ -33,7 +33,8 @@ pub(crate) fn pairs(extents: Vec<Extent>) -> Vec<(u64, u64)> {
     extents.into_iter().map(|extent| (extent.length, extent.status)).collect()
 }
 
-/// The server doesn't answer requests for extents before the gate is opened, though it may know by then.
+/// The server doesn't answer requests for extents before the gate is opened, though it may know by
+/// then.
 pub(crate) fn hold_extents(server: &FakeServer) -> Gate {
     let gate = Gate::new();
     server.fault(Fault::on(Op::Extents).then(What::Block(gate.clone())));

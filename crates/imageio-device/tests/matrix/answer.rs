@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One answer that is no success, to one operation: the disk is the same in the end, also after a power cut, or somebody is
-//! told, by an error of the request or of closing the device.
+//! One answer that is no success, to one operation: the disk is the same in the end, also after a
+//! power cut, or somebody is told, by an error of the request or of closing the device.
 
 use std::fmt;
 
@@ -89,7 +89,8 @@ impl Cell {
             // The connection to the client stays open.
             Deed::Loss => self.status >= 500 && self.is_dirty && !self.closes,
         };
-        // A clean connection has nothing to flush, and a transfer that is yet to be opened is clean.
+        // A clean connection has nothing to flush, and a transfer that is yet to be opened is
+        // clean.
         is_there && (self.op != Op::Flush || self.is_dirty) && (self.op != Op::Options || !self.is_dirty)
     }
 

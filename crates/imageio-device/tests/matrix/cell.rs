@@ -86,8 +86,8 @@ impl Way {
         })
     }
 
-    /// Closes the device, which has to tell if something is missing, and gives what the disk has then. Connections that
-    /// nobody can see any more are the proxy's.
+    /// Closes the device, which has to tell if something is missing, and gives what the disk has
+    /// then. Connections that nobody can see any more are the proxy's.
     pub(crate) fn close(self, device: &Device, is_missing: bool) -> Vec<u8> {
         assert_eq!(device.close().is_err(), is_missing);
         assert_eq!(device.failure(), None);

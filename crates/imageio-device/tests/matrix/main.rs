@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each fault of a network, at each step of the protocol, in each operation, over http and https: the disk is the same in
-//! the end, or somebody is told. The same for each answer that is no success. And faults at random.
+//! Each fault of a network, at each step of the protocol, in each operation, over http and https:
+//! the disk is the same in the end, or somebody is told. The same for each answer that is no
+//! success. And faults at random.
 //!
-//! `SEEDS=100 cargo test -p imageio-device --test matrix random` tries more of these; `SEED=7` tries that one.
+//! `SEEDS=100 cargo test -p imageio-device --test matrix random` tries more of these; `SEED=7`
+//! tries that one.
 
 #![allow(clippy::unwrap_used)]
 

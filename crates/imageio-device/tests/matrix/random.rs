@@ -115,7 +115,8 @@ impl Part {
         let fault = match self.rng.usize(..12) {
             0..4 => Fault::Kill,
             4..7 => Fault::Reset,
-            // The other half would have the server complain of a body that is too short: that is told, and the end.
+            // The other half would have the server complain of a body that is too short: that is
+            // told, and the end.
             7..9 => Fault::HalfClose(Way::ToClient),
             9 => Fault::BlackHole,
             10 => Fault::Delay(4 * pause),
@@ -130,7 +131,8 @@ impl Part {
         (point, fault)
     }
 
-    /// Whole blocks: a part of a block that is in doubt keeps the rest of it from being changed, or from being written again.
+    /// Whole blocks: a part of a block that is in doubt keeps the rest of it from being changed, or
+    /// from being written again.
     fn range(&mut self) -> Range<usize> {
         let len = if self.rng.bool() { 1 } else { self.rng.usize(1..=PART / BLOCK / 4) };
         let start = self.rng.usize(..=PART / BLOCK - len);
@@ -159,7 +161,8 @@ impl Part {
         };
         match result {
             Ok(()) => self.contents[range].fill(byte),
-            // Something else may still be written there. If that was written again, this may have been sent before.
+            // Something else may still be written there. If that was written again, this may have
+            // been sent before.
             Err(error) => {
                 let is_told = error.errno() == Errno::Io && error.to_string().contains("can't be changed");
                 assert!(is_told, "{error}");

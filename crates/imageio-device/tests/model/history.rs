@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients did with a disk, and what the disk may hold then.
 //!
-//! Each change is one value all over. So between two neighbouring ends of changes, the same values are possible
-//! everywhere: what holds for a byte is found out once for such a segment.
+//! Each change is one value all over. So between two neighbouring ends of changes, the same values
+//! are possible everywhere: what holds for a byte is found out once for such a segment.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,8 +101,8 @@ impl History {
         events.zeroes.iter().try_for_each(|read| events.check_read(read))
     }
 
-    /// Where something was said to be zero, the disk holds zeroes or what was changed later: no change that had ended
-    /// before comes true afterwards.
+    /// Where something was said to be zero, the disk holds zeroes or what was changed later: no
+    /// change that had ended before comes true afterwards.
     pub(crate) fn check_stays_zero(&self, disk: &[u8]) -> Result<(), String> {
         let events = self.events();
         events.zeroes.iter().try_for_each(|read| {
@@ -122,8 +122,9 @@ impl History {
         })
     }
 
-    /// What was dirty from the start, and what was changed before somebody asked, was said to be dirty. If the server's bitmap
-    /// `is_still`, nothing else was but the rest of the blocks of changes, also of those that failed.
+    /// What was dirty from the start, and what was changed before somebody asked, was said to be
+    /// dirty. If the server's bitmap `is_still`, nothing else was but the rest of the blocks of
+    /// changes, also of those that failed.
     pub(crate) fn check_told_dirty(
         &self,
         from_the_start: &[Range<usize>],
@@ -165,7 +166,8 @@ impl History {
         })
     }
 
-    /// Each byte of the disk was written there, and was not overwritten by a change that was answered.
+    /// Each byte of the disk was written there, and was not overwritten by a change that was
+    /// answered.
     pub(crate) fn check_answered(&self, disk: &[u8]) -> Result<(), String> {
         self.check(disk, |change| change.ok)
     }
@@ -178,8 +180,9 @@ impl History {
         self.check(disk, |change| change.ok && is_flushed(change))
     }
 
-    /// Each change that failed was made good by others of the same place, all over. One that is longer than `step` was
-    /// sent in parts: of these, the first may be there, though the others failed.
+    /// Each change that failed was made good by others of the same place, all over. One that is
+    /// longer than `step` was sent in parts: of these, the first may be there, though the others
+    /// failed.
     pub(crate) fn check_made_good(&self, disk: &[u8], step: usize) -> Result<(), String> {
         let events = self.events();
         let failed = || events.changes.iter().filter(|change| !change.ok);
@@ -251,7 +254,8 @@ impl Events {
         self.changes.iter().filter(move |change| change.range.contains(&at))
     }
 
-    /// Why what was seen until `end` can't be, given those of the changes that overwrite what ended before they began.
+    /// Why what was seen until `end` can't be, given those of the changes that overwrite what ended
+    /// before they began.
     fn first_impossible(
         &self,
         offset: usize,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Random clients, servers, faults and losses, against a model of what a disk may hold then.
 //!
-//! `SEEDS=10000 cargo test -p imageio-device --test model` tries more of them; `SEED=123` only that one. With
-//! `-- --nocapture`, it shows how often each kind of server and fault was met.
+//! `SEEDS=10000 cargo test -p imageio-device --test model` tries more of them; `SEED=123` only that
+//! one. With `-- --nocapture`, it shows how often each kind of server and fault was met.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "the outcome of a test")]
 

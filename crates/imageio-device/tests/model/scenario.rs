@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens in one run: the settings, what each client does, and what goes wrong. All of it follows from the seed, but
-//! for the order in which threads get on.
+//! What happens in one run: the settings, what each client does, and what goes wrong. All of it
+//! follows from the seed, but for the order in which threads get on.
 
 use std::ops::Range;
 use std::time::Duration;

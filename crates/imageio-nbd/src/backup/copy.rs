@@ -14,7 +14,8 @@ use imageio_stats::Observer;
 
 use crate::copy::{Progress, Service, Stop};
 
-/// How many requests of qemu-img are on their way at a time: enough for all connections to the server.
+/// How many requests of qemu-img are on their way at a time: enough for all connections to the
+/// server.
 const REQUESTS: &str = "16";
 
 /// Of backups' checksums.
@@ -41,7 +42,8 @@ pub(crate) struct Task<'a> {
     pub(crate) progress: &'a Progress,
 }
 
-/// Reads a disk into a new image. If that has a backing file, what the disk tells as holes is left to it.
+/// Reads a disk into a new image. If that has a backing file, what the disk tells as holes is left
+/// to it.
 pub(crate) fn read(device: &Arc<Device>, image: &Image, task: Task<'_>) -> Result<()> {
     served(device, task, |uri| {
         let mut qemu_img = Command::new("qemu-img");
@@ -53,7 +55,8 @@ pub(crate) fn read(device: &Arc<Device>, image: &Image, task: Task<'_>) -> Resul
     })
 }
 
-/// Writes what an image holds, with its backing files, to a disk. One that `is_zero` needs no zeroes.
+/// Writes what an image holds, with its backing files, to a disk. One that `is_zero` needs no
+/// zeroes.
 pub(crate) fn write(device: &Arc<Device>, image: &Path, is_zero: bool, task: Task<'_>) -> Result<()> {
     served(device, task, |uri| {
         let mut qemu_img = Command::new("qemu-img");

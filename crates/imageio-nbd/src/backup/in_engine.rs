@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A backup in the engine, which is ended whatever comes; and what the engine and a manifest have in common.
+//! A backup in the engine, which is ended whatever comes; and what the engine and a manifest have
+//! in common.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -19,8 +20,9 @@ const DESCRIPTION: &str = "imageio-nbd";
 
 /// A backup that the engine was asked for. If it is dropped, it is ended.
 ///
-/// Its id is noted in the directory before the engine is asked, and until the engine says that it has ended the backup or has
-/// none of this id. So whatever happens to this process or to the engine, the next backup into the directory can end it.
+/// Its id is noted in the directory before the engine is asked, and until the engine says that it
+/// has ended the backup or has none of this id. So whatever happens to this process or to the
+/// engine, the next backup into the directory can end it.
 pub(crate) struct EngineBackup<'e, 'w> {
     engine: &'e Engine,
     clock: &'e Arc<StopClock>,
@@ -80,7 +82,8 @@ impl<'e, 'w> EngineBackup<'e, 'w> {
         ended.with_context(|| format!("backup {} can't be relied on: see it in the engine", self.id))
     }
 
-    /// Ends it, whatever comes of it. The note stays unless the engine says that the backup is over.
+    /// Ends it, whatever comes of it. The note stays unless the engine says that the backup is
+    /// over.
     fn leave(&mut self) -> Result<(), Error> {
         self.is_left = true;
         self.clock.be_patient();
@@ -112,7 +115,8 @@ impl Drop for EngineBackup<'_, '_> {
     }
 }
 
-/// Whether the engine has said that a backup, which was to be ended, is over: well or not, or because there is none.
+/// Whether the engine has said that a backup, which was to be ended, is over: well or not, or
+/// because there is none.
 fn is_over<E: Borrow<Error>>(ended: &Result<(), E>) -> bool {
     ended.as_ref().err().is_none_or(|error| matches!(error.borrow(), Error::Backup { .. }))
 }
@@ -132,7 +136,8 @@ pub(crate) fn is_refusal(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref().and_then(Error::status), Some(400 | 409))
 }
 
-/// Ends a backup that a process has left behind which was killed, with its transfers. It is over then, or there is none.
+/// Ends a backup that a process has left behind which was killed, with its transfers. It is over
+/// then, or there is none.
 pub(crate) fn end_abandoned(engine: &Engine, vm: &str, id: &str) -> Result<(), Error> {
     let Some(backup) = engine.backup(vm, id)? else { return Ok(()) };
     if matches!(backup.phase, BackupPhase::Succeeded | BackupPhase::Failed) {
@@ -166,8 +171,9 @@ pub(crate) fn disks(engine: &Engine, vm: &str) -> Result<Vec<Disk>> {
     Ok(disks)
 }
 
-/// Why a disk is left out, if it is. The engine would refuse the whole backup for one that is not active; one that is shareable
-/// it leaves out by itself, and refuses its transfer (`StartVmBackupCommand` of ovirt-engine).
+/// Why a disk is left out, if it is. The engine would refuse the whole backup for one that is not
+/// active; one that is shareable it leaves out by itself, and refuses its transfer
+/// (`StartVmBackupCommand` of ovirt-engine).
 fn reason_to_leave_out(disk: &AttachedDisk) -> Option<&'static str> {
     if !disk.is_active {
         Some("it is not active: activate it in the engine to have it backed up")

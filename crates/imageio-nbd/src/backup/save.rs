@@ -55,7 +55,8 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     Ok(())
 }
 
-/// Tells what an interrupted backup has left, and ends it in the engine. One that can't be ended now is left to the next time.
+/// Tells what an interrupted backup has left, and ends it in the engine. One that can't be ended
+/// now is left to the next time.
 fn clean_up(engine: &Engine, vm: &str, writer: &mut Writer) -> Result<()> {
     for name in writer.removed() {
         log::warn!("{name} of an interrupted backup was removed");
@@ -74,8 +75,8 @@ fn clean_up(engine: &Engine, vm: &str, writer: &mut Writer) -> Result<()> {
     Ok(())
 }
 
-/// Has the engine begin the backup as it is planned; or as a full one, if the engine refuses an incremental one and no disk has to
-/// be backed up incrementally.
+/// Has the engine begin the backup as it is planned; or as a full one, if the engine refuses an
+/// incremental one and no disk has to be backed up incrementally.
 fn begin<'e, 'w>(
     engine: &'e Engine,
     clock: &'e Arc<StopClock>,
@@ -126,7 +127,8 @@ fn back_up(
     Ok(BackupRecord { engine_backup_id, from_checkpoint_id, to_checkpoint_id, vm_configuration, disks })
 }
 
-/// Checks that the images to be continued hold what was backed up: damage would become a part of the new backup, and of its checksum.
+/// Checks that the images to be continued hold what was backed up: damage would become a part of
+/// the new backup, and of its checksum.
 fn check_bases(options: &BackupOptions, site: &Site, manifest: &Manifest, plan: &Plan) -> Result<()> {
     const ADVICE: &str =
         "nothing can be added to it: make a full backup (--full), and see imageio-nbd verify";

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The local image: a raw file or block device, or whatever an NBD server makes of an image in another format.
+//! The local image: a raw file or block device, or whatever an NBD server makes of an image in
+//! another format.
 //!
 //! nbdcopy reads the image of an NBD URI, as it knows all that such a URI may say: sockets, TLS,
 //! exports.
@@ -110,7 +111,8 @@ impl Image {
         MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, format)| *format)
     }
 
-    /// Computes its checksum on a thread, which tells `progress` how many bytes are done, and `done` what it has come to.
+    /// Computes its checksum on a thread, which tells `progress` how many bytes are done, and
+    /// `done` what it has come to.
     pub(crate) fn start(
         self,
         blkhash: Blkhash,

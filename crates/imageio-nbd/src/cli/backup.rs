@@ -14,7 +14,8 @@ pub(crate) struct EngineOptions {
     #[arg(short, long, value_name = "SECTION")]
     pub(crate) config: Option<String>,
 
-    /// How progress is told: text draws a line on a terminal, json prints a line of JSON a second, as ovirt-img does
+    /// How progress is told: text draws a line on a terminal, json prints a line of JSON a second,
+    /// as ovirt-img does
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub(crate) output: Output,
 

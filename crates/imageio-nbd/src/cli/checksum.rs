@@ -10,8 +10,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 /// Options of `imageio-nbd checksum`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ChecksumOptions {
-    /// Compare with this image, which is a raw file or block device, or what an NBD URI names. If they differ, the exit
-    /// status is 1
+    /// Compare with this image, which is a raw file or block device, or what an NBD URI names. If
+    /// they differ, the exit status is 1
     #[arg(short, long, value_name = "FILE|NBD-URI")]
     pub(crate) compare: Option<OsString>,
 

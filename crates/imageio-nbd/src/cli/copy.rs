@@ -12,7 +12,8 @@ pub(crate) struct Common {
     #[arg(short, long, value_name = "SECTION")]
     pub(crate) config: Option<String>,
 
-    /// How progress is told: text draws a line on a terminal, json prints a line of JSON a second, as ovirt-img does
+    /// How progress is told: text draws a line on a terminal, json prints a line of JSON a second,
+    /// as ovirt-img does
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub(crate) output: Output,
 
@@ -58,11 +59,13 @@ pub(crate) struct UploadOptions {
     #[arg(long, visible_alias = "name", value_name = "NAME")]
     pub(crate) disk_name: Option<String>,
 
-    /// How the engine stores the disk. With qcow2, it tracks changes for incremental backups [default: qcow2; raw for an ISO image]
+    /// How the engine stores the disk. With qcow2, it tracks changes for incremental backups
+    /// [default: qcow2; raw for an ISO image]
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
 
-    /// Allocate the whole disk at once. Block storage (iSCSI, FC) needs that for raw disks, and does so by itself
+    /// Allocate the whole disk at once. Block storage (iSCSI, FC) needs that for raw disks, and
+    /// does so by itself
     #[arg(long)]
     pub(crate) preallocated: bool,
 
@@ -70,8 +73,8 @@ pub(crate) struct UploadOptions {
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
 
-    /// Note in this file how far the upload is, and go on from there if it was interrupted: by the same command, or with the user's options
-    /// alone. The file is removed when all is done
+    /// Note in this file how far the upload is, and go on from there if it was interrupted: by the
+    /// same command, or with the user's options alone. The file is removed when all is done
     #[arg(long, value_name = "STATE")]
     pub(crate) resume: Option<PathBuf>,
 

@@ -104,7 +104,8 @@ fn check(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether it has the first volume descriptor of ISO 9660, behind the area that is the system's (ECMA-119, 7.2 and 9.4).
+/// Whether it has the first volume descriptor of ISO 9660, behind the area that is the system's
+/// (ECMA-119, 7.2 and 9.4).
 fn is_iso(path: &Path) -> std::io::Result<bool> {
     const DESCRIPTOR: u64 = 0x8000;
     let mut file = File::open(path)?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The files that an image is made of, and whether they are as they were: an upload may go on only with the image that it was begun with.
+//! The files that an image is made of, and whether they are as they were: an upload may go on only
+//! with the image that it was begun with.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

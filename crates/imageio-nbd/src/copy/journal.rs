@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is known of an upload that may be interrupted, in the file of `--resume`.
 //!
-//! Before the engine is asked for a new disk, a line says which id it gets. The next line says what is uploaded by which transfer. Each
-//! further line says how much of it is on the disk for good: it is added after the server has flushed that. A line that is cut off, as by
-//! a power failure, is as good as none. The file has no secret. It is locked by the process that uploads, and removed when all is done.
+//! Before the engine is asked for a new disk, a line says which id it gets. The next line says what
+//! is uploaded by which transfer. Each further line says how much of it is on the disk for good: it
+//! is added after the server has flushed that. A line that is cut off, as by a power failure, is as
+//! good as none. The file has no secret. It is locked by the process that uploads, and removed when
+//! all is done.
 
 mod noted;
 
@@ -76,7 +78,8 @@ impl Journal {
         &self.path
     }
 
-    /// The id that a new disk is to get, which is noted. It is that of a disk that an earlier process may have made for the same plan.
+    /// The id that a new disk is to get, which is noted. It is that of a disk that an earlier
+    /// process may have made for the same plan.
     pub(super) fn plan(&mut self, plan: Plan) -> Result<String> {
         match &self.noted.planned {
             Some(planned) if planned.plan == plan => return Ok(planned.new_disk.clone()),
@@ -160,7 +163,8 @@ mod tests {
 
     use super::*;
 
-    /// Opens a journal that this process may just have closed: a child of another test has its lock until it runs its program.
+    /// Opens a journal that this process may just have closed: a child of another test has its lock
+    /// until it runs its program.
     fn open(path: &Path) -> Result<Journal> {
         let end = Instant::now() + Duration::from_secs(20);
         loop {

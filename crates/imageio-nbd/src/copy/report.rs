@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Telling programs how far a copy is: a JSON object a line on standard output, as `ovirt-img --output json` does.
+//! Telling programs how far a copy is: a JSON object a line on standard output, as
+//! `ovirt-img --output json` does.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -65,7 +66,8 @@ impl Report {
         self.output == Output::Text
     }
 
-    /// Tells until the ticker is dropped how far it is. `before` are the bytes that were copied another time.
+    /// Tells until the ticker is dropped how far it is. `before` are the bytes that were copied
+    /// another time.
     pub(crate) fn follow(&self, before: u64, observer: Arc<Observer>) -> Result<Option<Ticker>> {
         let size = self.size;
         let done = move || before + observer.progress().from_clients;

@@ -107,7 +107,8 @@ pub(crate) fn copy_disk(
     Copied { disk: copied.and(ended).map(|()| disk), content }
 }
 
-/// Closes a device. What is wrong with its data is told in any case, as it may be the reason for the copy's failure.
+/// Closes a device. What is wrong with its data is told in any case, as it may be the reason for
+/// the copy's failure.
 pub(crate) fn close_after(copied: Result<()>, device: &Device) -> Result<()> {
     let closed = device.close().map_err(|error| anyhow!("the disk may be incomplete: {error}"));
     match (copied, closed) {

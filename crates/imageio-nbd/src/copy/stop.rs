@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Putting an end to work under way: by a signal, or because a part of it has failed. Programs that run are ended, and waits for
-//! the engine; what was begun in the engine is then ended in good order, which takes waits of its own.
+//! Putting an end to work under way: by a signal, or because a part of it has failed. Programs that
+//! run are ended, and waits for the engine; what was begun in the engine is then ended in good
+//! order, which takes waits of its own.
 
 use std::fmt;
 use std::process::{Child, Command, Output, Stdio};
@@ -44,7 +45,8 @@ impl fmt::Debug for Stop {
 }
 
 impl Stop {
-    /// From now on, a signal stops the work. One that comes much later ends the process. SIGUSR1 has the figures told.
+    /// From now on, a signal stops the work. One that comes much later ends the process. SIGUSR1
+    /// has the figures told.
     pub(crate) fn by_signals() -> Result<(Arc<Self>, SignalThread)> {
         let stop = Arc::<Self>::default();
         let (stopping, mut first) = (Arc::clone(&stop), None);
@@ -188,7 +190,8 @@ impl Program<'_> {
         let Output { status, stderr, .. } = ended.with_context(|| format!("waiting for {}", self.name))?;
         let said = String::from_utf8_lossy(&stderr);
         let said: Vec<_> = said.lines().map(|line| line.trim().escape_debug().to_string()).collect();
-        // qemu-img succeeds though it couldn't write the last of an image's own tables, and only says so.
+        // qemu-img succeeds though it couldn't write the last of an image's own tables, and only
+        // says so.
         let is_whole = !said.iter().any(|line| line.to_ascii_lowercase().contains("failed to flush"));
         if status.success() && is_whole {
             said.iter().for_each(|line| log::warn!("{}: {line}", self.name));

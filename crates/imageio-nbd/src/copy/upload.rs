@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd upload`: an image becomes a disk.
 //!
-//! With `--resume`, the image is copied part by part. After each part, the server flushes, and a [`Journal`] notes how much is on the
-//! disk for good. An upload that was interrupted goes on there. What was written behind that is written again, which is safe in any
-//! order and any number of times: whoever writes a place writes what the image has there, as long as the image stays as it is. That
-//! is checked before each note.
+//! With `--resume`, the image is copied part by part. After each part, the server flushes, and a
+//! [`Journal`] notes how much is on the disk for good. An upload that was interrupted goes on
+//! there. What was written behind that is written again, which is safe in any order and any number
+//! of times: whoever writes a place writes what the image has there, as long as the image stays as
+//! it is. That is checked before each note.
 
 mod part;
 
@@ -232,7 +233,8 @@ impl<'o> Upload<'o> {
     }
 }
 
-/// Engines know nothing of each other's transfers: what another one says of this transfer is nothing to go by.
+/// Engines know nothing of each other's transfers: what another one says of this transfer is
+/// nothing to go by.
 fn refuse_other_engine(engine: &EngineSettings, begun: &Begun) -> Result<()> {
     let now = engine.credentials.engine_root()?;
     match begun.engine.as_ref().filter(|before| **before != now) {
@@ -321,8 +323,9 @@ fn is_sparse(options: &UploadOptions, image: &Image) -> bool {
     !options.preallocated && !image.is_iso
 }
 
-/// Whether the disk reads as zeroes before anything is written: it is made now, and its storage is no block device that is used as it
-/// is. That isn't known of a raw disk, as block storage has no sparse ones.
+/// Whether the disk reads as zeroes before anything is written: it is made now, and its storage is
+/// no block device that is used as it is. That isn't known of a raw disk, as block storage has no
+/// sparse ones.
 fn is_zero(options: &UploadOptions, image: &Image) -> bool {
     options.disk.is_none() && format(options, image) == Format::Qcow2 && is_sparse(options, image)
 }

@@ -10,11 +10,12 @@ use clap::error::ErrorKind;
 use super::shim::parse;
 use crate::{probing, secrets};
 
-/// The version of nbdkit whose options this program has. virt-v2v wants to know that it is not too old.
+/// The version of nbdkit whose options this program has. virt-v2v wants to know that it is not too
+/// old.
 const VERSION: &str = "1.44.0";
 
-/// Answers the call if it asks for nothing but what can be told without nbdkit: the exit status. With a second argument, it
-/// asks whether nbdkit has a plugin or filter.
+/// Answers the call if it asks for nothing but what can be told without nbdkit: the exit status.
+/// With a second argument, it asks whether nbdkit has a plugin or filter.
 pub(crate) fn for_nbdkit(arguments: &[OsString]) -> Option<Result<u8>> {
     if arguments.len() != 1 {
         return None;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This program called as `nbdkit`: serves what nbdkit would serve by its Python plugin for oVirt, or has the real nbdkit do
-//! so by our plugin. All else is the real nbdkit's.
+//! This program called as `nbdkit`: serves what nbdkit would serve by its Python plugin for oVirt,
+//! or has the real nbdkit do so by our plugin. All else is the real nbdkit's.
 //!
-//! virt-v2v (`lib/nbdkit.ml`) calls `nbdkit OPTIONS python script=/tmp/…/rhv-upload-plugin.py size=N url=URL …`, and
-//! before that `nbdkit python /tmp/…/rhv-upload-plugin.py --dump-plugin`. Since 2.7 the script is `ovirt-upload-plugin.py`.
+//! virt-v2v (`lib/nbdkit.ml`) calls
+//! `nbdkit OPTIONS python script=/tmp/…/rhv-upload-plugin.py size=N url=URL …`, and before that
+//! `nbdkit python /tmp/…/rhv-upload-plugin.py --dump-plugin`. Since 2.7 the script is
+//! `ovirt-upload-plugin.py`.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -77,8 +79,9 @@ fn one_line(error: &clap::Error) -> String {
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// Serves the disk. virt-v2v waits half a minute for the pid file, and does not look whether its child still lives. So if
-/// nothing can be served, that is told, and then there is a pid file: virt-v2v goes on to the socket, which it doesn't find.
+/// Serves the disk. virt-v2v waits half a minute for the pid file, and does not look whether its
+/// child still lives. So if nothing can be served, that is told, and then there is a pid file:
+/// virt-v2v goes on to the socket, which it doesn't find.
 fn serve(options: &Options) -> Result<u8> {
     let error = match crate::run(options) {
         Ok(code) => return Ok(code),
@@ -144,8 +147,8 @@ struct Call {
 }
 
 impl Call {
-    /// The word `python`, and the first script behind it. The word may also be an option's value, as virt-v2v gives the
-    /// guest's name to `--name`: then what follows is no such script.
+    /// The word `python`, and the first script behind it. The word may also be an option's value,
+    /// as virt-v2v gives the guest's name to `--name`: then what follows is no such script.
     fn find(arguments: &[OsString]) -> Option<Self> {
         let words = arguments.iter().enumerate().filter(|(_, argument)| *argument == "python");
         words.map(|(python, _)| python).find_map(|python| {

@@ -13,12 +13,12 @@ pub(super) struct InOrder {
 }
 
 impl InOrder {
-    /// The shortest piece that is read ahead, in bytes. Clients that look here and there, such as nbdinfo, never read
-    /// eight times as much in order.
+    /// The shortest piece that is read ahead, in bytes. Clients that look here and there, such as
+    /// nbdinfo, never read eight times as much in order.
     pub(super) const SHORTEST: u64 = 64 << 10;
 
-    /// The client reads this range. `is_alone` says that nothing else of it is in flight. What it has skipped counts as in
-    /// order if it `is_zero`.
+    /// The client reads this range. `is_alone` says that nothing else of it is in flight. What it
+    /// has skipped counts as in order if it `is_zero`.
     pub(super) fn note(
         &mut self,
         range: &Range<u64>,
@@ -47,9 +47,9 @@ impl InOrder {
         self.next
     }
 
-    /// How long a piece should be of which two are read ahead of a read of `len` bytes: an eighth of what the client has
-    /// read in order, so that a quarter of that is read in vain at most; a power of two, and no more than half of `most`.
-    /// `None` if nothing is to be read ahead.
+    /// How long a piece should be of which two are read ahead of a read of `len` bytes: an eighth
+    /// of what the client has read in order, so that a quarter of that is read in vain at most; a
+    /// power of two, and no more than half of `most`. `None` if nothing is to be read ahead.
     pub(super) fn piece(&self, len: u64, most: u64) -> Option<u64> {
         let longest = (self.read / 8).min(most / 2);
         let piece = 1 << longest.checked_ilog2()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Long requests that go to the device piece by piece: a WRITE as its payload comes, and a READ whose content goes to the
-//! client as it comes.
+//! Long requests that go to the device piece by piece: a WRITE as its payload comes, and a READ
+//! whose content goes to the client as it comes.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,8 @@ use bytes::Bytes;
 use super::job::Job;
 use crate::lock;
 
-/// The request. It is answered by whoever lets go of it last: the device with a piece, or the session that hands them out.
+/// The request. It is answered by whoever lets go of it last: the device with a piece, or the
+/// session that hands them out.
 pub(super) struct Whole {
     job: Job,
     length: u32,

@@ -6,8 +6,9 @@ const SURE: u32 = 8;
 
 /// How many requests in a row came when all before them were answered.
 ///
-/// While one such request is carried out, there is nothing to read: the session's thread may do the work itself, which
-/// saves two changes of threads. It is wrong about a client once, and then waits for `SURE` more requests.
+/// While one such request is carried out, there is nothing to read: the session's thread may do the
+/// work itself, which saves two changes of threads. It is wrong about a client once, and then waits
+/// for `SURE` more requests.
 #[derive(Debug, Default)]
 pub(super) struct QueueDepth {
     alone: u32,

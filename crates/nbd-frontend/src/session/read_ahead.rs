@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is read before the client asks for it.
 //!
-//! A client that has one READ at a time on its way waits for the device each time, and the device for the client. So once it
-//! has read in order for a while (`in_order`), what comes next is read meanwhile, in two pieces: one that the client is
-//! about to get, and one that is on its way. They count in the session's memory, and are never waited for there.
+//! A client that has one READ at a time on its way waits for the device each time, and the device
+//! for the client. So once it has read in order for a while (`in_order`), what comes next is read
+//! meanwhile, in two pieces: one that the client is about to get, and one that is on its way. They
+//! count in the session's memory, and are never waited for there.
 //!
-//! They are used as long as no client has begun to change the disk since they were asked for, wherever that is (`changes`).
-//! One that could not be read is forgotten, and the client's own READ finds out why.
+//! They are used as long as no client has begun to change the disk since they were asked for,
+//! wherever that is (`changes`). One that could not be read is forgotten, and the client's own READ
+//! finds out why.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -54,7 +56,8 @@ struct Loaded {
     holes: Arc<[Range<usize>]>,
 }
 
-/// What the device has of a piece. If it is dropped, the piece counts as one that could not be read.
+/// What the device has of a piece. If it is dropped, the piece counts as one that could not be
+/// read.
 struct Fetch {
     buffer: Buffer,
     holes: Vec<Range<usize>>,
@@ -102,8 +105,8 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
         self.pieces.clear();
     }
 
-    /// The content of a range, if all of it was read ahead and still counts. Waits for what is on its way. Otherwise, the
-    /// memory is given back.
+    /// The content of a range, if all of it was read ahead and still counts. Waits for what is on
+    /// its way. Otherwise, the memory is given back.
     pub(super) fn take(&mut self, range: &Range<u64>) -> Option<Vec<Slice>> {
         if self.pieces.is_empty() {
             return None;
@@ -172,7 +175,8 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
         if ahead > longest {
             return None;
         }
-        // Where zeroes and data take turns all the time, a piece has both, as the client's own READs have.
+        // Where zeroes and data take turns all the time, a piece has both, as the client's own
+        // READs have.
         let extent = self.device.extent_ahead(start)?.length.max(InOrder::SHORTEST);
         Some(start..start + extent.min(longest).min(left))
     }

@@ -63,7 +63,8 @@ impl<D: QueuedDevice> Session<'_, D> {
         if ahead.is_empty() {
             return None;
         }
-        // It isn't answered yet, so a client that has sent more has more than one request in flight.
+        // It isn't answered yet, so a client that has sent more has more than one request in
+        // flight.
         if !read.is_alone || has_more(input) {
             ahead.forget();
             return None;

@@ -19,8 +19,8 @@ use super::{Job, Session};
 use crate::export::MAX_PAYLOAD;
 use crate::transport::Incoming;
 
-/// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its end. A payload that
-/// is not far too long is an honest mistake, which gets an answer.
+/// A refused WRITE with a longer payload, in bytes, is taken for an attack rather than read to its
+/// end. A payload that is not far too long is an honest mistake, which gets an answer.
 const MAX_DRAIN: u64 = 2 * MAX_PAYLOAD as u64;
 
 /// Why no further request is read.
@@ -44,8 +44,9 @@ impl End {
         matches!(self, Self::Disconnect)
     }
 
-    /// Whether nobody is there any more for the replies. Who says goodbye, and who has only closed their own half of the
-    /// connection in good order, is told of what is in flight; of these two, the second can't be told from one who died.
+    /// Whether nobody is there any more for the replies. Who says goodbye, and who has only closed
+    /// their own half of the connection in good order, is told of what is in flight; of these two,
+    /// the second can't be told from one who died.
     pub(super) fn leaves_replies(&self) -> bool {
         match self {
             Self::Disconnect | Self::Stopping => false,
@@ -55,8 +56,8 @@ impl End {
 }
 
 impl<D: QueuedDevice> Session<'_, D> {
-    /// Reads one request and its payload, and hands it to the device. Waits for room before the payload is read, and
-    /// before a READ is handed out.
+    /// Reads one request and its payload, and hands it to the device. Waits for room before the
+    /// payload is read, and before a READ is handed out.
     pub(super) fn receive(
         &self,
         input: &mut BufReader<Incoming<'_>>,
@@ -86,7 +87,8 @@ impl<D: QueuedDevice> Session<'_, D> {
             Ok(_) | Err(_) => {}
         }
         match command {
-            // A write that must be durable goes as a whole: who knows all of it makes it so at once.
+            // A write that must be durable goes as a whole: who knows all of it makes it so at
+            // once.
             Ok(Command::Write { offset, length, fua: false }) if u64::from(length) > self.longest_write() => {
                 let whole = Whole::new(self.job(request, command, None), length);
                 return self.receive_pieces(input, whole, offset);
@@ -130,7 +132,8 @@ impl<D: QueuedDevice> Session<'_, D> {
         Job::new(request, command, buffer, &self.negotiated, &self.replies)
     }
 
-    /// Reads a long payload piece by piece, and hands each piece to the device as soon as it is there.
+    /// Reads a long payload piece by piece, and hands each piece to the device as soon as it is
+    /// there.
     fn receive_pieces(
         &self,
         input: &mut BufReader<Incoming<'_>>,

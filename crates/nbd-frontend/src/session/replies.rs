@@ -17,13 +17,15 @@ use crate::registry::Control;
 use crate::stats::ExportCounters;
 use crate::transport::Transport;
 
-/// How many replies go out with one system call: with a payload each, half as many parts as the system takes.
+/// How many replies go out with one system call: with a payload each, half as many parts as the
+/// system takes.
 const BATCH: usize = 512;
 
 /// Replies in line, and who sends them.
 pub(crate) struct Replies {
     client: u64,
-    // Weak, as a device may keep this for a moment longer than the session lives, but not the socket.
+    // Weak, as a device may keep this for a moment longer than the session lives, but not the
+    // socket.
     control: Weak<Control>,
     transport: Transport,
     counters: Arc<ExportCounters>,
@@ -100,8 +102,8 @@ impl Replies {
         self.answered.wait_while(lock(&self.state), waits).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many requests were read and not answered. Those whose replies are being sent don't count: the client may have
-    /// read them by now.
+    /// How many requests were read and not answered. Those whose replies are being sent don't
+    /// count: the client may have read them by now.
     pub(super) fn unanswered(&self) -> usize {
         lock(&self.state).unanswered
     }
@@ -131,8 +133,8 @@ impl Replies {
         self.changes.end();
     }
 
-    /// Puts what answers one request in line, to be [sent](Self::send) with others. Only the last of the replies is
-    /// [one](Reply::is_last).
+    /// Puts what answers one request in line, to be [sent](Self::send) with others. Only the last
+    /// of the replies is [one](Reply::is_last).
     pub(super) fn push(
         &self,
         request: &RequestHeader,
@@ -145,7 +147,8 @@ impl Replies {
         state.unanswered -= 1;
     }
 
-    /// Puts something in line that is followed by more for the same request: none of it is the [last](Reply::is_last).
+    /// Puts something in line that is followed by more for the same request: none of it is the
+    /// [last](Reply::is_last).
     pub(super) fn add(&self, replies: impl IntoIterator<Item = Reply>) {
         lock(&self.state).line.extend(replies);
     }
@@ -175,7 +178,8 @@ impl Replies {
         }
     }
 
-    /// Sends the line as it is now. What the socket doesn't take goes back, and is for the thread that may block.
+    /// Sends the line as it is now. What the socket doesn't take goes back, and is for the thread
+    /// that may block.
     fn send_line<'a>(&'a self, mut state: MutexGuard<'a, State>, flags: SendFlags) -> MutexGuard<'a, State> {
         let mut line = std::mem::take(&mut state.line);
         let before = answers(&line);
@@ -213,7 +217,8 @@ impl Replies {
         }
     }
 
-    /// Waits for all that is in flight, and ends the thread that sends the rest, when the guard is dropped.
+    /// Waits for all that is in flight, and ends the thread that sends the rest, when the guard is
+    /// dropped.
     pub(super) fn end_on_drop(&self) -> impl Drop {
         End(self)
     }

@@ -10,7 +10,8 @@ use nbd_wire::{
     Chunk, Context, Descriptor, Encoded, ErrorValue, MAX_CHUNK_HEAD, SIMPLE_REPLY_LEN, simple_reply,
 };
 
-/// A simple reply or a part of it, or one chunk: it is sent as a whole, and nothing comes between the parts of a simple reply.
+/// A simple reply or a part of it, or one chunk: it is sent as a whole, and nothing comes between
+/// the parts of a simple reply.
 pub(super) struct Reply {
     head: Head,
     payload: Payload,

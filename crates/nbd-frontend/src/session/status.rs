@@ -9,8 +9,9 @@ use nbd_wire::{Context, Contexts};
 use super::job::Job;
 use crate::lock;
 
-/// How many extents of a context one reply tells at most, so that the replies of all requests that a client may have in
-/// flight take no more memory than its data may. Clients ask again about what a reply does not cover.
+/// How many extents of a context one reply tells at most, so that the replies of all requests that
+/// a client may have in flight take no more memory than its data may. Clients ask again about what
+/// a reply does not cover.
 const MOST_EXTENTS: usize = 1024;
 
 /// The range and the contexts that are asked about.
@@ -85,8 +86,8 @@ impl Completion for OneContext {
     }
 }
 
-/// Extents as the protocol wants them: neighbours differ, only the last goes beyond the question, and none beyond the
-/// export.
+/// Extents as the protocol wants them: neighbours differ, only the last goes beyond the question,
+/// and none beyond the export.
 fn checked(extents: Vec<Extent>, question: &Question) -> Result<Vec<Extent>> {
     let end = if question.one { question.length } else { question.left };
     let mut checked: Vec<Extent> = Vec::with_capacity(extents.len());

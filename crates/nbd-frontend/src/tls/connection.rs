@@ -1,28 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The TLS of one connection.
 //!
-//! rustls has one state for both directions, and does no I/O. It is behind a lock, which is never held while somebody
-//! waits for the client:
+//! rustls has one state for both directions, and does no I/O. It is behind a lock, which is never
+//! held while somebody waits for the client:
 //!
-//! - **Reading.** Only the session's thread reads. It waits for the socket without the lock, in a buffer of its own
-//!   ([`Decrypted`]); then it takes the lock, and has rustls decrypt what has come.
-//! - **Writing.** Only one thread at a time sends ([`Transport::send`](crate::transport::Transport::send)), so records of
-//!   several replies can't mix. With the lock, rustls encrypts up to 64 KiB, and the socket takes what it takes at once. Who
-//!   may wait does so without the lock, and then tries again. So a client that does not read its replies keeps nobody from
-//!   reading its requests.
-//! - **What rustls has to say itself**, such as a new key or an alert, is put in front of what is sent next, and goes out at
-//!   the end of the session at the latest. The reading thread never sends.
+//! - **Reading.** Only the session's thread reads. It waits for the socket without the lock, in a
+//!   buffer of its own ([`Decrypted`]); then it takes the lock, and has rustls decrypt what has
+//!   come.
+//! - **Writing.** Only one thread at a time sends
+//!   ([`Transport::send`](crate::transport::Transport::send)), so records of several replies can't
+//!   mix. With the lock, rustls encrypts up to 64 KiB, and the socket takes what it takes at once.
+//!   Who may wait does so without the lock, and then tries again. So a client that does not read
+//!   its replies keeps nobody from reading its requests.
+//! - **What rustls has to say itself**, such as a new key or an alert, is put in front of what is
+//!   sent next, and goes out at the end of the session at the latest. The reading thread never
+//!   sends.
 //!
-//! Bytes count as sent when the socket has taken all records that they are in. Until then they stay in the line of replies,
-//! so that what is known of a plain connection is true here as well: what is in flight, what is held in memory, and when
-//! the session may end. rustls remembers what it has encrypted of them, so that they are not encrypted again.
+//! Bytes count as sent when the socket has taken all records that they are in. Until then they stay
+//! in the line of replies, so that what is known of a plain connection is true here as well: what
+//! is in flight, what is held in memory, and when the session may end. rustls remembers what it has
+//! encrypted of them, so that they are not encrypted again.
 //!
 //! A client can make nothing grow without bounds: rustls holds three records of what it has
 //! received, or 64 KiB of a handshake; it allows no renegotiation, and 32 new keys for each
 //! handshake or piece of data.
 //!
-//! A connection ends with close_notify in both directions, and one without it ends as an error: somebody may have cut it.
-//! Nothing is lost by that, as requests and replies are as long as they say.
+//! A connection ends with close_notify in both directions, and one without it ends as an error:
+//! somebody may have cut it. Nothing is lost by that, as requests and replies are as long as they
+//! say.
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::ops::Range;
@@ -70,7 +75,8 @@ struct Ciphertext {
 }
 
 impl TlsConnection {
-    /// Makes the handshake on a stream that knows how long it may wait. `InvalidData` is an error of TLS itself.
+    /// Makes the handshake on a stream that knows how long it may wait. `InvalidData` is an error
+    /// of TLS itself.
     pub(crate) fn accept(config: &Arc<ServerConfig>, stream: &mut (impl Read + Write)) -> io::Result<Self> {
         let new = ServerConnection::new(Arc::clone(config));
         let mut connection = new.map_err(io::Error::other)?;
@@ -136,8 +142,9 @@ impl TlsConnection {
 }
 
 impl State {
-    /// Takes what it needs from `ciphertext`, whose errors it passes on, until there is plaintext, or the client has told
-    /// that there won't be any more. The end of `ciphertext` before that is an error.
+    /// Takes what it needs from `ciphertext`, whose errors it passes on, until there is plaintext,
+    /// or the client has told that there won't be any more. The end of `ciphertext` before that is
+    /// an error.
     fn decrypt(&mut self, ciphertext: &mut impl Read, plaintext: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.connection.reader().read(plaintext) {

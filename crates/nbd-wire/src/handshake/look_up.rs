@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tentative contexts: the negotiation pauses while the server finds out whether the export has them.
+//! Tentative contexts: the negotiation pauses while the server finds out whether the export has
+//! them.
 
 use super::{Handshake, Progress, State};
 use crate::Export;
@@ -14,8 +15,8 @@ pub(super) struct Found<'e> {
 }
 
 impl<'e> Handshake<'e> {
-    /// Goes on after [`Progress::LookUp`], and answers the client: of those contexts, the export has `present`, and no
-    /// others. What was found out is not asked again in this negotiation.
+    /// Goes on after [`Progress::LookUp`], and answers the client: of those contexts, the export
+    /// has `present`, and no others. What was found out is not asked again in this negotiation.
     ///
     /// This does nothing unless [`Progress::LookUp`] was the last progress.
     pub fn looked_up(&mut self, present: Contexts, output: &mut Vec<u8>) -> Progress<'e> {

@@ -95,7 +95,8 @@ pub(super) struct MetaContextRequest<'a> {
 }
 
 impl<'a> MetaContextRequest<'a> {
-    /// `None` if a length does not fit, if something is not a string of the protocol, or if a query has no namespace.
+    /// `None` if a length does not fit, if something is not a string of the protocol, or if a query
+    /// has no namespace.
     pub(super) fn parse(data: &'a [u8]) -> Option<Self> {
         let (name, rest) = string(data)?;
         let (count, mut rest) = rest.split_first_chunk()?;
@@ -119,8 +120,9 @@ impl<'a> MetaContextRequest<'a> {
         self.queries.len() > MAX_QUERIES
     }
 
-    /// The contexts that LIST_META_CONTEXT tells of: all, if there is no query. A query that ends in a colon is a
-    /// wildcard for all names that begin with it, such as `base:` and `qemu:dirty-bitmap:` ('Metadata querying').
+    /// The contexts that LIST_META_CONTEXT tells of: all, if there is no query. A query that ends
+    /// in a colon is a wildcard for all names that begin with it, such as `base:` and
+    /// `qemu:dirty-bitmap:` ('Metadata querying').
     pub(super) fn listed(&self, export: &Export) -> Contexts {
         let matches =
             |query: &&str, name: &str| name == *query || query.ends_with(':') && name.starts_with(*query);
@@ -129,14 +131,15 @@ impl<'a> MetaContextRequest<'a> {
         })
     }
 
-    /// The contexts that SET_META_CONTEXT selects. As no name ends in a colon, wildcards select none, which the protocol
-    /// wants ('Metadata querying').
+    /// The contexts that SET_META_CONTEXT selects. As no name ends in a colon, wildcards select
+    /// none, which the protocol wants ('Metadata querying').
     pub(super) fn selected(&self, export: &Export) -> Contexts {
         Contexts::of(export.contexts(), |name| self.queries.contains(&name))
     }
 }
 
-/// A string behind its length, and what follows it. `None` if it does not fit, or is no string of the protocol.
+/// A string behind its length, and what follows it. `None` if it does not fit, or is no string of
+/// the protocol.
 fn string(data: &[u8]) -> Option<(&str, &[u8])> {
     let (len, rest) = data.split_first_chunk()?;
     let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;

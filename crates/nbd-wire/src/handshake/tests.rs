@@ -86,7 +86,8 @@ fn negotiate<'e>(exports: &'e [Export], flags: u32, input: &[u8]) -> (Vec<u8>, P
     feed_all(&mut handshake, input)
 }
 
-/// The types of the replies to `input`, after which the negotiation must go on and still be in step.
+/// The types of the replies to `input`, after which the negotiation must go on and still be in
+/// step.
 fn kinds(input: &[u8]) -> Vec<u32> {
     let exports = exports();
     let mut handshake = Handshake::new(&exports);
@@ -133,7 +134,8 @@ fn options_that_are_not_supported_get_an_error_and_stay_in_step() {
         (option(5, b"x"), INVALID),
         (option(8, b"x"), INVALID),
         (option(11, b"x"), INVALID),
-        // INFO: no data, name longer than the option, no count, count too high, too low, bad strings.
+        // INFO: no data, name longer than the option, no count, count too high, too low, bad
+        // strings.
         (option(6, b""), INVALID),
         (option(6, b"\0\0\0"), INVALID),
         (option(6, b"\0\0\0\x03one"), INVALID),

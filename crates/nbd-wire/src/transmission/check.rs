@@ -9,7 +9,8 @@ use crate::consts::*;
 use crate::contexts::{Contexts, MAX_CONTEXTS};
 use crate::{ErrorValue, Negotiated, ReplyStyle, TransmissionFlags};
 
-/// The longest payload of BLOCK_STATUS in bytes: a length, and the ID of each context ('Request types').
+/// The longest payload of BLOCK_STATUS in bytes: a length, and the ID of each context ('Request
+/// types').
 pub const MAX_STATUS_PAYLOAD: usize = status_payload(MAX_CONTEXTS);
 
 const fn status_payload(ids: usize) -> usize {
@@ -20,9 +21,10 @@ impl RequestHeader {
     /// The command to execute, or the error to answer ('Request types', 'Error values').
     ///
     /// # Errors
-    /// `EPERM` for writing to a read-only export, `ENOSPC` for writing past its end, `EOVERFLOW` for a READ over the
-    /// maximum payload where replies are made of chunks, `EINVAL` for the rest: reading past the end, a payload over the
-    /// maximum, a misaligned request, unknown commands and flags, BLOCK_STATUS without a context or of length zero.
+    /// `EPERM` for writing to a read-only export, `ENOSPC` for writing past its end, `EOVERFLOW`
+    /// for a READ over the maximum payload where replies are made of chunks, `EINVAL` for the rest:
+    /// reading past the end, a payload over the maximum, a misaligned request, unknown commands and
+    /// flags, BLOCK_STATUS without a context or of length zero.
     pub fn check(&self, negotiated: &Negotiated<'_>) -> Result<Command, ErrorValue> {
         if self.kind == NBD_CMD_DISC {
             return Ok(Command::Disconnect);
@@ -36,12 +38,12 @@ impl RequestHeader {
         self.command(negotiated.contexts)
     }
 
-    /// The command of a BLOCK_STATUS that was [checked](Self::check) to be [`Command::BlockStatusPayload`], and whose
-    /// payload was read ('Request types').
+    /// The command of a BLOCK_STATUS that was [checked](Self::check) to be
+    /// [`Command::BlockStatusPayload`], and whose payload was read ('Request types').
     ///
     /// # Errors
-    /// `EINVAL` if the payload is not as long as announced, if an ID occurs twice or was not selected, and for what is an
-    /// error without a payload, too.
+    /// `EINVAL` if the payload is not as long as announced, if an ID occurs twice or was not
+    /// selected, and for what is an error without a payload, too.
     pub fn check_status_payload(
         &self,
         negotiated: &Negotiated<'_>,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reply chunks ('Structured reply chunk message', 'Extended reply chunk message', 'Structured reply types').
+//! Reply chunks ('Structured reply chunk message', 'Extended reply chunk message', 'Structured
+//! reply types').
 
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,12 @@ use crate::{Context, ErrorValue, MAX_DESCRIPTORS, MAX_STRING, Negotiated, ReplyS
 pub const STRUCTURED_REPLY_LEN: usize = 20;
 /// Bytes of an extended reply chunk without its payload ('Extended reply chunk message').
 pub const EXTENDED_REPLY_LEN: usize = 32;
-/// The most bytes of a chunk in front of what the caller adds: an extended header, and the payload of a hole.
+/// The most bytes of a chunk in front of what the caller adds: an extended header, and the payload
+/// of a hole.
 pub const MAX_CHUNK_HEAD: usize = EXTENDED_REPLY_LEN + 12;
 
-/// What an extent that is too long for a descriptor of 32 bits is cut to: a multiple of every minimum block size.
+/// What an extent that is too long for a descriptor of 32 bits is cut to: a multiple of every
+/// minimum block size.
 const LONGEST_EXTENT: u32 = u32::MAX - 0xffff;
 
 /// Encodes the chunks of the reply to one request, each of which is sent as a whole.
@@ -48,7 +51,8 @@ pub struct Chunk {
 /// An extent with one status ('Structured reply types', `NBD_REPLY_TYPE_BLOCK_STATUS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor {
-    /// In bytes: at least one, and a multiple of the minimum block size unless the export ends here.
+    /// In bytes: at least one, and a multiple of the minimum block size unless the export ends
+    /// here.
     pub length: u64,
     /// What the metadata context tells, such as `NBD_STATE_ZERO`.
     pub status: u32,
@@ -57,7 +61,8 @@ pub struct Descriptor {
 impl Negotiated<'_> {
     /// The chunks of the reply to `request`. `None` if replies are simple ones.
     ///
-    /// Where there are chunks, a READ must get nothing else, and nothing else is needed for other requests.
+    /// Where there are chunks, a READ must get nothing else, and nothing else is needed for other
+    /// requests.
     #[must_use]
     pub fn chunk(&self, request: &RequestHeader) -> Option<Chunk> {
         let is_extended = match self.style {
@@ -79,15 +84,15 @@ impl Chunk {
         Self { is_done: true, ..self }
     }
 
-    /// The end of a reply, and all of it if the request has succeeded and there is nothing to tell. It is always the
-    /// last chunk.
+    /// The end of a reply, and all of it if the request has succeeded and there is nothing to tell.
+    /// It is always the last chunk.
     #[must_use]
     pub fn none(self) -> Encoded<MAX_CHUNK_HEAD> {
         self.done().head(NBD_REPLY_TYPE_NONE, 0)
     }
 
-    /// Content of the export: `length` bytes from `offset` on, at least one, which the caller sends next. It may be the
-    /// last chunk only if those bytes are there already.
+    /// Content of the export: `length` bytes from `offset` on, at least one, which the caller sends
+    /// next. It may be the last chunk only if those bytes are there already.
     #[must_use]
     pub fn offset_data(self, offset: u64, length: u32) -> Encoded<MAX_CHUNK_HEAD> {
         self.head(NBD_REPLY_TYPE_OFFSET_DATA, 8 + u64::from(length)).with(offset.to_be_bytes())
@@ -100,15 +105,15 @@ impl Chunk {
         head.with(offset.to_be_bytes()).with(length.to_be_bytes())
     }
 
-    /// An error of the whole request. The caller sends what this gives of the message next, which ends at a NUL, and is
-    /// cut between characters if it is longer than the protocol allows.
+    /// An error of the whole request. The caller sends what this gives of the message next, which
+    /// ends at a NUL, and is cut between characters if it is longer than the protocol allows.
     #[must_use]
     pub fn error(self, error: ErrorValue, message: &str) -> (Encoded<MAX_CHUNK_HEAD>, &str) {
         self.error_head(NBD_REPLY_TYPE_ERROR, error, message, 0)
     }
 
-    /// An error at `offset`, which is inside of what the request is about. The caller sends what this gives of the
-    /// message next, as with [`Chunk::error`], and then the bytes at the end.
+    /// An error at `offset`, which is inside of what the request is about. The caller sends what
+    /// this gives of the message next, as with [`Chunk::error`], and then the bytes at the end.
     #[must_use]
     pub fn error_offset(
         self,
@@ -120,9 +125,10 @@ impl Chunk {
         (head, message, offset.to_be_bytes())
     }
 
-    /// The status of `context`: the caller sends so many [descriptors](Chunk::descriptor) next, at least one, and no more
-    /// than [`Negotiated::max_descriptors`]. The first of them begins at the request's offset, each where the last one
-    /// ends, and only the last may go beyond the request, but not beyond the export.
+    /// The status of `context`: the caller sends so many [descriptors](Chunk::descriptor) next, at
+    /// least one, and no more than [`Negotiated::max_descriptors`]. The first of them begins at the
+    /// request's offset, each where the last one ends, and only the last may go beyond the request,
+    /// but not beyond the export.
     ///
     /// A request without an error gets exactly one of these for each context.
     #[must_use]
@@ -141,8 +147,9 @@ impl Chunk {
 
     /// A descriptor, 8 bytes long, or 16 with extended headers.
     ///
-    /// Where there is no room for the length of an extent, it is cut. That makes no difference: only the last
-    /// descriptor can be so long, as requests are not, and clients ask again about what it does not cover.
+    /// Where there is no room for the length of an extent, it is cut. That makes no difference:
+    /// only the last descriptor can be so long, as requests are not, and clients ask again about
+    /// what it does not cover.
     #[must_use]
     pub fn descriptor(self, descriptor: Descriptor) -> Encoded<16> {
         let Descriptor { length, status } = descriptor;
@@ -178,7 +185,8 @@ impl Chunk {
         let head = head.with(kind.to_be_bytes()).with(self.cookie.to_be_bytes());
         match self.is_extended {
             true => head.with(self.offset.to_be_bytes()).with(length.to_be_bytes()),
-            // No READ is checked as good that has more content than has room here, and the rest is short.
+            // No READ is checked as good that has more content than has room here, and the rest is
+            // short.
             false => head.with((length as u32).to_be_bytes()),
         }
     }

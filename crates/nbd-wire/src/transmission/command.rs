@@ -26,7 +26,8 @@ bitflags! {
     }
 }
 
-/// A request that the export takes: inside its size, aligned, and without flags that it does not know.
+/// A request that the export takes: inside its size, aligned, and without flags that it does not
+/// know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// READ of at least one byte. Its payload fits into one chunk.
@@ -74,7 +75,8 @@ pub enum Command {
         /// How much, in bytes.
         length: u64,
     },
-    /// BLOCK_STATUS of at least one byte, as long as the client likes. The reply has one status chunk for each context.
+    /// BLOCK_STATUS of at least one byte, as long as the client likes. The reply has one status
+    /// chunk for each context.
     BlockStatus {
         /// Where, in bytes: the first descriptor begins here.
         offset: u64,
@@ -88,7 +90,8 @@ pub enum Command {
     /// BLOCK_STATUS whose length and contexts are in its payload. Read that, and pass it to
     /// [`RequestHeader::check_status_payload`](crate::RequestHeader::check_status_payload).
     BlockStatusPayload {
-        /// How much to read, in bytes: no more than [`MAX_STATUS_PAYLOAD`](crate::MAX_STATUS_PAYLOAD).
+        /// How much to read, in bytes: no more than
+        /// [`MAX_STATUS_PAYLOAD`](crate::MAX_STATUS_PAYLOAD).
         payload_len: usize,
     },
     /// A request of length zero: it succeeds without doing anything.

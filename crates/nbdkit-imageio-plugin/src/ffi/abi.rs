@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `nbdkit-plugin.h`, API version 2, as of nbdkit 1.32.
 //!
-//! The structure only ever grows at its end. An older nbdkit ignores the fields past those it knows, a newer one takes
-//! the missing ones as null: both by `struct_size`.
+//! The structure only ever grows at its end. An older nbdkit ignores the fields past those it
+//! knows, a newer one takes the missing ones as null: both by `struct_size`.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -96,13 +96,14 @@ pub(crate) struct NbdkitPlugin {
     pub(crate) block_size: Option<unsafe extern "C" fn(Handle, *mut u32, *mut u32, *mut u32) -> c_int>,
 }
 
-// SAFETY: it is never changed once it is made, and its pointers are to strings that live as long as the process.
+// SAFETY: it is never changed once it is made, and its pointers are to strings that live as long as
+// the process.
 unsafe impl Sync for NbdkitPlugin {}
 // SAFETY: as above; nothing in it belongs to a thread.
 unsafe impl Send for NbdkitPlugin {}
 
-// All of these are in every nbdkit since 1.24, and long before: a plugin with a symbol that its server doesn't have
-// isn't loaded at all.
+// All of these are in every nbdkit since 1.24, and long before: a plugin with a symbol that its
+// server doesn't have isn't loaded at all.
 #[cfg(not(test))]
 unsafe extern "C" {
     pub(crate) fn nbdkit_error(format: *const c_char, ...);

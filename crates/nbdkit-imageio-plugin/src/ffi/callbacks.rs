@@ -90,7 +90,8 @@ pub(super) unsafe extern "C" fn close(handle: Handle) {
 /// # Safety
 /// `handle` is from [`open`], and not closed for `'a`.
 unsafe fn client<'a>(handle: Handle) -> &'a Client {
-    // SAFETY: `open` made it from a box, and nothing but `close` ends it. It is shared only: it is `Sync`.
+    // SAFETY: `open` made it from a box, and nothing but `close` ends it. It is shared only: it is
+    // `Sync`.
     unsafe { &*handle.cast::<Client>() }
 }
 

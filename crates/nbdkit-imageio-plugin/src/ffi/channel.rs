@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! nbdkit's channel for messages, for the errno of a request, and for the news that a request is no longer worth its while.
+//! nbdkit's channel for messages, for the errno of a request, and for the news that a request is no
+//! longer worth its while.
 //!
 //! nbdkit decides where messages go: standard error, or the system's log once it is a daemon.
 
@@ -23,13 +24,14 @@ pub(crate) fn set_errno(errno: Errno) {
     server::set_errno(os_errno(errno).raw_os_error());
 }
 
-/// Whether the request that this thread carries out should go on: not once nbdkit ends, or its client has gone. nbdkit says so
-/// in a message of its own.
+/// Whether the request that this thread carries out should go on: not once nbdkit ends, or its
+/// client has gone. nbdkit says so in a message of its own.
 pub(crate) fn goes_on() -> bool {
     server::goes_on()
 }
 
-/// Prints a line for `--dump-plugin`. By way of C's standard output, as nbdkit's own lines, so that the order is kept.
+/// Prints a line for `--dump-plugin`. By way of C's standard output, as nbdkit's own lines, so that
+/// the order is kept.
 pub(crate) fn print_line(line: &str) {
     let line = c_text(line);
     // SAFETY: `line` is a C string that lives through the call.
@@ -50,8 +52,8 @@ fn os_errno(errno: Errno) -> Os {
     }
 }
 
-/// One line for C. A text may come from the server, and hold anything: a NUL would end it early, such as the one that
-/// an abstract socket's name starts with.
+/// One line for C. A text may come from the server, and hold anything: a NUL would end it early,
+/// such as the one that an abstract socket's name starts with.
 fn c_text(text: &str) -> CString {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -71,7 +73,8 @@ mod server {
     use super::super::abi;
 
     pub(super) fn error(text: &CStr) {
-        // SAFETY: the format takes one C string, and both strings live through the call. Any thread may call it.
+        // SAFETY: the format takes one C string, and both strings live through the call. Any thread
+        // may call it.
         unsafe { abi::nbdkit_error(c"%s".as_ptr(), text.as_ptr()) };
     }
 
@@ -86,8 +89,8 @@ mod server {
     }
 
     pub(super) fn goes_on() -> bool {
-        // The shortest nap there is, which fails where there is no point in going on. No nap at all would do as well, but
-        // nobody promises that.
+        // The shortest nap there is, which fails where there is no point in going on. No nap at all
+        // would do as well, but nobody promises that.
         // SAFETY: it takes any numbers, and any thread of nbdkit may call it.
         unsafe { abi::nbdkit_nanosleep(0, 1) == 0 }
     }

@@ -32,7 +32,8 @@ impl ExtentList {
 
     #[cfg(not(test))]
     fn add(&self, offset: u64, length: u64, extent_type: u32) -> std::ffi::c_int {
-        // SAFETY: the list is valid and this one's alone, as `new` was promised. The rest are numbers.
+        // SAFETY: the list is valid and this one's alone, as `new` was promised. The rest are
+        // numbers.
         unsafe { super::abi::nbdkit_add_extent(self.0, offset, length, extent_type) }
     }
 

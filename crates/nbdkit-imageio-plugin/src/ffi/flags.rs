@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The debug flags, `-D imageio.NAME=1`. nbdkit looks for an `int` by name, and sets it before `load`. What they show
-//! is shown with `-v` only, as all debugging in nbdkit.
+//! The debug flags, `-D imageio.NAME=1`. nbdkit looks for an `int` by name, and sets it before
+//! `load`. What they show is shown with `-v` only, as all debugging in nbdkit.
 
 #![allow(non_upper_case_globals, reason = "nbdkit makes the names from those on its command line")]
 

@@ -20,13 +20,14 @@ struct LentData {
     _token: Arc<()>,
 }
 
-// SAFETY: the memory is nbdkit's, which leaves it alone until the callback returns; `lend` sees to it that no lent
-// outlives that. It is only read, and any thread may do so.
+// SAFETY: the memory is nbdkit's, which leaves it alone until the callback returns; `lend` sees to
+// it that no lent outlives that. It is only read, and any thread may do so.
 unsafe impl Send for LentData {}
 
 impl AsRef<[u8]> for LentData {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the caller of `lend` promised that this memory is readable and unchanged for as long as a lent exists.
+        // SAFETY: the caller of `lend` promised that this memory is readable and unchanged for as
+        // long as a lent exists.
         unsafe { slice::from_raw_parts(self.data, self.len) }
     }
 }
@@ -36,15 +37,17 @@ struct Token(Arc<()>);
 
 impl Token {
     fn is_returned(&mut self) -> bool {
-        // This synchronizes with the drop of the lent in another thread, so that its last read is over, too.
+        // This synchronizes with the drop of the lent in another thread, so that its last read is
+        // over, too.
         Arc::get_mut(&mut self.0).is_some()
     }
 }
 
 impl Drop for Token {
-    /// Ends the process if what was lent outlived the call, also if that panicked. Whoever still has a write's data may
-    /// send it after nbdkit has put the next request's there: a disk with wrong data in it, without an error. There is
-    /// no other way to take it back, and waiting for a bug may take for ever.
+    /// Ends the process if what was lent outlived the call, also if that panicked. Whoever still
+    /// has a write's data may send it after nbdkit has put the next request's there: a disk with
+    /// wrong data in it, without an error. There is no other way to take it back, and waiting for a
+    /// bug may take for ever.
     fn drop(&mut self) {
         if !self.is_returned() {
             channel::error(
@@ -58,7 +61,8 @@ impl Drop for Token {
 /// Lends a buffer of nbdkit's to `work`, without copying it.
 ///
 /// # Safety
-/// If `len` is not 0, `data` is valid for reads of `len` bytes, and they don't change until this returns.
+/// If `len` is not 0, `data` is valid for reads of `len` bytes, and they don't change until this
+/// returns.
 pub(crate) unsafe fn lend<R>(data: *const c_void, len: u32, work: impl FnOnce(Bytes) -> R) -> R {
     if len == 0 {
         // There may be no buffer at all then.
@@ -76,25 +80,28 @@ struct LentBuffer {
     _token: Arc<()>,
 }
 
-// SAFETY: the memory is this call's alone until it returns; `lend_to_fill` sees to it that this doesn't outlive that.
+// SAFETY: the memory is this call's alone until it returns; `lend_to_fill` sees to it that this
+// doesn't outlive that.
 unsafe impl Send for LentBuffer {}
 
 impl ReadBuffer for LentBuffer {
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the caller of `lend_to_fill` promised that nobody else uses this memory, and there is one `LentBuffer` of it;
-        // a u8 has no alignment, and any byte is one.
+        // SAFETY: the caller of `lend_to_fill` promised that nobody else uses this memory, and
+        // there is one `LentBuffer` of it; a u8 has no alignment, and any byte is one.
         unsafe { slice::from_raw_parts_mut(self.data, self.len) }
     }
 }
 
 /// Lends a buffer of nbdkit's to `work`, which fills it.
 ///
-/// nbdkit's own buffers have been written to: it zeroes them when they are made. Those of a filter in between may not
-/// have been. That is harmless: the memory comes from code that the compiler doesn't see, so it has to take its bytes as
-/// they are, and they are only ever overwritten; zeroing 4 MiB for each read would cost much and change nothing.
+/// nbdkit's own buffers have been written to: it zeroes them when they are made. Those of a filter
+/// in between may not have been. That is harmless: the memory comes from code that the compiler
+/// doesn't see, so it has to take its bytes as they are, and they are only ever overwritten;
+/// zeroing 4 MiB for each read would cost much and change nothing.
 ///
 /// # Safety
-/// If `len` is not 0, `data` is valid for writes of `len` bytes, and nobody else uses them until this returns.
+/// If `len` is not 0, `data` is valid for writes of `len` bytes, and nobody else uses them until
+/// this returns.
 pub(crate) unsafe fn lend_to_fill<R>(
     data: *mut c_void,
     len: u32,

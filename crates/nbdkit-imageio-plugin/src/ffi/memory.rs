@@ -6,9 +6,9 @@ use super::abi;
 
 /// Makes it keep up to this much free memory, in bytes, in each of its arenas.
 ///
-/// glibc gives memory back when 128 KiB at the end of an arena are free. A TLS connection takes and frees twice that with
-/// each request, which costs page faults and, as other threads use the same address space, interrupts of other cores: a
-/// fifth of the processor time of an upload.
+/// glibc gives memory back when 128 KiB at the end of an arena are free. A TLS connection takes and
+/// frees twice that with each request, which costs page faults and, as other threads use the same
+/// address space, interrupts of other cores: a fifth of the processor time of an upload.
 #[cfg(target_env = "gnu")]
 const KEPT: std::ffi::c_int = 1 << 20;
 

@@ -131,7 +131,8 @@ fn trouble() -> What {
     What::Status { status: 500, text: "disk on fire".to_owned() }
 }
 
-/// Runs some Python under the retry filter, with a fault; gives what it printed, and nbdkit's exit status.
+/// Runs some Python under the retry filter, with a fault; gives what it printed, and nbdkit's exit
+/// status.
 fn retried(fault: Fault, script: &str) -> (FakeServer, String, Option<i32>) {
     let dir = tempfile::tempdir().unwrap();
     let server = empty();

@@ -8,8 +8,9 @@ use fake_imageio::{Certificate, FakeServer, Op};
 
 use crate::support::{Served, URI, assert_uploaded, has, run, tool};
 
-/// ring's AES-GCM (`gcm_ghash_avx`) clears a register by what is, to valgrind, a calculation with an undefined value: it
-/// then takes each record's tag, which the peer verifies, for undefined. Payloads are watched over http.
+/// ring's AES-GCM (`gcm_ghash_avx`) clears a register by what is, to valgrind, a calculation with
+/// an undefined value: it then takes each record's tag, which the peer verifies, for undefined.
+/// Payloads are watched over http.
 const NO_FALSE_ALARMS_OF_RING: &str = "--undef-value-errors=no";
 
 const BLOCK: usize = 4096;
@@ -54,7 +55,8 @@ fn assert_no_leak_grows(start: impl Fn() -> FakeServer) {
         assert!(report.contains("ERROR SUMMARY: 0 errors from 0 contexts"), "{report}");
         report
     });
-    // A leak would be a block at least for each of the 18 clients more; threads that end in another order are not.
+    // A leak would be a block at least for each of the 18 clients more; threads that end in another
+    // order are not.
     assert!(blocks_in_use_at_exit(&many) < blocks_in_use_at_exit(&few) + 9, "{few}\n{many}");
 }
 

@@ -16,7 +16,8 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
 const END_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Engine {
-    /// Begins a transfer, and waits until its ticket is at the server. If that fails, nothing is left of it.
+    /// Begins a transfer, and waits until its ticket is at the server. If that fails, nothing is
+    /// left of it.
     ///
     /// # Errors
     /// The engine refuses it, or has it come to a bad end; [`Error::TimedOut`], [`Error::Stopped`].
@@ -69,8 +70,8 @@ impl Engine {
         }
     }
 
-    /// The transfer that was begun, among those that weren't there before: what was there is somebody else's. There can't be two with
-    /// this disk, as it is locked.
+    /// The transfer that was begun, among those that weren't there before: what was there is
+    /// somebody else's. There can't be two with this disk, as it is locked.
     fn find_begun(&self, new: &NewTransfer, before: &[String]) -> Result<Option<ImageTransfer>> {
         let mut begun = self.transfers()?.into_iter().filter(|transfer| {
             let is_new = matches!(transfer.phase, TransferPhase::Initializing | TransferPhase::Transferring);
@@ -110,13 +111,15 @@ impl Engine {
         self.lead(id, direction, Goal::Use, BEGIN_TIMEOUT)?.ok_or_else(|| gone(id))
     }
 
-    /// Has a transfer go on that the engine has paused, or that it is about to resume. An engine that can't reach the host, or whose host
-    /// has lost the ticket, pauses it again and again: that is tried for as long as
-    /// [`Config::reconnect_timeout`](crate::Config::reconnect_timeout) says, and two minutes at most. True if the ticket is at the server
-    /// again; false if it never was away.
+    /// Has a transfer go on that the engine has paused, or that it is about to resume. An engine
+    /// that can't reach the host, or whose host has lost the ticket, pauses it again and again:
+    /// that is tried for as long as [`Config::reconnect_timeout`](crate::Config::reconnect_timeout)
+    /// says, and two minutes at most. True if the ticket is at the server again; false if it never
+    /// was away.
     ///
     /// # Errors
-    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
+    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`],
+    /// [`Error::Stopped`].
     pub fn resume_transfer(&self, id: &str, direction: Direction) -> Result<bool> {
         let time = self.patience();
         let transfer = self.poll(&format!("told of transfer {id}"), time, || self.transfer(id).map(Some))?;
@@ -131,10 +134,12 @@ impl Engine {
         BEGIN_TIMEOUT.min(self.reconnect_timeout)
     }
 
-    /// Has an upload wait until it is [taken up](Self::take_up_transfer). Its disk stays locked, and its ticket may expire.
+    /// Has an upload wait until it is [taken up](Self::take_up_transfer). Its disk stays locked,
+    /// and its ticket may expire.
     ///
     /// # Errors
-    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
+    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`],
+    /// [`Error::Stopped`].
     pub fn pause_upload(&self, id: &str) -> Result<ImageTransfer> {
         self.lead(id, Direction::Upload, Goal::Pause, BEGIN_TIMEOUT)?.ok_or_else(|| gone(id))
     }
@@ -142,18 +147,20 @@ impl Engine {
     /// Has a transfer go on, whoever has paused it, and waits until data may flow.
     ///
     /// # Errors
-    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`], [`Error::Stopped`].
+    /// [`Error::Transfer`], [`Error::Missing`] if it has ended; [`Error::TimedOut`],
+    /// [`Error::Stopped`].
     pub fn take_up_transfer(&self, id: &str, direction: Direction) -> Result<ImageTransfer> {
         self.lead(id, direction, Goal::TakeUp, self.patience())?.ok_or_else(|| gone(id))
     }
 
-    /// Ends a transfer, and waits until the engine has. All connections to the server have to be closed before, as the engine waits
-    /// for those. Nothing is returned of a transfer that is gone: engines before 4.4.7 forget it as soon as it has ended, and the
+    /// Ends a transfer, and waits until the engine has. All connections to the server have to be
+    /// closed before, as the engine waits for those. Nothing is returned of a transfer that is
+    /// gone: engines before 4.4.7 forget it as soon as it has ended, and the
     /// [disk](Self::judge_by_disk) has to tell what became of it.
     ///
     /// # Errors
-    /// [`Error::Transfer`] or [`Error::Disk`] if a complete transfer didn't come to a good end; [`Error::TimedOut`],
-    /// [`Error::Stopped`].
+    /// [`Error::Transfer`] or [`Error::Disk`] if a complete transfer didn't come to a good end;
+    /// [`Error::TimedOut`], [`Error::Stopped`].
     pub fn end_transfer(&self, id: &str, direction: Direction, end: End) -> Result<Option<ImageTransfer>> {
         let goal = match end {
             End::Complete => Goal::Success,
@@ -162,11 +169,13 @@ impl Engine {
         self.lead(id, direction, goal, END_TIMEOUT)
     }
 
-    /// Finalizes an upload all of whose data is on the disk, also one that is paused, by whomever, and waits until the engine has verified
-    /// the disk. No ticket is needed for that. Nothing is returned of a transfer that is gone, as by [`end_transfer`](Self::end_transfer).
+    /// Finalizes an upload all of whose data is on the disk, also one that is paused, by whomever,
+    /// and waits until the engine has verified the disk. No ticket is needed for that. Nothing is
+    /// returned of a transfer that is gone, as by [`end_transfer`](Self::end_transfer).
     ///
     /// # Errors
-    /// [`Error::Transfer`] or [`Error::Disk`] if it didn't come to a good end; [`Error::TimedOut`], [`Error::Stopped`].
+    /// [`Error::Transfer`] or [`Error::Disk`] if it didn't come to a good end; [`Error::TimedOut`],
+    /// [`Error::Stopped`].
     pub fn finalize_paused_upload(&self, id: &str) -> Result<Option<ImageTransfer>> {
         self.lead(id, Direction::Upload, Goal::SuccessOfPaused, END_TIMEOUT)
     }
@@ -186,8 +195,8 @@ impl Engine {
         })
     }
 
-    /// Leads a transfer to a goal, asking once a second how far it is. Actions are asked for again while the phase stays: their
-    /// answers tell nothing, and may be lost.
+    /// Leads a transfer to a goal, asking once a second how far it is. Actions are asked for again
+    /// while the phase stays: their answers tell nothing, and may be lost.
     fn lead(
         &self,
         id: &str,

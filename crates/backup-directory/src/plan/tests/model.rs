@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A VM with a few disks of a few blocks, an engine that keeps track of them, and a directory of backups: whatever happens to
-//! them, each backup restores what the disks held when it was made.
+//! A VM with a few disks of a few blocks, an engine that keeps track of them, and a directory of
+//! backups: whatever happens to them, each backup restores what the disks held when it was made.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -43,7 +43,8 @@ enum Event {
         disk: usize,
         is_enabled: bool,
     },
-    /// The next backup's directory is lost, as the process was interrupted; the engine has the checkpoint.
+    /// The next backup's directory is lost, as the process was interrupted; the engine has the
+    /// checkpoint.
     Interrupted,
 }
 

@@ -23,7 +23,8 @@ fn client(exports: &[Export]) -> Handshake<'_> {
     handshake
 }
 
-/// The IDs of what is to be looked up, and what the client is told where it turns out that the export has `present`.
+/// The IDs of what is to be looked up, and what the client is told where it turns out that the
+/// export has `present`.
 fn ask(handshake: &mut Handshake<'_>, input: &[u8], present: &[u32]) -> (Vec<u32>, Vec<String>) {
     let (mut output, mut progress) = feed_all(handshake, input);
     let mut asked = Vec::new();

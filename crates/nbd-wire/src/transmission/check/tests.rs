@@ -98,7 +98,8 @@ fn bad_requests_get_the_error_of_the_protocol() {
         ((7, 0, 0, 512), ErrorValue::Inval),
         ((8, 0, 0, 512), ErrorValue::Inval),
         ((0xffff, 0, 0, 0), ErrorValue::Inval),
-        // Flags that are unknown or belong to another command: NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN.
+        // Flags that are unknown or belong to another command: NO_HOLE, DF, REQ_ONE, FAST_ZERO,
+        // PAYLOAD_LEN.
         ((0, 2, 0, 512), ErrorValue::Inval),
         ((0, 4, 0, 512), ErrorValue::Inval),
         ((6, 8, 0, 512), ErrorValue::Inval),
