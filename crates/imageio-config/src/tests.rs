@@ -249,7 +249,7 @@ fn the_bounds_that_are_told_are_those_that_count() {
         ("connections", "from 1 to 64", ["1", "64"], ["0", "65"]),
         ("preferred-block-size", "from 512 to 32M", ["512", "32M"], ["256", "64M"]),
         ("max-request", "from 64K on", ["64K", "1G"], ["60K", "65K"]),
-        ("engine-timeout", "From 1 to 86400", ["1", "86400"], ["0", "86401"]),
+        ("engine-timeout", "from 1 to 86400", ["1", "86400"], ["0", "86401"]),
         ("inactivity-timeout", "From 30 to 86400", ["30", "86400"], ["29", "86401"]),
     ];
     for (name, told, taken, refused) in bounds {
