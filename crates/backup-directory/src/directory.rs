@@ -12,7 +12,8 @@ use crate::manifest::{DiskBackup, Manifest, Unreadable};
 use crate::qcow2::Header;
 use crate::{MANIFEST, VERSION};
 
-/// How long a manifest may be, in bytes: that of 10,000 backups of ten disks each has less.
+/// The length that a manifest may have, in bytes: that of 10,000 backups of ten disks each has
+/// less.
 const MOST_BYTES: u64 = 128 << 20;
 
 /// A directory whose manifest was read and found to be sound, and whose files are there.
@@ -84,7 +85,7 @@ pub(crate) fn check_files(directory: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// Whether the image at `place`, which is `disk.file` or will be, is what the manifest says.
+/// Checks that the image at `place`, which is `disk.file` or will be, is as the manifest says.
 pub(crate) fn check_image(directory: &Path, place: &str, disk: &DiskBackup) -> Result<()> {
     let path = directory.join(place);
     let header = Header::read(&open(&path)?).map_err(Error::io("read", &path))?;
@@ -95,7 +96,7 @@ pub(crate) fn check_image(directory: &Path, place: &str, disk: &DiskBackup) -> R
     problem.map_or(Ok(()), |problem| Err(Error::File { path, problem }))
 }
 
-/// What in the header of an image is not as the manifest has it.
+/// Returns the first thing in the header of an image that is not as the manifest has it.
 fn difference(file: &str, disk: &DiskBackup, header: &Header) -> Option<String> {
     let (size, provisioned_size) = (header.virtual_size, disk.disk.provisioned_size);
     if size != provisioned_size {

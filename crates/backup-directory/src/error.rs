@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can go wrong, in one line each, which says what to do.
+//! The errors of this crate, in one line each, which says what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub enum Error {
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem, as the second part of the message.
         problem: String,
     },
     /// The manifest is of a version that this program doesn't know.
@@ -51,7 +51,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem, as the second part of the message.
         problem: String,
     },
     /// The directory has the backups of another virtual machine.

@@ -3,18 +3,18 @@
 
 use std::path::{Component, Path};
 
-/// How long the name of a file may be, in bytes, so that file systems take it with what is put
-/// before and behind it.
+/// The length in bytes that the name of a file may have, so that file systems take it with what is
+/// put before and behind it.
 const LONGEST: usize = 200;
 
-/// Whether this can be the name of a file or of a directory: visible, and portable.
+/// Returns true if this can be the name of a file or of a directory: visible, and portable.
 pub(crate) fn is_name(name: &str) -> bool {
     let is_portable = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.is_empty() && name.len() <= LONGEST && !name.starts_with('.') && name.chars().all(is_portable)
 }
 
-/// Whether this is the path of a file inside of the directory: visible names with slashes between
-/// them.
+/// Returns true if this is the path of a file inside of the directory: visible names with slashes
+/// between them.
 pub(crate) fn is_path(path: &str) -> bool {
     !path.is_empty() && path.split('/').all(is_name)
 }
@@ -36,7 +36,7 @@ pub(crate) fn resolve(file: &str, reference: &Path) -> Option<String> {
     Some(names.join("/"))
 }
 
-/// How a file in a directory of the backup directory refers to `file`.
+/// Returns the name by which a file in a directory of the backup directory refers to `file`.
 pub(crate) fn from_below(file: &str) -> String {
     format!("../{file}")
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// The name of the file in its directory.
 pub(crate) const LOCK: &str = ".lock";
 
-/// How much is read of what another process has written there, in bytes.
+/// The number of bytes that are read of what another process has written there.
 const MOST_READ: u64 = 300;
 
 /// The right to write to a directory, until it is dropped.

@@ -65,17 +65,17 @@ pub struct Disk {
     pub name: String,
     /// The size that the VM sees, in bytes.
     pub provisioned_size: u64,
-    /// How the engine stores it.
+    /// The format in which the engine stores the disk.
     pub format: DiskFormat,
-    /// Whether its storage is allocated as it is needed.
+    /// True if its storage is allocated as it is needed.
     pub sparse: bool,
-    /// Whether the engine can tell what was changed since a checkpoint.
+    /// The disk's support for incremental backups.
     pub backup: BackupSupport,
     /// The storage domain on which the engine stores the disk.
     pub storage_domain: Option<StorageDomain>,
 }
 
-/// How the engine stores a disk (`DiskFormat` of its API).
+/// The format in which the engine stores a disk (`DiskFormat` of its API).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskFormat {
@@ -85,7 +85,7 @@ pub enum DiskFormat {
     Raw,
 }
 
-/// Whether a disk can be backed up incrementally (`DiskBackup` of the engine's API).
+/// A disk's support for incremental backups (`DiskBackup` of the engine's API).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackupSupport {
@@ -111,23 +111,23 @@ pub struct StorageDomain {
 pub struct DiskBackup {
     /// The disk's description at the time of the backup.
     pub disk: Disk,
-    /// Whether the file has all of the disk.
+    /// The mode of the backup: the file has all of the disk, or the parts that may have changed.
     pub backup_mode: BackupMode,
     /// A qcow2 image, as a path inside of the directory.
     pub file: String,
-    /// What the image is an increment to: the file of the same disk in an earlier backup.
+    /// The file that the image is an increment to: that of the same disk in an earlier backup.
     pub backing_file: Option<String>,
     /// Of what the disk holds in this backup, whichever of the files has it.
     pub checksum: Checksum,
 }
 
-/// How much of a disk a file has (`DiskBackupMode` of the engine's API).
+/// The part of a disk that a file has (`DiskBackupMode` of the engine's API).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackupMode {
-    /// All.
+    /// All of the disk.
     Full,
-    /// What may have changed since the backup that has its backing file.
+    /// The parts that may have changed since the backup that has its backing file.
     Incremental,
 }
 

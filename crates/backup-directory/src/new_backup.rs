@@ -16,7 +16,7 @@ use crate::manifest::{Backup, DiskBackup, Manifest};
 use crate::replace::{replace, sync};
 use crate::writer::{Writer, discard, is_engine_id};
 
-/// How the name of the directory of a backup in the making begins; the backup's id follows.
+/// The beginning of the name of the directory of a backup in the making; the backup's id follows.
 pub(crate) const PARTIAL: &str = ".partial-";
 
 /// A file in the directory of a backup that may not be in the manifest yet. It holds the engine's
@@ -24,7 +24,7 @@ pub(crate) const PARTIAL: &str = ".partial-";
 /// whoever has to end it there after an interruption.
 pub(crate) const INCOMPLETE: &str = ".incomplete";
 
-/// What is only known at the end of a backup.
+/// The part of a backup's manifest entry that is only known at the end of the backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupRecord {
     /// [`Backup::engine_backup_id`].
@@ -39,7 +39,7 @@ pub struct BackupRecord {
     pub disks: Vec<DiskBackup>,
 }
 
-/// Where the image of a disk is to be written.
+/// The file to which the image of a disk is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Image {
@@ -47,7 +47,8 @@ pub struct Image {
     pub path: PathBuf,
     /// Once the backup is committed, for the manifest.
     pub file: String,
-    /// What the image has to name as its backing file: a name relative to the image's own place.
+    /// The name of the backing file that the image has to have: a name relative to the image's own
+    /// place.
     pub backing_name: Option<String>,
 }
 
@@ -108,8 +109,8 @@ impl<'w> NewBackup<'w> {
         File::create(&mark).map(drop).map_err(Error::io("write", &mark))
     }
 
-    /// Where to write the image of a disk. `backing_file` is the file in the manifest that it is an
-    /// increment to.
+    /// Returns the file to which the image of a disk is to be written. `backing_file` is the file
+    /// in the manifest that it is an increment to.
     ///
     /// # Errors
     /// [`Error::Name`] if the disk's id can't be the name of a file.
@@ -172,7 +173,7 @@ impl<'w> NewBackup<'w> {
         Ok(manifest)
     }
 
-    /// Whether the files are there that the manifest is going to name.
+    /// Returns an error if a file is missing that the manifest is going to name.
     fn check_record(&self, backup: &Backup) -> Result<()> {
         for file in backup.files() {
             let name = file.strip_prefix(&format!("{}/", self.id)).filter(|name| is_name(name));
@@ -194,7 +195,7 @@ impl<'w> NewBackup<'w> {
 impl Drop for NewBackup<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            // What can't be removed is left to the next one who opens the directory.
+            // Anything that can't be removed is left to the next one who opens the directory.
             let _ = discard(&self.partial);
         }
     }

@@ -29,7 +29,7 @@ pub enum Policy {
     Incremental,
 }
 
-/// How a VM is to be backed up.
+/// The plan for the backup of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
@@ -44,7 +44,7 @@ pub struct Plan {
     policy: Policy,
 }
 
-/// How a disk is to be backed up.
+/// The plan for the backup of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskPlan {
@@ -54,7 +54,7 @@ pub struct DiskPlan {
     pub decision: Decision,
 }
 
-/// How much of a disk is to be read.
+/// The decision how much of a disk is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// All of the disk is copied.
@@ -224,7 +224,8 @@ impl Plan {
         self.disks.iter().any(|plan| matches!(plan.decision, Decision::Incremental { .. }))
     }
 
-    /// Whether it is what was asked for.
+    /// Returns an error if increments alone were asked for, and a disk is to be backed up as a
+    /// whole.
     fn check(self) -> Result<Self> {
         let reason = |plan: &DiskPlan| match &plan.decision {
             Decision::Full(reason) => Some(format!("{:?}: {reason}", plan.disk.name)),

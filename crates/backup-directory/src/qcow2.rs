@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the header of a qcow2 image says of other files (qemu's `docs/interop/qcow2.txt`,
-//! 'Header').
+//! The fields of a qcow2 header that name other files (qemu's `docs/interop/qcow2.txt`, 'Header').
 //!
 //! A chain is only as good as what qemu finds by these names, and an image from a stranger may name
 //! any file of this host.

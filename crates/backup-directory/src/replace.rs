@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// How the names of files begin that are not in their place yet.
+/// The beginning of the names of files that are not in their place yet.
 pub(crate) const TEMPORARY: &str = ".replacing-";
 
 /// Replaces the file `name` in `directory`, and returns when that survives a loss of power.

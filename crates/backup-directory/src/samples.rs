@@ -64,7 +64,7 @@ pub(crate) fn manifest() -> Manifest {
     Manifest { backups, ..Manifest::new(vm()) }
 }
 
-/// What the header of a qcow2 image says, and nothing behind it.
+/// Writes the header of a qcow2 image, and nothing behind it.
 pub(crate) fn write_image(path: &Path, size: u64, backing_file: Option<&str>) {
     let name = backing_file.map(from_below).unwrap_or_default();
     let mut header = b"QFI\xfb\0\0\0\x03".to_vec();

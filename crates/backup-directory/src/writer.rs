@@ -16,7 +16,7 @@ use crate::manifest::{Manifest, Vm};
 use crate::new_backup::{INCOMPLETE, NewBackup, PARTIAL};
 use crate::replace::TEMPORARY;
 
-/// How long the engine's id of a backup may be, in bytes: it is a UUID.
+/// The length in bytes that the engine's id of a backup may have: it is a UUID.
 const LONGEST_ID: u64 = 100;
 
 /// The remains of a process that was interrupted.
@@ -31,7 +31,7 @@ struct Leftovers {
 struct Abandoned {
     /// The engine's.
     id: String,
-    /// Where that is noted.
+    /// The directory in which that is noted.
     directory: PathBuf,
 }
 
@@ -46,7 +46,7 @@ pub struct Writer {
 
 impl Writer {
     /// Opens the directory of a VM's backups. One that isn't there is made, for its owner alone.
-    /// What an interrupted process has left is removed.
+    /// The remains of an interrupted process are removed.
     ///
     /// # Errors
     /// Those of [`BackupDirectory::open`](crate::BackupDirectory::open) where there are backups;
@@ -79,8 +79,8 @@ impl Writer {
         &self.manifest
     }
 
-    /// What was removed, as it belonged to a backup that was never completed: names in the
-    /// directory.
+    /// Returns the names in the directory that were removed, as they belonged to a backup that was
+    /// never completed.
     #[must_use]
     pub fn removed(&self) -> &[String] {
         &self.leftovers.removed
@@ -137,12 +137,13 @@ fn entries(path: &Path) -> Result<Vec<DirEntry>> {
     entries.map_err(Error::io("list", path))
 }
 
-/// Whether a directory without a manifest is new, or one whose first backup was interrupted.
+/// Returns true if a directory without a manifest is new, or is one whose first backup was
+/// interrupted.
 fn is_empty_but_for_ours(path: &Path) -> Result<bool> {
     Ok(entries(path)?.iter().all(|entry| entry.file_name() == LOCK || is_leftover(entry)))
 }
 
-/// Whether this is of a backup that may not be complete.
+/// Returns true if this is of a backup that may not be complete.
 fn is_leftover(entry: &DirEntry) -> bool {
     let name = entry.file_name();
     let name = name.to_string_lossy();
@@ -193,7 +194,8 @@ pub(crate) fn discard(directory: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Whether the engine can have a backup of this id, which becomes a part of the path of a request.
+/// Returns true if the engine can have a backup of this id, which becomes a part of the path of a
+/// request.
 pub(crate) fn is_engine_id(id: &str) -> bool {
     is_name(id) && id.len() as u64 <= LONGEST_ID
 }

@@ -63,7 +63,8 @@ impl<'f> FileBlocks<'f> {
         Ok(start..seek(self.file, SeekFrom::Hole(start))?)
     }
 
-    /// Whether the file is as long as it was, once all of it is done.
+    /// Returns an error if the file is not as long as it was. This is checked once, when all of it
+    /// is done.
     fn check_end(&mut self) -> Option<Error> {
         if std::mem::replace(&mut self.has_ended, true) {
             return None;
@@ -143,7 +144,7 @@ impl<R: Read> Iterator for StreamBlocks<R> {
     }
 }
 
-/// What an image has come to that ends too early.
+/// Returns the error of an image that can't be read up to `size`: often because it ends too early.
 pub(crate) fn shorter(error: io::Error, size: u64) -> Error {
     match error.kind() {
         ErrorKind::UnexpectedEof => Error::Shorter(size),

@@ -46,7 +46,7 @@ use std::io::{self, Read};
 
 use image::{FileBlocks, StreamBlocks};
 
-/// How long blocks are if nothing else is asked for, in bytes: imageio's default.
+/// The length of blocks in bytes if nothing else is asked for: imageio's default.
 pub const DEFAULT_BLOCK_SIZE: u64 = 4 << 20;
 
 /// Why there is no checksum.

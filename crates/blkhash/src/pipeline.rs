@@ -17,7 +17,7 @@ use crate::{Blkhash, Error};
 /// More would wait for storage.
 const MOST_WORKERS: usize = 16;
 
-/// How many hashes may be in line for each worker.
+/// The number of hashes that may be in line for each worker.
 const LINE: usize = 4;
 
 /// The hash of a block, and its length in bytes.
@@ -70,7 +70,8 @@ fn give_out(
     }
 }
 
-/// Where one of them has failed, the line is dropped, which ends the others.
+/// Collects the hashes in the order of the blocks. If one of them has failed, the line is dropped,
+/// which ends the others.
 fn collect(
     blkhash: Blkhash,
     hashes: Receiver<Receiver<Hashed>>,

@@ -42,7 +42,8 @@ fn images_of_any_length_by_every_algorithm() {
     }
 }
 
-/// What imageio's own module says of 10 MiB, the first of which is of the letter a.
+/// The expected checksum is that of imageio's own module for 10 MiB, the first of which is of the
+/// letter a.
 #[test]
 fn what_imageio_says() {
     let mut image = vec![0; 10 << 20];

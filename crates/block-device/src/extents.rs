@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of the ranges of a disk: metadata contexts and their extents (`doc/proto.md`,
+//! Information about the ranges of a disk: metadata contexts and their extents (`doc/proto.md`,
 //! 'Metadata querying').
 
 use crate::{Errno, Error};
@@ -20,7 +20,7 @@ pub const ZERO: u64 = 2;
 pub struct Extent {
     /// In bytes, and not 0.
     pub length: u64,
-    /// What its context says of it, in the context's own numbers.
+    /// The status that its context gives to the range, in the context's own numbers.
     pub status: u64,
 }
 

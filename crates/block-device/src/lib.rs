@@ -91,7 +91,7 @@ pub trait BlockDevice: Send + Sync {
     /// Size in bytes; constant for the life of the device.
     fn size(&self) -> u64;
 
-    /// What the device can do; constant for the life of the device.
+    /// The abilities of the device; constant for the life of the device.
     fn capabilities(&self) -> Capabilities;
 
     /// Fills `buf` from `offset`.
@@ -139,25 +139,25 @@ pub trait BlockDevice: Send + Sync {
         &[]
     }
 
-    /// Whether it takes time to find out if the device has the context with this index in
-    /// [`contexts`](Self::contexts); constant for the life of the device. Those who ask for such a
-    /// context call [`has_context`](Self::has_context) first.
+    /// Returns true if it takes time to find out whether the device has the context with this index
+    /// in [`contexts`](Self::contexts); constant for the life of the device. Those who ask for such
+    /// a context call [`has_context`](Self::has_context) first.
     fn is_tentative(&self, context: usize) -> bool {
         let _ = context;
         false
     }
 
-    /// Whether the device has the context with this index in [`contexts`](Self::contexts). For a
-    /// [tentative](Self::is_tentative) one, it may take minutes until the first call returns; the
-    /// answer stays the same then.
+    /// Returns true if the device has the context with this index in [`contexts`](Self::contexts).
+    /// For a [tentative](Self::is_tentative) one, it may take minutes until the first call returns;
+    /// the answer stays the same then.
     fn has_context(&self, context: usize) -> bool {
         context < self.contexts().len()
     }
 
-    /// What the context with this index in [`contexts`](Self::contexts) says of `len` bytes from
-    /// `offset` on, which are some: one extent at least, and `limit` at most, which is not 0; in
-    /// order, without gaps, from `offset` on. They may end before the range does, and the last may
-    /// go beyond it.
+    /// Returns the extents of `len` bytes from `offset` on, as the context with this index in
+    /// [`contexts`](Self::contexts) has them. `len` is not 0. There is one extent at least, and
+    /// `limit` at most, which is not 0. They begin at `offset`, in order and without gaps. They may
+    /// end before the range does, and the last may go beyond it.
     ///
     /// # Errors
     /// Any [`Error`]; [`Errno::Inval`] where there is no such context.
@@ -204,7 +204,7 @@ pub trait ReadBuffer: Send {
     }
 }
 
-/// How a range is to be zeroed.
+/// Options of a request that zeroes a range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ZeroFlags {
     /// On stable storage before the answer.
@@ -215,7 +215,7 @@ pub struct ZeroFlags {
     pub fast: bool,
 }
 
-/// What a device can do. By default it can nothing but read, write and zero, with the default
+/// The abilities of a device. By default it can only read, write and zero, with the default
 /// [`BlockSize`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

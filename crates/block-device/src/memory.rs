@@ -19,7 +19,7 @@ pub struct MemoryDevice {
     contexts: Vec<String>,
 }
 
-/// How finely it is told what is zero, in bytes.
+/// The size in bytes of the blocks whose extents are told as zero or as data.
 const BLOCK: u64 = 4096;
 
 impl MemoryDevice {

@@ -15,7 +15,8 @@ pub trait QueuedDevice: Send + Sync {
     /// The disk's size: see [`BlockDevice::size`](crate::BlockDevice::size).
     fn size(&self) -> u64;
 
-    /// What the disk can do: see [`BlockDevice::capabilities`](crate::BlockDevice::capabilities).
+    /// The abilities of the disk: see
+    /// [`BlockDevice::capabilities`](crate::BlockDevice::capabilities).
     fn capabilities(&self) -> Capabilities;
 
     /// The metadata contexts: see [`BlockDevice::contexts`](crate::BlockDevice::contexts).
@@ -79,10 +80,11 @@ pub trait QueuedDevice: Send + Sync {
         0
     }
 
-    /// What is known of the disk from `offset` on, which is before its end, without anybody being
-    /// asked: an extent with the statuses of [`ALLOCATION`](crate::ALLOCATION), which doesn't go
-    /// beyond the end. A server that reads ahead of its clients stays within one extent. `None`:
-    /// nothing is to be read ahead any more, and nothing that was is to be used.
+    /// Returns an extent from `offset` on, which is before the disk's end, as far as it is known
+    /// without anybody being asked. The extent has the statuses of
+    /// [`ALLOCATION`](crate::ALLOCATION), and doesn't go beyond the end. A server that reads ahead
+    /// of its clients stays within one extent. `None`: nothing is to be read ahead any more, and
+    /// nothing that was is to be used.
     fn extent_ahead(&self, offset: u64) -> Option<Extent> {
         Some(Extent { length: self.size().saturating_sub(offset), status: 0 })
     }
@@ -91,9 +93,9 @@ pub trait QueuedDevice: Send + Sync {
 /// The largest block that storage writes as a whole, in bytes.
 const BLOCK: u64 = 4096;
 
-/// Where the first piece of a long request for `range` ends, if pieces have at most `longest`
-/// bytes, which must not be 0. It ends at a multiple of 4 KiB, if there is one: no two pieces write
-/// parts of the same block then, of which storage might lose one.
+/// Returns the end of the first piece of a long request for `range`, if pieces have at most
+/// `longest` bytes, which must not be 0. It is a multiple of 4 KiB, if there is one: no two pieces
+/// write parts of the same block then, of which storage might lose one.
 #[must_use]
 pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
     match range.start.checked_add(longest) {
@@ -105,7 +107,7 @@ pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
     }
 }
 
-/// What can be asked of a disk. Offsets and lengths are in bytes.
+/// A request to a disk. Offsets and lengths are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request {
@@ -128,16 +130,16 @@ pub enum Request {
     Zero {
         /// The place on the disk, in bytes.
         offset: u64,
-        /// How much.
+        /// The number of bytes to zero.
         len: u64,
-        /// How.
+        /// The way in which they are zeroed.
         flags: ZeroFlags,
     },
     /// Discards a range: see [`BlockDevice::trim`](crate::BlockDevice::trim).
     Trim {
         /// The place on the disk, in bytes.
         offset: u64,
-        /// How much.
+        /// The number of bytes to discard.
         len: u64,
         /// On stable storage before the completion.
         fua: bool,
@@ -152,16 +154,16 @@ pub enum Request {
         context: usize,
         /// The place on the disk, in bytes.
         offset: u64,
-        /// How much.
+        /// The number of bytes to describe.
         len: u64,
-        /// How many extents at most.
+        /// The most extents that are wanted.
         limit: usize,
     },
 }
 
 /// A completion is told of the end of a request, and lends the memory for a read.
 pub trait Completion: Send {
-    /// Where a read's data goes; its length is that of the request. Always the same memory.
+    /// The memory for a read's data; its length is that of the request. Always the same memory.
     fn buffer(&mut self) -> &mut [u8] {
         &mut []
     }
@@ -177,8 +179,8 @@ pub trait Completion: Send {
         drop(extents);
     }
 
-    /// Whether anybody still waits for the end. Where nobody does, what has not begun yet of a long
-    /// request is better left: it would come over what others have written since.
+    /// Returns true if anybody still waits for the end. If nobody does, the part of a long request
+    /// that has not begun yet is better left: it would come over what others have written since.
     fn is_wanted(&self) -> bool {
         true
     }
@@ -201,7 +203,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// What is done at the end of a batch of completions.
+/// Work that is done at the end of a batch of completions.
 pub trait BatchEnd: Send + Sync {
     /// All completions of the batch have been told.
     fn batch_ended(self: Arc<Self>);

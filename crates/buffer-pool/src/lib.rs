@@ -177,7 +177,7 @@ pub struct Buffer {
     lease: Lease,
 }
 
-/// What counts in the budget, until it is dropped.
+/// The share of a buffer in the budget, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Lease {
     size: usize,
@@ -185,7 +185,8 @@ pub struct Lease {
 }
 
 impl Buffer {
-    /// The same, to be kept for as long as someone likes; and what counts in its stead.
+    /// Takes the buffer out of the budget, so that it may be kept for as long as someone likes. The
+    /// lease counts in its stead.
     #[must_use]
     pub fn uncounted(mut self) -> (Self, Lease) {
         let pool = Arc::clone(&self.lease.pool);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What it costs to wait in the pool's line, and to be merged there. `tests/instructions.rs` counts
-//! its instructions.
+//! The cost of waiting in the pool's line, and of being merged there. `tests/instructions.rs`
+//! counts its instructions.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -18,13 +18,13 @@ const STREAMS: u64 = 4;
 /// One of so many goes with no other.
 const LONER: u64 = 32;
 const LEN: u64 = 256 << 10;
-/// How long they become by merging.
+/// The length up to which they are merged.
 const LIMIT: u64 = 4 << 20;
-/// Where the one is that the others wait for.
+/// The offset of the request that the others wait for.
 const GATE: u64 = 1 << 60;
 
-/// What goes out: each stream of 62 requests as three of 16 and one of 14; and the one they wait
-/// for.
+/// The number of requests that are carried out: each stream of 62 requests as three of 16 and one
+/// of 14, each loner, and the one that they wait for.
 const CARRIED_OUT: u64 = STREAMS * 4 + WAITING / LONER + 1;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the pool has to know of a connection.
+//! The connections of a pool, as their user implements them.
 
 use std::fmt;
 
 use crate::error::{Failure, Panicked};
 use crate::request::{Group, PoolRequest};
 
-/// What the pool has to know of a connection.
+/// A connection of the pool.
 pub trait Connection: Send {
     /// Why work fails. It is cloned to everyone concerned. A panic becomes one, too.
     type Error: Clone + Send + From<Panicked>;
 
-    /// What is carried out on it by [`Pool::run`](crate::Pool::run) and
-    /// [`Workers`](crate::Workers).
+    /// A request that [`Pool::run`](crate::Pool::run) and [`Workers`](crate::Workers) carry out on
+    /// it.
     type Request: PoolRequest<Error = Self::Error>;
 
     /// Carries out a task. After a panic, nobody knows what the connection has done: the pool fails
@@ -22,15 +22,15 @@ pub trait Connection: Send {
     /// [`Failure`] tells whom it concerns.
     fn carry_out(&mut self, task: Task<'_, Self::Request>) -> Result<(), Failure<Self::Error>>;
 
-    /// How it is. It must be [`Dirty`](State::Dirty) before the work that makes it so is
+    /// Returns its state. It must be [`Dirty`](State::Dirty) before the work that makes it so is
     /// acknowledged to anyone. This is asked under the pool's lock, and may change from dirty to
     /// full while the connection is idle.
     fn state(&self) -> State;
 
-    /// How many connections requests should have at a time, at least one: all, unless an
-    /// implementation says otherwise. Requests beyond that wait for one of these, and the other
-    /// connections stay idle, but for flushes and keep-alives. The pool asks each connection that
-    /// comes back, under its lock, and goes by the last answer.
+    /// Returns the number of connections that requests should have at a time, at least one: all,
+    /// unless an implementation says otherwise. Requests beyond that wait for one of these, and the
+    /// other connections stay idle, but for flushes and keep-alives. The pool asks each connection
+    /// that comes back, under its lock, and goes by the last answer.
     fn concurrency(&self) -> usize {
         usize::MAX
     }
@@ -63,7 +63,7 @@ impl<R: PoolRequest> fmt::Debug for Task<'_, R> {
     }
 }
 
-/// How a connection is.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// It is not open, and nothing is at stake.
@@ -78,7 +78,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether only a flush makes its work safe.
+    /// Returns true if only a flush makes its work safe.
     pub(crate) fn is_dirty(self) -> bool {
         self >= Self::Dirty
     }

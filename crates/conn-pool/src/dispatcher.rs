@@ -25,7 +25,7 @@ use crate::slots::Slots;
 pub(crate) struct Dispatcher<C: Connection> {
     line: Line<C::Request, Waiter<C>, Visitor<C>>,
     slots: Slots<C>,
-    /// How many connections requests may have at a time.
+    /// The number of connections that requests may have at a time.
     concurrency: usize,
     flushes: Flushes<FlushWaiter<C::Error>, FlushCompletion<C::Error>>,
     /// Workers without work, the latest on top. There is one whenever a connection is idle or no
@@ -44,7 +44,7 @@ struct Visitor<C> {
     purpose: Purpose,
 }
 
-/// What someone wants certain connections for.
+/// The purpose for which someone wants certain connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A failure ends it.
@@ -242,7 +242,7 @@ impl<C: Connection> Dispatcher<C> {
         }
     }
 
-    /// Whether requests may have one more connection.
+    /// Returns true if requests may have one more connection.
     fn has_room(&self) -> bool {
         self.slots.serving() < self.concurrency
     }

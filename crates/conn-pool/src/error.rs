@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How work ends.
+//! The outcomes of work.
 
 use std::any::Any;
 
@@ -25,7 +25,7 @@ pub enum Affected {
     Pool,
 }
 
-/// How a request or a flush ended.
+/// The outcome of a request or a flush.
 pub type Outcome<E> = Result<(), PoolError<E>>;
 
 /// Why a request or a flush failed. These are all the reasons there can be, so that callers handle

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose turn it is to flush: one flush runs at a time, and all that wait share the next.
+//! Turns to flush: one flush runs at a time, and all that wait share the next.
 //!
 //! This is data only. `T` is a thread that waits for its flush, and can lead one; `S` is a flush
 //! that was submitted, and that somebody has to lead for it.
@@ -30,12 +30,12 @@ impl<T, S> Flushes<T, S> {
         Self { is_running: false, waiting: Followers::none() }
     }
 
-    /// Whether a flush runs, or is about to.
+    /// Returns true if a flush runs, or is about to.
     pub(crate) fn is_running(&self) -> bool {
         self.is_running
     }
 
-    /// How many wait for the next flush.
+    /// Returns the number of those that wait for the next flush.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.threads.len() + self.waiting.submitted.len()
     }
@@ -50,7 +50,7 @@ impl<T, S> Flushes<T, S> {
         self.waiting.threads.push(thread);
     }
 
-    /// What was submitted waits for the next flush.
+    /// Adds a submitted flush to those that wait for the next.
     pub(crate) fn submit(&mut self, submitted: S) {
         self.waiting.submitted.push(submitted);
     }

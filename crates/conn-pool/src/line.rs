@@ -21,7 +21,7 @@ pub(crate) struct Line<R: PoolRequest, W, V> {
     /// Requests, which any connection serves. One that has joined a group leaves a gap, so that
     /// those behind it need not be moved; the first is never a gap.
     requests: VecDeque<Waiting<R, W>>,
-    /// How many of these are no gaps.
+    /// The number of these that are no gaps.
     len: usize,
     /// Visits wait for certain connections. There are few of them.
     visits: Vec<Visit<V>>,
@@ -74,7 +74,7 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
         self.last_ticket
     }
 
-    /// How many wait.
+    /// Returns the number of requests and visits that wait.
     pub(crate) fn len(&self) -> usize {
         self.len + self.visits.len()
     }
@@ -93,12 +93,12 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
         self.visits.insert(at, Visit { ticket, slots, visitor });
     }
 
-    /// Whether any request waits.
+    /// Returns true if any request waits.
     pub(crate) fn has_requests(&self) -> bool {
         self.len > 0
     }
 
-    /// Whether anyone would have this connection, if requests may have it.
+    /// Returns true if anyone would have this connection, if requests may have it.
     pub(crate) fn wants(&self, slot: Slot, requests_may: bool) -> bool {
         (requests_may && self.len > 0) || self.first_visit(slot).is_some()
     }
@@ -135,12 +135,12 @@ impl<R: PoolRequest, W, V> Line<R, W, V> {
             }
             None => self.requests.len(),
         };
-        // What did not go with it in one pass may do in the next.
+        // A request that did not go with the group in one pass may do so in the next.
         while self.join_once(gathered, end) {}
         self.drop_gaps();
     }
 
-    /// Whether any has joined.
+    /// Returns true if any has joined.
     fn join_once(&mut self, gathered: &mut Gathered<R, W>, end: usize) -> bool {
         let before = self.len;
         for waiting in self.requests.range_mut(..end) {

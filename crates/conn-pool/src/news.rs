@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What those who wait are told, and telling them.
+//! Messages to those who wait for a request, for work or for a flush.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ pub(crate) struct Job<C: Connection> {
     pub(crate) gathered: Gathered<C::Request, Waiter<C>>,
 }
 
-/// What a thread is told that waits for its request.
+/// A message to a thread that waits for its request.
 pub(crate) enum News<C: Connection> {
     /// It is this one's turn, and it carries out its own request and those that go with it.
     Job(Job<C>),
@@ -30,7 +30,7 @@ pub(crate) enum News<C: Connection> {
 /// A thread that waits for its request.
 pub(crate) type Waiter<C> = Sender<News<C>>;
 
-/// What a worker is told that waits for work.
+/// A message to a worker that waits for work.
 pub(crate) enum Order<C: Connection> {
     Job(Job<C>),
     /// It leads a flush for those that are submitted.
@@ -61,7 +61,7 @@ pub(crate) enum NextOrder<C: Connection> {
     Wait(Receiver<Order<C>>),
 }
 
-/// What a thread is told that waits for its flush.
+/// A message to a thread that waits for its flush.
 pub(crate) enum FlushNews<E> {
     /// A flush that began after this one was asked for has ended so.
     Done(Outcome<E>),
@@ -72,14 +72,14 @@ pub(crate) enum FlushNews<E> {
 /// A thread that waits for its flush.
 pub(crate) type FlushWaiter<E> = Sender<FlushNews<E>>;
 
-/// What is called when a submitted flush has ended.
+/// The callback for the end of a submitted flush.
 pub(crate) type FlushCompletion<E> = Box<dyn FnOnce(Outcome<E>) + Send>;
 
 /// The threads and completions that share a flush.
 pub(crate) type FlushFollowers<C> =
     Followers<FlushWaiter<<C as Connection>::Error>, FlushCompletion<<C as Connection>::Error>>;
 
-/// What a thread does that has asked for a flush.
+/// The role of a thread that has asked for a flush.
 pub(crate) enum AskedFlush<C: Connection> {
     /// It leads one, for itself and all that wait.
     Lead,
@@ -125,7 +125,7 @@ impl<C: Connection> Done<C> {
         Self::refused([(request, None)], refusal).notify();
     }
 
-    /// How the request at this place has ended.
+    /// Returns the outcome of the request at this place.
     pub(crate) fn outcome(&self, place: usize) -> Outcome<C::Error> {
         self.requests[place].1.clone()
     }

@@ -124,8 +124,8 @@ impl<C: Connection> Pool<C> {
         self.lock().failure()
     }
 
-    /// How many callers wait for a connection: a figure for logs and tests, old as soon as it is
-    /// told.
+    /// Returns the number of callers that wait for a connection: a figure for logs and tests, old
+    /// as soon as it is told.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().waiting()
@@ -167,7 +167,7 @@ impl<C: Connection> Pool<C> {
     }
 }
 
-/// What the keeper does, and tests with their own clock.
+/// These are for the keeper, and for tests with their own clock.
 impl<C: Connection> Pool<C> {
     /// Gives `start` each connection that has to be used to be kept alive: those that are open and
     /// idle for `limit`. If none is open, and none was used for so long, this is one connection

@@ -11,7 +11,8 @@ pub trait PoolRequest: Send + Sized {
     /// Why a request fails.
     type Error: Clone + Send;
 
-    /// What decides which requests go together: for a disk, the kind of the request and its range.
+    /// The shape decides which requests go together: for a disk, it is the kind of the request and
+    /// its range.
     type Shape: Shape;
 
     /// The shape of this request, which must never change. It is asked before the request waits.
@@ -22,12 +23,12 @@ pub trait PoolRequest: Send + Sized {
     /// but maybe by a thread that has a connection: so it should not block, nor wait for a
     /// connection.
     ///
-    /// What the requests hold has to be dropped by the return: threads that wait for them go on
-    /// then.
+    /// Everything that the requests hold has to be dropped by the return: threads that wait for
+    /// them go on then.
     fn complete(done: Vec<(Self, Outcome<Self::Error>)>);
 }
 
-/// What decides which requests go together.
+/// A shape decides which requests go together.
 pub trait Shape: Copy + Send {
     /// The shape of both together, and where `other` goes; none if they can't be carried out
     /// together. It is asked under the pool's lock.
@@ -81,7 +82,7 @@ impl<R: PoolRequest> Group<R> {
         self.shape
     }
 
-    /// How many there are.
+    /// Returns the number of requests.
     pub fn len(&self) -> usize {
         self.requests.len()
     }

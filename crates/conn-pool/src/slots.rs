@@ -22,9 +22,9 @@ struct SlotState<C> {
     last_used: Instant,
     /// The ticket of the last request that got it; flushes and the keeper don't count.
     last_request: Ticket,
-    /// Whether a request has it now.
+    /// True while a request has the connection.
     serves: bool,
-    /// Whether a flush in the background was refused since then.
+    /// True if a flush in the background was refused since the last request got the connection.
     is_flush_refused: bool,
 }
 
@@ -63,7 +63,7 @@ impl<C: Connection> Slots<C> {
         self.idle_connection(*self.idle.last()?)
     }
 
-    /// How many connections requests have now.
+    /// Returns the number of connections that requests have now.
     pub(crate) fn serving(&self) -> usize {
         self.slots.iter().filter(|slot| slot.serves).count()
     }
@@ -165,7 +165,8 @@ impl<C: Connection> Slots<C> {
         self.slots[slot].place = Place::Gone;
     }
 
-    /// Whether this connection, idle or just coming back, is to be flushed in the background.
+    /// Returns true if this connection, idle or just coming back, is to be flushed in the
+    /// background.
     pub(crate) fn should_be_flushed(&self, slot: Slot, connection: &C) -> bool {
         connection.state() == State::Full && !self.slots[slot].is_flush_refused
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What threads have in common: the standard library's, or loom's where the models run.
+//! Primitives that threads share: the standard library's, or loom's where the models run.
 
 #[cfg(not(loom))]
 pub(crate) use std::{

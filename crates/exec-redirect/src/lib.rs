@@ -70,7 +70,7 @@ impl Next {
     }
 }
 
-/// What the dynamic linker calls when it has loaded this library.
+/// The function that the dynamic linker calls when it has loaded this library.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = loaded;

@@ -36,7 +36,8 @@ pub(crate) struct Flight {
 struct Piece {
     due: Instant,
     memory: Box<[u8]>,
-    /// What of it has not been delivered. The end of a direction is a piece without bytes.
+    /// The part of the memory that has not been delivered. The end of a direction is a piece
+    /// without bytes.
     bytes: Range<usize>,
 }
 
@@ -55,7 +56,7 @@ impl Flight {
         }
     }
 
-    /// Whether another piece may come.
+    /// Returns true if another piece may come.
     pub(crate) fn has_room(&self, now: Instant) -> bool {
         self.is_open() && self.full_until <= now
     }

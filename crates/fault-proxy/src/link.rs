@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a link does to the bytes that it carries.
+//! The delay and the rate of a link, and their effect on the bytes that it carries.
 
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Link {
-    /// How long each byte is on its way: half of the round trip.
+    /// The time that each byte is on its way: half of the round trip.
     pub delay: Duration,
-    /// How many bytes pass in a second, of all connections together. Without, there is no limit.
+    /// The number of bytes that pass in a second, of all connections together. Without, there is no
+    /// limit.
     pub rate: Option<NonZeroU64>,
 }
 
@@ -22,14 +23,14 @@ impl Link {
         Self { delay, rate }
     }
 
-    /// How many bytes are carried together. All of them arrive when the last has passed, so with a
-    /// rate they are fewer.
+    /// Returns the number of bytes that are carried together. All of them arrive when the last has
+    /// passed, so with a rate they are fewer.
     pub(crate) fn piece(self) -> usize {
         if self.rate.is_some() { 64 << 10 } else { 128 << 10 }
     }
 }
 
-/// Where a direction of a link begins: what passes at its rate, one piece after the other.
+/// The beginning of one direction of a link: the pieces pass here at its rate, one after the other.
 #[derive(Debug)]
 pub(crate) struct Wire {
     rate: Option<NonZeroU64>,

@@ -37,7 +37,7 @@ impl Flow {
     }
 }
 
-/// What is to be done with the next bytes.
+/// The treatment of the next bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Carry,
@@ -55,7 +55,7 @@ impl Pair {
         Ok(Self { client, server, flow: Mutex::default() })
     }
 
-    /// Where bytes of this direction come from, and where they go.
+    /// Returns the socket that bytes of this direction come from, and the one that they go to.
     pub(crate) fn ends(&self, way: Way) -> (&TcpStream, &TcpStream) {
         match way {
             Way::ToServer => (&self.client, &self.server),
@@ -106,7 +106,7 @@ impl Pair {
         }
     }
 
-    /// Whether what comes is for nobody.
+    /// Returns true if the bytes of this direction are for nobody.
     pub(crate) fn drops(&self, way: Way) -> bool {
         self.flow().drops(way)
     }

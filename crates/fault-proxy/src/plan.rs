@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens, and where.
+//! Plans of faults: each has a fault, and the point at which it happens.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub enum Way {
     ToClient,
 }
 
-/// What happens to a connection.
+/// A fault of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -27,13 +27,13 @@ pub enum Fault {
     /// The client gets an answer with this HTTP status from the proxy, as if it had lost the
     /// server, and both sides find the connection closed.
     Answer(u16),
-    /// What comes next is late.
+    /// The next bytes are late.
     Delay(Duration),
-    /// What comes next comes in small pieces.
+    /// The next bytes come in small pieces.
     Drip(Drip),
 }
 
-/// How it drips.
+/// The sizes and the pauses of a connection that drips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drip {
@@ -53,7 +53,7 @@ impl Drip {
     }
 }
 
-/// Where something happens.
+/// The point at which a fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Point {
@@ -75,7 +75,7 @@ pub(crate) struct Plan {
     fault: Fault,
     point: Point,
     again: bool,
-    /// What is still to pass of `point`.
+    /// The rest of the way to `point`.
     rest: Rest,
 }
 
@@ -97,7 +97,7 @@ impl Rest {
         }
     }
 
-    /// How much of `data` passes before the point is reached, if it is.
+    /// Returns the number of bytes of `data` that pass before the point is reached, if it is.
     fn pass(&mut self, way: Way, data: &[u8]) -> Option<usize> {
         let mut start = 0;
         if let Self::Head(of, seen, bytes) = *self
@@ -121,7 +121,8 @@ impl Rest {
     }
 }
 
-/// Where a head ends of whose end `seen` bytes came before; or how many have come now.
+/// Returns the place at which a head ends of whose end `seen` bytes came before. An error is the
+/// number of bytes of its end that have come by now.
 fn find_head_end(mut seen: usize, data: &[u8]) -> Result<usize, usize> {
     for (at, &byte) in data.iter().enumerate() {
         seen = match byte {
@@ -141,17 +142,18 @@ impl Plan {
         Self { fault, point, again, rest: Rest::of(point) }
     }
 
-    /// What happens when a connection is accepted.
+    /// Returns the fault that happens when a connection is accepted, if one does.
     pub(crate) fn connect(&self) -> Option<Fault> {
         matches!(self.rest, Rest::Connect).then_some(self.fault)
     }
 
-    /// How much of `data` passes before something happens, and what.
+    /// Returns the number of bytes of `data` that pass before the fault happens, and the fault, if
+    /// it does.
     pub(crate) fn pass(&mut self, way: Way, data: &[u8]) -> Option<(usize, Fault)> {
         Some((self.rest.pass(way, data)?, self.fault))
     }
 
-    /// What is to happen after this has.
+    /// Returns the plan that follows once the fault has happened: the same again, or none.
     pub(crate) fn next(self) -> Option<Self> {
         self.again.then(|| Self::new(self.point, self.fault, true))
     }

@@ -89,13 +89,13 @@ impl Proxy {
         self.shared.lock().plan = None;
     }
 
-    /// How often something has happened.
+    /// Returns the number of faults that have happened.
     #[must_use]
     pub fn faults(&self) -> u64 {
         self.shared.lock().faults
     }
 
-    /// How many bytes have been carried to the server.
+    /// Returns the number of bytes that have been carried to the server.
     #[must_use]
     pub fn carried(&self) -> u64 {
         self.shared.lock().carried
@@ -234,7 +234,8 @@ impl Shared {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// How much of `data` is to be carried before something happens, and what.
+    /// Returns the number of bytes of `data` that are to be carried before a fault happens, and the
+    /// fault, if one does.
     fn look_out(&self, way: Way, data: &[u8]) -> (usize, Option<Fault>) {
         let mut state = self.lock();
         let found = state.plan.as_mut().and_then(|plan| plan.pass(way, data));

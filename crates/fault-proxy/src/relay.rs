@@ -70,7 +70,7 @@ impl Drop for Relay {
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct Shared {
     upstream: SocketAddr,
     link: Link,
@@ -124,7 +124,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Where bytes of this direction come from, where they go, and what they share.
+    /// Returns the socket that bytes of this direction come from, the one that they go to, and the
+    /// wire that all connections share.
     fn ends<'a>(&'a self, pair: &'a Pair, way: Way) -> (&'a TcpStream, &'a TcpStream, &'a Mutex<Wire>) {
         match way {
             Way::ToServer => (&pair.client, &pair.server, &self.wires[0]),
@@ -161,7 +162,7 @@ impl Shared {
     }
 }
 
-/// How far what has arrived was delivered.
+/// The result of delivering the bytes that have arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
     All,
@@ -199,7 +200,7 @@ fn is_for_later(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// What ended a wait, besides its time.
+/// The reasons that ended a wait, besides its time.
 struct Woken {
     stopped: bool,
     readable: bool,
@@ -212,7 +213,8 @@ fn wait(
     writable: Option<&TcpStream>,
     until: Option<Instant>,
 ) -> io::Result<Woken> {
-    // What isn't waited for is not looked at either: its end would wake again and again.
+    // Only what is waited for is polled: the end of anything else would wake the thread again and
+    // again.
     let mut fds = vec![PollFd::new(stopped, PollFlags::IN)];
     fds.extend(readable.map(|fd| PollFd::new(fd, PollFlags::IN)));
     fds.extend(writable.map(|fd| PollFd::new(fd, PollFlags::OUT)));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What both sides of a connection find when something happens to it.
+//! The effects of faults on both sides of a connection.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;
@@ -42,7 +42,7 @@ impl Ends {
     }
 }
 
-/// What arrives until the end, and how that comes.
+/// Returns the bytes that arrive until the end, and the error that ends them, if any.
 fn read_to_end(mut end: &TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
     let mut data = Vec::new();
     let error = end.read_to_end(&mut data).err().map(|error| error.kind());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What comes out of a link, and not before when.
+//! Bytes come out of a link unchanged, and not too early.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

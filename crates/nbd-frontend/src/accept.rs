@@ -22,8 +22,8 @@ use crate::connection::Service;
 use crate::registry::Registry;
 use crate::stats::count;
 
-/// How long no client is accepted after the system had no resources for one; a session that ends
-/// cuts it short.
+/// The pause after the system had no resources for another client. No client is accepted meanwhile;
+/// a session that ends cuts the pause short.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Accepts clients, and starts their sessions.
@@ -177,7 +177,7 @@ impl Notice {
     /// The least time between two lines.
     const PAUSE: Duration = Duration::from_secs(60);
 
-    /// Whether to log it. Then it was logged `now`.
+    /// Returns true if it is to be logged, and notes that it was logged `now`.
     fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.last.is_none_or(|last| now.duration_since(last) >= Self::PAUSE);
         if is_due {

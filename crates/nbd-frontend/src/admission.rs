@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who gets a place, and who gives one up for it: the decision alone, without sockets, threads or a
-//! clock.
+//! The admission of clients: who gets a place, and who gives one up for it. This is the decision
+//! alone, without sockets, threads or a clock.
 //!
 //! There are only so many places, as a client costs memory and threads. Whoever connects and says
 //! nothing must not keep others out, so **a client that still negotiates gives way to a newcomer**.
@@ -44,7 +44,7 @@ use std::net::IpAddr;
 
 use socket2::{SockAddr, Socket};
 
-/// Where a client comes from.
+/// The origin of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Peer {
     /// This host, by a socket that only some may open.
@@ -53,7 +53,7 @@ pub(crate) enum Peer {
     Tcp(IpAddr),
 }
 
-/// How far a client has come.
+/// The progress of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// It has not chosen an export yet.
@@ -75,7 +75,7 @@ pub(crate) struct Occupant {
     pub(crate) phase: Phase,
 }
 
-/// How many places there are; each at least 1.
+/// The number of places, of which each is at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// For all clients.
@@ -116,7 +116,7 @@ pub(crate) fn decide(occupants: &[Occupant], newcomer: Peer, limits: Limits) -> 
     Verdict::Accept
 }
 
-/// How one of these makes room, if any does.
+/// Returns the way in which one of these makes room, if any does.
 fn room_among<'a>(occupants: impl Iterator<Item = &'a Occupant> + Clone) -> Option<Verdict> {
     if occupants.clone().any(|occupant| occupant.phase == Phase::GivingWay) {
         return Some(Verdict::Soon);

@@ -268,7 +268,7 @@ mod tests {
         let port = addresses[0].port();
         assert_ne!(port, 0);
         let expected = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
-        // Where there is no IPv6, only the first is there.
+        // On a machine without IPv6, only the first is there.
         let count = if bind_address(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).is_ok() { 2 } else { 1 };
         assert_eq!(addresses, expected[..count]);
         assert!(matches!(bind_loopback(port), Err(Error::Bind { .. })));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How often clients have changed the disk: what was read ahead before a change must not be told
-//! after it.
+//! A count of the changes that clients make to the disk: data that was read ahead before a change
+//! must not be sent after it.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -28,7 +28,7 @@ impl Changes {
         self.ended.fetch_add(1, SeqCst);
     }
 
-    /// How many have begun.
+    /// Returns the number of changes that have begun.
     pub(crate) fn begun(&self) -> u64 {
         self.begun.load(SeqCst)
     }

@@ -23,13 +23,13 @@ use crate::{Config, panic_message};
 /// again.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long a client with which TLS has failed may take to leave.
+/// The time that a client with which TLS has failed may take to leave.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a client's socket should take at once, in bytes.
+/// The number of bytes that a client's socket should take at once.
 const SEND_BUFFER: usize = 4 << 20;
 
-/// What all connections of a server share.
+/// The state that all connections of a server share.
 pub(crate) struct Service<'a, D> {
     pub(crate) exports: &'a Exports<D>,
     pub(crate) config: &'a Config,

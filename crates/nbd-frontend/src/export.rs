@@ -14,7 +14,7 @@ use nbd_wire::{
 /// qemu stays within 32 MiB, and nbdcopy goes by the preferred size.
 pub const MAX_PAYLOAD: u32 = 64 << 20;
 
-/// How a device is called.
+/// The name and the description of a device's export.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportInfo {
@@ -67,7 +67,7 @@ fn flags(device: &impl QueuedDevice) -> TransmissionFlags {
     flags
 }
 
-/// What the client is told when the device has failed `command` with `errno`.
+/// Returns the error that the client is told when the device has failed `command` with `errno`.
 pub(crate) fn error_value(errno: Errno, command: Command) -> ErrorValue {
     match errno {
         Errno::Perm => ErrorValue::Perm,

@@ -13,8 +13,8 @@ use crate::{Error, ExportInfo};
 /// from asking for all.
 const MAX_LIST: usize = 1 << 20;
 
-/// What an export takes in it besides its strings: the head of a reply, and the length of the name
-/// ('Option reply types').
+/// The bytes of an export in a list, besides its strings: the head of a reply, and the length of
+/// the name ('Option reply types').
 const LIST_ENTRY: usize = 20 + 4;
 
 /// Exports of different names. The first is the default one.
@@ -56,7 +56,7 @@ impl<D: QueuedDevice> Exports<D> {
         &self.devices[self.index(export)]
     }
 
-    /// What counts the requests of its clients.
+    /// Returns the counters of the export's clients.
     pub(crate) fn counters(&self, export: &Export) -> &Arc<ExportCounters> {
         &self.counters[self.index(export)]
     }

@@ -79,7 +79,7 @@ pub(crate) fn negotiate<'e>(
             send(transport, &mut stream, &mut output)?;
         }
         match progress {
-            // What was to be looked up was.
+            // Contexts that had to be looked up have been by now.
             Progress::Continue | Progress::LookUp { .. } => {}
             Progress::StartTls => {
                 *transport = config.tls.start(&mut stream)?;

@@ -32,7 +32,7 @@ struct Sessions {
     live: HashMap<u64, Place>,
 }
 
-/// What is known of a session from outside.
+/// The registry's view of a session.
 #[derive(Debug)]
 struct Place {
     // Weak, so that the socket of a session that has ended is closed before the session is
@@ -98,7 +98,7 @@ impl Registry {
         Registered { control, entry: Entry { id, registry: Arc::clone(self) } }
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     pub(crate) fn count(&self) -> usize {
         lock(&self.sessions).live.len()
     }
@@ -206,7 +206,7 @@ impl Control {
         self.shut(Shutdown::Both);
     }
 
-    /// Whether the client has ended its side of the connection.
+    /// Returns true if the client has ended its side of the connection.
     fn is_left(&self) -> bool {
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         matches!(retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))), Ok(1..))

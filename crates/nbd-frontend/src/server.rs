@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What runs: a server, its limits, and who stops it.
+//! A server, its limits, and the handle that stops it.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,24 +35,25 @@ pub struct Config {
     /// Sessions at a time. A further client takes the place of one that still negotiates, or waits
     /// until one leaves. At least 1.
     pub sessions: usize,
-    /// How many of the sessions one TCP address may have. A further client from there takes the
+    /// The number of sessions that one TCP address may have. A further client from there takes the
     /// place of one that still negotiates, or is refused: its connection is closed. Clients of unix
     /// sockets are bounded by `sessions` alone. At least 1.
     pub sessions_per_address: usize,
-    /// Whether structured replies are offered. Without them, there are neither extended headers nor
+    /// True if structured replies are offered. Without them, there are neither extended headers nor
     /// metadata contexts.
     pub structured_replies: bool,
-    /// Whether the device's metadata contexts are offered.
+    /// True if the device's metadata contexts are offered.
     pub meta_contexts: bool,
-    /// Whether extended headers are offered. Their lengths have 64 bits, so that a single
-    /// WRITE_ZEROES may be about the whole disk. Where that takes long, the device has to see to it
+    /// True if extended headers are offered. Their lengths have 64 bits, so that a single
+    /// WRITE_ZEROES may be about the whole disk. If that takes long, the device has to see to it
     /// that such a request keeps no other waiting.
     pub extended_headers: bool,
-    /// Whether clients may or must use TLS, and with which certificates.
+    /// The TLS mode: clients may use TLS, must use it, or can't. It includes the server's
+    /// certificates.
     pub tls: Tls,
-    /// How long a client may take to choose an export, with TLS's handshake.
+    /// The time that a client may take to choose an export, with TLS's handshake.
     pub negotiation_timeout: Duration,
-    /// How long requests in flight may take to be answered once the server is shut down.
+    /// The time that requests in flight may take to be answered once the server is shut down.
     pub grace: Duration,
 }
 
@@ -106,7 +107,7 @@ impl ShutdownHandle {
         self.0.stop();
     }
 
-    /// How many clients are connected.
+    /// Returns the number of clients that are connected.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.0.count()
@@ -155,13 +156,13 @@ impl<D: QueuedDevice> Server<D> {
         self.connected.push(socket);
     }
 
-    /// What stops the server while it runs.
+    /// Returns a handle that stops the server while it runs.
     #[must_use]
     pub fn handle(&self) -> ShutdownHandle {
         ShutdownHandle(Arc::clone(&self.registry))
     }
 
-    /// What tells how much it has done, of the exports that it has by now.
+    /// Returns the statistics of the server and of the exports that it has by now.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         Statistics::new(&self.counters, self.exports.all_counters())

@@ -42,8 +42,9 @@ use read_ahead::ReadAhead;
 use replies::Replies;
 use status::Question;
 
-/// How much of what a client sends is read at once: the heads of a few requests, or some small
-/// writes with their payloads. Of a large payload it is what is copied twice.
+/// The size of the buffer for a client's requests in bytes: it takes the heads of a few requests,
+/// or some small writes with their payloads. Of a large payload it is the part that is copied
+/// twice.
 const INPUT_BUFFER: usize = 8 << 10;
 
 /// A longer request, in bytes, is always handed to the device's own threads.
@@ -164,7 +165,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     }
 }
 
-/// What is soon done, should the client have more to do after all.
+/// Returns true if the command is soon done, should the client have more to do after all.
 fn is_short(command: Command) -> bool {
     matches!(command, Command::Read { length, .. } | Command::Write { length, .. } if length <= SHORT)
 }

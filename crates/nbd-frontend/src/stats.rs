@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server has done.
+//! Statistics of a server.
 //!
 //! A request counts when its answer is put in line for the client, once, whether it went to the
 //! device as a whole or in pieces, or was answered without the device. What was read ahead counts
@@ -13,7 +13,7 @@ use nbd_wire::consts::{
     NBD_CMD_BLOCK_STATUS, NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_TRIM, NBD_CMD_WRITE, NBD_CMD_WRITE_ZEROES,
 };
 
-/// What a server has done from start to end.
+/// The statistics of a server from its start to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -72,7 +72,7 @@ pub struct Snapshot {
     pub exports: Vec<ExportSnapshot>,
 }
 
-/// What the clients of an export have asked for until a moment.
+/// The statistics of an export's clients up to a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportSnapshot {
@@ -80,7 +80,7 @@ pub struct ExportSnapshot {
     pub clients: u64,
     /// The accepted clients that are still there.
     pub connected: u64,
-    /// Whether the last client that has left said so (NBD_CMD_DISC). One that died, or was cut off
+    /// True if the last client that has left said so (NBD_CMD_DISC). One that died, or was cut off
     /// as the server stopped, may have had more to do.
     pub said_goodbye: bool,
     /// READ.
@@ -103,11 +103,12 @@ pub struct ExportSnapshot {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Requests {
-    /// How many were answered, also with errors.
+    /// The number of requests that were answered, also with errors.
     pub requests: u64,
-    /// How many bytes those are about that succeeded: 0 but for READ, WRITE, WRITE_ZEROES and TRIM.
+    /// The number of bytes that the successful ones were about: 0 but for READ, WRITE, WRITE_ZEROES
+    /// and TRIM.
     pub bytes: u64,
-    /// How many were answered with an error.
+    /// The number of requests that were answered with an error.
     pub errors: u64,
 }
 
@@ -118,7 +119,7 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
 }
 
-/// What the clients of an export ask for.
+/// The counters of an export's clients and of their requests.
 #[derive(Debug, Default)]
 pub(crate) struct ExportCounters {
     clients: AtomicU64,
@@ -182,7 +183,7 @@ impl ExportCounters {
         self.said_goodbye.store(says_goodbye, Relaxed);
     }
 
-    /// How many clients are there.
+    /// Returns the number of clients that are connected.
     pub(crate) fn connected(&self) -> u64 {
         self.connected.load(Relaxed)
     }

@@ -17,8 +17,7 @@ use crate::transport::Transport;
 #[cfg(feature = "rustls")]
 pub(crate) use connection::{Decrypted, TlsConnection};
 
-/// How the server stands to TLS ('Server-side requirements'). With it, a session takes some 200 KiB
-/// more.
+/// The server's TLS mode ('Server-side requirements'). With TLS, a session takes some 200 KiB more.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Tls {
@@ -33,9 +32,9 @@ pub enum Tls {
     Offered(Arc<ServerConfig>),
     /// Before TLS has started, a client gets no answer but TLS_REQD.
     ///
-    /// Whether clients have to show a certificate is said by the configuration. A connection of TLS
-    /// 1.2 can't renew its keys, and is ended by rustls after 256 GiB in one direction, if its
-    /// cipher is AES: a disk may be larger.
+    /// The configuration says whether clients have to show a certificate. A connection of TLS 1.2
+    /// can't renew its keys, and is ended by rustls after 256 GiB in one direction, if its cipher
+    /// is AES: a disk may be larger.
     #[cfg(feature = "rustls")]
     Required(Arc<ServerConfig>),
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a client's bytes come and go: as they are, or through TLS.
+//! The transport of a client's bytes: as they are, or through TLS.
 
 use std::io::{self, IoSlice, Read, Write};
 #[cfg(feature = "rustls")]
@@ -13,7 +13,7 @@ use socket2::Socket;
 #[cfg(feature = "rustls")]
 use crate::tls::{Decrypted, TlsConnection};
 
-/// What is between a client's socket and what is said in NBD.
+/// The layer between a client's socket and NBD.
 #[derive(Clone)]
 pub(crate) enum Transport {
     /// Nothing.
@@ -23,7 +23,7 @@ pub(crate) enum Transport {
     Tls(Arc<TlsConnection>),
 }
 
-/// What a client sends in the transmission phase.
+/// The input from a client in the transmission phase.
 pub(crate) enum Incoming<'c> {
     Plain(&'c Socket),
     #[cfg(feature = "rustls")]
@@ -106,7 +106,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Whether there is something to be read at once.
+    /// Returns true if there is something to be read at once.
     pub(crate) fn has_more(&self) -> bool {
         match self {
             Self::Plain(socket) => is_readable(socket),
@@ -126,7 +126,7 @@ impl Read for Incoming<'_> {
     }
 }
 
-/// Whether a read would not wait.
+/// Returns true if a read would not wait.
 pub(crate) fn is_readable(socket: &Socket) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::IN)];
     retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))) != Ok(0)

@@ -103,7 +103,7 @@ fn one_address_leaves_places_for_others_and_is_refused_beyond_its_share() {
     both.connect_from(ONE).assert_closed();
     let mut idle = both.client_from(OTHER);
     assert_served(both.server.client());
-    // Where one of its own still negotiates, that gives way.
+    // If one of its own still negotiates, that gives way.
     let mut silent = silent(both.connect_from(OTHER));
     let third = both.client_from(OTHER);
     silent.assert_closed();

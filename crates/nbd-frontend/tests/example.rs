@@ -20,10 +20,10 @@ const README: &str = include_str!("../README.md");
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 16 * MIB;
 
-/// How long anything may take.
+/// The longest time that anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where tools are looked for.
+/// The directories in which tools are looked for.
 const PATH: &str = "/usr/bin:/bin";
 
 #[test]
@@ -83,7 +83,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether the tools are there. If not, it says so; with `CI` set, that is a failure.
+/// Returns true if the tools are there. If not, it says so; with `CI` set, that is a failure.
 fn has(tools: &[&str]) -> bool {
     let missing: Vec<_> = tools.iter().filter(|tool| !Path::new("/usr/bin").join(tool).exists()).collect();
     if missing.is_empty() {

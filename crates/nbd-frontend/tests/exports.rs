@@ -249,7 +249,7 @@ fn contexts_are_looked_up_at_the_device_of_the_export() {
     assert_eq!(client.choose(b"b"), ACK);
     client.request(7, 0, 3, 0, 4096);
     assert_eq!(client.receive(20 + 12)[20..], [0, 0, 0, 1, 0, 0, 0x10, 0, 0, 0, 0, 1]);
-    // What was found out of one says nothing of the other.
+    // The contexts that were looked up for one export say nothing about the other.
     devices[0].gate.open();
     let mut client = asking(&server, b"a");
     assert_eq!(client.option_reply(10), (ACK, vec![]));

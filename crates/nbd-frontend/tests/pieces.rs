@@ -116,7 +116,7 @@ fn each_piece_of_a_long_write_is_submitted_as_soon_as_it_is_there() {
     }
     assert_eq!(client.reply(), (0, 5));
     let written = data.len() as u64;
-    // What must be durable is one request to the device, too.
+    // A write that must be durable is one request to the device, too.
     client.request(WRITE, 1, 7, 0, data.len());
     client.send(&[&data]);
     let whole = next(&submitted);
@@ -199,7 +199,7 @@ fn long_writes_take_no_more_memory_than_the_session_has() {
 #[test]
 fn the_session_itself_carries_out_what_comes_alone_once_more_and_is_short() {
     let (server, submitted) = start(Config::default());
-    // What may take long is for the device's threads.
+    // Requests that may take long are for the device's threads.
     let ninth = [(READ, 512, true), (WRITE, PIECE, true), (READ, PIECE + 1, false), (ZERO, 512, false)];
     for (kind, len, is_for_the_session) in ninth {
         let mut client = server.client();

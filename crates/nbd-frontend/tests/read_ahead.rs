@@ -17,7 +17,7 @@ use common::*;
 use nbd_frontend::{Config, ExportInfo};
 
 const KIB: usize = 1 << 10;
-/// What clients read at a time: after eight of these, two more are read ahead.
+/// The length of the clients' reads: after eight of these, two more are read ahead.
 const READ_LEN: usize = 64 * KIB;
 const SIZE: usize = 8 * MIB;
 /// The second half is zero.
@@ -57,7 +57,7 @@ impl Device {
         }
     }
 
-    /// What was read since the last call: offset and length.
+    /// Returns the offset and the length of each read since the last call.
     fn reads(&self) -> Vec<(u64, usize)> {
         std::mem::take(&mut self.reads.lock().unwrap())
     }
@@ -161,7 +161,7 @@ fn what_is_read_in_order_is_read_once_and_in_larger_pieces() {
         assert!(read_in_order(&mut client, 0..SIZE, len) == content(), "{len}");
         let reads = device.reads();
         let total: usize = reads.iter().map(|(_, len)| len).sum();
-        // Where a client's read is not all there, it is read as a whole.
+        // If a client's read is not all there, it is read as a whole.
         assert!((SIZE..SIZE + 2 * MIB).contains(&total), "{total} bytes in reads of {len}");
         assert!(reads.iter().all(|&(at, len)| at as usize + len <= SIZE), "never beyond the end");
         assert!(reads.iter().any(|&(_, piece)| piece == 512 * KIB), "the pieces grow");

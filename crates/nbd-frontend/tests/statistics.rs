@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server counts is what its clients have asked for.
+//! A server counts the requests of its clients.
 
 mod common;
 

@@ -173,6 +173,6 @@ fn a_server_that_stops_waits_for_nobody_who_waits_for_the_device() {
     let mut client = asking(&server, SET_META_CONTEXT, &["x:there"]);
     device.gate.wait_entered(1);
     assert_eq!(server.stop().cut_off, 0);
-    // Whether or not it was answered before.
+    // The connection ends, whether or not the request was answered before.
     client.0.read_to_end(&mut Vec::new()).unwrap();
 }

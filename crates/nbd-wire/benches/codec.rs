@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the codec costs for each request. `tests/instructions.rs` counts its instructions.
+//! The cost of the codec for each request. `tests/instructions.rs` counts its instructions.
 
 use std::hint::black_box;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sets of metadata contexts.
 
-/// How many metadata contexts an export may offer.
+/// The number of metadata contexts that an export may offer.
 pub const MAX_CONTEXTS: usize = 64;
 
 /// Some of the metadata contexts that an export offers ('Metadata querying').
@@ -28,13 +28,13 @@ impl Context {
 }
 
 impl Contexts {
-    /// Whether no context is in the set.
+    /// Returns true if no context is in the set.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// How many contexts are in the set.
+    /// Returns the number of contexts in the set.
     #[must_use]
     pub fn len(self) -> usize {
         self.0.count_ones() as usize

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a client is told about an export.
+//! The description of an export that a client is given.
 
 use bitflags::bitflags;
 
@@ -10,7 +10,7 @@ use crate::contexts::{Contexts, MAX_CONTEXTS};
 pub const MAX_STRING: usize = 4096;
 
 bitflags! {
-    /// What an export can do ('Transmission flags').
+    /// The abilities of an export ('Transmission flags').
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct TransmissionFlags: u16 {
         /// Always set: the field is valid.
@@ -63,7 +63,8 @@ impl SizeConstraints {
 }
 
 impl Default for SizeConstraints {
-    /// What a client assumes if it is told nothing: byte access, 4 KiB preferred, 32 MiB at most.
+    /// The constraints that a client assumes if it is told nothing: byte access, 4 KiB preferred,
+    /// 32 MiB at most.
     fn default() -> Self {
         Self { minimum: 1, preferred: 1 << 12, maximum: 1 << 25 }
     }
@@ -195,7 +196,7 @@ impl Export {
         self.size
     }
 
-    /// What the export can do; [`TransmissionFlags::HAS_FLAGS`] is set.
+    /// The abilities of the export; [`TransmissionFlags::HAS_FLAGS`] is set.
     #[must_use]
     pub fn flags(&self) -> TransmissionFlags {
         self.flags

@@ -16,7 +16,7 @@ use options::Opt;
 
 pub use options::MAX_QUERIES;
 
-/// How many options a client may send before it has chosen an export.
+/// The number of options that a client may send before it has chosen an export.
 pub const MAX_OPTIONS: usize = 32;
 /// Options with more data than this, in bytes, are never held in memory: they are discarded and
 /// refused.
@@ -57,7 +57,7 @@ pub enum Close {
     ExportNameForbidden,
 }
 
-/// What to do after some bytes were fed; in every case the output is to be sent first.
+/// The next step after some bytes were fed. In every case the output is to be sent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'e> {
     /// Read on.
@@ -108,9 +108,9 @@ pub struct Handshake<'e> {
     options: usize,
     no_zeroes: bool,
     style: ReplyStyle,
-    /// What the last SET_META_CONTEXT has selected, and on which export.
+    /// The contexts that the last SET_META_CONTEXT has selected, and the export that they are of.
     selected: Option<(&'e Export, Contexts)>,
-    /// What was found out of tentative contexts.
+    /// The tentative contexts of one export that were looked up so far.
     found: Option<Found<'e>>,
 }
 
@@ -179,8 +179,9 @@ impl<'e> Handshake<'e> {
         greeting
     }
 
-    /// How many bytes [`Handshake::feed`] takes before it has something to say; 0 when the
-    /// negotiation has ended, and until TLS has started or contexts were looked up.
+    /// Returns the number of bytes that [`Handshake::feed`] takes before it has something to say.
+    /// It is 0 when the negotiation has ended, and until TLS has started or contexts were looked
+    /// up.
     #[must_use]
     pub fn wanted(&self) -> usize {
         match self.state {

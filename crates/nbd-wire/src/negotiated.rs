@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the two sides have agreed on.
+//! The results of a negotiation: the features that the two sides have agreed on.
 
 use bitflags::bitflags;
 
@@ -10,7 +10,7 @@ use crate::{EXTENDED_REQUEST_HEADER_LEN, Export, REQUEST_HEADER_LEN, Transmissio
 pub const MAX_DESCRIPTORS: usize = 1 << 20;
 
 bitflags! {
-    /// What a client may negotiate ('Option types').
+    /// Features that a client may negotiate ('Option types').
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Features: u8 {
         /// Structured replies.
@@ -23,7 +23,7 @@ bitflags! {
     }
 }
 
-/// How the server stands to TLS ('Server-side requirements').
+/// The server's TLS mode ('Server-side requirements').
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tls {
@@ -39,7 +39,8 @@ pub enum Tls {
     Required,
 }
 
-/// What replies look like, and with extended headers the requests as well ('Transmission').
+/// The form of the replies, and with extended headers that of the requests as well
+/// ('Transmission').
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum ReplyStyle {
     /// Each request gets one simple reply.
@@ -70,11 +71,11 @@ pub struct Negotiated<'e> {
     pub export: &'e Export,
     /// The client had asked to leave out the zeroes after EXPORT_NAME.
     pub no_zeroes: bool,
-    /// How requests are answered.
+    /// The form of the replies.
     pub style: ReplyStyle,
     /// The metadata contexts that the client has selected on this export.
     pub contexts: Contexts,
-    /// What the client was told about the export: its flags, without those that need more than was
+    /// The flags of the export as the client was told: without those that need more than was
     /// negotiated.
     pub flags: TransmissionFlags,
 }
@@ -91,9 +92,9 @@ impl<'e> Negotiated<'e> {
         Self { export, no_zeroes, style, contexts, flags }
     }
 
-    /// How many descriptors one chunk of a reply to BLOCK_STATUS may have: at most
-    /// [`MAX_DESCRIPTORS`], and no more than the maximum payload has room for ('Structured reply
-    /// types').
+    /// Returns the number of descriptors that one chunk of a reply to BLOCK_STATUS may have: at
+    /// most [`MAX_DESCRIPTORS`], and no more than the maximum payload has room for ('Structured
+    /// reply types').
     #[must_use]
     pub fn max_descriptors(&self) -> usize {
         let each = if self.style == ReplyStyle::Extended { 16 } else { 8 };

@@ -35,9 +35,9 @@ pub struct RequestHeader {
     pub kind: u16,
     /// Opaque to the server and sent back with the reply; need not be unique.
     pub cookie: u64,
-    /// Where, in bytes.
+    /// The offset of the first byte that the request is about.
     pub offset: u64,
-    /// How much, in bytes: of the export, or of the payload if there is one.
+    /// The number of bytes: of the export, or of the payload if there is one.
     pub length: u64,
 }
 
@@ -90,7 +90,8 @@ impl RequestHeader {
         })
     }
 
-    /// How many bytes follow the header: they must be read even if the request is refused.
+    /// Returns the number of payload bytes that follow the header. They must be read even if the
+    /// request is refused.
     ///
     /// With an extended header, [`CommandFlags::PAYLOAD_LEN`] tells of a payload. A WRITE always
     /// has one: clients must set the flag there, but qemu 10.0 is one that forgets it, and sends
@@ -105,7 +106,7 @@ impl RequestHeader {
     /// an extended header that is longer than the export's maximum, and longer than 32 MiB, up to
     /// which no payload counts as an attack ('Request message', 'Size constraints').
     ///
-    /// How much of a compact request is read to be refused is for the caller to decide.
+    /// The caller decides how much of a compact request is read in order to refuse it.
     ///
     /// # Errors
     /// [`PayloadTooLong`].

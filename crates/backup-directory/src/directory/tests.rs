@@ -4,7 +4,7 @@ use std::fs;
 use super::*;
 use crate::samples::{SIZE, manifest, write_directory, write_image};
 
-/// What opening a directory says that was changed.
+/// Returns the message of the error when a directory is opened after this change.
 fn said(change: impl FnOnce(&Path)) -> String {
     let dir = tempfile::tempdir().unwrap();
     write_directory(dir.path(), &manifest());

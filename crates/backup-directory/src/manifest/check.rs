@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether a manifest agrees with itself. What is wrong is told as the second half of a sentence.
+//! Checks whether a manifest agrees with itself. A problem is told as the second half of a
+//! sentence.
 
 use std::collections::{HashMap, HashSet};
 

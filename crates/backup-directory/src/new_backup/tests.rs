@@ -175,7 +175,7 @@ fn the_engines_backup_is_told_until_it_has_ended() {
     let backup = writer.begin(NOW.parse().unwrap()).unwrap();
     backup.note_engine_backup("e-1").unwrap();
     write(&backup, None);
-    // Whether it was ended in the engine is not known.
+    // It is not known whether the backup was ended in the engine.
     drop(backup);
     drop(writer);
     let partial = format!("{PARTIAL}20261127T232000Z");

@@ -18,7 +18,8 @@ fn to(file: &str) -> Decision {
     Decision::Incremental { backing_file: file.to_owned() }
 }
 
-/// What is decided about the disk `a`, which is in both backups of the manifest, after this change.
+/// Returns the decision about the disk `a`, which is in both backups of the manifest, after this
+/// change.
 fn decided(change: impl FnOnce(&mut Manifest, &mut Vec<String>, &mut Disk)) -> Decision {
     let (mut manifest, mut checkpoints, mut disk) = (manifest(), ids(&["c-one", "c-two"]), disk("a"));
     change(&mut manifest, &mut checkpoints, &mut disk);
@@ -141,7 +142,7 @@ fn the_engine_has_the_last_word_about_what_is_dirty() {
     let told = modes(&[("a", BackupMode::Incremental), ("b", BackupMode::Full)]);
     let settled = planned(WHERE_POSSIBLE).settle(&told).unwrap();
     assert_eq!(decisions(&settled), [&to("two/a.qcow2"), &Decision::Full(Reason::Engine)]);
-    // What it doesn't tell of is read as a whole.
+    // A disk that the engine doesn't tell of is read as a whole.
     let settled = planned(WHERE_POSSIBLE).settle(&modes(&[])).unwrap();
     assert_eq!(decisions(&settled), [&Decision::Full(Reason::Engine); 2]);
     assert!(matches!(planned(Policy::Incremental).settle(&told), Err(Error::NotIncremental(_))));

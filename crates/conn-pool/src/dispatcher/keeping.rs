@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the keeper is given: connections to be kept alive, and to be flushed in the background.
+//! The keeper's connections: some are to be kept alive, and some to be flushed in the background.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ impl<C: Connection> Dispatcher<C> {
         (due, self.slots.next_due(limit, now))
     }
 
-    /// Where the keeper is given a connection; a channel that is closed where it should end.
+    /// Returns the channel by which the keeper is given a connection. The channel is closed if the
+    /// keeper should end.
     pub(crate) fn keeper_waits(&mut self) -> Receiver<(Slot, C)> {
         let (sender, receiver) = channel();
         if !matches!(self.keeper, Keeper::Ended) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What holds up the tasks of a test.
+//! A gate that holds up the tasks of a test.
 
 use crossbeam::channel::{Receiver, Sender};
 

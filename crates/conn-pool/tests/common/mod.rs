@@ -22,10 +22,10 @@ pub use gate::Gate;
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a connection may be idle.
+/// The time for which a connection may be idle.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// What a panic becomes that is part of a test.
+/// The message of the error that a panic becomes if it is part of a test.
 pub const PANIC: &str = "a thread panicked: this panic is part of the test";
 
 pub type Outcome = conn_pool::Outcome<Error>;
@@ -62,10 +62,10 @@ pub fn bounded(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// What the connections and the requests of a test have in common.
+/// The state that the connections and the requests of a test have in common.
 #[derive(Default)]
 struct World {
-    /// What was carried out.
+    /// A line for each thing that was carried out.
     log: Mutex<Vec<String>>,
     /// Requests whose memory is still lent.
     alive: AtomicUsize,
@@ -74,11 +74,11 @@ struct World {
     unflushed: AtomicUsize,
     /// Dirty connections are full.
     full: AtomicBool,
-    /// How many connections requests are not to have.
+    /// The number of connections that requests are not to have.
     spare: AtomicUsize,
-    /// How many there are.
+    /// The number of all connections.
     connections: AtomicUsize,
-    /// How all but requests fails.
+    /// The way in which flushes and keep-alives fail, if they do.
     fails: Mutex<Option<Fails>>,
     gates: Mutex<Vec<Barrier>>,
     /// Connections that were dropped.
@@ -91,7 +91,7 @@ pub enum Fails {
     Panics,
 }
 
-/// Where tasks announce themselves on the first channel, and go on by the second.
+/// A barrier at which tasks announce themselves on the first channel, and go on by the second.
 #[derive(Clone)]
 struct Barrier {
     what: &'static str,
@@ -361,7 +361,7 @@ impl Setup {
         self.world.full.store(true, SeqCst);
     }
 
-    /// Whether and how flushes and keep-alives fail from now on.
+    /// Has flushes and keep-alives fail in this way from now on, or succeed.
     pub fn set_fails(&self, fails: Option<Fails>) {
         *self.world.fails.lock().unwrap() = fails;
     }
@@ -370,7 +370,7 @@ impl Setup {
         self.world.log.lock().unwrap().clone()
     }
 
-    /// How often this was carried out.
+    /// Counts how often this was carried out.
     pub fn count(&self, what: &str) -> usize {
         self.world.log.lock().unwrap().iter().filter(|text| *text == what).count()
     }

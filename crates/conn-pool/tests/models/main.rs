@@ -55,8 +55,8 @@ fn failed() -> Outcome {
     Err(PoolError::Failed(lost()))
 }
 
-/// What the server has, and what its clients were told. No thread waits for it, so it is none of
-/// loom's affair.
+/// The data that the server has, and the answers that its clients were given. No thread waits for
+/// it, so it is none of loom's affair.
 #[derive(Default)]
 struct World {
     durable: Mutex<BTreeSet<Number>>,
@@ -64,7 +64,7 @@ struct World {
     /// Each completion of a request, and how often a submitted flush has ended.
     told: Mutex<Vec<(Number, Outcome)>>,
     flushed: Mutex<Vec<Outcome>>,
-    /// How many connections requests are not to have.
+    /// The number of connections that requests are not to have.
     spare: AtomicUsize,
 }
 
@@ -219,7 +219,7 @@ impl Setup {
         });
     }
 
-    /// How the submitted flushes have ended.
+    /// Takes the outcomes of the submitted flushes.
     fn flushed(&self) -> Vec<Outcome> {
         mem::take(&mut *self.world.flushed.lock().unwrap())
     }

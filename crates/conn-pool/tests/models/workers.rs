@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is submitted.
+//! Models of submitted requests and flushes, which the workers carry out.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

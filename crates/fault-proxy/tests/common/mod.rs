@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is done with the two ends of a connection.
+//! Helpers for the two ends of a connection.
 #![allow(unreachable_pub, reason = "each test file has a copy of it")]
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
 

@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-/// How much of the disk a client has read in order, with nothing else in flight.
+/// The part of the disk that a client has read in order, with nothing else in flight.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct InOrder {
-    /// Where the next read in order begins.
+    /// The offset at which the next read in order begins.
     next: u64,
     /// In bytes; without the zeroes that were skipped.
     read: u64,
@@ -42,14 +42,15 @@ impl InOrder {
         self.read = 0;
     }
 
-    /// Where the next read in order begins.
+    /// Returns the offset at which the next read in order begins.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// How long a piece should be of which two are read ahead of a read of `len` bytes: an eighth
-    /// of what the client has read in order, so that a quarter of that is read in vain at most; a
-    /// power of two, and no more than half of `most`. `None` if nothing is to be read ahead.
+    /// Returns the length of each of the two pieces that are to be read ahead of a read of `len`
+    /// bytes: an eighth of what the client has read in order, so that a quarter of that is read in
+    /// vain at most; a power of two, and no more than half of `most`. `None` if nothing is to be
+    /// read ahead.
     pub(super) fn piece(&self, len: u64, most: u64) -> Option<u64> {
         let longest = (self.read / 8).min(most / 2);
         let piece = 1 << longest.checked_ilog2()?;
@@ -100,7 +101,8 @@ mod tests {
     #[test]
     fn only_what_is_read_in_order_and_alone_counts() {
         let mut order = InOrder::default();
-        // Where, whether alone, whether all that was skipped is zero; how much counts then, in MiB.
+        // The offset, whether the read is alone, whether all that was skipped is zero, and the MiB
+        // that count then.
         for (start, is_alone, is_zero, counts) in [
             (5, true, false, 1),
             (6, true, false, 2),

@@ -19,7 +19,7 @@ pub(super) struct Job {
     pub(super) command: Result<Command, ErrorValue>,
     /// The chunks of its reply, where it gets any.
     chunk: Option<Chunk>,
-    /// What is to be written, or room for what is to be read.
+    /// The data to be written, or room for the data to be read.
     buffer: Option<Buffer>,
     /// The parts of the buffer that are zero without having been filled.
     holes: Vec<Range<usize>>,
@@ -63,7 +63,7 @@ impl Job {
         Bytes::from_owner(buffer)
     }
 
-    /// How many contexts a BLOCK_STATUS is about.
+    /// Returns the number of contexts that a BLOCK_STATUS is about.
     pub(super) fn contexts(&self) -> usize {
         match self.command {
             Ok(Command::BlockStatus { contexts, .. }) => contexts.len(),
@@ -210,7 +210,7 @@ impl Job {
         self.replies.send();
     }
 
-    /// Whether zeroes may be told instead of sent.
+    /// Returns true if zeroes may be told instead of sent.
     fn may_have_holes(&self) -> bool {
         self.chunk.is_some() && matches!(self.command, Ok(Command::Read { df: false, .. }))
     }

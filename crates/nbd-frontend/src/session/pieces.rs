@@ -17,11 +17,11 @@ use crate::lock;
 pub(super) struct Whole {
     job: Job,
     length: u32,
-    /// How many bytes are done, or where and why some are not.
+    /// The number of bytes that are done, or the offset and the error of the first failure.
     done: Mutex<std::result::Result<u32, (u64, Error)>>,
 }
 
-/// What the device has of a WRITE.
+/// A piece of a WRITE that the device carries out.
 struct WritePiece {
     whole: Arc<Whole>,
     offset: u64,
@@ -29,7 +29,7 @@ struct WritePiece {
     lease: Lease,
 }
 
-/// What the device has of a READ whose reply has chunks.
+/// A piece of a READ that the device carries out. The reply has chunks.
 struct ReadPiece {
     whole: Arc<Whole>,
     offset: u64,

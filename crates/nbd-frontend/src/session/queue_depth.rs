@@ -4,7 +4,7 @@
 /// The number of requests in a row that have to come alone, until the next is expected to do so.
 const SURE: u32 = 8;
 
-/// How many requests in a row came when all before them were answered.
+/// Counts the requests in a row each of which came when all before it were answered.
 ///
 /// While one such request is carried out, there is nothing to read: the session's thread may do the
 /// work itself, which saves two changes of threads. It is wrong about a client once, and then waits
@@ -20,7 +20,7 @@ impl QueueDepth {
         self.alone = if others == 0 { self.alone.saturating_add(1) } else { 0 };
     }
 
-    /// Whether the client is expected to wait for the answer to its last request.
+    /// Returns true if the client is expected to wait for the answer to its last request.
     pub(super) fn is_one(&self) -> bool {
         self.alone > SURE
     }

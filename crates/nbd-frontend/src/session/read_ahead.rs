@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is read before the client asks for it.
+//! Reading ahead: data is read before the client asks for it.
 //!
 //! A client that has one READ at a time on its way waits for the device each time, and the device
 //! for the client. So once it has read in order for a while (`in_order`), what comes next is read
@@ -34,7 +34,8 @@ pub(super) struct ReadAhead<'a, D> {
     order: InOrder,
     /// Each begins where the one before it ends.
     pieces: VecDeque<Piece>,
-    /// How many changes had ended when the first of the pieces was asked for. No other had begun.
+    /// The number of changes that had ended when the first of the pieces was asked for. No other
+    /// had begun.
     changed: u64,
 }
 
@@ -56,8 +57,8 @@ struct Loaded {
     holes: Arc<[Range<usize>]>,
 }
 
-/// What the device has of a piece. If it is dropped, the piece counts as one that could not be
-/// read.
+/// The device's side of a piece, which has its buffer. If it is dropped, the piece counts as one
+/// that could not be read.
 struct Fetch {
     buffer: Buffer,
     holes: Vec<Range<usize>>,
@@ -89,7 +90,7 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
         });
     }
 
-    /// Whether there is anything.
+    /// Returns true if no piece is read ahead.
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -140,7 +141,8 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
         }
     }
 
-    /// Whether the disk still has what was read ahead, and the device would answer.
+    /// Returns true if the disk still has the content that was read ahead, and the device would
+    /// answer.
     fn is_valid(&self, offset: u64) -> bool {
         self.changes.begun() == self.changed && self.device.extent_ahead(offset).is_some()
     }
@@ -155,7 +157,7 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
             if self.changed != changed {
                 return;
             }
-            // What fits in memory fits in usize.
+            // A piece that fits in memory fits in usize.
             let Some(buffer) = self.buffers.take_if_room((range.end - range.start) as usize) else { return };
             let (told, content) = oneshot::channel();
             let (holes, may_have_holes) = (Vec::new(), self.may_have_holes);
@@ -166,7 +168,7 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
         }
     }
 
-    /// What is to be read next, if anything is.
+    /// Returns the range that is to be read next, if any is.
     fn next_piece(&self, len: u64) -> Option<Range<u64>> {
         let longest = self.order.piece(len, self.most)?;
         let start = self.pieces.back().map_or(self.order.next(), |last| last.range.end);
@@ -175,8 +177,8 @@ impl<'a, D: QueuedDevice> ReadAhead<'a, D> {
         if ahead > longest {
             return None;
         }
-        // Where zeroes and data take turns all the time, a piece has both, as the client's own
-        // READs have.
+        // If zeroes and data take turns all the time, a piece has both, as the client's own READs
+        // have.
         let extent = self.device.extent_ahead(start)?.length.max(InOrder::SHORTEST);
         Some(start..start + extent.min(longest).min(left))
     }

@@ -95,7 +95,7 @@ impl<D: QueuedDevice> Session<'_, D> {
     }
 }
 
-/// Whether the client has sent something that was not looked at.
+/// Returns true if the client has sent something that was not looked at.
 pub(super) fn has_more(input: &BufReader<Incoming<'_>>) -> bool {
     !input.buffer().is_empty() || input.get_ref().has_more()
 }

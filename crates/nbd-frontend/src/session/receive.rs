@@ -39,14 +39,14 @@ pub(super) enum End {
 }
 
 impl End {
-    /// Whether the client has said that it is done.
+    /// Returns true if the client has said that it is done.
     pub(super) fn is_in_order(&self) -> bool {
         matches!(self, Self::Disconnect)
     }
 
-    /// Whether nobody is there any more for the replies. Who says goodbye, and who has only closed
-    /// their own half of the connection in good order, is told of what is in flight; of these two,
-    /// the second can't be told from one who died.
+    /// Returns true if nobody is there any more for the replies. Clients that say goodbye, and
+    /// those that have only closed their own half of the connection in good order, are told of what
+    /// is in flight; of these two, the second can't be told from one that died.
     pub(super) fn leaves_replies(&self) -> bool {
         match self {
             Self::Disconnect | Self::Stopping => false,
@@ -169,7 +169,7 @@ impl<D: QueuedDevice> Session<'_, D> {
     }
 }
 
-/// What has been read ahead, and the rest past the buffer.
+/// Takes the part of the payload that is in the buffer already, and reads the rest past the buffer.
 fn read_payload(input: &mut BufReader<Incoming<'_>>, payload: &mut [u8]) -> io::Result<()> {
     let ahead = input.buffer().len().min(payload.len());
     let (first, rest) = payload.split_at_mut(ahead);

@@ -17,8 +17,8 @@ use crate::registry::Control;
 use crate::stats::ExportCounters;
 use crate::transport::Transport;
 
-/// How many replies go out with one system call: with a payload each, half as many parts as the
-/// system takes.
+/// The number of replies that go out with one system call: with a payload each, half as many parts
+/// as the system takes.
 const BATCH: usize = 512;
 
 /// Replies in line, and who sends them.
@@ -30,7 +30,7 @@ pub(crate) struct Replies {
     transport: Transport,
     counters: Arc<ExportCounters>,
     changes: Arc<Changes>,
-    /// How many requests may be in flight.
+    /// The number of requests that may be in flight.
     limit: usize,
     state: Mutex<State>,
     /// For the thread that reads requests: one is no longer in flight.
@@ -102,13 +102,13 @@ impl Replies {
         self.answered.wait_while(lock(&self.state), waits).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many requests were read and not answered. Those whose replies are being sent don't
-    /// count: the client may have read them by now.
+    /// Returns the number of requests that were read and not answered. Those whose replies are
+    /// being sent don't count: the client may have read them by now.
     pub(super) fn unanswered(&self) -> usize {
         lock(&self.state).unanswered
     }
 
-    /// Whether the client may still get replies, as far as is known.
+    /// Returns true if the client may still get replies, as far as is known.
     pub(super) fn is_wanted(&self) -> bool {
         !lock(&self.state).is_deserted
     }
@@ -128,7 +128,7 @@ impl Replies {
         state.unanswered += 1;
     }
 
-    /// What may have changed the disk does so no longer.
+    /// A request that may have changed the disk does so no longer.
     pub(super) fn change_ended(&self) {
         self.changes.end();
     }
@@ -240,7 +240,7 @@ impl BatchEnd for Replies {
     }
 }
 
-/// How many requests are answered in a line.
+/// Returns the number of requests that the replies in a line answer.
 fn answers(line: &VecDeque<Reply>) -> usize {
     line.iter().filter(|reply| reply.is_last()).count()
 }

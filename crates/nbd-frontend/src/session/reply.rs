@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is sent for a request: a simple reply, or chunks.
+//! The reply to a request: a simple reply, or chunks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ pub(super) struct Reply {
 
 /// A part of what was read, perhaps for other requests, too.
 pub(super) struct Slice {
-    /// Where it is on the disk, in bytes.
+    /// The offset of the slice on the disk, in bytes.
     pub(super) offset: u64,
     pub(super) buffer: Arc<Buffer>,
-    /// Where it is in the buffer; some bytes.
+    /// The range of the slice in the buffer, which is not empty.
     pub(super) range: Range<usize>,
     /// The parts of the buffer that are zero without having been filled.
     pub(super) holes: Arc<[Range<usize>]>,
@@ -81,19 +81,19 @@ impl Reply {
         Self::last(head, Payload::Bytes([message.as_bytes(), &offset].concat()))
     }
 
-    /// What was read, from `offset` on, in one chunk.
+    /// One chunk with all of the buffer's content, which was read from `offset` on.
     pub(super) fn content(chunk: Chunk, offset: u64, buffer: Buffer, is_last: bool) -> Self {
         let head = done_if(is_last, chunk).offset_data(offset, length(&(0..buffer.len())));
         Self { head: Head::Chunk(head), payload: Payload::Buffer(buffer), is_last, sent: 0 }
     }
 
-    /// What was read, slice by slice, and nothing else.
+    /// The chunks of all slices, and no others.
     pub(super) fn chunks(chunk: Chunk, slices: Vec<Slice>) -> impl Iterator<Item = Self> {
         let last = slices.len().saturating_sub(1);
         slices.into_iter().enumerate().flat_map(move |(at, slice)| Self::slice(chunk, slice, at == last))
     }
 
-    /// What was read, in a chunk for each part: zeroes are told, and not sent.
+    /// The chunks of a slice, one for each part of it: zeroes are told, and not sent.
     pub(super) fn slice(chunk: Chunk, slice: Slice, is_last: bool) -> impl Iterator<Item = Self> {
         let Slice { offset, buffer, range: Range { start, end }, holes } = slice;
         parts(start..end, &holes).into_iter().map(move |Part { range, is_hole }| {
@@ -136,7 +136,7 @@ impl Reply {
         Self { head: Head::Chunk(head), payload, is_last: true, sent: 0 }
     }
 
-    /// Whether nothing follows for its request.
+    /// Returns true if nothing follows for its request.
     pub(super) fn is_last(&self) -> bool {
         self.is_last
     }
@@ -158,7 +158,7 @@ impl Reply {
         [&head[of_head..], &payload[self.sent - of_head..]]
     }
 
-    /// How many bytes the socket has not taken yet.
+    /// Returns the number of bytes that the socket has not taken yet.
     pub(super) fn left(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }

@@ -9,9 +9,9 @@ use nbd_wire::{Context, Contexts};
 use super::job::Job;
 use crate::lock;
 
-/// How many extents of a context one reply tells at most, so that the replies of all requests that
-/// a client may have in flight take no more memory than its data may. Clients ask again about what
-/// a reply does not cover.
+/// The most extents of a context that one reply tells, so that the replies of all requests that a
+/// client may have in flight take no more memory than its data may. Clients ask again about the
+/// rest.
 const MOST_EXTENTS: usize = 1024;
 
 /// The range and the contexts that are asked about.
@@ -23,7 +23,7 @@ pub(super) struct Question {
     pub(super) length: u64,
     /// One extent for each context, no longer than the question.
     pub(super) one: bool,
-    /// How many descriptors a chunk may have.
+    /// The number of descriptors that a chunk may have.
     pub(super) limit: usize,
     /// Bytes from the offset to the end of the export.
     pub(super) left: u64,

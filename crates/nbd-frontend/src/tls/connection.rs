@@ -43,10 +43,10 @@ use socket2::Socket;
 use crate::lock;
 use crate::transport::is_readable;
 
-/// How many bytes are read with one system call: four records.
+/// The number of bytes that are read with one system call: four records.
 const CIPHERTEXT: usize = 64 << 10;
 
-/// How long the client may take to take note of the end.
+/// The time that the client may take to read the end of the stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of TLS that both directions share.
@@ -56,18 +56,18 @@ pub(crate) struct TlsConnection {
 
 struct State {
     connection: ServerConnection,
-    /// How many of the bytes that are to be sent next are in records already.
+    /// The number of the bytes to be sent next that are in records already.
     encrypted: usize,
 }
 
-/// What a client sends in the transmission phase, without TLS.
+/// The decrypted input from a client in the transmission phase.
 pub(crate) struct Decrypted<'c> {
     tls: &'c TlsConnection,
     socket: &'c Socket,
     ciphertext: Ciphertext,
 }
 
-/// What was read from the socket, and not given to rustls.
+/// Bytes that were read from the socket, and not given to rustls.
 struct Ciphertext {
     buffer: Box<[u8]>,
     filled: Range<usize>,
@@ -180,7 +180,7 @@ impl State {
 }
 
 impl Decrypted<'_> {
-    /// Whether there is something to be read at once.
+    /// Returns true if there is something to be read at once.
     pub(crate) fn has_more(&self) -> bool {
         let is_decrypted = || matches!(lock(&self.tls.state).connection.reader().fill_buf(), Ok([_, ..]));
         !self.ciphertext.filled.is_empty() || is_decrypted() || is_readable(self.socket)

@@ -72,7 +72,7 @@ impl Running {
         Self::serving(server)
     }
 
-    /// What this server serves.
+    /// Runs this server on a unix socket.
     pub fn serving<D: QueuedDevice + 'static>(mut server: Server<D>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         server.listen(bind_unix(dir.path().join("sock")).unwrap());

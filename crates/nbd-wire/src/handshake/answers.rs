@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What each option does, and how it is answered ('Option types').
+//! The effect of each option, and its answer ('Option types').
 
 use super::options::{InfoRequest, MetaContextRequest, Opt};
 use super::replies::Replies;
@@ -167,7 +167,8 @@ impl<'e> Handshake<'e> {
         Progress::Continue
     }
 
-    /// What LIST_META_CONTEXT and SET_META_CONTEXT have in common. `None` if it was refused.
+    /// Does the part that LIST_META_CONTEXT and SET_META_CONTEXT have in common: it reads the
+    /// request and finds the export. `None` means that the option was refused.
     fn meta_context<'d>(
         &self,
         data: &'d [u8],

@@ -6,7 +6,7 @@ use super::{Handshake, Progress, State};
 use crate::Export;
 use crate::contexts::Contexts;
 
-/// What was found out of an export's tentative contexts.
+/// The tentative contexts of an export that were looked up so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'e> {
     export: &'e Export,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the client's options say.
+//! The options of a client, and their data.
 
 use super::MAX_OPTION_DATA;
 use crate::consts::*;
 use crate::contexts::Contexts;
 use crate::{Export, MAX_STRING};
 
-/// How many queries LIST_META_CONTEXT and SET_META_CONTEXT may have.
+/// The number of queries that LIST_META_CONTEXT and SET_META_CONTEXT may have.
 pub const MAX_QUERIES: usize = 256;
 
 /// An option, known or not ('Option types').
@@ -58,7 +58,7 @@ impl Opt {
         }
     }
 
-    /// Whether `len` bytes of data are worth keeping until they are complete.
+    /// Returns true if `len` bytes of data are worth keeping until they are complete.
     pub(super) fn is_read(self, len: usize) -> bool {
         len <= MAX_OPTION_DATA && !matches!(self, Self::Abort | Self::Unknown(_)) || len == 0
     }
@@ -80,7 +80,7 @@ impl<'a> InfoRequest<'a> {
         fits.then_some(Self { name, infos })
     }
 
-    /// Whether the client wants this information.
+    /// Returns true if the client wants this information.
     pub(super) fn wants(&self, info: u16) -> bool {
         self.infos.chunks_exact(2).any(|wanted| wanted == info.to_be_bytes())
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the server answers to options ('Fixed newstyle negotiation', 'Option reply types').
+//! The server's replies to options ('Fixed newstyle negotiation', 'Option reply types').
 
 use super::options::{InfoRequest, Opt};
 use crate::consts::*;
@@ -49,7 +49,7 @@ impl<'o> Replies<'o> {
         self.reply(NBD_REP_SERVER, &[&len, name, export.description().as_bytes()]);
     }
 
-    /// What is mandatory, and what was asked for and exists.
+    /// Sends the information that is mandatory, and that which was asked for and exists.
     pub(super) fn info(&mut self, negotiated: &Negotiated<'_>, request: &InfoRequest<'_>) {
         let Negotiated { export, flags, .. } = *negotiated;
         let (size, flags) = (export.size().to_be_bytes(), flags.bits().to_be_bytes());

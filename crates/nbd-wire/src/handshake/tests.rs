@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a client sends is written in numbers here, so that a slip in the constants shows.
+//! The bytes of the clients are written in numbers here, so that a slip in the constants shows.
 
 mod features;
 mod look_up;
@@ -347,7 +347,7 @@ proptest! {
         let start = [&3u32.to_be_bytes()[..], &options.concat()].concat();
         let mut input = &start[..];
         let progress = feed_through(&mut handshake, &mut input, &mut Vec::new());
-        // What is random may have ended it, or left it within an option.
+        // The random options may have ended the negotiation, or left it within an option.
         prop_assume!(progress == Progress::Continue && handshake.wanted() == OPTION_HEADER);
         let bytes = [choice, requests.clone()].concat();
         let mut input = &bytes[..];

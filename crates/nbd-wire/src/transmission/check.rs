@@ -136,7 +136,8 @@ impl RequestHeader {
         self.check_length(export.block_size().maximum, negotiated.style)
     }
 
-    /// What has a payload has a limit: no other command needs more memory if it is longer.
+    /// Refuses payloads over the maximum. Other commands have no limit, as a longer one needs no
+    /// more memory.
     fn check_length(&self, maximum: u32, style: ReplyStyle) -> Result<(), ErrorValue> {
         let (longest, error) = match (self.kind, style) {
             (NBD_CMD_WRITE, _) | (NBD_CMD_READ, ReplyStyle::Simple) => (maximum, ErrorValue::Inval),

@@ -17,8 +17,8 @@ pub const EXTENDED_REPLY_LEN: usize = 32;
 /// of a hole.
 pub const MAX_CHUNK_HEAD: usize = EXTENDED_REPLY_LEN + 12;
 
-/// What an extent that is too long for a descriptor of 32 bits is cut to: a multiple of every
-/// minimum block size.
+/// The length to which an extent is cut if it is too long for a descriptor of 32 bits. It is a
+/// multiple of every minimum block size.
 const LONGEST_EXTENT: u32 = u32::MAX - 0xffff;
 
 /// Encodes the chunks of the reply to one request, each of which is sent as a whole.
@@ -54,15 +54,15 @@ pub struct Descriptor {
     /// In bytes: at least one, and a multiple of the minimum block size unless the export ends
     /// here.
     pub length: u64,
-    /// What the metadata context tells, such as `NBD_STATE_ZERO`.
+    /// The status flags, whose meaning the metadata context defines, such as `NBD_STATE_ZERO`.
     pub status: u32,
 }
 
 impl Negotiated<'_> {
     /// The chunks of the reply to `request`. `None` if replies are simple ones.
     ///
-    /// Where there are chunks, a READ must get nothing else, and nothing else is needed for other
-    /// requests.
+    /// If the reply style has chunks, a READ must get nothing else. Other requests need nothing
+    /// else.
     #[must_use]
     pub fn chunk(&self, request: &RequestHeader) -> Option<Chunk> {
         let is_extended = match self.style {
@@ -70,7 +70,7 @@ impl Negotiated<'_> {
             ReplyStyle::Structured => false,
             ReplyStyle::Extended => true,
         };
-        // What has no fixed length in a chunk must not be longer than the maximum payload.
+        // A part of a chunk that has no fixed length must not be longer than the maximum payload.
         let longest_message = MAX_STRING.min(self.export.block_size().maximum as usize);
         let RequestHeader { cookie, offset, .. } = *request;
         Some(Chunk { is_extended, is_done: false, cookie, offset, longest_message })
@@ -147,9 +147,9 @@ impl Chunk {
 
     /// A descriptor, 8 bytes long, or 16 with extended headers.
     ///
-    /// Where there is no room for the length of an extent, it is cut. That makes no difference:
-    /// only the last descriptor can be so long, as requests are not, and clients ask again about
-    /// what it does not cover.
+    /// If an extent is too long for a descriptor of 32 bits, its length is cut. That makes no
+    /// difference: only the last descriptor can be so long, as requests are not, and clients ask
+    /// again about what it does not cover.
     #[must_use]
     pub fn descriptor(self, descriptor: Descriptor) -> Encoded<16> {
         let Descriptor { length, status } = descriptor;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a request asks for.
+//! The commands that clients request.
 
 use bitflags::bitflags;
 
@@ -7,7 +7,8 @@ use crate::consts::*;
 use crate::contexts::Contexts;
 
 bitflags! {
-    /// How a command is to be executed ('Command flags'); unknown bits are kept.
+    /// The flags of a request, which say how its command is executed ('Command flags'). Unknown
+    /// bits are kept.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct CommandFlags: u16 {
         /// Durable before the reply.
@@ -32,27 +33,27 @@ bitflags! {
 pub enum Command {
     /// READ of at least one byte. Its payload fits into one chunk.
     Read {
-        /// Where, in bytes.
+        /// The offset of the first byte to read.
         offset: u64,
-        /// How much, in bytes.
+        /// The number of bytes to read.
         length: u32,
         /// One content chunk at most.
         df: bool,
     },
     /// WRITE of at least one byte.
     Write {
-        /// Where, in bytes.
+        /// The offset of the first byte to write.
         offset: u64,
-        /// How much, in bytes: the length of the payload.
+        /// The number of bytes to write, which is the length of the payload.
         length: u32,
         /// Durable before the reply.
         fua: bool,
     },
     /// WRITE_ZEROES of at least one byte, as long as the client likes.
     Zero {
-        /// Where, in bytes.
+        /// The offset of the first byte to zero.
         offset: u64,
-        /// How much, in bytes.
+        /// The number of bytes to zero.
         length: u64,
         /// FUA, NO_HOLE, FAST_ZERO.
         flags: CommandFlags,
@@ -61,26 +62,26 @@ pub enum Command {
     Flush,
     /// TRIM of at least one byte, as long as the client likes.
     Trim {
-        /// Where, in bytes.
+        /// The offset of the first byte to discard.
         offset: u64,
-        /// How much, in bytes.
+        /// The number of bytes to discard.
         length: u64,
         /// Durable before the reply.
         fua: bool,
     },
     /// CACHE of at least one byte, as long as the client likes.
     Cache {
-        /// Where, in bytes.
+        /// The offset of the first byte to cache.
         offset: u64,
-        /// How much, in bytes.
+        /// The number of bytes to cache.
         length: u64,
     },
     /// BLOCK_STATUS of at least one byte, as long as the client likes. The reply has one status
     /// chunk for each context.
     BlockStatus {
-        /// Where, in bytes: the first descriptor begins here.
+        /// The offset in bytes at which the first descriptor begins.
         offset: u64,
-        /// How much, in bytes. Without `req_one` it is a hint.
+        /// The number of bytes that the client asks about. Without `req_one` it is a hint.
         length: u64,
         /// One descriptor for each context, which does not go beyond the length.
         req_one: bool,
@@ -90,7 +91,7 @@ pub enum Command {
     /// BLOCK_STATUS whose length and contexts are in its payload. Read that, and pass it to
     /// [`RequestHeader::check_status_payload`](crate::RequestHeader::check_status_payload).
     BlockStatusPayload {
-        /// How much to read, in bytes: no more than
+        /// The length of the payload in bytes: no more than
         /// [`MAX_STATUS_PAYLOAD`](crate::MAX_STATUS_PAYLOAD).
         payload_len: usize,
     },

@@ -12,7 +12,7 @@ use crate::samples::{backup, disk, disk_backup, vm};
 
 const BLOCKS: usize = 6;
 
-/// What may happen.
+/// An event of the model.
 #[derive(Debug, Clone)]
 enum Event {
     /// A block of a disk is written.
@@ -64,7 +64,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 0..60)
 }
 
-/// What a block holds: the number of the write.
+/// The content of a disk: for each block, the number of the write that it has.
 type Content = Vec<u64>;
 
 #[derive(Debug, Clone)]
@@ -73,13 +73,13 @@ struct DiskNow {
     content: Content,
 }
 
-/// What the engine keeps of a checkpoint.
+/// The engine's record of a checkpoint.
 #[derive(Debug, Clone)]
 struct Checkpoint {
     id: String,
     /// All disks as they were, to go back to.
     state: Vec<DiskNow>,
-    /// What was written since, by the id of each disk that has a bitmap.
+    /// The blocks that were written since, by the id of each disk that has a bitmap.
     dirty: HashMap<String, BTreeSet<usize>>,
 }
 
@@ -87,9 +87,9 @@ struct World {
     disks: Vec<DiskNow>,
     checkpoints: Vec<Checkpoint>,
     manifest: Manifest,
-    /// What a file has, by its block.
+    /// The content of each file, by the number of the block.
     files: HashMap<String, HashMap<usize, u64>>,
-    /// What the disks held, by the file.
+    /// The content that the disks had at the time of the backup, by the file.
     expected: HashMap<String, Content>,
     /// Ever more: for writes, backups and disks.
     counter: u64,

@@ -99,7 +99,7 @@ fn the_style_tells_the_length_of_request_headers() {
     assert_eq!(ReplyStyle::Extended.request_header_len(), 32);
 }
 
-/// What the client is told: HAS_FLAGS, TRIM, and CACHE in any case.
+/// The flags that every client is told: HAS_FLAGS, TRIM, and CACHE.
 const ALWAYS: u16 = 0x0421;
 const DF: u16 = 0x80;
 const PAYLOAD: u16 = 0x1000;

@@ -22,7 +22,8 @@ fn client(exports: &[Export], is_structured: bool) -> Handshake<'_> {
     handshake
 }
 
-/// What the client reads: each context as its ID and its name, and how the list ends.
+/// Sends an option, and returns the contexts of the reply, each as its ID and its name, and the
+/// type of the reply that ends the list.
 fn ask(handshake: &mut Handshake<'_>, input: &[u8]) -> (Vec<(u32, String)>, u32) {
     let (output, progress) = feed_all(handshake, input);
     assert_eq!(progress, Progress::Continue);
@@ -190,7 +191,7 @@ fn bad_queries_are_refused() {
             (query(number, "one", &["base:allocation", ""]), INVALID),
             (query(number, "one", &["base"]), INVALID),
             (query(number, "one", &[":allocation"]), INVALID),
-            // What is malformed is no matter of size, and of no export.
+            // Malformed queries are refused before their number and their export are checked.
             (query(number, "two", &vec!["x"; MAX_QUERIES + 1]), INVALID),
             (query(number, "two", &["x:y"]), UNKNOWN),
             (query(number, "one", &vec!["x:y"; MAX_QUERIES]), ACK),

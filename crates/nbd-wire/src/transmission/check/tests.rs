@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a client sends is written in numbers here, so that a slip in the constants shows.
+//! The requests of the clients are written in numbers here, so that a slip in the constants shows.
 
 use super::*;
 use crate::{Export, SizeConstraints};
@@ -7,7 +7,7 @@ use crate::{Export, SizeConstraints};
 const SIZE: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
-/// What a compact header has: the command, the flags, the offset, and the length.
+/// The fields of a compact header: the command, the flags, the offset, and the length.
 type Request = (u16, u16, u64, u64);
 
 fn export(offered: TransmissionFlags, blocks: SizeConstraints) -> Export {

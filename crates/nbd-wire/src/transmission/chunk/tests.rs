@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is encoded is decoded here by the document's layout, in numbers.
+//! These tests decode chunks by the document's layout, in numbers.
 
 use proptest::prelude::*;
 
@@ -171,7 +171,7 @@ fn an_extent_that_is_too_long_for_32_bits_is_cut_at_a_block() {
 /// A chunk as a client reads it: its flags, its type, and its payload.
 type Read = (u16, u16, Vec<u8>);
 
-/// What a client reads: each chunk is found by the lengths alone.
+/// Splits a reply into its chunks as a client does: by the lengths alone.
 fn read_chunks(is_extended: bool, mut bytes: &[u8]) -> Vec<Read> {
     let mut chunks = Vec::new();
     while !bytes.is_empty() {
