@@ -163,7 +163,7 @@ impl Driver {
         }
     }
 
-    /// How far the connection's I/O is.
+    /// Returns the state of the connection's I/O, which the stream shares.
     pub(crate) fn readiness(&self) -> Arc<Readiness> {
         Arc::clone(&self.readiness)
     }

@@ -37,7 +37,7 @@ pub(crate) type Exchanged<T> = std::result::Result<T, Failure>;
 pub(crate) struct Failed<'a> {
     pub(crate) url: &'a TransferUrl,
     pub(crate) operation: Operation,
-    /// How long the server was waited for at last.
+    /// The time that the server was last given to make progress.
     pub(crate) timeout: Duration,
     /// The reason why sending broke, if it did.
     pub(crate) send_error: Option<String>,
