@@ -20,18 +20,18 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// tells nothing meanwhile.
 const LONG_LIMIT: Duration = Duration::from_secs(60);
 
-/// What is seen of a transfer at a moment.
+/// The state of a transfer at a moment, as far as it tells a stall.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Look {
-    /// How much the server has answered, but for keep-alives.
+    /// The number of requests that the server has answered, but for keep-alives.
     answered: u64,
-    /// How much clients were answered, also with errors.
+    /// The number of clients' requests that were answered, also with errors.
     asked: u64,
-    /// How many clients are connected.
+    /// The number of clients that are connected.
     connected: u64,
     /// Some content was asked for or changed.
     has_moved: bool,
-    /// What is expected of the server; no keep-alives.
+    /// The waits for the server; those for keep-alives are left out.
     waits: Vec<Wait>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Event {
     ServerFails(Duration),
 }
 
-/// What is remembered from one look to the next.
+/// The state that is kept from one look to the next.
 #[derive(Debug)]
 pub(crate) struct Stall {
     seen: Look,
@@ -64,7 +64,7 @@ struct Silence {
     since: Instant,
     /// This silence was.
     is_told: bool,
-    /// How many were.
+    /// The number of silences that were told.
     told: u32,
 }
 
@@ -97,7 +97,7 @@ impl Look {
         })
     }
 
-    /// How long the server may be silent: what may take long holds up all else.
+    /// The time for which the server may be silent: what may take long holds up all else.
     fn limit(&self) -> Duration {
         self.waits.iter().map(|wait| limit(wait.awaited)).max().unwrap_or(LIMIT)
     }
@@ -191,7 +191,8 @@ impl Silence {
 }
 
 impl Event {
-    /// Whether it concerns the server, which is expected to answer; a client may do what it likes.
+    /// Returns true if it concerns the server, which is expected to answer; a client may do what it
+    /// likes.
     pub(crate) fn is_warning(&self) -> bool {
         matches!(self, Self::ServerStalls(..) | Self::ServerGoesOn(_) | Self::ServerFails(_))
     }
