@@ -12,7 +12,7 @@ use crate::parse::{self, path};
 use crate::secret::{is_url, is_uuid, shown};
 use crate::{ConfigError, MAGIC, Parameter, Parser};
 
-/// What has been said of the engine and its disk.
+/// The arguments that have been given about the engine and its disk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EngineArguments {
     pub(crate) credentials: Credentials,
@@ -219,7 +219,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
 ];
 
 impl EngineArguments {
-    /// Whether a disk of the engine is named.
+    /// Returns true if a disk of the engine is named.
     pub(crate) fn has_target(&self) -> bool {
         self.target.is_some()
     }
@@ -240,7 +240,7 @@ impl EngineArguments {
         given.map_or(Ok(self.credentials), |name| Err(wrong(name, reason)))
     }
 
-    /// What the engine is to be asked for, if it is to be asked.
+    /// Returns the settings of the engine and its disk, if the engine is to be asked.
     pub(crate) fn finish(self, size: Option<u64>) -> Result<Option<EngineSettings>, ConfigError> {
         let given = self.target.as_ref().map(|(kind, _)| *kind);
         if let Some((name, kind)) = self.given_for.iter().find(|(_, kind)| Some(*kind) != given) {
