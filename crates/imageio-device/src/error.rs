@@ -53,14 +53,14 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether this host has no way to the server, so that another URL may lead there.
+    /// Returns true if this host has no way to the server, so that another URL may lead there.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         use imageio_client::Error::{Connect, Resolve, Tls};
         matches!(self, Self::Client(Resolve { .. } | Connect { .. } | Tls { broken: true, .. }))
     }
 
-    /// Whether the server knows no such ticket, or one that has expired (status 403).
+    /// Returns true if the server knows no such ticket, or one that has expired (status 403).
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Client(error) if error.status().is_some_and(|status| status.as_u16() == 403))

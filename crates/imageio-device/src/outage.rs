@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use block_device::Error;
 
-/// What all connections know of the server's outages.
+/// The server's outages, as all connections together see them.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     state: Mutex<State>,
@@ -92,7 +92,7 @@ impl Outage {
         (time < *when).then(|| error.clone())
     }
 
-    /// Whether a connection was lost less than `time` ago.
+    /// Returns true if a connection was lost less than `time` ago.
     pub(crate) fn was_within(&self, time: Duration, now: Instant) -> bool {
         self.lock().last_loss.is_some_and(|loss| now.saturating_duration_since(loss) < time)
     }

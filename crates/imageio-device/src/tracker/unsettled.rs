@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the server may still be busy with a part of a change that was cut off.
+//! Places where the server may still be busy with a part of a change that was cut off.
 //!
 //! imageio writes the part that it has received when the connection ends. Where that ends inside a
 //! block of a block device, it reads the block, changes it and writes it back, without a lock. If
@@ -32,7 +32,7 @@ impl Unsettled {
         concerned.map(|(_, until)| *until).max()
     }
 
-    /// Whether no place is known that has to be left alone.
+    /// Returns true if no place is known that has to be left alone.
     pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
