@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which engine, and as whom: what was given, else what `ovirt-img`'s configuration file has, else
-//! the environment.
+//! The engine's address and its user: they are taken from what was given, else from `ovirt-img`'s
+//! configuration file, else from the environment.
 
 use std::env;
 use std::fs;
@@ -39,7 +39,7 @@ pub struct Credentials {
     pub cafile: Option<PathBuf>,
     /// Don't verify the engine's certificate: whoever is in between gets the password.
     pub insecure: bool,
-    /// For how long an engine is asked again that doesn't answer: see
+    /// The time for which an engine is asked again that doesn't answer: see
     /// [`ovirt_engine_client::Config::reconnect_timeout`].
     pub reconnect_timeout: Option<Duration>,
     /// A section of `ovirt-img.conf`, in `$XDG_CONFIG_HOME` or `~/.config`.
@@ -54,7 +54,7 @@ pub enum PasswordSource {
     File(PathBuf),
     /// In the first line of standard input.
     Stdin,
-    /// Here.
+    /// In this value.
     Inline(Secret),
 }
 

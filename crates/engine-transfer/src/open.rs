@@ -15,14 +15,14 @@ use crate::host::ThisHost;
 use crate::left::{self, Left};
 use crate::settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
 
-/// Why a disk can't be opened.
+/// The reason why a disk can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The engine's doing.
+    /// The engine refuses, or can't be asked.
     #[error(transparent)]
     Engine(#[from] ovirt_engine_client::Error),
-    /// The imageio server's.
+    /// The transfer can't be opened at the imageio server.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The transfer that is asked for makes no sense.
@@ -45,7 +45,7 @@ pub enum Error {
     Left {
         /// The disk's id.
         disk: String,
-        /// Why not.
+        /// The reason why it can't be used.
         reason: String,
     },
     /// Something isn't given: its parameter, what it is, and the variable of the environment for
@@ -57,7 +57,7 @@ pub enum Error {
     Password {
         /// `+` and the file, or `-` for standard input.
         from: String,
-        /// Why not.
+        /// The reason why it can't be read.
         reason: String,
     },
     /// `ovirt-img`'s configuration file can't be used.
@@ -65,7 +65,7 @@ pub enum Error {
     ConfigFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason why it can't be used.
         reason: String,
     },
 }

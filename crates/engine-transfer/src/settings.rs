@@ -58,7 +58,7 @@ pub struct EngineSettings {
     /// The direction in which data is to go. `None`: out of the disk if the device is for reading
     /// only.
     pub direction: Option<Direction>,
-    /// When the engine is to pause a transfer that nobody uses.
+    /// The time without use after which the engine is to pause the transfer.
     pub inactivity_timeout: Duration,
 }
 

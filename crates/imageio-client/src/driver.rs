@@ -31,7 +31,7 @@ pub(crate) struct Driver {
     woken: Arc<Woken>,
 }
 
-/// Why a future was given up.
+/// The reason why a future was given up.
 #[derive(Debug)]
 pub(crate) enum Stalled {
     /// No byte moved for the time allowed.

@@ -23,7 +23,7 @@ pub enum Error {
     CaFile {
         /// The file as it was given.
         path: PathBuf,
-        /// Why not.
+        /// The reason why it can't be used.
         reason: String,
     },
 

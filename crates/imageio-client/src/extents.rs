@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which parts of a disk hold what: the answer to `GET …/extents`.
+//! The zeroes, holes and dirty parts of a disk: the answer to `GET …/extents`.
 
 use serde::Deserialize;
 

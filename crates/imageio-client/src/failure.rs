@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why an exchange failed, and how that is put into words.
+//! The reasons why an exchange failed, and the errors that put them into words.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::driver::Stalled;
 use crate::operation::Operation;
 use crate::url::{Scheme, TransferUrl};
 
-/// Why an exchange failed, before it is put into words.
+/// The reason why an exchange failed, before it is put into words.
 pub(crate) enum Failure {
     Refused {
         status: StatusCode,

@@ -233,7 +233,7 @@ impl EngineArguments {
         }
     }
 
-    /// Which engine is to be asked, where somebody else knows for what.
+    /// Returns the engine that is to be asked, where somebody else knows for what.
     pub(crate) fn finish_credentials(self) -> Result<Credentials, ConfigError> {
         let given = self.target.map(|(kind, _)| kind).or(self.given_for.first().map(|(name, _)| *name));
         let reason = "this is for a disk that is served: leave it out";
@@ -375,8 +375,8 @@ fn tracks_changes(text: &str) -> Result<bool, String> {
 }
 
 impl Parser {
-    /// Which engine is to be asked, for disks that aren't named by parameters, and how to treat
-    /// them.
+    /// Returns the engine that is to be asked for disks that parameters don't name, and their
+    /// settings.
     ///
     /// # Errors
     /// [`ConfigError::Value`] where a parameter names a disk.

@@ -92,7 +92,7 @@ pub enum ConfigError {
     /// Something is wrong with one of several exports.
     #[error("{}: {error}", export_label(name))]
     Export {
-        /// The export's.
+        /// The export's name.
         name: String,
         /// The export's error.
         error: Box<ConfigError>,
@@ -140,7 +140,7 @@ pub struct Parser {
     stats_json: Option<PathBuf>,
 }
 
-/// For how long a server is waited for whose transfer an engine can resume: a host may be started
+/// The time that a server is waited for whose transfer an engine can resume: a host may be started
 /// again.
 const ENGINE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(600);
 

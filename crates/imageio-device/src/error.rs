@@ -9,7 +9,7 @@ use imageio_client::StatusCode;
 
 use crate::recovery::Asked;
 
-/// Why a transfer can't be opened: one line that says what to do.
+/// The reason why a transfer can't be opened: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -22,7 +22,7 @@ pub enum OpenError {
     UrlFile {
         /// `+` and the file, or `-` for standard input.
         from: String,
-        /// Why not.
+        /// The reason why there is none.
         reason: String,
     },
 
@@ -67,7 +67,7 @@ impl OpenError {
     }
 }
 
-/// Why a request failed, as the pool knows it.
+/// The reason why a request failed, as the pool knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cause(pub(crate) Error);
 

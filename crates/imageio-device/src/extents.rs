@@ -36,7 +36,7 @@ const BITMAP: &str = "qemu:dirty-bitmap:";
 pub(crate) enum View {
     /// One context as it is.
     Plain(Context),
-    /// Which ranges are zero, and those that are clean as holes.
+    /// The ranges that are zero, and those that are clean as holes.
     CleanAsHoles,
 }
 

@@ -255,7 +255,7 @@ impl Shared {
         }
     }
 
-    /// Which of the device's inquiries it is.
+    /// Returns the inquiry's number among those of the device.
     fn number(&self) -> usize {
         match self.asked {
             ExtentsContext::Zero => 0,
@@ -294,7 +294,7 @@ impl Shared {
     }
 }
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 struct Failed {
     reason: String,
     is_worth_another_attempt: bool,

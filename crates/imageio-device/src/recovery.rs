@@ -185,7 +185,7 @@ impl Ended {
 /// The attempts of one request.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    /// For how long the server is waited for: after the first failure, or since it answers nobody.
+    /// The time that the server is waited for: after the first failure, or since it answers nobody.
     timeout: Duration,
     began: Instant,
     first_failure: Option<Instant>,

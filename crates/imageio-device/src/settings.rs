@@ -87,7 +87,7 @@ pub struct Settings {
     /// a connection be lost. 0: none; then a connection that is lost with unflushed writes ends
     /// everything. `None`: 32 MiB, and up to 64 MiB where the link has a long latency.
     pub replay_buffer: Option<u64>,
-    /// For how long a connection that was lost is tried to be opened again.
+    /// The time for which a connection that was lost is tried to be opened again.
     pub reconnect_timeout: Duration,
     /// The time for which a place is left alone where a write was cut off, before it is written
     /// there again: the server may still be busy with the part that it has received, and bring back

@@ -175,9 +175,9 @@ pub struct Wait {
     pub connection: usize,
     /// The answer that is waited for.
     pub awaited: Awaited,
-    /// Since when, to the millisecond.
+    /// The time since when it waits, to the millisecond.
     pub since: Instant,
-    /// For whom.
+    /// The one for whom it waits.
     pub initiator: Initiator,
     /// The number of bytes that the connection has moved so far, in all its requests, also before
     /// it was opened again. While `since` is the same, more of them tell that the request goes on.

@@ -93,7 +93,7 @@ struct Records {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OtherInDoubt;
 
-/// Why a change can't begin now.
+/// The reason why a change can't begin now.
 #[derive(Debug, Clone, Copy)]
 enum Obstacle {
     /// Something else is under way there.

@@ -10,7 +10,7 @@ use fake_imageio::{Certificate, FakeServer, Fault, Op, Transport, What};
 use imageio_device::{OpenError, Settings, Transfer, UrlSource};
 use tempfile::TempDir;
 
-/// Why a transfer can't be opened.
+/// Returns the error of a transfer that can't be opened, and its text.
 #[track_caller]
 fn refused(settings: Settings) -> (OpenError, String) {
     let error = Transfer::open(settings).unwrap_err();

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::clients::ClientStatistics;
 
-/// Of the schema.
+/// The version of the schema.
 const VERSION: u32 = 1;
 
 /// The program's state.
@@ -35,7 +35,7 @@ pub(crate) struct Report<'a> {
     total: Figures,
 }
 
-/// Of one transfer.
+/// The figures of one transfer, with its name.
 #[derive(Debug, Serialize)]
 struct Named<'a> {
     name: &'a str,

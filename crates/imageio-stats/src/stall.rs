@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When a transfer stalls, and whom it waits for. Time is a parameter, and nothing is asked here.
+//! Detection of transfers that stall, and of the side that they wait for. Time is a parameter, and
+//! nothing is asked here.
 //!
 //! The client and the server are watched each by itself, as what the one does is no progress of the
 //! other: the server may hang while clients come and go, and a flush in the background says nothing
@@ -12,8 +13,8 @@ use imageio_device::statistics::{Awaited, Initiator, Operations, Wait};
 
 use crate::report::Figures;
 
-/// For how long nothing may move before that is worth a message. It doubles with each stall that
-/// was told, so that there are few messages, however long and slow a transfer is.
+/// The time for which nothing may move before that is worth a message. It doubles with each stall
+/// that was told, so that there are few messages, however long and slow a transfer is.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// For what may well take long where all is well: slow storage zeroes and flushes at its pace, and
@@ -60,7 +61,7 @@ pub(crate) struct Stall {
 /// One side in which nothing moves.
 #[derive(Debug)]
 struct Silence {
-    /// When something has moved last, as far as was seen.
+    /// The time at which something has moved last, as far as was seen.
     since: Instant,
     /// This silence was.
     is_told: bool,

@@ -16,7 +16,7 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
 }
 
-/// Why the engine refuses. Actions wrap it (`Fault`, `Action` of the API's model).
+/// The reason why the engine refuses. Actions wrap it (`Fault`, `Action` of the API's model).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Fault {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which engine, and as whom.
+//! An engine's address, and its user.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,9 +24,9 @@ pub struct Config {
     pub trust: Trust,
     /// The time that an answer may take.
     pub timeout: Duration,
-    /// For how long an engine is asked again that can't be reached, or doesn't answer: it may be
-    /// started again meanwhile. What has been given up after so long is asked once each time, until
-    /// it answers.
+    /// The time for which an engine is asked again that can't be reached, or doesn't answer: it may
+    /// be started again meanwhile. An engine that has been given up after that time is asked once
+    /// each time, until it answers.
     pub reconnect_timeout: Duration,
 }
 
@@ -53,7 +53,7 @@ pub enum Trust {
     System,
     /// Certificates that these have signed are trusted: they are in PEM.
     Pem(Vec<u8>),
-    /// Any. Whoever is in between gets the password.
+    /// Any certificate is trusted. Whoever is in between gets the password.
     Insecure,
 }
 

@@ -19,7 +19,7 @@ use crate::{Config, Error, Result, Secret, config};
 /// The greatest length of an answer, in bytes: lists of thousands of disks are shorter.
 const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// For how long to try to connect.
+/// The time for which a connection is tried to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An engine, and the user who asks it. It logs in when it first asks, holds no connection between

@@ -9,8 +9,8 @@ use crate::{DiskStatus, Kind, TransferPhase};
 /// The result of asking the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the engine didn't do what it was asked for. No text of it has a password, a token or a
-/// ticket.
+/// The reason why the engine didn't do what it was asked for. No text of it has a password, a token
+/// or a ticket.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -87,7 +87,7 @@ pub enum Error {
     /// There is none of this name or id.
     #[error("the engine has no {kind} '{}'", name.escape_debug())]
     Missing {
-        /// Of what.
+        /// The kind of object that was looked for.
         kind: Kind,
         /// The name or id that was looked for.
         name: String,
@@ -96,7 +96,7 @@ pub enum Error {
     /// There are several of this name.
     #[error("the engine has {} {kind}s '{}': use an id: {}", ids.len(), name.escape_debug(), ids.join(", "))]
     Ambiguous {
-        /// Of what.
+        /// The kind of object that was looked for.
         kind: Kind,
         /// The name that was looked for.
         name: String,
@@ -142,7 +142,7 @@ pub enum Error {
     TimedOut {
         /// The act that was waited for, as in "the engine has not ...".
         what: String,
-        /// For how long.
+        /// The time that it was waited for.
         time: Duration,
     },
 

@@ -41,7 +41,7 @@ impl Engine {
             let now = self.clock.now();
             let is_away = error.is_some() && self.has_to_give_up(now.duration_since(last_answer));
             if is_away || now.duration_since(start) >= time {
-                // Why it can't be asked says more.
+                // The reason why it can't be asked says more.
                 return Err(error.unwrap_or(Error::TimedOut { what: what.to_owned(), time }));
             }
             if let Some(error) = error {

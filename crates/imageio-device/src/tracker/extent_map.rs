@@ -51,7 +51,7 @@ pub(crate) enum ExtentMap {
 }
 
 impl Context {
-    /// Which answer of the server tells.
+    /// Returns the question whose answer tells it.
     pub(crate) fn asked(self) -> ExtentsContext {
         match self {
             Self::Zero | Self::Depth => ExtentsContext::Zero,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which ranges read as zeroes, are holes, or are dirty: what the server has told once, kept true
-//! under changes. There is one of these for each of the two answers that the server gives.
+//! The ranges that read as zeroes, are holes, or are dirty: what the server has told once, kept
+//! true under changes. There is one of these for each of the two answers that the server gives.
 //!
 //! A range that was written, may be written, or is in doubt is never reported as zero, and always
 //! as dirty. So a change takes effect before it is sent. While the server is asked, nobody knows

@@ -42,7 +42,7 @@ pub(crate) struct ReplayLog {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     number: Number,
-    /// When this connection is flushed, the content is durable.
+    /// The connection whose flush makes the content durable.
     owner: Owner,
     /// Other connections that wrote here before, and aren't flushed since. It is empty but where
     /// clients overwrite what they have just written.

@@ -23,8 +23,8 @@ impl Unsettled {
         self.places.push((blocks, until));
     }
 
-    /// Until when some of these blocks are left alone, if that is later than now. What is over is
-    /// forgotten, so that nobody needs a clock any more once all is.
+    /// Returns the time until which some of these blocks are left alone, if that is later than now.
+    /// Places whose time is over are forgotten, so that nobody needs a clock any more once all are.
     pub(crate) fn until(&mut self, blocks: &Range<u64>, now: Instant) -> Option<Instant> {
         self.places.retain(|(_, until)| *until > now);
         let concerned =

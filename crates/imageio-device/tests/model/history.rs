@@ -254,8 +254,8 @@ impl Events {
         self.changes.iter().filter(move |change| change.range.contains(&at))
     }
 
-    /// Why what was seen until `end` can't be, given those of the changes that overwrite what ended
-    /// before they began.
+    /// Returns the reason why the content that was seen until `end` can't be, given those of the
+    /// changes that overwrite what ended before they began.
     fn first_impossible(
         &self,
         offset: usize,

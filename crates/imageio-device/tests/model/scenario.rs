@@ -40,7 +40,7 @@ pub(crate) struct Server {
     pub(crate) flush: bool,
     /// Of a block device.
     pub(crate) block_size: Option<u64>,
-    /// After how many answers it closes a connection, and whether it says so.
+    /// The number of answers after which it closes a connection, and true if it says so.
     pub(crate) close_after: Option<(u64, bool)>,
     /// The ranges that are dirty from the start, in bytes; whole blocks.
     pub(crate) dirty: Vec<Range<usize>>,

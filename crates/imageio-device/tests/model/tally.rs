@@ -17,7 +17,7 @@ pub(crate) struct Tally {
     /// The events that were met, each with the number of runs that met it, and of those that
     /// failed.
     met: BTreeMap<String, (usize, usize)>,
-    /// Why seeds failed.
+    /// The reasons why seeds failed.
     pub(crate) wrong: BTreeMap<u64, String>,
 }
 

@@ -129,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// For how long a paused transfer may take to go on.
+    /// Returns the time that a paused transfer may take to go on.
     fn patience(&self) -> Duration {
         BEGIN_TIMEOUT.min(self.reconnect_timeout)
     }
