@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which engine, and as whom: what was given, else what `ovirt-img`'s configuration file has, else
-//! the environment.
+//! The engine's address and its user: they are taken from what was given, else from `ovirt-img`'s
+//! configuration file, else from the environment.
 
 use std::env;
 use std::fs;
@@ -20,12 +20,12 @@ const USER: &str = "OVIRT_USERNAME";
 const PASSWORD: &str = "OVIRT_PASSWORD";
 const CAFILE: &str = "OVIRT_CAFILE";
 
-/// How long a password may be. What is longer is another file.
+/// The greatest length of a password. A longer text is that of another file.
 const LONGEST_PASSWORD: usize = 4096;
 
-/// How to reach an engine, and who asks. What is left out is taken from a section of `ovirt-img`'s
-/// configuration file, if one is named, and else from the environment: `OVIRT_URL`,
-/// `OVIRT_USERNAME`, `OVIRT_PASSWORD`, `OVIRT_CAFILE`.
+/// The engine's address, and the user who asks it. Fields that are left out are taken from a
+/// section of `ovirt-img`'s configuration file, if one is named, and else from the environment:
+/// `OVIRT_URL`, `OVIRT_USERNAME`, `OVIRT_PASSWORD`, `OVIRT_CAFILE`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -39,14 +39,14 @@ pub struct Credentials {
     pub cafile: Option<PathBuf>,
     /// Don't verify the engine's certificate: whoever is in between gets the password.
     pub insecure: bool,
-    /// For how long an engine is asked again that doesn't answer: see
+    /// The time for which an engine is asked again that doesn't answer: see
     /// [`ovirt_engine_client::Config::reconnect_timeout`].
     pub reconnect_timeout: Option<Duration>,
     /// A section of `ovirt-img.conf`, in `$XDG_CONFIG_HOME` or `~/.config`.
     pub section: Option<String>,
 }
 
-/// Where a password is.
+/// The place of a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PasswordSource {
@@ -54,11 +54,11 @@ pub enum PasswordSource {
     File(PathBuf),
     /// In the first line of standard input.
     Stdin,
-    /// Here.
+    /// In this value.
     Inline(Secret),
 }
 
-/// What a section of the configuration file has, by the names that
+/// The values in a section of the configuration file, by the names that
 /// `ovirt_imageio/client/_options.py` reads.
 #[derive(Debug, Default)]
 struct Section {
@@ -108,8 +108,8 @@ impl Credentials {
         url.ok_or(Error::Missing("engine", "the engine's URL", URL))
     }
 
-    /// What is needed to log in, and the CA's file, which the imageio server's certificate is
-    /// signed by as well.
+    /// Returns the configuration that a login needs, and the CA's file, which the imageio server's
+    /// certificate is signed by as well.
     ///
     /// # Errors
     /// Something is missing, or a file can't be read.

@@ -20,7 +20,7 @@ pub(crate) struct Begun {
     pub(crate) resuming: Mutex<Resuming>,
 }
 
-/// Whether it makes sense to ask the engine for the ticket.
+/// The chance that the engine gives the ticket again if it is asked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) enum Resuming {
     #[default]
@@ -30,8 +30,8 @@ pub(crate) enum Resuming {
     GivenUp,
 }
 
-/// What is to be done when a device is closed. It has to be closed before: the engine waits for its
-/// connections to the server.
+/// The work that is to be done when a device is closed. It has to be closed before: the engine
+/// waits for its connections to the server.
 ///
 /// An ending that is dropped gives up the transfer.
 #[derive(Debug)]
@@ -42,7 +42,8 @@ pub struct Ending {
     resumable: Resumable,
 }
 
-/// Whether an upload that isn't complete can go on later. It is paused then, and else given up.
+/// The condition for an upload that isn't complete to go on later. It is paused then, and else
+/// given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumable {
     /// It can't.
@@ -53,7 +54,7 @@ pub enum Resumable {
     Yes,
 }
 
-/// What was done with a disk when its device is closed.
+/// The state of a disk's content when its device is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// All data is there, and flushed.
@@ -100,7 +101,8 @@ impl Ending {
         self.begun.as_ref().map(|begun| &*begun.transfer.id)
     }
 
-    /// Whether somebody knows enough of the upload to go on with it later.
+    /// Sets the condition: it says whether somebody knows enough of the upload to go on with it
+    /// later.
     pub fn set_resumable(&mut self, resumable: Resumable) {
         self.resumable = resumable;
     }
@@ -112,7 +114,7 @@ impl Ending {
         matches!(disk.origin, Origin::Left { .. }).then_some(&*disk.id)
     }
 
-    /// Whether the transfer was there before, into such a disk.
+    /// Returns true if the transfer was there before, into such a disk.
     pub(crate) fn has_left_transfer(&self) -> bool {
         let disk = self.begun.as_ref().and_then(|begun| begun.disk.as_ref());
         disk.is_some_and(|disk| disk.origin == Origin::Left { has_transfer: true })
@@ -127,7 +129,7 @@ impl Ending {
         }
     }
 
-    /// Whether the engine was asked for a transfer into a disk.
+    /// Returns true if the engine was asked for a transfer into a disk.
     #[must_use]
     pub fn is_upload(&self) -> bool {
         self.begun.as_ref().is_some_and(|begun| begun.direction == Direction::Upload)
@@ -210,8 +212,9 @@ impl Begun {
         }
     }
 
-    /// Where the engine has said that the transfer has failed, what was made for it is of no use.
-    /// Where it has said nothing, nobody knows, and nothing is touched.
+    /// Removes a disk that was made for the transfer, if the engine has said that the transfer has
+    /// failed: the disk is of no use then. Where it has said nothing, nobody knows, and nothing is
+    /// touched.
     fn clear_up_after(&self, error: &Error) {
         use ovirt_engine_client::Error::{Disk, Transfer};
         let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. }));
@@ -242,7 +245,7 @@ impl Begun {
         }
     }
 
-    /// What became of a disk that was there before.
+    /// Logs the state of a disk that was there before.
     fn tell_fate(&self) {
         let Some(disk) = &self.disk else { return };
         if self.direction == Direction::Download {
@@ -269,8 +272,8 @@ fn finalize(
     judge(engine, transfer, engine.end_transfer(transfer, direction, End::Complete)?, written)
 }
 
-/// What has become of a transfer that has ended: if the engine has forgotten it, a disk that was
-/// `written` has to tell.
+/// Judges a transfer that has ended: if the engine has forgotten it, a disk that was `written` has
+/// to tell.
 fn judge(
     engine: &Engine,
     transfer: &str,

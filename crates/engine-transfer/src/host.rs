@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether this host is one of oVirt, whose imageio server can be reached by its unix socket.
+//! Detection of a host of oVirt, whose imageio server can be reached by its unix socket.
 
 use std::fs;
 
 use ovirt_engine_client::{Disk, Engine, ImageTransfer, Result};
 
-/// Where a host of oVirt has its hardware id (`vdsm.utils.getHostUUID`).
+/// The file in which a host of oVirt has its hardware id (`vdsm.utils.getHostUUID`).
 const HARDWARE_ID: &str = "/etc/vdsm/vdsm.id";
 
 /// This host, as the engine knows it.
@@ -33,7 +33,7 @@ impl ThisHost {
         &self.id
     }
 
-    /// Whether it does a transfer.
+    /// Returns true if this host does the transfer.
     pub(crate) fn does(&self, transfer: &ImageTransfer) -> bool {
         self.id == transfer.host.id
     }

@@ -9,7 +9,7 @@ use ovirt_engine_client::{Direction, Disk, DiskStatus, Engine, ImageTransfer};
 use crate::open::{Error, ItsDisk, Origin};
 use crate::settings::NewDiskSettings;
 
-/// What there is of the upload.
+/// The parts of the upload that are there.
 pub(crate) enum Left {
     /// The disk, of which there is no transfer.
     Disk(Disk),

@@ -15,17 +15,17 @@ use crate::host::ThisHost;
 use crate::left::{self, Left};
 use crate::settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
 
-/// Why a disk can't be opened.
+/// The reason why a disk can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The engine's doing.
+    /// The engine refuses, or can't be asked.
     #[error(transparent)]
     Engine(#[from] ovirt_engine_client::Error),
-    /// The imageio server's.
+    /// The transfer can't be opened at the imageio server.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What is asked for makes no sense.
+    /// The transfer that is asked for makes no sense.
     #[error("{0}")]
     Usage(&'static str),
     /// The disk has another size than what is to be copied to it.
@@ -45,7 +45,7 @@ pub enum Error {
     Left {
         /// The disk's id.
         disk: String,
-        /// Why not.
+        /// The reason why it can't be used.
         reason: String,
     },
     /// Something isn't given: its parameter, what it is, and the variable of the environment for
@@ -57,7 +57,7 @@ pub enum Error {
     Password {
         /// `+` and the file, or `-` for standard input.
         from: String,
-        /// Why not.
+        /// The reason why it can't be read.
         reason: String,
     },
     /// `ovirt-img`'s configuration file can't be used.
@@ -65,7 +65,7 @@ pub enum Error {
     ConfigFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason why it can't be used.
         reason: String,
     },
 }
@@ -73,9 +73,9 @@ pub enum Error {
 /// A disk that can be used.
 #[derive(Debug)]
 pub struct Opened {
-    /// What becomes a device.
+    /// The transfer, which becomes a device.
     pub transfer: Transfer,
-    /// What is to be done when the device is closed.
+    /// The work that is to be done when the device is closed.
     pub ending: Ending,
 }
 
@@ -85,7 +85,7 @@ impl Source {
     /// end the wait for the engine.
     ///
     /// # Errors
-    /// What the engine or the server refuses, or that they can't be reached.
+    /// The engine or the server refuses, or can't be reached.
     pub fn open(self, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
         self.open_with(clock, Transfer::open)
     }
@@ -147,7 +147,7 @@ impl Source {
 
 type Open = fn(Settings) -> Result<Transfer, OpenError>;
 
-/// Where data is to go.
+/// Returns the direction in which data is to go.
 fn direction(engine: &EngineSettings, read_only: bool) -> Result<Direction, Error> {
     use Direction::{Download, Upload};
     match (&engine.target, engine.direction, read_only) {
@@ -211,7 +211,7 @@ pub(crate) struct ItsDisk {
     pub(crate) origin: Origin,
 }
 
-/// Where a disk comes from.
+/// The origin of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// It was there before.
@@ -334,8 +334,8 @@ fn make_disk(engine: &Engine, new: &NewDiskSettings) -> Result<Disk, Error> {
     engine.wait_for_disk(&disk.id).inspect_err(|_| ending::remove(engine, &disk.id)).map_err(Error::from)
 }
 
-/// What the engine is asked for: block storage has no sparse raw disks, and has to be told how much
-/// of a sparse one is to be written before a guest could extend it.
+/// Returns the disk that the engine is asked for: block storage has no sparse raw disks, and has to
+/// be told how much of a sparse one is to be written before a guest could extend it.
 fn request(new: &NewDiskSettings, domain: &StorageDomain) -> NewDisk {
     let mut disk = NewDisk::new(&new.name, new.size, &domain.id);
     disk.id = new.id.clone().unwrap_or(disk.id);

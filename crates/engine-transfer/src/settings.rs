@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a user can choose.
+//! The choices that a user has.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use ovirt_engine_client::{ContentType, Direction, DiskFormat};
 
 use crate::credentials::Credentials;
 
-/// Where a disk is, and how to treat it.
+/// A disk's source, and the settings for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Source {
-    /// How to reach the transfer's server, and how to treat it. Where there is an
-    /// [engine](Self::engine), the URL in it is not used.
+    /// The settings for the transfer and its server. Where there is an [engine](Self::engine), the
+    /// URL in them is not used.
     pub settings: Settings,
     /// The engine that is to be asked for the transfer. Without one, somebody has got the transfer,
     /// and will end it.
@@ -27,9 +27,9 @@ impl Source {
         Self { settings, engine: None }
     }
 
-    /// Whether it was said if the disk is to be read or to be written, or makes no difference, or
-    /// follows from something else. A door that doesn't know in time whether clients may write has
-    /// to insist.
+    /// Returns true if it was said whether the disk is to be read or to be written, or if that
+    /// makes no difference, or follows from something else. A door that doesn't know in time
+    /// whether clients may write has to insist.
     #[must_use]
     pub fn has_direction(&self) -> bool {
         let is_open =
@@ -50,14 +50,15 @@ impl Source {
 pub struct EngineSettings {
     /// The engine, and who asks it.
     pub credentials: Credentials,
-    /// What is transferred.
+    /// The disk that is transferred.
     pub target: Target,
     /// A disk that is there has to be of this size, in bytes: one that is copied to would keep what
     /// is behind that.
     pub exact_size: Option<u64>,
-    /// Whether a disk is to be read or written. `None`: read if the device is for reading only.
+    /// The direction in which data is to go. `None`: out of the disk if the device is for reading
+    /// only.
     pub direction: Option<Direction>,
-    /// When the engine is to pause a transfer that nobody uses.
+    /// The time without use after which the engine is to pause the transfer.
     pub inactivity_timeout: Duration,
 }
 
@@ -75,7 +76,7 @@ impl EngineSettings {
     }
 }
 
-/// What is transferred.
+/// The disk that is transferred.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
@@ -87,7 +88,7 @@ pub enum Target {
     Snapshot {
         /// The id of the disk's image in the snapshot.
         image: String,
-        /// What this image has alone, without those below it.
+        /// True for the content of this image alone, without those below it.
         shallow: bool,
     },
     /// A disk in a backup that is under way, for reading only.
@@ -135,19 +136,19 @@ pub struct NewDiskSettings {
     pub storage_domain: String,
     /// The size that a guest sees, in bytes.
     pub size: u64,
-    /// How it is stored.
+    /// The format in which it is stored.
     pub format: DiskFormat,
-    /// Whether its storage is allocated as it is needed. `None`: as is usual for this format and
+    /// True if its storage is allocated as it is needed. `None`: as is usual for this format and
     /// storage.
     pub sparse: Option<bool>,
-    /// What is on it.
+    /// The kind of its content.
     pub content_type: ContentType,
-    /// How much of it is allocated from the beginning on block storage, in bytes. `None`: as much
+    /// The number of bytes that are allocated from the beginning on block storage. `None`: as many
     /// as a guest sees.
     pub initial_size: Option<u64>,
     /// A description, for those who look at it later.
     pub description: String,
-    /// Whether changes are tracked for incremental backups.
+    /// True if changes are tracked for incremental backups.
     pub tracks_changes: bool,
 }
 

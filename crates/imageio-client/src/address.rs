@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a server listens, and getting a socket to it.
+//! A server's address, and the way to a socket that is connected to it.
 
 use std::fmt;
 use std::io;
@@ -69,7 +69,7 @@ fn connect_one(address: SocketAddr, timeout: Duration) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// What a unix socket should take at once, in bytes. TCP finds its own size.
+/// The bytes that a unix socket should take at once. TCP finds its own size.
 const SEND_BUFFER: usize = 4 << 20;
 
 /// Connects to a unix socket of one of the trusted users. Nothing is sent to others.

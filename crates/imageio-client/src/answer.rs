@@ -14,7 +14,7 @@ use hyper::{HeaderMap, StatusCode, Version};
 
 use crate::failure::{Exchanged, Failure};
 
-/// How much of an error's text is read: the server sends one line.
+/// The most bytes that are read of an error's text: the server sends one line.
 const ERROR_TEXT_LIMIT: usize = 4 << 10;
 
 /// The next bytes of an answer.

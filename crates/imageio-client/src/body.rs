@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a request carries.
+//! The body of a request.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// How many zero bytes go out with one system call.
+/// The number of zero bytes that go out with one system call.
 const ZERO_CHUNK: usize = 128 << 10;
 static ZEROES: [u8; ZERO_CHUNK] = [0; ZERO_CHUNK];
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// How many bytes connections have moved. Clones are the same counter.
+/// A counter of the bytes that connections have moved. Clones are the same counter.
 ///
 /// It counts what the system has taken for the server, and what has come of answers' bodies, both
 /// as they are on the wire. An answer's head doesn't count, with what comes together with it, nor

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server offers for a transfer: the answer to `OPTIONS`.
+//! The capabilities that a server offers for a transfer: the answer to `OPTIONS`.
 
 use serde::Deserialize;
 
@@ -19,23 +19,23 @@ pub struct Capabilities {
     pub extents: bool,
     /// `GET …/checksum`.
     pub checksum: bool,
-    /// How many connections may read at a time.
+    /// The number of connections that may read at a time.
     pub max_readers: u32,
-    /// How many connections may write at a time.
+    /// The number of connections that may write at a time.
     pub max_writers: u32,
     /// The unix socket to which clients on the same host may connect instead.
     pub unix_socket: Option<UnixAddress>,
 }
 
 impl Capabilities {
-    /// Whether two servers offer the same, wherever they may be reached.
+    /// Returns true if two servers offer the same, wherever they may be reached.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
         let elsewhere = Self { unix_socket: other.unix_socket.clone(), ..self.clone() };
         elsewhere == *other
     }
 
-    /// What a server without `OPTIONS` can do: nothing but GET and PUT, on one connection.
+    /// The capabilities of a server without `OPTIONS`: nothing but GET and PUT, on one connection.
     pub(crate) fn old_server() -> Self {
         Self {
             can_write: true,

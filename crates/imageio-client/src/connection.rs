@@ -30,10 +30,10 @@ use crate::timeouts::Timeouts;
 use crate::url::TransferUrl;
 use crate::{Error, Result};
 
-/// How long an `OPTIONS` answer may be.
+/// The greatest length of an `OPTIONS` answer, in bytes.
 const OPTIONS_LIMIT: usize = 64 << 10;
 
-/// Whether data must be on stable storage before the answer.
+/// The time by which data must be on stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
     /// Before the answer, which may take as long as a flush.
@@ -90,8 +90,8 @@ impl Connection {
         Ok(Self { url, heads, timeouts, open: Some(Open { driver, sender }) })
     }
 
-    /// Whether another request can be sent. False after the server announced to close, and after
-    /// any doubt.
+    /// Returns true if another request can be sent. None can after the server announced to close,
+    /// nor after any doubt.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.is_some()
@@ -256,7 +256,7 @@ impl Connection {
         self.run(operation, body, accepted).map(|_| ())
     }
 
-    /// How long the server may take for the answer, once it has the request.
+    /// The time that the server may take for the answer, once it has the request.
     fn timeout(&self, operation: Operation) -> Duration {
         match operation {
             Operation::Options

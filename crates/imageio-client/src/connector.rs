@@ -167,7 +167,7 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// Why one side refused the other.
+/// Returns the reason why one side refused the other.
 fn cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }

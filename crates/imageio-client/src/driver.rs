@@ -31,7 +31,7 @@ pub(crate) struct Driver {
     woken: Arc<Woken>,
 }
 
-/// Why a future was given up.
+/// The reason why a future was given up.
 #[derive(Debug)]
 pub(crate) enum Stalled {
     /// No byte moved for the time allowed.
@@ -163,7 +163,7 @@ impl Driver {
         }
     }
 
-    /// How far the connection's I/O is.
+    /// Returns the state of the connection's I/O, which the stream shares.
     pub(crate) fn readiness(&self) -> Arc<Readiness> {
         Arc::clone(&self.readiness)
     }

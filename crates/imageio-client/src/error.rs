@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can go wrong, and whose fault it is.
+//! The errors of a connection, which tell whose fault they are.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub enum Error {
     CaFile {
         /// The file as it was given.
         path: PathBuf,
-        /// Why not.
+        /// The reason why it can't be used.
         reason: String,
     },
 
@@ -65,7 +65,7 @@ pub enum Error {
     Timeout {
         /// The operation that the server was asked for.
         operation: String,
-        /// How long this side waited.
+        /// The time that this side waited.
         after: Duration,
     },
 
@@ -139,15 +139,15 @@ impl Error {
         }
     }
 
-    /// Whether the connection broke rather than the request failed: on a new connection, the same
-    /// request may pass.
+    /// Returns true if the connection broke rather than the request failed: on a new connection,
+    /// the same request may pass.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Lost { .. })
     }
 
-    /// Whether it is the way to the server that failed, for now: later, on a new connection, the
-    /// same request may pass.
+    /// Returns true if it is the way to the server that failed, for now: later, on a new
+    /// connection, the same request may pass.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -157,8 +157,8 @@ impl Error {
         }
     }
 
-    /// Whether the connection was already gone when the request was to be sent, so that it had no
-    /// effect.
+    /// Returns true if the connection was already gone when the request was to be sent, so that it
+    /// had no effect.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         matches!(

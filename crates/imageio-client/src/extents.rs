@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which parts of a disk hold what: the answer to `GET …/extents`.
+//! The zeroes, holes and dirty parts of a disk: the answer to `GET …/extents`.
 
 use serde::Deserialize;
 
-/// What is asked about each part of the disk.
+/// The question that is asked about each part of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtentsContext {
     /// The server tells which parts read as zeroes.
@@ -27,7 +27,7 @@ impl ExtentsContext {
 pub struct Extent {
     /// The extent's start, in bytes.
     pub start: u64,
-    /// How long it is.
+    /// The extent's length, in bytes.
     pub length: u64,
     /// It reads as zeroes.
     pub zero: bool,
@@ -48,7 +48,7 @@ struct Told {
     dirty: Option<bool>,
 }
 
-/// How long one extent's JSON may be, in bytes: the server sends a hundred.
+/// The greatest length of one extent's JSON, in bytes: the server sends a hundred.
 const LONGEST_ELEMENT: usize = 4 << 10;
 
 /// Reads the answer while it comes: extents in order, without gaps, from the start of the disk.
@@ -59,7 +59,7 @@ pub(crate) struct Reader<F> {
     at: At,
     /// The object that is being read.
     element: Vec<u8>,
-    /// How many braces and brackets of it are open.
+    /// The number of its braces and brackets that are open.
     depth: usize,
     in_string: bool,
     is_escaped: bool,
@@ -102,7 +102,7 @@ impl<F: FnMut(Extent) -> Result<(), String>> Reader<F> {
     /// The next bytes of the answer.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The text says what is wrong with the extents.
     pub(crate) fn read(&mut self, data: &[u8]) -> Result<(), String> {
         for &byte in data {
             self.at = match (self.at, byte) {
@@ -198,7 +198,7 @@ impl At {
 mod tests {
     use super::*;
 
-    /// What is read of an answer that comes in pieces of so many bytes.
+    /// Reads an answer that comes in pieces of `piece` bytes.
     fn read(json: &[u8], piece: usize) -> Result<(Vec<Extent>, u64), String> {
         read_about(ExtentsContext::Zero, json, piece)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why an exchange failed, and how that is put into words.
+//! The reasons why an exchange failed, and the errors that put them into words.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::driver::Stalled;
 use crate::operation::Operation;
 use crate::url::{Scheme, TransferUrl};
 
-/// Why an exchange failed, before it is put into words.
+/// The reason why an exchange failed, before it is put into words.
 pub(crate) enum Failure {
     Refused {
         status: StatusCode,
@@ -37,7 +37,7 @@ pub(crate) type Exchanged<T> = std::result::Result<T, Failure>;
 pub(crate) struct Failed<'a> {
     pub(crate) url: &'a TransferUrl,
     pub(crate) operation: Operation,
-    /// How long the server was waited for at last.
+    /// The time that the server was last given to make progress.
     pub(crate) timeout: Duration,
     /// The reason why sending broke, if it did.
     pub(crate) send_error: Option<String>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is asked of the server, and the head of its request.
+//! The requests that are made of the server, and their heads.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::extents::ExtentsContext;
 use crate::url::TransferUrl;
 use crate::{Error, Result};
 
-/// What is asked of the server. `Display` is for errors.
+/// A request that is made of the server. `Display` is for errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Options,
@@ -26,7 +26,7 @@ pub(crate) enum Operation {
     Checksum { algorithm: &'static str, block_size: u64 },
 }
 
-/// What the heads of all requests of a transfer have in common, made once.
+/// The parts that the heads of all requests of a transfer have in common, made once.
 pub(crate) struct Heads {
     host: HeaderValue,
     transfer: Uri,
@@ -118,7 +118,7 @@ impl Heads {
 
     /// Asked for once, so made then.
     fn checksum(&self, algorithm: &str, block_size: u64) -> Uri {
-        /// What RFC 3986, section 2.3, leaves alone.
+        /// All characters but those that RFC 3986, section 2.3, leaves alone.
         const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
         let algorithm = utf8_percent_encode(algorithm, ESCAPED);
         let query = format!("checksum?algorithm={algorithm}&block_size={block_size}");
@@ -148,8 +148,8 @@ impl Heads {
     }
 }
 
-/// How many bytes a request's head takes in HTTP/1.1: its line, its headers, and the empty line
-/// (RFC 9112, section 2.1).
+/// Returns the length of a request's head in HTTP/1.1, in bytes: its line, its headers, and the
+/// empty line (RFC 9112, section 2.1).
 pub(crate) fn head_length<T>(request: &Request<T>) -> u64 {
     // It is needed for every request, so nothing is formatted for it. The URI is no more than a
     // path and a query.

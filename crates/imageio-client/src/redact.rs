@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 /// This word stands in a text for the secret.
 const PLACEHOLDER: &[u8] = b"TICKET";
 
-/// What stands in a text for its end, where that may be the beginning of the secret.
+/// This character stands for the end of a text, where that may be the beginning of the secret.
 const CUT: &str = "…";
 
 /// A secret, as a URL holds it and as it is meant.
@@ -16,7 +16,7 @@ pub(crate) struct Secret {
     forms: [Vec<u8>; 2],
 }
 
-/// What a text has at a place.
+/// The part of the secret that was found at a place in a text.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     /// The secret, in so many bytes.
@@ -73,16 +73,16 @@ impl Found {
     }
 }
 
-/// What of `secret` is at the beginning of `text`, where each byte may stand as it is or
-/// percent-encoded, small or capital, and a hyphen may be missing: tickets are UUIDs, which are the
-/// same then.
+/// Finds `secret`, or its beginning, at the beginning of `text`, where each byte may stand as it is
+/// or percent-encoded, small or capital, and a hyphen may be missing: tickets are UUIDs, which are
+/// the same then.
 fn find(secret: &[u8], text: &[u8]) -> Found {
     if secret.is_empty() {
         return Found::Nothing;
     }
     let mut found = Found::Nothing;
-    // How much of either matches so far; more than one way only where the secret has a percent sign
-    // or a hyphen.
+    // The lengths of either that match so far; there is more than one way only where the secret has
+    // a percent sign or a hyphen.
     let mut ways = vec![(0, 0)];
     while let Some((of_secret, of_text)) = ways.pop() {
         let Some(&wanted) = secret.get(of_secret) else {

@@ -4,7 +4,7 @@
 /// The buffers that are still to be filled.
 pub(crate) struct ScatterBuffer<'a, 'b> {
     bufs: &'a mut [&'b mut [u8]],
-    /// How much of the first is filled.
+    /// The number of bytes of the first buffer that are filled.
     filled: usize,
 }
 

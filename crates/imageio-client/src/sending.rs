@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How far a request has gone out: its head and its body are counted apart, though the system takes
-//! them together.
+//! The progress of a request that is sent: its head and its body are counted apart, though the
+//! system takes them together.
 
 use hyper::Request;
 
@@ -8,7 +8,7 @@ use crate::body::RequestBody;
 use crate::operation::head_length;
 use crate::stream::Readiness;
 
-/// How far a request has gone out.
+/// The progress of a request that is sent.
 pub(crate) struct Sending<'a> {
     readiness: &'a Readiness,
     /// The number of bytes that had been sent before it.

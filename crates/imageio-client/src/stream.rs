@@ -16,15 +16,16 @@ use socket2::Socket;
 
 use crate::byte_counter::ByteCounter;
 
-/// How much one read of a plain socket takes for hyper: heads and short answers.
+/// The bytes that one read of a plain socket takes for hyper: heads and short answers.
 const READ_CHUNK: usize = 8 << 10;
 
-/// How much plaintext rustls takes in before it wants to send: some full records, to send many with
-/// one system call.
+/// The bytes of plaintext that rustls takes in before it wants to send: some full records, to send
+/// many with one system call.
 const TLS_WRITE_BUFFER: usize = 256 << 10;
 
-/// What the stream waits for. Shared by the stream (inside hyper) and the driver; only one thread
-/// uses both at a time, so the atomics are for `Send`, not for ordering.
+/// The state of a connection's I/O, which tells what the stream waits for. The stream (inside
+/// hyper) and the driver share it; only one thread uses both at a time, so the atomics are for
+/// `Send`, not for ordering.
 #[derive(Debug)]
 pub(crate) struct Readiness {
     pub(crate) socket: Socket,
@@ -39,16 +40,16 @@ pub(crate) struct Readiness {
     pub(crate) progress: AtomicBool,
     /// All of those, for others to look at.
     moved: ByteCounter,
-    /// What is read counts as progress. Not so while an answer's head is awaited: a head has no
-    /// business to drip.
+    /// Bytes that are read count as progress. They don't while an answer's head is awaited: a head
+    /// has no business to drip.
     pub(crate) reading_body: AtomicBool,
     /// Bytes of HTTP that the socket has taken since the connection was opened.
     sent: AtomicU64,
     /// Bytes of HTTP that have left hyper since then: the socket has them, or may have a part of
     /// the records that they are in.
     handed: AtomicU64,
-    /// What broke sending. The server may have answered before it closed, so the answer is still
-    /// waited for.
+    /// The error that broke sending. The server may have answered before it closed, so the answer
+    /// is still waited for.
     pub(crate) send_error: Mutex<Option<io::Error>>,
 }
 

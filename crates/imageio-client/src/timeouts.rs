@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How long to wait for a server.
+//! The limits of the time that a server is waited for.
 
 use std::time::Duration;
 
-/// How long to wait. Never for ever.
+/// The limits of the time that a server is waited for. Nothing is waited for without a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {

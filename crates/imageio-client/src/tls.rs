@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a server's certificate is verified.
+//! The verification of a server's certificate.
 
 use std::fs;
 use std::io;

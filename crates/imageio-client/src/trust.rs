@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who may listen on a unix socket that gets the ticket.
+//! The users who may listen on a unix socket that gets the ticket.
 //!
 //! Any local user can listen on an abstract name, and plain HTTP is spoken there: who the listener
 //! is takes the place of the certificate.
@@ -10,8 +10,8 @@ use std::os::fd::AsFd;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
-/// What the system shows for a user who has no number in this user namespace, so that it proves
-/// nothing.
+/// The number that the system shows for a user who has none in this user namespace, so that it
+/// proves nothing.
 const OVERFLOW_USER: u32 = 65_534;
 
 /// The users whose unix sockets are trusted with the ticket: root, this process's own, and perhaps
@@ -39,7 +39,7 @@ impl TrustedUsers {
         Self { numbers: Vec::new() }
     }
 
-    /// Whether a server of this user may get the ticket.
+    /// Returns true if a server of this user may get the ticket.
     fn trusts(&self, user: u32) -> bool {
         self.numbers.contains(&user)
     }

@@ -8,14 +8,14 @@ use url::{Host, ParseError, Url};
 use crate::redact::Secret;
 use crate::{Error, Result};
 
-/// How long a path may be in bytes, percent-encoded. imageio takes 64 KiB for the whole first line
-/// of a request, which has the method and a query besides.
+/// The greatest length of a path in bytes, percent-encoded. imageio takes 64 KiB for the whole
+/// first line of a request, which has the method and a query besides.
 const LONGEST_PATH: usize = 60 << 10;
 
-/// What is shown of a server's words, in characters. The real ones take less than 200.
+/// The number of characters that are shown of a server's words. The real ones take less than 200.
 const LONGEST_LINE: usize = 500;
 
-/// How a transfer is reached, as its URL says.
+/// The way to reach a transfer, as its URL says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -109,7 +109,8 @@ impl TransferUrl {
         &self.path
     }
 
-    /// Whether both are of one transfer, perhaps by way of different hosts: the ticket tells.
+    /// Returns true if both are of one transfer, perhaps by way of different hosts: the ticket
+    /// tells.
     #[must_use]
     pub fn is_same_transfer(&self, other: &Self) -> bool {
         self.ticket() == other.ticket()

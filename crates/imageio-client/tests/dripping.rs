@@ -107,7 +107,8 @@ fn answer_slowly(listener: &TcpListener, before: Duration, between: Duration, ov
     }
 }
 
-/// What comes of asking for extents with more patience for the first byte than for the others.
+/// Asks for extents with more patience for the first byte than for the others, and returns the
+/// outcome.
 fn slow_extents(before: Duration, between: Duration) -> imageio_client::Result<Vec<imageio_client::Extent>> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url =

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What goes wrong on the way or at the server, and what is said of it.
+//! Faults on the way or at the server, and what is said of them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -295,8 +295,8 @@ fn bytes_are_counted_while_they_move() {
         let mut has_moved = |about: usize, what: &str| {
             let by = moved.bytes() - before;
             before = moved.bytes();
-            // What comes together with a head doesn't count, but a head that is sent does, and what
-            // TLS adds.
+            // Bytes that come together with a head don't count, but a head that is sent does, and
+            // so does what TLS adds.
             let expected = (about - about / 20) as u64..(about + about / 20 + 4096) as u64;
             assert!(expected.contains(&by), "{way}, {what}: {by}");
         };

@@ -12,7 +12,7 @@ use crate::parse::{self, path};
 use crate::secret::{is_url, is_uuid, shown};
 use crate::{ConfigError, MAGIC, Parameter, Parser};
 
-/// What has been said of the engine and its disk.
+/// The arguments that have been given about the engine and its disk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EngineArguments {
     pub(crate) credentials: Credentials,
@@ -219,7 +219,7 @@ pub(crate) const ENGINE_PARAMETERS: &[Parameter] = &[
 ];
 
 impl EngineArguments {
-    /// Whether a disk of the engine is named.
+    /// Returns true if a disk of the engine is named.
     pub(crate) fn has_target(&self) -> bool {
         self.target.is_some()
     }
@@ -233,14 +233,14 @@ impl EngineArguments {
         }
     }
 
-    /// Which engine is to be asked, where somebody else knows for what.
+    /// Returns the engine that is to be asked, where somebody else knows for what.
     pub(crate) fn finish_credentials(self) -> Result<Credentials, ConfigError> {
         let given = self.target.map(|(kind, _)| kind).or(self.given_for.first().map(|(name, _)| *name));
         let reason = "this is for a disk that is served: leave it out";
         given.map_or(Ok(self.credentials), |name| Err(wrong(name, reason)))
     }
 
-    /// What the engine is to be asked for, if it is to be asked.
+    /// Returns the settings of the engine and its disk, if the engine is to be asked.
     pub(crate) fn finish(self, size: Option<u64>) -> Result<Option<EngineSettings>, ConfigError> {
         let given = self.target.as_ref().map(|(kind, _)| *kind);
         if let Some((name, kind)) = self.given_for.iter().find(|(_, kind)| Some(*kind) != given) {
@@ -375,8 +375,8 @@ fn tracks_changes(text: &str) -> Result<bool, String> {
 }
 
 impl Parser {
-    /// Which engine is to be asked, for disks that aren't named by parameters, and how to treat
-    /// them.
+    /// Returns the engine that is to be asked for disks that parameters don't name, and their
+    /// settings.
     ///
     /// # Errors
     /// [`ConfigError::Value`] where a parameter names a disk.

@@ -10,8 +10,8 @@ use crate::parse::export_name;
 use crate::table::{EXPORT, STATS_JSON};
 use crate::{ConfigError, Parser, split};
 
-/// How many transfers are served together. Each takes some threads and up to `replay-buffer` of
-/// memory.
+/// The number of transfers that may be served together. Each takes some threads and up to
+/// `replay-buffer` of memory.
 const MOST_EXPORTS: usize = 128;
 
 /// Takes the arguments of a command line for one transfer or several. `export=NAME` begins the
@@ -26,7 +26,8 @@ pub struct Exports {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ExportSettings {
-    /// What clients call it; `None` for the only one of a command line without `export=`.
+    /// The name that clients call it by; `None` for the only one of a command line without
+    /// `export=`.
     pub name: Option<String>,
     /// The transfer, or the disk of an engine, that is served.
     pub source: Source,
@@ -78,7 +79,7 @@ impl Exports {
         Ok(())
     }
 
-    /// Where the figures of all transfers are to be written; `-` is standard error.
+    /// The file that gets the figures of all transfers; `-` is standard error.
     #[must_use]
     pub fn stats_json(&self) -> Option<&Path> {
         self.common.stats_json()

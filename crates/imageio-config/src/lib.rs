@@ -62,7 +62,7 @@ pub use table::{EXPORT, Parameter, STATS_JSON, parameters, wrap};
 /// The parameter that a value without a name belongs to.
 pub const MAGIC: &str = "url";
 
-/// What is wrong with the parameters: one line that says what to do.
+/// An error in the parameters: one line that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -79,7 +79,7 @@ pub enum ConfigError {
     Value {
         /// The parameter.
         name: &'static str,
-        /// What is wrong, and what is expected.
+        /// The reason why it is wrong, and what is expected.
         reason: String,
     },
 
@@ -92,9 +92,9 @@ pub enum ConfigError {
     /// Something is wrong with one of several exports.
     #[error("{}: {error}", export_label(name))]
     Export {
-        /// The export's.
+        /// The export's name.
         name: String,
-        /// What it is.
+        /// The export's error.
         error: Box<ConfigError>,
     },
 }
@@ -105,17 +105,17 @@ impl ConfigError {
     }
 }
 
-/// How messages call one of several exports.
+/// Returns the name that messages call one of several exports by.
 #[must_use]
 pub fn export_label(name: &str) -> String {
     format!("export '{}'", name.escape_debug())
 }
 
-/// What the device can do where the server can.
+/// The features that the device has where the server has them.
 const FEATURES: &str =
     "http https unix-socket flush fua-native zero extents multi-conn keep-alive block-size";
 
-/// What both doors tell of themselves by `--dump-plugin`: one `key=value` a line.
+/// Returns the facts that both doors tell of themselves by `--dump-plugin`: one `key=value` a line.
 #[must_use]
 pub fn facts(version: &str) -> Vec<String> {
     let names: Vec<_> = parameters().map(|parameter| parameter.name).collect();
@@ -140,7 +140,7 @@ pub struct Parser {
     stats_json: Option<PathBuf>,
 }
 
-/// For how long a server is waited for whose transfer an engine can resume: a host may be started
+/// The time that a server is waited for whose transfer an engine can resume: a host may be started
 /// again.
 const ENGINE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -189,7 +189,7 @@ impl Parser {
         self.set(name, value)
     }
 
-    /// Where the [figures](STATS_JSON) are to be written; `-` is standard error.
+    /// The file that gets the [figures](STATS_JSON); `-` is standard error.
     #[must_use]
     pub fn stats_json(&self) -> Option<&Path> {
         self.stats_json.as_deref()
@@ -199,7 +199,7 @@ impl Parser {
         self.url.is_some() || self.engine.has_target()
     }
 
-    /// Where the disk is, and how to treat it.
+    /// Returns the disk's source, and the settings for it.
     ///
     /// # Errors
     /// [`ConfigError::MissingUrl`], or [`ConfigError::Value`] where parameters contradict each
@@ -229,7 +229,8 @@ impl Parser {
         // With an engine, it turns out later whether this is a host of oVirt.
         let may_be_host = self.settings.is_ovirt_host || self.url.is_none();
         let is_wanted = may_be_host && self.settings.unix_socket;
-        // What can't be looked up isn't trusted; the warning about the socket tells who it was.
+        // A user that can't be looked up isn't trusted; the warning about the socket tells who it
+        // was.
         if is_wanted { parse::user_named(IMAGEIO_USER).ok().flatten() } else { None }
     }
 }
@@ -239,7 +240,7 @@ fn split(argument: &str) -> (&str, &str) {
     argument.split_once('=').filter(|(name, _)| is_name(name)).unwrap_or((MAGIC, argument))
 }
 
-/// Whether what stands before a `=` is a parameter's name, by nbdkit's rule.
+/// Returns true if the text before a `=` is a parameter's name, by nbdkit's rule.
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))

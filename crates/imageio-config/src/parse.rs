@@ -20,7 +20,7 @@ pub(crate) fn boolean(text: &str) -> Result<bool> {
     }
 }
 
-/// What becomes of zeroes that are to stay allocated.
+/// The treatment of zeroes that are to stay allocated.
 pub(crate) fn no_hole(text: &str) -> Result<NoHole> {
     match text {
         "ignore" => Ok(NoHole::Ignore),
@@ -33,7 +33,7 @@ pub(crate) fn no_hole(text: &str) -> Result<NoHole> {
 /// something else to others.
 ///
 /// # Errors
-/// What is wrong with it, and what is expected.
+/// The text says what is wrong with it, and what is expected.
 pub fn size(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| "kmgtpe".contains(c.to_ascii_lowercase()));
     let is_size = !digits.is_empty()
@@ -54,8 +54,8 @@ pub(crate) fn block_size(text: &str) -> Result<u32> {
     Err(format!("{} is not a power of two from 512 to 32M", shown(text)))
 }
 
-/// How long requests to the server become: 0 leaves it to the clients; less than is usual for one
-/// would only cost time, and storage writes whole blocks.
+/// The length that requests to the server may reach: 0 leaves it to the clients; less than is usual
+/// for one would only cost time, and storage writes whole blocks.
 pub(crate) fn max_request(text: &str) -> Result<u64> {
     const LEAST: u64 = 64 << 10;
     const BLOCK: u64 = 4096;
@@ -84,7 +84,7 @@ pub(crate) fn count(text: &str, most: u32) -> Result<u32> {
 /// Seconds, more than none: nothing waits for ever.
 ///
 /// # Errors
-/// What is wrong with it, and what is expected.
+/// The text says what is wrong with it, and what is expected.
 pub fn seconds(text: &str) -> std::result::Result<Duration, String> {
     match seconds_or_none(text) {
         Ok(Some(time)) => Ok(time),
@@ -120,11 +120,11 @@ pub(crate) fn bitmap(text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
-/// What clients call an export, in as many bytes as NBD has room for (`doc/proto.md`, 'Values');
-/// may be empty.
+/// The name that clients call an export by, in as many bytes as NBD has room for (`doc/proto.md`,
+/// 'Values'); may be empty.
 ///
 /// # Errors
-/// What is wrong with it, and what is expected.
+/// The text says what is wrong with it, and what is expected.
 pub fn export_name(text: &str) -> std::result::Result<String, String> {
     const LONGEST: usize = 4096;
     // A disk of oVirt is called by a UUID, as a ticket is.

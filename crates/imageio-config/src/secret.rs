@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What may be shown of what a user typed: a ticket may have got into another parameter's place.
+//! Texts that a user typed are shown only if they hold no ticket: one may have got into another
+//! parameter's place.
 
-/// How many characters are shown of a name or value. Tickets are longer: oVirt's are UUIDs, of 36.
+/// The number of characters up to which a name or value is shown. Tickets are longer: oVirt's are
+/// UUIDs, of 36.
 const LONGEST_SHOWN: usize = 24;
 
 /// A value in quotes, or words for it where it could be a ticket or a URL with one.
@@ -12,15 +14,15 @@ pub(crate) fn shown(value: &str) -> String {
     "what is given (it isn't shown, as it could be a ticket)".to_owned()
 }
 
-/// Whether a name or value surely holds no ticket: it is short, and no part of a URL.
+/// Returns true if a name or value surely holds no ticket: it is short, and no part of a URL.
 #[must_use]
 pub fn may_be_shown(value: &str) -> bool {
     let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | ':');
     value.len() <= LONGEST_SHOWN && value.chars().all(is_plain)
 }
 
-/// Whether what should be a file's name is rather a URL, or the end of one, or a ticket of oVirt
-/// alone.
+/// Returns true if a text that should be a file's name is rather a URL, or the end of one, or a
+/// ticket of oVirt alone.
 #[must_use]
 pub fn is_url(text: &str) -> bool {
     let lower = text.trim_start().to_ascii_lowercase();

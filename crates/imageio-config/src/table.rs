@@ -10,7 +10,7 @@ use crate::{Parser, parse};
 pub struct Parameter {
     /// The name, with hyphens.
     pub name: &'static str,
-    /// What stands for the value in a synopsis.
+    /// The word that stands for the value in a synopsis.
     pub value: &'static str,
     /// The default, in words.
     pub default: &'static str,
@@ -20,7 +20,7 @@ pub struct Parameter {
     pub(crate) set: fn(&mut Parser, &str) -> Result<(), String>,
 }
 
-/// How many connections make any sense.
+/// The greatest number of connections that makes any sense.
 const MOST_CONNECTIONS: u32 = 64;
 
 /// All parameters, in the order of their use.
@@ -208,8 +208,8 @@ const PARAMETERS: &[Parameter] = &[
     STATS_JSON,
 ];
 
-/// Where the figures of all transfers together go. It is about who serves them, and not about any
-/// of them, and an option of `imageio-nbd`, too.
+/// The destination of the figures of all transfers together. It is about who serves them, and not
+/// about any of them, and an option of `imageio-nbd`, too.
 pub const STATS_JSON: Parameter = Parameter {
     name: "stats-json",
     value: "FILE|-",

@@ -244,7 +244,8 @@ fn the_default_that_is_told_is_the_one_that_counts() {
 
 #[test]
 fn the_bounds_that_are_told_are_those_that_count() {
-    // What is told, the last value that is taken, and the first one that isn't.
+    // Each line has the bounds that are told, the values at them that are taken, and those that
+    // aren't.
     let bounds = [
         ("connections", "from 1 to 64", ["1", "64"], ["0", "65"]),
         ("preferred-block-size", "from 512 to 32M", ["512", "32M"], ["256", "64M"]),

@@ -10,10 +10,10 @@ use imageio_client::{Connection, Flush};
 use crate::counters::{Exchange, Kind, Purpose};
 use crate::tracker::{Content, Part, Tracker};
 
-/// What a piece that is kept counts at least, in bytes: keeping track of it takes memory, too.
+/// The least that a piece which is kept counts, in bytes: keeping track of it takes memory, too.
 const LEAST_KEPT: u64 = 4096;
 
-/// By what means the server does things.
+/// The means by which the server does things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServerFeatures {
     /// `PATCH` flush; else each write is durable by itself.

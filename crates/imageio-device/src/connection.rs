@@ -32,13 +32,13 @@ use crate::tracker::{Owner, Tracker, UnderWay};
 /// A failed request.
 pub(crate) type Failure = conn_pool::Failure<Cause>;
 
-/// What the connections of a device have in common.
+/// The parts that the connections of a device have in common.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) connector: Arc<Connector>,
     pub(crate) server: ServerFeatures,
     pub(crate) link: Arc<Link>,
-    /// How long to try to get a connection again.
+    /// The time for which a connection is tried to be opened again.
     pub(crate) reconnect_timeout: Duration,
     pub(crate) ticket_keeper: Option<Arc<dyn TicketKeeper>>,
     pub(crate) keep_alive: KeepAlive,
@@ -48,8 +48,8 @@ pub(crate) struct Common {
     pub(crate) counters: Arc<Counters>,
 }
 
-/// What keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews only the first
-/// hop.
+/// The request that keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews
+/// only the first hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeepAlive {
     Flush,
@@ -72,7 +72,7 @@ pub(crate) struct ReplayingConnection {
     open: Option<Connection>,
     /// Writes were acknowledged and not flushed, on `open` or on a connection that is lost.
     is_dirty: bool,
-    /// What the unflushed content takes of the replay buffer.
+    /// The room that the unflushed content takes in the replay buffer.
     reserved: Option<Reservation>,
     /// The server has closed a connection with something unflushed on it, though it had answered:
     /// what follows is flushed at once, or it would be written again and again.
@@ -147,8 +147,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Where the server is gone, those who have waited for a connection don't wait for the server
-    /// one after another.
+    /// Fails if the server is gone and others have given up, so that those who have waited for a
+    /// connection don't wait for the server one after another.
     fn check_outage(&self, group: &Group<DeviceRequest>) -> Result<(), Failure> {
         let has_connection = self.open.is_some() || self.is_dirty;
         let given_up = || self.common.outage.given_up_since(group.iter().map(DeviceRequest::arrived).max()?);
@@ -227,13 +227,13 @@ impl ReplayingConnection {
         }
     }
 
-    /// Whether a change is flushed, and the room to keep it until then if it isn't.
+    /// Returns the way in which a change is flushed, and the room to keep it until then if it
+    /// isn't.
     fn durability(&self, change: &Change, fua: bool) -> (Flush, Option<Reservation>) {
         if fua {
             return (Flush::Yes, None);
         }
-        // Where the connection is full, a flush is needed at once, and one that goes along costs no
-        // request.
+        // A full connection needs a flush at once, and one that goes along costs no request.
         let wants_flush = self.closes_early || conn_pool::Connection::state(self) == State::Full;
         if !self.common.server.flush || wants_flush {
             return (Flush::Prompt, None);
@@ -332,7 +332,7 @@ impl ReplayingConnection {
     }
 }
 
-/// What a connection is busy with that carries out a task.
+/// Returns the event that a connection waits for while it carries out a task.
 fn awaited(task: &Task<'_, DeviceRequest>) -> Awaited {
     match task {
         Task::Requests(group) => match group.shape().operation {

@@ -43,7 +43,7 @@ pub(crate) struct Exchange {
     pub(crate) bytes: u64,
 }
 
-/// How many connections ask for extents: one for what is zero, and one for what is dirty.
+/// The number of connections that ask for extents: one for what is zero, and one for what is dirty.
 const INQUIRIES: usize = 2;
 
 /// The figures of a device.
@@ -72,7 +72,7 @@ struct Count {
 /// A connection, as it is seen from outside.
 #[derive(Debug, Default)]
 struct Slot {
-    /// What it waits for, in one number that is always whole: see [`Slot::encode`]. 0: nothing.
+    /// Its wait, in one number that is always whole: see [`Slot::encode`]. 0: it waits for nothing.
     waits_for: AtomicU64,
     moved: ByteCounter,
 }
@@ -93,7 +93,7 @@ impl Exchange {
         self.bytes == 0 && matches!(self.kind, Kind::Read | Kind::Write)
     }
 
-    /// Whether it moves data, at somebody's request.
+    /// Returns true if it moves data, at somebody's request.
     pub(crate) fn is_data(self) -> bool {
         matches!(self.kind, Kind::Read | Kind::Write) && self.purpose != Purpose::KeepAlive
     }

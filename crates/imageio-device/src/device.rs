@@ -88,8 +88,8 @@ impl Device {
         }
     }
 
-    /// What of a read the server has to be asked for, and where in the buffer that goes. The rest
-    /// is known to be zero, and is told to `fill`; nothing is left where all of it is.
+    /// Returns the part of a read that the server has to be asked for, and its place in the buffer.
+    /// The rest is known to be zero, and is told to `fill`; there is no part where all of it is.
     pub(crate) fn needed(
         &self,
         offset: u64,
@@ -125,7 +125,7 @@ impl Device {
         self.extents.when_asked(view, Box::new(waiter));
     }
 
-    /// What is known of a range by now.
+    /// Returns the extents of a range, as far as they are known by now.
     fn known_extents(&self, question: &Question, is_told: bool) -> Result<Vec<Extent>> {
         let Question { view, ref range, limit } = *question;
         let tracker = self.tracker();
@@ -148,7 +148,8 @@ impl Device {
         self.extents.close();
     }
 
-    /// Whether a connection was lost lately, so that a request may take its time to be answered.
+    /// Returns true if a connection was lost lately, so that a request may take its time to be
+    /// answered.
     pub(crate) fn had_outage_lately(&self) -> bool {
         const LATELY: Duration = Duration::from_secs(60);
         self.common.outage.was_within(LATELY, Instant::now())
@@ -158,8 +159,8 @@ impl Device {
         &self.common.link
     }
 
-    /// What is known from `offset` on by now, as
-    /// [`QueuedDevice::extent_ahead`](block_device::QueuedDevice::extent_ahead) wants it.
+    /// Returns the extent that begins at `offset`, as far as it is known by now, for
+    /// [`QueuedDevice::extent_ahead`](block_device::QueuedDevice::extent_ahead).
     pub(crate) fn extent_ahead(&self, offset: u64) -> Option<Extent> {
         let range = offset.min(self.size)..self.size;
         match self.failure() {
@@ -175,8 +176,8 @@ impl Device {
         self.pool.failure().map(|Cause(error)| error)
     }
 
-    /// How many requests wait for a connection: a figure for logs and tests, old as soon as it is
-    /// told.
+    /// Returns the number of requests that wait for a connection: a figure for logs and tests, old
+    /// as soon as it is told.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.pool.waiting()
@@ -191,7 +192,7 @@ impl Device {
         Zeroing::new(self.place(offset, len), flags.fua, self.is_written(flags))
     }
 
-    /// Whether zeroes are sent as data.
+    /// Returns true if zeroes are sent as data.
     fn is_written(&self, flags: ZeroFlags) -> bool {
         flags.no_hole && self.no_hole == NoHole::Write
     }
@@ -282,7 +283,7 @@ impl BlockDevice for Device {
         self.run(DeviceRequest::write(self.place(offset, len), data, fua, None))
     }
 
-    /// What [`ZeroFlags::no_hole`] means is one of the [settings](crate::NoHole).
+    /// The meaning of [`ZeroFlags::no_hole`] is one of the [settings](crate::NoHole).
     /// [`ZeroFlags::fast`] succeeds where the disk is known to be zero.
     fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_zero(offset, len, flags)?;
@@ -338,7 +339,7 @@ impl BlockDevice for Device {
     }
 }
 
-/// What is asked about a range, which was found to be on the disk.
+/// A question about a range, which was found to be on the disk.
 pub(crate) struct Question {
     view: View,
     range: Range<u64>,

@@ -9,7 +9,7 @@ use imageio_client::StatusCode;
 
 use crate::recovery::Asked;
 
-/// Why a transfer can't be opened: one line that says what to do.
+/// The reason why a transfer can't be opened: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -22,7 +22,7 @@ pub enum OpenError {
     UrlFile {
         /// `+` and the file, or `-` for standard input.
         from: String,
-        /// Why not.
+        /// The reason why there is none.
         reason: String,
     },
 
@@ -53,21 +53,21 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether this host has no way to the server, so that another URL may lead there.
+    /// Returns true if this host has no way to the server, so that another URL may lead there.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         use imageio_client::Error::{Connect, Resolve, Tls};
         matches!(self, Self::Client(Resolve { .. } | Connect { .. } | Tls { broken: true, .. }))
     }
 
-    /// Whether the server knows no such ticket, or one that has expired (status 403).
+    /// Returns true if the server knows no such ticket, or one that has expired (status 403).
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Client(error) if error.status().is_some_and(|status| status.as_u16() == 403))
     }
 }
 
-/// Why a request failed, as the pool knows it.
+/// The reason why a request failed, as the pool knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cause(pub(crate) Error);
 

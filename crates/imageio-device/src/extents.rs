@@ -21,10 +21,11 @@ use crate::inquiry::{Inquiry, Waiter};
 use crate::tracker::{Context, Tracker};
 use crate::transfer::Transfer;
 
-/// How deep below the image a range's content is: qemu's name, whose 0 is imageio's hole.
+/// The context of the depth below the image at which a range's content is: qemu's name, whose 0 is
+/// imageio's hole.
 const DEPTH: &str = "qemu:allocation-depth";
 
-/// What may differ from the last backup, whatever the bitmap is called.
+/// The context of ranges that may differ from the last backup, whatever the bitmap is called.
 const DIRTY: &str = "imageio:dirty";
 
 /// The context of dirty extents under a bitmap's name begins like this, as in qemu.
@@ -35,11 +36,11 @@ const BITMAP: &str = "qemu:dirty-bitmap:";
 pub(crate) enum View {
     /// One context as it is.
     Plain(Context),
-    /// Which ranges are zero, and those that are clean as holes.
+    /// The ranges that are zero, and those that are clean as holes.
     CleanAsHoles,
 }
 
-/// What is known of the disk's ranges, and how it comes to be known.
+/// The disk's extents that clients are told, and the questions to the server about them.
 pub(crate) struct Extents {
     /// Their names, in the order of `views`.
     names: Vec<String>,
@@ -135,8 +136,8 @@ impl Both {
     }
 }
 
-/// What a range is if all that is clean is a hole, in at most `limit` extents, from its start on.
-/// `of` tells of one context in the same way.
+/// Returns the extents of a range if all that is clean is a hole: at most `limit` extents, from its
+/// start on. `of` tells those of one context in the same way.
 pub(crate) fn clean_as_holes(
     of: impl Fn(Context, &Range<u64>, usize) -> Vec<Extent>,
     range: &Range<u64>,
@@ -147,7 +148,7 @@ pub(crate) fn clean_as_holes(
         let (part, left) = (at..at + dirty.length, limit - extents.len());
         at = part.end;
         match dirty.status {
-            // What is told next would not begin where this ends.
+            // The next extent would not begin where this one ends.
             _ if left == 0 => break,
             0 => extents.push(Extent { status: HOLE, ..dirty }),
             _ => extents.extend(of(Context::Zero, &part, left)),

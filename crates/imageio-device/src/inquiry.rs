@@ -22,7 +22,7 @@ use crate::tracker::{ExtentMap, Tracker};
 /// Pauses before further attempts, where the connection breaks.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
-/// How often it is looked whether somebody still waits.
+/// The time after which it is asked again whether somebody still waits.
 const ATTENTION: Duration = Duration::from_millis(100);
 
 /// One question to the server, and those who wait for its answer.
@@ -86,7 +86,7 @@ impl Inquiry {
     }
 
     /// Waits until the server was asked, as long as it `goes_on`, which is asked now and then.
-    /// Whether the server has told.
+    /// Returns true if the server has told.
     ///
     /// # Errors
     /// [`Errno::Shutdown`].
@@ -182,7 +182,7 @@ impl Shared {
         self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does. Those who wait are told even if it panics.
+    /// Runs in the thread. Those who wait are told even if it panics.
     fn run(&self) {
         let told = catch_unwind(AssertUnwindSafe(|| self.ask_again_and_again()));
         let told = told.unwrap_or_else(|_| Err(Failed::new("bug: asking for them panicked")));
@@ -255,7 +255,7 @@ impl Shared {
         }
     }
 
-    /// Which of the device's inquiries it is.
+    /// Returns the inquiry's number among those of the device.
     fn number(&self) -> usize {
         match self.asked {
             ExtentsContext::Zero => 0,
@@ -294,7 +294,7 @@ impl Shared {
     }
 }
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 struct Failed {
     reason: String,
     is_worth_another_attempt: bool,

@@ -62,10 +62,10 @@ const STEPS: [Fit; 3] = [
 /// The most connections that are ever used without being asked for.
 pub(crate) const MOST_CONNECTIONS: u32 = STEPS[STEPS.len() - 1].connections;
 
-/// What has been measured, and what follows from that.
+/// The link's measured speed, and the choices that follow from it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// What the user has chosen isn't changed.
+    /// The numbers that the user has chosen, which aren't changed.
     connections: Option<u32>,
     max_request: Option<u64>,
     replay_buffer: Option<u64>,
@@ -79,7 +79,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Measured {
     latency: Duration,
-    /// How many answers there were since the last step, and how long they took together.
+    /// The number of answers since the last step, and the time that they took together.
     answers: u32,
     time: Duration,
 }
@@ -132,17 +132,18 @@ impl Link {
         STEPS[self.step.load(Relaxed)]
     }
 
-    /// How many connections are to be used at a time.
+    /// Returns the number of connections that are to be used at a time.
     pub(crate) fn connections(&self) -> u32 {
         self.connections.unwrap_or(self.fit().connections).min(self.most_connections).max(1)
     }
 
-    /// How long requests become with others, in bytes. 0: they don't go with others.
+    /// Returns the length in bytes that requests may reach with others. 0: they don't go with
+    /// others.
     pub(crate) fn max_request(&self) -> u64 {
         self.max_request.unwrap_or(self.fit().max_request)
     }
 
-    /// How long reads and writes become, in bytes.
+    /// Returns the length in bytes that reads and writes may reach.
     pub(crate) fn longest_request(&self) -> u64 {
         match self.max_request() {
             0 => u64::MAX,
@@ -150,15 +151,15 @@ impl Link {
         }
     }
 
-    /// How much unflushed content is kept, in bytes.
+    /// Returns the number of bytes of unflushed content that may be kept.
     pub(crate) fn replay_buffer(&self) -> u64 {
         self.replay_buffer.unwrap_or(self.fit().replay_buffer)
     }
 
-    /// How many bytes are of use on their way to the server at a time, by all clients together:
-    /// those of each connection, and half as much that is coming from the clients meanwhile; no
-    /// more than a long link has, whatever the user has chosen. 0 where that is not known, as
-    /// clients' own requests are sent.
+    /// Returns the number of bytes that are of use on their way to the server at a time, by all
+    /// clients together: those of each connection, and half as much that is coming from the clients
+    /// meanwhile; no more than a long link has, whatever the user has chosen. 0 where that is not
+    /// known, as clients' own requests are sent.
     pub(crate) fn in_flight(&self) -> u64 {
         let most = u64::from(MOST_CONNECTIONS) * STEPS[STEPS.len() - 1].max_request;
         self.max_request().saturating_mul(self.connections().into()).min(most) / 2 * 3
@@ -181,7 +182,7 @@ impl Measured {
     }
 }
 
-/// What to do where answers take `time` on average.
+/// Returns the move to make where answers take `time` on average.
 fn judge(latency: Duration, time: Duration) -> Move {
     match latency {
         _ if latency < LONG => Move::Bottom,

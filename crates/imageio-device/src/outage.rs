@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When connections were lost, and waiting for the server to come back.
+//! The times at which connections were lost, and waiting for the server to come back.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use block_device::Error;
 
-/// What all connections know of the server's outages.
+/// The server's outages, as all connections together see them.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     state: Mutex<State>,
@@ -22,7 +22,7 @@ pub(crate) struct Outage {
 struct State {
     /// The last time at which a connection was lost, whichever it was, or could not be opened.
     last_loss: Option<Instant>,
-    /// Since when requests have failed and none was answered.
+    /// The time since when requests have failed and none was answered.
     down_since: Option<Instant>,
     /// The time at which the last request was given up during the outage, and the reason.
     given_up: Option<(Instant, Error)>,
@@ -85,14 +85,15 @@ impl Outage {
         self.lock().given_up = Some((now, error.clone()));
     }
 
-    /// Why another request was given up after `time`, if none was answered since.
+    /// Returns the reason why another request was given up after `time`, if none was answered
+    /// since.
     pub(crate) fn given_up_since(&self, time: Instant) -> Option<Error> {
         let state = self.is_down.load(Relaxed).then(|| self.lock())?;
         let (when, error) = state.given_up.as_ref()?;
         (time < *when).then(|| error.clone())
     }
 
-    /// Whether a connection was lost less than `time` ago.
+    /// Returns true if a connection was lost less than `time` ago.
     pub(crate) fn was_within(&self, time: Duration, now: Instant) -> bool {
         self.lock().last_loss.is_some_and(|loss| now.saturating_duration_since(loss) < time)
     }

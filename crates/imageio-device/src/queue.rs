@@ -41,7 +41,8 @@ impl Queue {
         Ok(Self { device, workers, is_stopping: Arc::default() })
     }
 
-    /// What is to be done on a connection, if the request is possible and needs one.
+    /// Returns the request that is to be carried out on a connection, if it is possible and needs
+    /// one.
     fn accept(&self, request: Request, mut completion: Box<dyn Completion>) -> Option<DeviceRequest> {
         let (device, room) = (&*self.device, completion.buffer().len());
         if let Err(error) = check(device, &request, room as u64) {
@@ -98,7 +99,7 @@ impl Queue {
     }
 }
 
-/// Whether a request is possible. `room` is how much a read is for, in bytes.
+/// Checks that a request is possible. `room` is how much a read is for, in bytes.
 fn check(device: &Device, request: &Request, room: u64) -> Result<()> {
     match request {
         Request::Read { offset } => device.check_read(*offset, room),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What to do after an attempt, however it ended: one table.
+//! The decision after an attempt, however it ended: one table.
 //!
 //! # Why it is so
 //! - **An error status on a connection with unflushed writes** means that the connection can't be
@@ -29,7 +29,7 @@ pub(crate) enum Asked {
     Replay,
 }
 
-/// What is at stake on the connection besides the request itself.
+/// The content at stake on the connection besides the request itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stake {
     /// It carried acknowledged writes that are not flushed.
@@ -38,7 +38,7 @@ pub(crate) struct Stake {
     pub(crate) is_kept: bool,
 }
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     Answered,
@@ -112,7 +112,8 @@ pub(crate) enum Failing {
 pub(crate) fn decide(asked: Asked, stake: Stake, ended: Ended) -> Decision {
     use Again::{IfTicketComesBack, Once, UntilTimeout};
     use Failing::{Part, Request};
-    // Whether it may be done, when it is sent again, and what fails if it isn't.
+    // The answers to three questions: may it be done, when is it sent again, and what fails if it
+    // isn't?
     let (may_be_done, again, failing) = match ended {
         Ended::Answered | Ended::AnsweredAndClosed => return answered(stake, ended),
         Ended::NotSent => (false, Some(UntilTimeout), Request),
@@ -128,8 +129,8 @@ pub(crate) fn decide(asked: Asked, stake: Stake, ended: Ended) -> Decision {
     let is_refusal = matches!(ended, Ended::Refused | Ended::Forbidden { .. });
     let is_unanswered_change = asked == Asked::Change && matches!(ended, Ended::NoAnswer | Ended::Nonsense);
     let is_lost = !stake.is_kept && (stake.unflushed || is_unanswered_change);
-    // What is kept can wait to be written again while other requests go on, if the server does
-    // anything at all.
+    // Content that is kept can wait to be written again while other requests go on, if the server
+    // does anything at all.
     let is_for_the_unflushed = matches!(asked, Asked::Flush | Asked::Replay);
     let failing = match stake.unflushed && (is_for_the_unflushed || again.is_some()) {
         true => Failing::Transfer,
@@ -158,7 +159,7 @@ fn answered(stake: Stake, ended: Ended) -> Decision {
 }
 
 impl Ended {
-    /// How an attempt ended that has this error.
+    /// Returns the end of an attempt that has this error.
     pub(crate) fn with(error: &Error) -> Self {
         match error {
             Error::Status { status, body_sent, .. } => Self::with_status(*status, *body_sent),
@@ -184,7 +185,7 @@ impl Ended {
 /// The attempts of one request.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    /// For how long the server is waited for: after the first failure, or since it answers nobody.
+    /// The time that the server is waited for: after the first failure, or since it answers nobody.
     timeout: Duration,
     began: Instant,
     first_failure: Option<Instant>,
@@ -214,15 +215,15 @@ impl Attempts {
         self.next_pause = Duration::ZERO;
     }
 
-    /// What fails when there is no other attempt. A server that takes long to fail is in trouble,
-    /// whatever was asked: the parts of a request would each take as long.
+    /// Returns the extent of the failure when there is no other attempt. A server that takes long
+    /// to fail is in trouble, whatever was asked: the parts of a request would each take as long.
     pub(crate) fn failing(&self, failing: Failing, now: Instant) -> Failing {
         let is_slow = now.saturating_duration_since(self.began) > LONG_FOR_A_PART;
         if failing == Failing::Part && is_slow { Failing::Request } else { failing }
     }
 
-    /// How long to wait before the next attempt, which is the first one at once; `None` if there is
-    /// to be none.
+    /// Returns the time to wait before the next attempt, which is the first one at once; `None` if
+    /// there is to be none.
     pub(crate) fn next(&mut self, again: Again, outage: &Outage, now: Instant) -> Option<Duration> {
         let mut waited = now.saturating_duration_since(*self.first_failure.get_or_insert(now));
         let makes_sense = match again {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How much unflushed content is kept, by all connections together.
+//! The amount of unflushed content that is kept, by all connections together.
 //!
 //! A connection's flush frees what that one wrote. So the connections that have the most are
 //! flushed first, in the background and before there is no room; the others have the rest of the
@@ -49,7 +49,7 @@ impl Reservation {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Whether there may soon be none left, and this is a large part of it.
+    /// Returns true if there may soon be no room left, and this is a large part of what is taken.
     pub(crate) fn should_be_given_back(&self) -> bool {
         let (kept, link) = (self.of.kept.load(Relaxed), &self.of.link);
         let share = kept / u64::from(link.connections());

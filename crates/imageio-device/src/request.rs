@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What waits for a connection, and which of it goes out as one HTTP request.
+//! The requests that wait for a connection, and the choice of those that go out as one HTTP
+//! request.
 //!
 //! NBD says nothing of the order in which requests that are in flight at the same time take effect,
 //! so those that wait may be carried out in any order and together. Only what is adjacent goes
@@ -38,14 +39,14 @@ enum Work {
     },
 }
 
-/// What decides whether requests go together.
+/// The properties that decide whether requests go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) operation: Operation,
     /// In bytes.
     start: u64,
     end: u64,
-    /// How long it may become with others, in bytes.
+    /// The length that it may reach with others, in bytes.
     limit: u64,
 }
 
@@ -120,7 +121,7 @@ impl DeviceRequest {
         }
     }
 
-    /// Whether the data must not be kept when the request is done.
+    /// Returns true if the data must not be kept when the request is done.
     pub(crate) fn is_lent(&self) -> bool {
         matches!(self.work, Work::Write { is_lent: true, .. })
     }

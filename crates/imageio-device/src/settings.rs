@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a user can choose.
+//! The choices that a user has.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ impl fmt::Debug for UrlSource {
     }
 }
 
-/// What becomes of a range that is to be zeroed and to stay allocated (NBD's `NO_HOLE`). imageio
+/// The treatment of a range that is to be zeroed and to stay allocated (NBD's `NO_HOLE`). imageio
 /// has no means to ask for it: whether zeroed ranges stay allocated is a property of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -41,7 +41,7 @@ pub enum NoHole {
     Write,
 }
 
-/// How to reach a transfer, and how to treat it.
+/// The settings for a transfer and its device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
@@ -61,7 +61,7 @@ pub struct Settings {
     /// The number of the user whose unix socket is trusted with the ticket, besides root's and that
     /// of this process's user.
     pub unix_socket_user: Option<u32>,
-    /// What the bitmap of an incremental backup is called. Clients who ask for the dirty extents of
+    /// The name of the bitmap of an incremental backup. Clients who ask for the dirty extents of
     /// this bitmap get those of the transfer; imageio doesn't tell the name. Not empty, without
     /// NUL, and not ending in a colon.
     pub dirty_bitmap: String,
@@ -81,23 +81,23 @@ pub struct Settings {
     /// At most so many bytes are read ahead of a client that reads in order, one request at a time.
     /// 0: none.
     pub read_ahead: u64,
-    /// What becomes of zeroes that are to stay allocated.
+    /// The treatment of zeroes that are to stay allocated.
     pub no_hole: NoHole,
-    /// How many bytes that the server may still lose are kept, to be written again should a
-    /// connection be lost. 0: none; then a connection that is lost with unflushed writes ends
+    /// The most bytes that the server may still lose and that are kept, to be written again should
+    /// a connection be lost. 0: none; then a connection that is lost with unflushed writes ends
     /// everything. `None`: 32 MiB, and up to 64 MiB where the link has a long latency.
     pub replay_buffer: Option<u64>,
-    /// For how long a connection that was lost is tried to be opened again.
+    /// The time for which a connection that was lost is tried to be opened again.
     pub reconnect_timeout: Duration,
-    /// How long a place is left alone where a write was cut off, before it is written there again:
-    /// the server may still be busy with the part that it has received, and bring back what was
-    /// there before in the last block of that.
+    /// The time for which a place is left alone where a write was cut off, before it is written
+    /// there again: the server may still be busy with the part that it has received, and bring back
+    /// what was there before in the last block of that.
     pub settle_time: Duration,
     /// The size of request that clients are told to prefer, in bytes: a power of two.
     pub preferred_block_size: u32,
     /// A connection idle for so long is used, so that the server doesn't close it. `None`: never.
     pub keep_alive: Option<Duration>,
-    /// How long to wait for the server.
+    /// The limits of the time that the server is waited for.
     pub timeouts: Timeouts,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a device has asked of its server, in figures; and what it is waiting for.
+//! The figures of a device's requests to its server, and its waits for the answers.
 //!
 //! # What counts
 //! A request to the server counts when its attempt has ended, however that was:
@@ -26,7 +26,7 @@ use crate::Device;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Amount {
-    /// How many.
+    /// The number of requests.
     pub requests: u64,
     /// The sum of their lengths in bytes: 0 for flushes and questions for extents.
     pub bytes: u64,
@@ -60,37 +60,37 @@ pub struct Operations {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Connections {
-    /// How many were opened.
+    /// The number of connections that were opened.
     pub opened: u64,
-    /// How many of them ended before the device closed them: broken, closed by the server, or given
-    /// up after an error or a timeout. One that broke while it was idle counts when it is used
-    /// next.
+    /// The number of connections that ended before the device closed them: broken, closed by the
+    /// server, or given up after an error or a timeout. One that broke while it was idle counts
+    /// when it is used next.
     pub lost: u64,
 }
 
-/// What a device has asked of its server since it was started. Each figure is right by itself;
-/// together they are, once no request is under way.
+/// The figures of all that a device has asked of its server since it was started. Each figure is
+/// right by itself; together they are, once no request is under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// What clients have asked for, merged and split as it went out, with each further attempt;
-    /// also what was read ahead of them, and the flush at the end.
+    /// Requests for clients, merged and split as they went out, with each further attempt; also
+    /// those that read ahead of them, and the flush at the end.
     pub for_clients: Operations,
     /// Flushes that nobody has asked for, as the replay buffer was about to be full.
     pub in_background: Operations,
-    /// What kept idle connections from being closed: flushes, or reads of one byte.
+    /// Requests that kept idle connections from being closed: flushes, or reads of one byte.
     pub keep_alives: Operations,
-    /// What was not flushed on a lost connection and was written again on a new one, with the
-    /// flushes of that.
+    /// Writes and zeroes that were not flushed on a lost connection and were sent again on a new
+    /// one, with the flushes of these.
     pub written_again: Operations,
     /// Questions for extents, zero or dirty.
     pub extents: Traffic,
     /// Connections, also those for extents, which are never lost by this count.
     pub connections: Connections,
-    /// How often something was tried once more after an attempt had failed, be it to connect or to
-    /// send. Not counted are a question for extents that is asked again, requests that went out as
-    /// one and are sent each by itself as the one was refused, and a keep-alive that is sent again
-    /// at once, as the server had closed its connection.
+    /// The number of times that something was tried once more after an attempt had failed, be it to
+    /// connect or to send. Not counted are a question for extents that is asked again, requests
+    /// that went out as one and are sent each by itself as the one was refused, and a keep-alive
+    /// that is sent again at once, as the server had closed its connection.
     pub retries: u64,
     /// The time from the begin of each request to the end of its answer, with that for opening
     /// connections: the sum over all connections, which wait side by side. In seconds where it is
@@ -112,7 +112,7 @@ fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_f64(time.as_secs_f64())
 }
 
-/// What a connection of a device is busy with.
+/// The event that a connection of a device waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Awaited {
@@ -175,12 +175,12 @@ pub struct Wait {
     pub connection: usize,
     /// The answer that is waited for.
     pub awaited: Awaited,
-    /// Since when, to the millisecond.
+    /// The time since when it waits, to the millisecond.
     pub since: Instant,
-    /// For whom.
+    /// The one for whom it waits.
     pub initiator: Initiator,
-    /// How many bytes the connection has moved so far, in all its requests, also before it was
-    /// opened again. While `since` is the same, more of them tell that the request goes on.
+    /// The number of bytes that the connection has moved so far, in all its requests, also before
+    /// it was opened again. While `since` is the same, more of them tell that the request goes on.
     pub moved: u64,
 }
 
@@ -193,13 +193,14 @@ impl Wait {
 }
 
 impl Device {
-    /// What it has asked of the server so far.
+    /// Returns the figures of what it has asked of the server so far.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.common.counters.statistics()
     }
 
-    /// What its connections wait for at this moment: those that don't wait are left out.
+    /// Returns the waits of its connections at this moment: connections that don't wait are left
+    /// out.
     #[must_use]
     pub fn waits(&self) -> Vec<Wait> {
         self.common.counters.waits()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a transfer's extents are in sum. Nothing is kept of them but the sums, however many they
+//! The sums of a transfer's extents. Nothing is kept of the extents but the sums, however many they
 //! are.
 
 use imageio_client::{Connector, Error, Extent, ExtentsContext, StatusCode};
@@ -7,25 +7,25 @@ use imageio_client::{Connector, Error, Extent, ExtentsContext, StatusCode};
 use crate::error::OpenError;
 use crate::transfer::{Transfer, again_if_broken};
 
-/// What a disk holds. All but the count is in bytes.
+/// The sums of a disk's extents. All but the count is in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExtentsSummary {
-    /// How many extents the server tells.
+    /// The number of extents that the server tells.
     pub count: u64,
     /// The number of bytes that may be other than zeroes.
     pub data: u64,
     /// The number of bytes that read as zeroes.
     pub zero: u64,
-    /// What is not allocated in the image itself: a part of the others.
+    /// The number of bytes that are not allocated in the image itself: a part of the others.
     pub hole: u64,
 }
 
-/// What differs from the last backup. All but the count is in bytes.
+/// The sums of the extents that differ from the last backup. All but the count is in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirtySummary {
-    /// How many extents are dirty.
+    /// The number of extents that are dirty.
     pub count: u64,
     /// The number of bytes that are dirty.
     pub dirty: u64,

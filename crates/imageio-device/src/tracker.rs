@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of the changes of a disk: which are under way, which are unflushed, in doubt, or
-//! missing.
+//! The records of a disk's changes: which are under way, which are unflushed, in doubt, or missing.
 //!
 //! A server may lose what was written on a connection and not flushed there, and may carry out
 //! later what it never answered. Each part of this keeps one kind of record, and knows nothing of
@@ -69,7 +68,7 @@ pub(crate) struct Tracker {
     hasher: RandomState,
     /// Something is no longer under way.
     released: Condvar,
-    /// How long a place is left alone where a change was cut off.
+    /// The time for which a place is left alone where a change was cut off.
     settle_time: Duration,
     /// Something may be known to be zero: a hint, so that nobody needs the lock to find out that
     /// nothing is.
@@ -94,7 +93,7 @@ struct Records {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OtherInDoubt;
 
-/// Why a change can't begin now.
+/// The reason why a change can't begin now.
 #[derive(Debug, Clone, Copy)]
 enum Obstacle {
     /// Something else is under way there.
@@ -103,7 +102,7 @@ enum Obstacle {
     Unsettled(Duration),
 }
 
-/// What was acknowledged can't be made safe: something else may undo it.
+/// Acknowledged content can't be made safe: something else may undo it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MayBeUndone {
     /// The place of the content, in bytes.
@@ -195,18 +194,18 @@ impl Tracker {
                 let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
                 return Ok(Some((under_way, content)));
             };
-            // What is under way is newer, and may replace it.
+            // The change that is under way is newer, and may replace it.
             records = self.wait(records, obstacle);
         }
     }
 
-    /// What this connection wrote before `end` is flushed.
+    /// The changes that this connection wrote before `end` are flushed.
     pub(crate) fn flushed(&self, owner: Owner, end: u64) {
         // Freed outside the lock.
         let _entries = self.lock().replay_log.flushed(owner, end);
     }
 
-    /// What is acknowledged and unflushed in `range`, part by part.
+    /// Returns the content of `range` that is acknowledged and unflushed, part by part.
     pub(crate) fn newest(&self, range: &Range<u64>) -> Vec<(Range<u64>, Content)> {
         self.lock().replay_log.newest(range)
     }
@@ -231,7 +230,7 @@ impl Tracker {
         records.extents(asked).ask(doubtful);
     }
 
-    /// What the server has told; nothing where it hasn't.
+    /// Takes the answer of the server; `None` where it has given none.
     pub(crate) fn extents_answered(&self, asked: ExtentsContext, mut told: Option<ExtentMap>) {
         while let Some(map) = &mut told
             && let Some(changes) = self.take_changes(asked)
@@ -257,7 +256,7 @@ impl Tracker {
         let _map = self.lock().extents(asked).forget();
     }
 
-    /// What is left of a range without the zeroes that it is known to begin and end with. It is
+    /// Returns the rest of a range without the zeroes that it is known to begin and end with. It is
     /// empty if all of it is zero.
     pub(crate) fn without_zeroes(&self, range: Range<u64>) -> Range<u64> {
         match self.knows_zeroes.load(Relaxed) {
@@ -266,7 +265,7 @@ impl Tracker {
         }
     }
 
-    /// What a range begins with: zeroes, or what isn't known to be zero.
+    /// Returns the extent that a range begins with: zeroes, or what isn't known to be zero.
     pub(crate) fn extent_ahead(&self, range: &Range<u64>) -> Extent {
         let nothing_known = Extent { length: range.end - range.start, status: 0 };
         match self.knows_zeroes.load(Relaxed) {
@@ -275,7 +274,8 @@ impl Tracker {
         }
     }
 
-    /// What is known of a range, in at most `limit` extents, from its start on.
+    /// Returns the extents of a range, as far as they are known: at most `limit`, from its start
+    /// on.
     pub(crate) fn extents(&self, context: Context, range: &Range<u64>, limit: usize) -> Vec<Extent> {
         self.lock().extents(context.asked()).of(context, range, limit)
     }
@@ -328,7 +328,7 @@ impl Records {
         if self.range_lock.try_lock(blocks) { Ok(()) } else { Err(Obstacle::Other) }
     }
 
-    /// What is known from the answer to this question.
+    /// Returns the ranges that are known from the answer to this question.
     fn extents(&mut self, asked: ExtentsContext) -> &mut Extents {
         match asked {
             ExtentsContext::Zero => &mut self.zero,
@@ -339,8 +339,8 @@ impl Records {
     /// A change of these blocks is about to be sent.
     fn changing(&mut self, blocks: &Range<u64>) -> [Discarded; 2] {
         let discarded = [self.zero.changing(blocks), self.dirty.changing(blocks)];
-        // What was changed before the server is asked is dirty, too, also if its bitmap doesn't
-        // record any more.
+        // Blocks that were changed before the server is asked are dirty, too, also if its bitmap
+        // doesn't record any more.
         self.dirty.distrust(blocks);
         discarded
     }

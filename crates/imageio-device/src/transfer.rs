@@ -16,7 +16,7 @@ use crate::link::MOST_CONNECTIONS;
 use crate::settings::{Settings, UrlSource};
 use crate::ticket::TicketKeeper;
 
-/// What comes after so many bytes is not a URL any more.
+/// The number of bytes that a URL may have: a longer text is none.
 const LONGEST_URL: u64 = 64 << 10;
 
 /// A transfer that was found to be usable. It holds no connection and no thread, so a process may
@@ -88,19 +88,19 @@ impl Transfer {
         &self.capabilities
     }
 
-    /// Whether writes will be refused.
+    /// Returns true if writes will be refused.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.settings.read_only
     }
 
-    /// Whether a flush of the device means something.
+    /// Returns true if a flush of the device means something.
     #[must_use]
     pub fn can_flush(&self) -> bool {
         self.capabilities.flush && !self.is_read_only()
     }
 
-    /// What the device can do.
+    /// Returns the capabilities of the device.
     pub(crate) fn device_capabilities(&self) -> block_device::Capabilities {
         let mut can = block_device::Capabilities::default();
         can.read_only = self.is_read_only();
@@ -114,12 +114,13 @@ impl Transfer {
         can
     }
 
-    /// Whether the server zeroes, and doesn't have to be sent zeroes.
+    /// Returns true if the server zeroes, and doesn't have to be sent zeroes.
     pub(crate) fn can_zero(&self) -> bool {
         self.capabilities.zero && !self.is_read_only()
     }
 
-    /// How many connections the device will use at most: no more than the server wants.
+    /// Returns the number of connections that the device will use at most: no more than the server
+    /// wants.
     #[must_use]
     pub fn connections(&self) -> u32 {
         let readers = self.capabilities.max_readers;
@@ -188,13 +189,14 @@ pub(crate) fn again_if_broken<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
     ask()
 }
 
-/// Whether the connection broke: also in the moment in which it was opened.
+/// Returns true if the connection broke: also in the moment in which it was opened.
 fn breaks(error: &imageio_client::Error) -> bool {
     let is_reset = |source: &io::Error| source.kind() == io::ErrorKind::ConnectionReset;
     error.is_lost() || matches!(error, imageio_client::Error::Connect { source, .. } if is_reset(source))
 }
 
-/// What a server offers, the transfer's size, and how long the shortest of the answers took.
+/// The server's answers: its capabilities, the transfer's size, and the time that the shortest of
+/// the answers took.
 struct Asked {
     capabilities: Capabilities,
     size: Option<u64>,

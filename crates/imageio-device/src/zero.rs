@@ -17,7 +17,8 @@ use crate::tracker::Tracker;
 /// The longest piece that is zeroed, in bytes.
 const LONGEST: u64 = 1 << 30;
 
-/// What is written to a range that is to stay allocated. A piece of it is no longer than this.
+/// The data that is written to a range that is to stay allocated. A piece of it is no longer than
+/// this.
 static ZEROES: [u8; 2 << 20] = [0; 2 << 20];
 
 /// The rest of a zero that is under way.
@@ -57,7 +58,7 @@ impl Zeroing {
         }
     }
 
-    /// Whether nothing is left.
+    /// Returns true if nothing is left.
     pub(crate) fn is_done(&self) -> bool {
         self.rest.is_empty()
     }
@@ -72,7 +73,8 @@ impl Zeroing {
 }
 
 impl Piece {
-    /// What is to be done on a connection. Without a completion, a thread waits for the outcome.
+    /// Returns the request that carries it out on a connection. Without a completion, a thread
+    /// waits for the outcome.
     pub(crate) fn request(self, completion: Option<Box<dyn Completion>>) -> DeviceRequest {
         match self.data {
             Some(data) => DeviceRequest::write(self.place, data, self.fua, completion),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How much memory a million extents take, and as many that are dirty besides. By itself, as it
-//! looks at all of the process.
+//! The memory that a million extents take, and as many that are dirty besides. This is a test by
+//! itself, as it looks at all of the process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 #![allow(clippy::print_stdout, reason = "the figure")]
 

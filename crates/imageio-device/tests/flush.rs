@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a flush covers, also while everything else goes on; and the flush at the end.
+//! A flush covers what was acknowledged before it, also while everything else goes on; and so does
+//! the flush at the end.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;
@@ -131,7 +132,7 @@ fn parallel_durable_writes_end() {
 
 /// A flush as its caller saw it.
 struct Flushed {
-    /// How many of the acknowledged writes were so before it was asked for.
+    /// The number of writes that were acknowledged before it was asked for.
     covers: usize,
     /// The server's clock when it had ended.
     end: u64,

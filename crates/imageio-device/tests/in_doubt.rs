@@ -15,7 +15,7 @@ use common::{
 };
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 
-/// What storage writes at a time, in bytes.
+/// The size of the blocks that storage writes, in bytes.
 const BLOCK: u64 = 4096;
 
 fn server() -> FakeServer {
@@ -126,7 +126,7 @@ fn the_same_content_may_be_asked_for_again_and_other_content_not() {
     refused(5 * BLOCK, &DATA[1..]);
     refused(5 * BLOCK - 1, b"x7");
     assert!(device.zero(5 * BLOCK, 4, NO_FUA).is_err());
-    // What was asked for before is not refused; merged with others, too.
+    // Changes that were asked for before are not refused; merged with others, too.
     write(&device, 6 * BLOCK, &DATA).unwrap();
     let gate = Gate::new();
     server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How long requests become and how many connections are used, where the server is far away and
-//! where it is near.
+//! The length of requests and the number of connections, where the server is far away and where it
+//! is near.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -61,8 +61,8 @@ impl Held {
         await_waiting(&self.device, place);
     }
 
-    /// What the server got after the write that was held back: operation, first block, blocks,
-    /// flush.
+    /// Returns the requests that the server got after the write that was held back: operation,
+    /// first block, blocks, flush.
     fn log(&self) -> Vec<(Op, u64, u64, bool)> {
         let log = self.server.log();
         let held = log.requests.iter().position(|request| request.offset == 255 * BLOCK).unwrap();

@@ -10,7 +10,7 @@ use fake_imageio::{Certificate, FakeServer, Fault, Op, Transport, What};
 use imageio_device::{OpenError, Settings, Transfer, UrlSource};
 use tempfile::TempDir;
 
-/// Why a transfer can't be opened.
+/// Returns the error of a transfer that can't be opened, and its text.
 #[track_caller]
 fn refused(settings: Settings) -> (OpenError, String) {
     let error = Transfer::open(settings).unwrap_err();
@@ -36,7 +36,7 @@ fn on_an_ovirt_host(server: &FakeServer) -> Settings {
     settings(server).with(|settings| settings.is_ovirt_host = true)
 }
 
-/// What was asked of a server, and what it answered.
+/// Returns the requests that a server got, each with its answer.
 fn asked(server: &FakeServer) -> Vec<(Op, Option<u16>)> {
     server.log().requests.iter().map(|request| (request.op, request.status)).collect()
 }

@@ -15,7 +15,7 @@ use common::{
 };
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 
-/// What storage writes at a time, in bytes.
+/// The size of the blocks that storage writes, in bytes.
 const BLOCK: u64 = 4096;
 
 fn server() -> FakeServer {
@@ -233,7 +233,7 @@ fn much_is_written_again_in_steps_none_of_which_is_lost_with_the_next() {
         device.flush().unwrap();
         server.cut_power().unwrap();
         assert!(server.contents().unwrap() == DATA.concat(), "lost at write {nth}");
-        // What was flushed before the loss is not written once more.
+        // Writes that were flushed before the loss are not sent once more.
         let again = changes(&server, 4).len();
         assert!(again <= 5, "{again} writes");
     }
@@ -384,7 +384,7 @@ fn writes_that_overlap_wait_for_each_other() {
         scope.spawn(|| write(&device, 0, b"first").unwrap());
         assert!(gate.wait_reached(1, PATIENCE));
         let second = scope.spawn(|| write(&device, 4, b"second").unwrap());
-        // What doesn't overlap overtakes.
+        // A request that doesn't overlap overtakes.
         device.read(64, &mut [0]).unwrap_or_default();
         assert!(!second.is_finished());
         gate.open();

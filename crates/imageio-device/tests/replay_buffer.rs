@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How much unflushed content is kept, and what happens where that becomes much.
+//! The amount of unflushed content that is kept, and the flushes where that becomes much.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What becomes of a device's requests at a server that does as it should.
+//! The outcome of a device's requests at a server that does as it should.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;
@@ -119,7 +119,7 @@ fn long_writes_go_out_in_steps_on_one_connection_and_the_last_one_flushes() {
         close_well(&server, &device);
         assert_eq!(server.accepted(), 2);
     }
-    // What is as long as may be is one request, and so is everything where no length is given.
+    // A write of the greatest length is one request, and so is any where no length is given.
     for (max_request, len) in [(STEP, STEP), (0, 3 * STEP)] {
         let server = FakeServer::builder().start().unwrap();
         let device =

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a device counts is what its server has in its log: each request and each byte, also after
+//! A device's figures agree with its server's log: each request and each byte counts, also after
 //! faults.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
@@ -21,7 +21,7 @@ fn server() -> FakeServer {
     FakeServer::builder().size(64 * MIB).start().unwrap()
 }
 
-/// What is in the log from a moment on, when the device was opened.
+/// The part of the log from a moment on, when the device was opened.
 struct Since {
     requests: usize,
     connections: usize,
@@ -91,7 +91,7 @@ fn without_faults_all_that_is_sent_is_answered() {
     let device = device(&server);
     let since = Since::now(&server.log());
     use_it(&device);
-    // What is nothing is not sent.
+    // Requests without bytes are not sent.
     device.read(0, &mut []).unwrap();
     device.write(0, Bytes::new(), false).unwrap();
     close_after_loss(&server, &device);

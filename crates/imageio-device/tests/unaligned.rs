@@ -30,7 +30,7 @@ fn changes_that_share_a_block_are_never_under_way_together() {
                     true => device.zero(300, 5, NO_FUA).unwrap(),
                     false => write(&device, 300, b"\0\0\0\0\0").unwrap(),
                 });
-                // What is in another block goes on, and what is read.
+                // Requests for another block go on.
                 let goes_on = (0..50).all(|_| device.read(BLOCK, &mut [0]).is_ok());
                 assert!(goes_on);
                 assert!(!second.is_finished());

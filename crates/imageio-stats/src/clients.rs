@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients have asked for.
+//! The figures of the requests that clients have made.
 
 use std::ops::{Add, AddAssign};
 
@@ -9,13 +9,14 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Requests {
-    /// How many were answered, also with errors. One that went to the device in pieces is one.
+    /// The number of requests that were answered, also with errors. One that went to the device in
+    /// pieces is one.
     pub requests: u64,
-    /// How many bytes those are about that succeeded; 0 for what is about no range, or doesn't
-    /// change or tell its content.
+    /// The number of bytes that the successful ones are about; 0 for requests that are about no
+    /// range, or that neither change nor tell its content.
     pub bytes: u64,
-    /// How many were answered with an error. Zeroes that had to be fast, and can't be, are among
-    /// them.
+    /// The number of requests that were answered with an error. Zeroes that had to be fast, and
+    /// can't be, are among them.
     pub errors: u64,
 }
 
@@ -27,8 +28,8 @@ impl Requests {
     }
 }
 
-/// What the clients of one transfer have asked for. Each figure is right by itself; together they
-/// are, once no request is under way.
+/// The figures of all that the clients of one transfer have asked for. Each figure is right by
+/// itself; together they are, once no request is under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClientStatistics {
@@ -58,7 +59,7 @@ impl ClientStatistics {
         [reads, writes, zeroes, flushes, extents, others]
     }
 
-    /// Whether any content was asked for or changed.
+    /// Returns true if any content was asked for or changed.
     pub(crate) fn has_moved(&self) -> bool {
         self.reads.bytes + self.writes.bytes + self.zeroes.bytes > 0
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who looks at transfers while they are served.
+//! Observers, who look at transfers while they are served.
 
 use std::fmt;
 use std::io;
@@ -20,11 +20,11 @@ use crate::summary::summary;
 pub struct Export {
     /// The name by which clients ask for the disk.
     pub name: String,
-    /// What messages call it, where there may be several.
+    /// The name that messages call it by, where there may be several.
     pub label: Option<String>,
     /// Its device.
     pub device: Arc<Device>,
-    /// What its clients have asked for so far.
+    /// Returns the figures of what its clients have asked for so far.
     pub clients: Box<dyn Fn() -> ClientStatistics + Send + Sync>,
 }
 
@@ -58,7 +58,7 @@ pub struct Observer {
     began: Instant,
 }
 
-/// How far all transfers are together, and what is being done at a moment.
+/// The progress of all transfers together, and what is being done at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -67,7 +67,7 @@ pub struct Progress {
     /// Bytes that were read from the servers and written to them, without zeroes; with what was
     /// written again.
     pub to_server: u64,
-    /// What the servers are waited for, such as `3 writes, 1 flush`, or `nothing`.
+    /// The answers that the servers are waited for, such as `3 writes, 1 flush`, or `nothing`.
     pub awaited: String,
 }
 
@@ -80,7 +80,8 @@ impl fmt::Debug for Observer {
 
 impl Export {
     fn figures(&self) -> Figures {
-        // What comes in first: what goes out for it is there by then.
+        // The clients' figures are taken first: the server's have by then all that went out for
+        // them.
         Figures { clients: (self.clients)(), server: self.device.statistics() }
     }
 
@@ -109,7 +110,8 @@ impl Observer {
         &self.exports
     }
 
-    /// What each transfer has done, a line each; and all of them together, if there are several.
+    /// Returns a line for each transfer about what it has done, and one about all of them together
+    /// if there are several.
     #[must_use]
     pub fn summaries(&self) -> Vec<String> {
         let figures: Vec<_> = self.exports.iter().map(Export::figures).collect();
@@ -143,7 +145,7 @@ impl Observer {
         output.write(&text, standard_error)
     }
 
-    /// How far it is.
+    /// Returns the progress of all transfers at this moment.
     #[must_use]
     pub fn progress(&self) -> Progress {
         let Figures { clients, server } = Figures::total(self.exports.iter().map(Export::figures));
@@ -157,7 +159,7 @@ impl Observer {
     }
 }
 
-/// How many connections wait for what.
+/// Returns the number of connections that wait for each kind of answer, in words.
 fn awaited(waits: &[Wait]) -> String {
     let kinds = [
         (Awaited::Read, "read", "reads"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the document goes: a file that is always whole, or standard error.
+//! The document's destination: a file that is always whole, or standard error.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::Builder;
 
-/// Where the document goes.
+/// The document's destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
@@ -27,8 +27,8 @@ pub struct OutputError {
 }
 
 impl Output {
-    /// Where `path` says; `-` is standard error. It should be absolute if the process changes its
-    /// directory before it writes.
+    /// Returns the destination that `path` names; `-` is standard error. A path should be absolute
+    /// if the process changes its directory before it writes.
     ///
     /// Tries whether the file can be made, with one that has no name. So nothing is left behind,
     /// whatever comes next. To be called again by a process that has become another user.

@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::clients::ClientStatistics;
 
-/// Of the schema.
+/// The version of the schema.
 const VERSION: u32 = 1;
 
-/// How far the program is.
+/// The program's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -35,7 +35,7 @@ pub(crate) struct Report<'a> {
     total: Figures,
 }
 
-/// Of one transfer.
+/// The figures of one transfer, with its name.
 #[derive(Debug, Serialize)]
 struct Named<'a> {
     name: &'a str,
@@ -43,7 +43,7 @@ struct Named<'a> {
     figures: Figures,
 }
 
-/// What came in, and what went out for it.
+/// The figures of what came in, and of what went out for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Figures {
     pub(crate) clients: ClientStatistics,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When a transfer stalls, and whom it waits for. Time is a parameter, and nothing is asked here.
+//! Detection of transfers that stall, and of the side that they wait for. Time is a parameter, and
+//! nothing is asked here.
 //!
 //! The client and the server are watched each by itself, as what the one does is no progress of the
 //! other: the server may hang while clients come and go, and a flush in the background says nothing
@@ -12,26 +13,26 @@ use imageio_device::statistics::{Awaited, Initiator, Operations, Wait};
 
 use crate::report::Figures;
 
-/// For how long nothing may move before that is worth a message. It doubles with each stall that
-/// was told, so that there are few messages, however long and slow a transfer is.
+/// The time for which nothing may move before that is worth a message. It doubles with each stall
+/// that was told, so that there are few messages, however long and slow a transfer is.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// For what may well take long where all is well: slow storage zeroes and flushes at its pace, and
 /// tells nothing meanwhile.
 const LONG_LIMIT: Duration = Duration::from_secs(60);
 
-/// What is seen of a transfer at a moment.
+/// The state of a transfer at a moment, as far as it tells a stall.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Look {
-    /// How much the server has answered, but for keep-alives.
+    /// The number of requests that the server has answered, but for keep-alives.
     answered: u64,
-    /// How much clients were answered, also with errors.
+    /// The number of clients' requests that were answered, also with errors.
     asked: u64,
-    /// How many clients are connected.
+    /// The number of clients that are connected.
     connected: u64,
     /// Some content was asked for or changed.
     has_moved: bool,
-    /// What is expected of the server; no keep-alives.
+    /// The waits for the server; those for keep-alives are left out.
     waits: Vec<Wait>,
 }
 
@@ -49,7 +50,7 @@ pub(crate) enum Event {
     ServerFails(Duration),
 }
 
-/// What is remembered from one look to the next.
+/// The state that is kept from one look to the next.
 #[derive(Debug)]
 pub(crate) struct Stall {
     seen: Look,
@@ -60,11 +61,11 @@ pub(crate) struct Stall {
 /// One side in which nothing moves.
 #[derive(Debug)]
 struct Silence {
-    /// When something has moved last, as far as was seen.
+    /// The time at which something has moved last, as far as was seen.
     since: Instant,
     /// This silence was.
     is_told: bool,
-    /// How many were.
+    /// The number of silences that were told.
     told: u32,
 }
 
@@ -97,7 +98,7 @@ impl Look {
         })
     }
 
-    /// How long the server may be silent: what may take long holds up all else.
+    /// The time for which the server may be silent: what may take long holds up all else.
     fn limit(&self) -> Duration {
         self.waits.iter().map(|wait| limit(wait.awaited)).max().unwrap_or(LIMIT)
     }
@@ -191,7 +192,8 @@ impl Silence {
 }
 
 impl Event {
-    /// Whether it concerns the server, which is expected to answer; a client may do what it likes.
+    /// Returns true if it concerns the server, which is expected to answer; a client may do what it
+    /// likes.
     pub(crate) fn is_warning(&self) -> bool {
         matches!(self, Self::ServerStalls(..) | Self::ServerGoesOn(_) | Self::ServerFails(_))
     }

@@ -59,7 +59,7 @@ fn flushed(for_clients: Traffic, in_background: Traffic) -> Option<String> {
     Some(if background > 0 { format!("{flushes} ({background} in the background)") } else { flushes })
 }
 
-/// How many requests of clients a request to the server has carried out.
+/// Tells how many requests of clients one request to the server has carried out on average.
 fn merged(Figures { clients, server }: &Figures) -> Option<String> {
     let asked = clients.reads.requests + clients.writes.requests + clients.zeroes.requests;
     let Operations { reads, writes, zeroes, .. } = server.for_clients;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::observer::{Export, Observer};
 use crate::stall::{Event, Stall};
 
-/// How often it looks.
+/// The time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs when a transfer stalls and when it goes on, until it is dropped: to wait for a client is

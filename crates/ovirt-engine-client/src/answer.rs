@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an answer says.
+//! The answers of the engine.
 
 use std::io::ErrorKind;
 
@@ -16,7 +16,7 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
 }
 
-/// Why the engine refuses. Actions wrap it (`Fault`, `Action` of the API's model).
+/// The reason why the engine refuses. Actions wrap it (`Fault`, `Action` of the API's model).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Fault {
@@ -77,14 +77,14 @@ impl Reply {
         }
     }
 
-    /// Whether this is the answer of an engine that is in order to a request for the API's root
-    /// (`Api` of the API's model).
+    /// Returns true if this is the answer of an engine that is in order to a request for the API's
+    /// root (`Api` of the API's model).
     pub(crate) fn is_of_engine(&self) -> bool {
         let root = serde_json::from_slice::<serde_json::Value>(&self.body).unwrap_or_default();
         self.status == 200 && root.get("product_info").is_some()
     }
 
-    /// What is told.
+    /// Returns the value that the answer tells.
     pub(crate) fn json<T: DeserializeOwned>(self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| self.not_understood(&error.to_string()))
     }
@@ -144,8 +144,8 @@ pub(crate) fn cut_off(request: &Request, host: &str, error: &ureq::Error) -> Err
     Error::Unreachable { request: request.clone(), reason, may_be_done: request.method != "GET" }
 }
 
-/// Whether the request may have reached the engine. Certificates are verified before anything is
-/// sent.
+/// Returns true if the request may have reached the engine. Certificates are verified before
+/// anything is sent.
 fn was_sent(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Io(error) => !matches!(
@@ -177,7 +177,7 @@ fn explain(error: &ureq::Error) -> String {
     }
 }
 
-/// What TLS complains of: it may be wrapped by an error of I/O.
+/// Returns the error of TLS, if it is one: it may be wrapped by an error of I/O.
 fn certificate_error(error: &ureq::Error) -> Option<&rustls::Error> {
     match error {
         ureq::Error::Rustls(error) => Some(error),

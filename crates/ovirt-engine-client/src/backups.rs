@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::words::{BackupMode, BackupPhase};
 use crate::{Engine, Error, Result, wire};
 
-/// How long a backup may take to become ready or to end: checkpoints of all disks are made.
+/// The time that a backup may take to become ready or to end: checkpoints of all disks are made.
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A backup (`Backup` of the API's model).
@@ -19,7 +19,7 @@ const BACKUP_TIMEOUT: Duration = Duration::from_secs(600);
 pub struct Backup {
     /// Its id.
     pub id: String,
-    /// How far it is.
+    /// The phase that it is in.
     pub phase: BackupPhase,
     /// The checkpoint that the next incremental backup can begin from. There is none if no disk
     /// tracks its changes.
@@ -36,7 +36,7 @@ pub struct Backup {
 pub struct BackupDisk {
     /// The disk's id.
     pub id: String,
-    /// What there is to be transferred.
+    /// The part of the disk that is to be transferred.
     #[serde(default)]
     pub backup_mode: Option<BackupMode>,
 }

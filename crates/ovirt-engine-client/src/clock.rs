@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a wait knows of time.
+/// A source of time for waits.
 pub trait Clock: Debug + Send + Sync {
     /// Now.
     fn now(&self) -> Instant;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which engine, and as whom.
+//! An engine's address, and its user.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::{Error, Result, Secret};
 
-/// How to reach an engine, and who asks.
+/// The engine's address, and the user who asks it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -22,11 +22,11 @@ pub struct Config {
     pub password: Secret,
     /// The certificates that are trusted.
     pub trust: Trust,
-    /// How long an answer may take.
+    /// The time that an answer may take.
     pub timeout: Duration,
-    /// For how long an engine is asked again that can't be reached, or doesn't answer: it may be
-    /// started again meanwhile. What has been given up after so long is asked once each time, until
-    /// it answers.
+    /// The time for which an engine is asked again that can't be reached, or doesn't answer: it may
+    /// be started again meanwhile. An engine that has been given up after that time is asked once
+    /// each time, until it answers.
     pub reconnect_timeout: Duration,
 }
 
@@ -49,16 +49,16 @@ impl Config {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Trust {
-    /// What the system's roots have signed.
+    /// Certificates that the system's roots have signed are trusted.
     System,
-    /// What these have signed: certificates in PEM.
+    /// Certificates that these have signed are trusted: they are in PEM.
     Pem(Vec<u8>),
-    /// Any. Whoever is in between gets the password.
+    /// Any certificate is trusted. Whoever is in between gets the password.
     Insecure,
 }
 
 impl Trust {
-    /// What the certificates in a file have signed: for oVirt, the engine's CA.
+    /// Trusts the certificates that those in a file have signed: for oVirt, the engine's CA.
     ///
     /// # Errors
     /// [`Error::Certificates`] if the file can't be read.

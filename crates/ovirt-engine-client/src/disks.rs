@@ -11,7 +11,7 @@ use crate::find::{Kind, Named};
 use crate::words::{ContentType, DiskFormat, DiskStatus};
 use crate::{Engine, Error, Result, wire};
 
-/// How long a disk may take to be made or released. Preallocated ones take their time.
+/// The time that a disk may take to be made or released. Preallocated ones take their time.
 const DISK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Something that is named by its id.
@@ -36,25 +36,25 @@ pub struct Disk {
     /// Its description.
     #[serde(default, deserialize_with = "wire::text")]
     pub description: String,
-    /// What it is busy with.
+    /// The disk's state: it can be used, is busy, or can't be relied on.
     #[serde(default)]
     pub status: Option<DiskStatus>,
     /// The size that a guest sees, in bytes.
     #[serde(default, deserialize_with = "wire::number")]
     pub provisioned_size: Option<u64>,
-    /// What it takes on its storage, in bytes.
+    /// The bytes that it takes on its storage.
     #[serde(default, deserialize_with = "wire::number")]
     pub actual_size: Option<u64>,
-    /// How it is stored.
+    /// The format in which it is stored.
     #[serde(default)]
     pub format: Option<DiskFormat>,
-    /// Whether its storage is allocated as it is needed.
+    /// True if its storage is allocated as it is needed.
     #[serde(default, deserialize_with = "wire::flag")]
     pub sparse: Option<bool>,
     /// `incremental`, if changes are tracked for incremental backups.
     #[serde(default, deserialize_with = "wire::text")]
     pub backup: String,
-    /// Where it is.
+    /// The storage domains that it is on.
     #[serde(default, deserialize_with = "wire::list")]
     pub storage_domains: Vec<Reference>,
 }
@@ -78,12 +78,12 @@ pub struct StorageDomain {
     /// Its name.
     #[serde(default, deserialize_with = "wire::text")]
     pub name: String,
-    /// What it is made of: `nfs`, `iscsi`, `fcp` and others.
+    /// The storage that it is made of: `nfs`, `iscsi`, `fcp` and others.
     #[serde(default)]
     pub storage: Storage,
 }
 
-/// What a storage domain is made of.
+/// The storage that a storage domain is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -94,8 +94,8 @@ pub struct Storage {
 }
 
 impl StorageDomain {
-    /// Whether disks are block devices there, which have to be told how much of them is to be
-    /// allocated.
+    /// Returns true if disks are block devices there, which have to be told how much of them is to
+    /// be allocated.
     #[must_use]
     pub fn is_block(&self) -> bool {
         matches!(&*self.storage.kind, "iscsi" | "fcp")
@@ -125,17 +125,17 @@ pub struct NewDisk {
     pub description: String,
     /// The size that a guest sees, in bytes.
     pub provisioned_size: u64,
-    /// How much of it is allocated from the beginning on block storage, in bytes.
+    /// The number of bytes that are allocated from the beginning on block storage.
     pub initial_size: Option<u64>,
-    /// How it is stored.
+    /// The format in which it is stored.
     pub format: DiskFormat,
-    /// Whether its storage is allocated as it is needed.
+    /// True if its storage is allocated as it is needed.
     pub sparse: bool,
-    /// What is on it.
+    /// The kind of its content.
     pub content_type: ContentType,
-    /// Whether changes are tracked for incremental backups. That takes the format `cow`.
+    /// True if changes are tracked for incremental backups. That takes the format `cow`.
     pub tracks_changes: bool,
-    /// Where it is to be: the storage domain's id.
+    /// The id of the storage domain where it is to be.
     pub storage_domain: String,
 }
 

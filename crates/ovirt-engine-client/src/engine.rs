@@ -16,10 +16,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::Request;
 use crate::{Config, Error, Result, Secret, config};
 
-/// What an answer may have at most, in bytes: lists of thousands of disks are shorter.
+/// The greatest length of an answer, in bytes: lists of thousands of disks are shorter.
 const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// For how long to try to connect.
+/// The time for which a connection is tried to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An engine, and the user who asks it. It logs in when it first asks, holds no connection between
@@ -109,7 +109,7 @@ impl Engine {
         }
     }
 
-    /// What is at a path below the API's root, such as `/disks/ID`.
+    /// Returns the object at a path below the API's root, such as `/disks/ID`.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.ask("GET", path, None)?.json()
     }
@@ -119,7 +119,8 @@ impl Engine {
         self.ask("GET", path, None)?.list()
     }
 
-    /// What a search finds. Its condition is a pattern, so more may be found than is wanted.
+    /// Returns the objects that a search finds. Its condition is a pattern, so more may be found
+    /// than is wanted.
     pub(crate) fn search<T: DeserializeOwned>(&self, collection: &str, condition: &str) -> Result<Vec<T>> {
         let condition = utf8_percent_encode(condition, NON_ALPHANUMERIC);
         self.list(&format!("/{collection}?case_sensitive=true&search={condition}"))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can go wrong, in one line that says who is at fault and what to do.
+//! The errors of a request, each in one line that says who is at fault and what to do.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use crate::{DiskStatus, Kind, TransferPhase};
 /// The result of asking the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the engine didn't do what it was asked for. No text of it has a password, a token or a
-/// ticket.
+/// The reason why the engine didn't do what it was asked for. No text of it has a password, a token
+/// or a ticket.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The engine's address can't be used.
     #[error("the engine's URL: {reason}: https://ENGINE/ovirt-engine/api is expected")]
     Url {
-        /// What is wrong with it.
+        /// The reason why the URL can't be used.
         reason: String,
     },
 
@@ -32,9 +32,9 @@ pub enum Error {
     /// The engine can't be reached, or doesn't answer.
     #[error("the engine {request}: {reason}")]
     Unreachable {
-        /// What was asked.
+        /// The request.
         request: Request,
-        /// What went wrong.
+        /// The reason of the failure.
         reason: String,
         /// The request may have been carried out all the same.
         may_be_done: bool,
@@ -50,7 +50,7 @@ pub enum Error {
     /// The engine has answered with an error.
     #[error("the engine refuses {request}: {status}{}", fault(reason, detail))]
     Refused {
-        /// What was asked.
+        /// The request.
         request: Request,
         /// The status of HTTP.
         status: u16,
@@ -69,7 +69,7 @@ pub enum Error {
         id: String,
         /// Its phase.
         phase: TransferPhase,
-        /// What to do.
+        /// The advice to the user.
         advice: &'static str,
     },
 
@@ -78,27 +78,27 @@ pub enum Error {
         "the engine's answer to {request} can't be understood: {reason}: is it an oVirt engine of 4.3 or later?"
     )]
     Answer {
-        /// What was asked.
+        /// The request.
         request: Request,
-        /// What is wrong with it.
+        /// The reason why the answer can't be understood.
         reason: String,
     },
 
     /// There is none of this name or id.
     #[error("the engine has no {kind} '{}'", name.escape_debug())]
     Missing {
-        /// Of what.
+        /// The kind of object that was looked for.
         kind: Kind,
-        /// What was looked for.
+        /// The name or id that was looked for.
         name: String,
     },
 
     /// There are several of this name.
     #[error("the engine has {} {kind}s '{}': use an id: {}", ids.len(), name.escape_debug(), ids.join(", "))]
     Ambiguous {
-        /// Of what.
+        /// The kind of object that was looked for.
         kind: Kind,
-        /// What was looked for.
+        /// The name that was looked for.
         name: String,
         /// The ids of all that have this name.
         ids: Vec<String>,
@@ -111,7 +111,7 @@ pub enum Error {
         id: String,
         /// Its status.
         status: DiskStatus,
-        /// What to do.
+        /// The advice to the user.
         advice: &'static str,
     },
 
@@ -122,7 +122,7 @@ pub enum Error {
         id: String,
         /// Its phase.
         phase: TransferPhase,
-        /// What to do.
+        /// The advice to the user.
         advice: &'static str,
     },
 
@@ -137,19 +137,19 @@ pub enum Error {
         phase: String,
     },
 
-    /// What was waited for did not come.
+    /// The engine has not done in time what was waited for.
     #[error("the engine has not {what} within {} s: see it in the engine", time.as_secs())]
     TimedOut {
-        /// What was waited for.
+        /// The act that was waited for, as in "the engine has not ...".
         what: String,
-        /// For how long.
+        /// The time that it was waited for.
         time: Duration,
     },
 
     /// The one who waited was stopped.
     #[error("stopped, while the engine had not yet {what}")]
     Stopped {
-        /// What was waited for.
+        /// The act that was waited for, as in "the engine had not yet ...".
         what: String,
     },
 }
@@ -174,8 +174,8 @@ fn fault(reason: &str, detail: &str) -> String {
 }
 
 impl Error {
-    /// Whether asking again later may help: the engine is being started again, or the network is
-    /// down.
+    /// Returns true if asking again later may help: the engine is being started again, or the
+    /// network is down.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -184,7 +184,7 @@ impl Error {
         )
     }
 
-    /// Whether what was asked for may have been done, though nobody told so.
+    /// Returns true if the request may have been carried out, though nobody told so.
     #[must_use]
     pub fn may_be_done(&self) -> bool {
         match self {
@@ -196,7 +196,7 @@ impl Error {
         }
     }
 
-    /// Whether the engine doesn't have (any more) what was asked about.
+    /// Returns true if the engine doesn't have (any more) the thing that was asked about.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Refused { status: 404, .. })

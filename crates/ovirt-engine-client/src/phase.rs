@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What to do next with a transfer: one table.
+//! The next step with a transfer: one table.
 //!
 //! The phases and their order are those of the engine's `ImageTransferPhase` and
 //! `TransferDiskImageCommand`.
@@ -7,7 +7,7 @@
 use crate::Direction;
 use crate::words::TransferPhase as Phase;
 
-/// Where a transfer is to be led.
+/// The state that a transfer is to be led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
     /// Data may flow.
@@ -25,7 +25,8 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
-    /// What the engine has or has not done, in an error.
+    /// Returns the words for the act that an engine has done, or has not, when the goal is reached,
+    /// or is not: for errors.
     pub(crate) fn in_words(self) -> &'static str {
         match self {
             Self::Use | Self::TakeUp => "made ready transfer",
@@ -35,7 +36,7 @@ impl Goal {
     }
 }
 
-/// What can be asked of a transfer.
+/// A change that can be asked of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Finalize,
@@ -55,7 +56,7 @@ impl Act {
     }
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The goal is reached.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What nobody is to see.
+//! Texts that nobody is to see.
 
 use std::fmt;
 

@@ -13,7 +13,7 @@ use crate::disks::Reference;
 use crate::words::{DiskFormat, TransferPhase};
 use crate::{Secret, wire};
 
-/// Where data is to go.
+/// The direction in which data is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Into the disk.
@@ -33,7 +33,7 @@ impl Direction {
     }
 }
 
-/// What the engine does with a transfer that nobody uses.
+/// The engine's treatment of a transfer that nobody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeoutPolicy {
@@ -43,7 +43,7 @@ pub enum TimeoutPolicy {
     Cancel,
 }
 
-/// What is transferred.
+/// The disk that is transferred.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Subject {
@@ -53,7 +53,7 @@ pub enum Subject {
     Snapshot {
         /// [`SnapshotDisk::image_id`](crate::SnapshotDisk::image_id).
         image: String,
-        /// What this image has alone, without those below it.
+        /// True for the content of this image alone, without those below it.
         shallow: bool,
     },
     /// A disk in a backup.
@@ -69,16 +69,16 @@ pub enum Subject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewTransfer {
-    /// Where data is to go.
+    /// The direction in which data is to go.
     pub direction: Direction,
-    /// What is transferred.
+    /// The disk that is transferred.
     pub subject: Subject,
     /// The host that is to do it.
     pub host: Option<String>,
     /// After so long without use, [`timeout_policy`](Self::timeout_policy) is carried out. In whole
     /// seconds.
     pub inactivity_timeout: Duration,
-    /// What is done then.
+    /// The engine's treatment of the transfer after that time.
     pub timeout_policy: TimeoutPolicy,
     /// The disk was there before, and is to stay as it is if the transfer can't begin. The engine
     /// removes the disk of an upload that is cancelled, so such a transfer is finalized instead.
@@ -145,9 +145,9 @@ impl NewTransfer {
 pub struct ImageTransfer {
     /// Its id, which is no secret.
     pub id: String,
-    /// How far it is.
+    /// The phase that it is in.
     pub phase: TransferPhase,
-    /// Where data goes.
+    /// The direction in which data goes: `upload` or `download`.
     #[serde(default, deserialize_with = "wire::text")]
     pub direction: String,
     /// The server's URL with the ticket, while there is one.
@@ -156,7 +156,7 @@ pub struct ImageTransfer {
     /// The URL of the transfer by way of the engine's proxy.
     #[serde(default)]
     pub proxy_url: Option<Secret>,
-    /// What is transferred.
+    /// The image that is transferred.
     #[serde(default)]
     pub image: Reference,
     /// The host that does it.
@@ -164,7 +164,7 @@ pub struct ImageTransfer {
     pub host: Reference,
 }
 
-/// How a transfer ended, as far as the disk is concerned.
+/// The end of a transfer, as far as the disk is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum End {

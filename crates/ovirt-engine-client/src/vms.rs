@@ -18,7 +18,7 @@ pub struct Vm {
     /// Its name.
     #[serde(default, deserialize_with = "wire::text")]
     pub name: String,
-    /// What it does: `up`, `down` and others.
+    /// The machine's state: `up`, `down` and others.
     #[serde(default, deserialize_with = "wire::text")]
     pub status: String,
 }
@@ -39,7 +39,7 @@ impl Named for Vm {
 pub struct Snapshot {
     /// Its id.
     pub id: String,
-    /// What it was made for.
+    /// The user's words for it.
     #[serde(default, deserialize_with = "wire::text")]
     pub description: String,
     /// `active`, `regular` and others.
@@ -71,7 +71,7 @@ pub struct Host {
     /// Its name.
     #[serde(default, deserialize_with = "wire::text")]
     pub name: String,
-    /// What it does.
+    /// The host's state.
     #[serde(default)]
     pub status: Option<HostStatus>,
 }

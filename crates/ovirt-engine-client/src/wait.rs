@@ -41,7 +41,7 @@ impl Engine {
             let now = self.clock.now();
             let is_away = error.is_some() && self.has_to_give_up(now.duration_since(last_answer));
             if is_away || now.duration_since(start) >= time {
-                // Why it can't be asked says more.
+                // The reason why it can't be asked says more.
                 return Err(error.unwrap_or(Error::TimedOut { what: what.to_owned(), time }));
             }
             if let Some(error) = error {
@@ -53,7 +53,7 @@ impl Engine {
         }
     }
 
-    /// Whether an engine that hasn't answered for so long is given up.
+    /// Returns true if an engine that hasn't answered for so long is given up.
     fn has_to_give_up(&self, away: Duration) -> bool {
         if away >= self.reconnect_timeout {
             self.is_given_up.store(true, Relaxed);
@@ -134,7 +134,8 @@ mod tests {
         Error::Unreachable { request, reason: "connection refused".to_owned(), may_be_done: false }
     }
 
-    /// How often an engine is asked that answers so, the n-th time, and what comes of it.
+    /// Polls an engine whose n-th answer is `answer(n)`, and returns the number of questions with
+    /// the outcome.
     fn asked(engine: &Engine, time: u64, answer: impl Fn(u64) -> Result<Option<()>>) -> (u64, Result<()>) {
         let mut questions = 0;
         let outcome = engine.poll("woken up", Duration::from_secs(time), || {

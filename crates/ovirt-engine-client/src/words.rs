@@ -48,7 +48,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What a disk is busy with (`DiskStatus` of the API's model).
+    /// The state of a disk (`DiskStatus` of the API's model).
     DiskStatus {
         /// It can be used.
         Ok = "ok",
@@ -60,7 +60,7 @@ words! {
 }
 
 words! {
-    /// How a disk's data is stored, or transferred (`DiskFormat`).
+    /// The format in which a disk's data is stored, or transferred (`DiskFormat`).
     DiskFormat {
         /// Byte by byte.
         Raw = "raw",
@@ -70,7 +70,7 @@ words! {
 }
 
 words! {
-    /// What is on a disk (`DiskContentType`).
+    /// The kind of a disk's content (`DiskContentType`).
     ContentType {
         /// A guest's data.
         Data = "data",
@@ -80,7 +80,7 @@ words! {
 }
 
 words! {
-    /// How far a transfer is (`ImageTransferPhase`).
+    /// The phase of a transfer (`ImageTransferPhase`).
     TransferPhase {
         /// The engine prepares the disk.
         Initializing = "initializing",
@@ -114,13 +114,13 @@ words! {
 }
 
 impl TransferPhase {
-    /// Whether a transfer has ended, well or not, and its disk is released.
+    /// Returns true if a transfer has ended, well or not, and its disk is released.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         matches!(self, Self::FinishedSuccess | Self::FinishedFailure | Self::FinishedCleanup)
     }
 
-    /// Whether it waits until somebody has it go on.
+    /// Returns true if it waits until somebody has it go on.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         matches!(self, Self::PausedSystem | Self::PausedUser)
@@ -128,7 +128,7 @@ impl TransferPhase {
 }
 
 words! {
-    /// How far a backup is (`BackupPhase`).
+    /// The phase of a backup (`BackupPhase`).
     BackupPhase {
         /// It has been asked for.
         Initializing = "initializing",
@@ -146,17 +146,17 @@ words! {
 }
 
 words! {
-    /// What a disk's part in a backup has (`DiskBackupMode`).
+    /// The scope of a disk's part in a backup (`DiskBackupMode`).
     BackupMode {
         /// All of the disk.
         Full = "full",
-        /// What has changed since a checkpoint.
+        /// The parts of the disk that have changed since a checkpoint.
         Incremental = "incremental",
     }
 }
 
 words! {
-    /// What a host does (`HostStatus`).
+    /// The state of a host (`HostStatus`).
     HostStatus {
         /// It works.
         Up = "up",

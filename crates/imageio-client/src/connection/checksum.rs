@@ -8,7 +8,7 @@ use super::Connection;
 use crate::Result;
 use crate::operation::Operation;
 
-/// How long the answer may be, in bytes: three short values.
+/// The greatest length of the answer, in bytes: three short values.
 const ANSWER_LIMIT: usize = 4 << 10;
 
 /// The longest digest that any algorithm has, in hexadecimal digits.

@@ -12,7 +12,7 @@ use crate::extents::{Extent, ExtentsContext, Reader};
 use crate::failure::Failure;
 use crate::operation::Operation;
 
-/// How long the list of extents may be, in bytes: some 3 million extents.
+/// The greatest length of the list of extents, in bytes: some 3 million extents.
 const EXTENTS_LIMIT: usize = 256 << 20;
 
 impl Connection {

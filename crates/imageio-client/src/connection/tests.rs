@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What of a request the system has taken.
+//! The bytes of a request that the system has taken are counted.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

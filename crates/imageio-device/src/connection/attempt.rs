@@ -37,7 +37,7 @@ impl ReplayingConnection {
     }
 
     /// Opens the connection if it has to be, and writes again what was unflushed on a lost one.
-    /// That ends with a flush, so none is left to be sent then.
+    /// Writing again ends with a flush, so none is left to be sent then.
     pub(super) fn open(&mut self, asked: Asked, attempts: &mut Attempts) -> Result<(), Failure> {
         while self.open.is_none() && (asked != Asked::Flush || self.is_dirty) {
             let (asked, result) = match self.is_dirty {
@@ -81,7 +81,7 @@ impl ReplayingConnection {
         result
     }
 
-    /// What to do after an attempt. A connection that can't be trusted is closed.
+    /// Decides about the next step after an attempt. A connection that can't be trusted is closed.
     pub(super) fn decide(&mut self, asked: Asked, result: &imageio_client::Result<()>) -> Decision {
         let ended = match result {
             Ok(()) if self.open.is_some() => Ended::Answered,
@@ -110,8 +110,8 @@ impl ReplayingConnection {
         }
     }
 
-    /// Whether the request is answered. Otherwise it is to be sent again, and this has waited until
-    /// that makes sense.
+    /// Returns true if the request is answered. Otherwise it is to be sent again, and this has
+    /// waited until that makes sense.
     pub(super) fn goes_on(
         &mut self,
         asked: Asked,
@@ -145,7 +145,7 @@ impl ReplayingConnection {
         Attempts::new(self.common.reconnect_timeout, Instant::now())
     }
 
-    /// Whether another attempt makes sense, once it does.
+    /// Waits until another attempt makes sense. Returns false if none does.
     fn waits(&mut self, again: Again, attempts: &mut Attempts) -> bool {
         if again == Again::IfTicketComesBack && self.bring_ticket_back() {
             attempts.got_further();
@@ -156,8 +156,9 @@ impl ReplayingConnection {
         pause.is_some_and(|pause| outage.wait(pause))
     }
 
-    /// Whether the server knows the ticket again. It was a loss for all connections: what they have
-    /// of the ticket is of no use any more, and those that are refused next are to be tried again.
+    /// Returns true if the server knows the ticket again. It was a loss for all connections: what
+    /// they have of the ticket is of no use any more, and those that are refused next are to be
+    /// tried again.
     fn bring_ticket_back(&mut self) -> bool {
         let Some(keeper) = self.common.ticket_keeper.clone() else { return false };
         let counters = Arc::clone(&self.common.counters);
@@ -181,7 +182,7 @@ impl ReplayingConnection {
         Failure { error: Cause(error), affected }
     }
 
-    /// Whether unflushed content is kept, to be written again.
+    /// Returns true if unflushed content is kept, to be written again.
     pub(super) fn keeps(&self) -> bool {
         !self.common.replay_buffer.is_off()
     }

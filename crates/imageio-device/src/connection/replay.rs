@@ -12,14 +12,14 @@ use crate::counters::{Exchange, Purpose};
 use crate::recovery::{self, Asked, Attempts, Ended, Failing, Stake};
 use crate::tracker::{Content, MayBeUndone, UnderWay};
 
-/// What is written again is flushed after so many bytes, so that another loss doesn't begin it
-/// anew.
+/// The number of bytes after which content that is written again is flushed, so that another loss
+/// doesn't begin it anew.
 const STEP: u64 = 1 << 20;
 
-/// How far it has come.
+/// The progress of writing again.
 #[derive(Default)]
 struct Progress {
-    /// What is before this is on the new connection.
+    /// The place up to which all is on the new connection.
     from: u64,
     /// Bytes in all.
     written: u64,
@@ -136,7 +136,7 @@ impl ReplayingConnection {
     }
 }
 
-/// Whether content that was written again may still be written after this error.
+/// Returns true if content that was written again may still be written after this error.
 fn is_in_doubt(error: &imageio_client::Error) -> bool {
     let stake = Stake { unflushed: true, is_kept: true };
     recovery::decide(Asked::Replay, stake, Ended::with(error)).is_in_doubt

@@ -15,8 +15,9 @@ const ONCE: Option<Again> = Some(Again::Once);
 const IF_TICKET: Option<Again> = Some(Again::IfTicketComesBack);
 const NEVER: Option<Again> = None;
 
-/// How an attempt ended; whether the request may be done; when it is sent again; what fails if it
-/// isn't, where nothing is unflushed; whether the connection goes on then.
+/// A row of the table: the end of an attempt; true if the request may be done; the next attempt;
+/// the extent of the failure if there is none, where nothing is unflushed; true if the connection
+/// goes on then.
 type Row = (Ended, bool, Option<Again>, Failing, bool);
 
 const ROWS: [Row; 10] = [

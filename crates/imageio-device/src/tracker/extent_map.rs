@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What one answer of the server says of the ranges of a disk, kept compactly, and what clients are
-//! told of it.
+//! The ranges of a disk by one answer of the server, kept compactly, and the extents that clients
+//! are told of it.
 
 use std::ops::Range;
 
@@ -17,12 +17,12 @@ const DIRTY: u64 = 1;
 /// The questions that clients can ask of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Context {
-    /// Whether it reads as zeroes. imageio doesn't tell of what is allocated in NBD's sense.
+    /// Does it read as zeroes? imageio doesn't tell of what is allocated in NBD's sense.
     Zero,
-    /// How deep below the image its content is: 0 for what imageio calls a hole, which is not in
-    /// the image itself.
+    /// At which depth below the image is its content? 0 stands for what imageio calls a hole, which
+    /// is not in the image itself.
     Depth,
-    /// Whether it may differ from the last backup.
+    /// May it differ from the last backup?
     Dirty,
 }
 
@@ -32,7 +32,7 @@ struct Statuses {
     inside: u64,
     /// Of the others.
     outside: u64,
-    /// Where nothing is known: what makes a client read too much rather than too little.
+    /// Of ranges of which nothing is known: it makes a client read too much rather than too little.
     unknown: u64,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum ExtentMap {
 }
 
 impl Context {
-    /// Which answer of the server tells.
+    /// Returns the question whose answer tells it.
     pub(crate) fn asked(self) -> ExtentsContext {
         match self {
             Self::Zero | Self::Depth => ExtentsContext::Zero,
@@ -91,7 +91,7 @@ impl ExtentMap {
         self.ranges() <= MOST_RANGES
     }
 
-    /// How many ranges are kept.
+    /// Returns the number of ranges that are kept.
     pub(crate) fn ranges(&self) -> usize {
         match self {
             Self::Zero { zeroes, holes } => zeroes.len() + holes.len(),
@@ -139,8 +139,8 @@ impl ExtentMap {
     }
 }
 
-/// What a range is, in at most `limit` extents, from its start on. Without a map that tells of it,
-/// nothing is known.
+/// Returns the extents of a range: at most `limit`, from its start on. Without a map that tells of
+/// it, nothing is known.
 pub(crate) fn extents(
     map: Option<&ExtentMap>,
     context: Context,

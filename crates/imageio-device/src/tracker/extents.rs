@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which ranges read as zeroes, are holes, or are dirty: what the server has told once, kept true
-//! under changes. There is one of these for each of the two answers that the server gives.
+//! The ranges that read as zeroes, are holes, or are dirty: what the server has told once, kept
+//! true under changes. There is one of these for each of the two answers that the server gives.
 //!
 //! A range that was written, may be written, or is in doubt is never reported as zero, and always
 //! as dirty. So a change takes effect before it is sent. While the server is asked, nobody knows
@@ -20,14 +20,14 @@ use rangemap::RangeSet;
 
 use super::extent_map::{self, Context, ExtentMap, MOST_RANGES};
 
-/// How many ranges are kept before anybody has asked, which most clients never do: about a
-/// megabyte.
+/// The number of ranges that are kept before anybody has asked, which most clients never do: about
+/// a megabyte.
 const MOST_BEFORE: usize = 16 << 10;
 
 /// This number of changes is soon applied to an answer: it takes a few milliseconds.
 const FEW: usize = 1000;
 
-/// What is known of the ranges of a disk from one answer of the server.
+/// The ranges of a disk, as far as they are known from one answer of the server.
 ///
 /// Millions of ranges take a second to go over, and a quarter of a second to be freed. All of this
 /// is under one lock, so that is left to whoever holds it: see [`Discarded`] and
@@ -35,7 +35,7 @@ const FEW: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Extents(State);
 
-/// What is to be dropped outside the lock, as that may take a while.
+/// A state that is to be dropped outside the lock, as that may take a while.
 #[must_use]
 #[derive(Debug, Default)]
 #[allow(dead_code, reason = "it is dropped, and that is all; tests look into it")]
@@ -45,12 +45,12 @@ pub(crate) struct Discarded(Option<State>);
 enum State {
     /// Nobody has asked the server yet.
     NotAsked {
-        /// What counts as changed whatever it will say.
+        /// The ranges that count as changed whatever it will say.
         changed: RangeSet<u64>,
     },
     /// The server is asked.
     Asking {
-        /// What counts as changed whatever it says.
+        /// The ranges that count as changed whatever it says.
         changed: RangeSet<u64>,
     },
     Known(ExtentMap),
@@ -76,8 +76,8 @@ impl Extents {
         }
     }
 
-    /// What has changed while the server was asked, if that is a lot: it is to be applied to the
-    /// answer outside the lock, before this is asked again.
+    /// Returns the changes since the server was asked, if they are many: they are to be applied to
+    /// the answer outside the lock, before this is asked again.
     pub(crate) fn take_changes(&mut self) -> Option<RangeSet<u64>> {
         match &mut self.0 {
             State::Asking { changed } if changed.len() > FEW || changed.contains(&(u64::MAX - 1)) => {
@@ -87,8 +87,8 @@ impl Extents {
         }
     }
 
-    /// What the server has told, or nothing; it is taken, unless nobody wants to know any more.
-    /// Whether any of it is known now.
+    /// Takes the answer of the server, or `None` if it has given none; it is left where it is if
+    /// nobody wants to know any more. Returns true if any of it is known now.
     pub(crate) fn answered(&mut self, told: &mut Option<ExtentMap>) -> bool {
         if let State::Asking { changed } = &mut self.0 {
             let changed = mem::take(changed);
@@ -138,8 +138,8 @@ impl Extents {
         }
     }
 
-    /// What is left of a range without the zeroes that it begins and ends with. It is empty if all
-    /// of it is zero.
+    /// Returns the rest of a range without the zeroes that it begins and ends with. It is empty if
+    /// all of it is zero.
     pub(crate) fn without_zeroes(&self, range: &Range<u64>) -> Range<u64> {
         let Range { mut start, mut end } = *range;
         if let Some(zeroes) = self.map().and_then(ExtentMap::zeroes) {
@@ -157,7 +157,8 @@ impl Extents {
         start..end
     }
 
-    /// What is known of a range, in at most `limit` extents, from its start on.
+    /// Returns the extents of a range, as far as they are known: at most `limit`, from its start
+    /// on.
     pub(crate) fn of(&self, context: Context, range: &Range<u64>, limit: usize) -> Vec<Extent> {
         extent_map::extents(self.map(), context, range, limit)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What tells changes and connections apart.
+//! Numbers that tell changes and connections apart.
 
 /// The number of a change. A change that is sent again keeps its number, so the same number is the
 /// same content.

@@ -58,12 +58,13 @@ impl Part {
         Self { range, content: Content::Zeroes }
     }
 
-    /// Whether it has the same content at `place`, which is a part of the other, as that has.
+    /// Returns true if it has the same content at `place`, which is a part of the other, as that
+    /// has.
     fn agrees(&self, place: &Range<u64>, other: &Self) -> bool {
         match (self.content, other.content) {
             (Content::Zeroes, Content::Zeroes) => true,
-            // What is left of a part that something else came over is not known by the hash of the
-            // whole.
+            // The hash of a whole part says nothing of what is left of it where something else came
+            // over it.
             (Content::Hash(_), Content::Hash(_)) => self == other && *place == other.range,
             (Content::Hash(_), Content::Zeroes) | (Content::Zeroes, Content::Hash(_)) => false,
         }
@@ -91,8 +92,8 @@ impl InDoubt {
         }
     }
 
-    /// Whether a change may be sent: nothing else may still be written there. Some of its parts may
-    /// be what is expected.
+    /// Returns true if a change may be sent: nothing else may still be written there. Some of its
+    /// parts may be what is expected.
     pub(crate) fn allows(
         &self,
         range: &Range<u64>,
@@ -120,15 +121,15 @@ impl InDoubt {
         changes.chain(self.rests.iter().cloned())
     }
 
-    /// Whether something in a range is in doubt.
+    /// Returns true if something in a range is in doubt.
     pub(crate) fn concerns(&self, range: &Range<u64>) -> bool {
         self.changes.overlaps(range) || self.rests.overlaps(range)
     }
 
-    /// Whether content that was acknowledged, and is to be written again since its connection was
-    /// lost, may be undone: a change of the rest of its block is in doubt, whose block may have
-    /// been read without that content. That both came on one connection proves nothing: a proxy may
-    /// have lost its way to the host, and the content with it, in between.
+    /// Returns true if content that was acknowledged, and is to be written again since its
+    /// connection was lost, may be undone: a change of the rest of its block is in doubt, whose
+    /// block may have been read without that content. That both came on one connection proves
+    /// nothing: a proxy may have lost its way to the host, and the content with it, in between.
     pub(crate) fn may_undo(&self, range: &Range<u64>) -> bool {
         self.rests.overlaps(range)
     }

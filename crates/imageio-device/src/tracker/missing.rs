@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What was to be written and was not: it is told at the end, should a client not have heeded its
-//! error.
+//! Changes that were asked for and failed: they are told at the end, should a client not have
+//! heeded its error.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which blocks are being changed right now.
+//! The blocks that are being changed right now.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the server has acknowledged and not flushed: it is written again, should its connection be
-//! lost.
+//! Content that the server has acknowledged and not flushed: it is written again, should its
+//! connection be lost.
 //!
 //! For each byte, the newest acknowledged content is kept, as long as the connection that wrote it
 //! isn't flushed. A later write to the same place, on any connection, replaces it: the newer
@@ -42,12 +42,12 @@ pub(crate) struct ReplayLog {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     number: Number,
-    /// When this connection is flushed, the content is durable.
+    /// The connection whose flush makes the content durable.
     owner: Owner,
     /// Other connections that wrote here before, and aren't flushed since. It is empty but where
     /// clients overwrite what they have just written.
     before: Vec<Owner>,
-    /// Where `content` begins, also if only a part of it is left.
+    /// The place where `content` begins, also if only a part of it is left.
     start: u64,
     content: Content,
 }
@@ -120,7 +120,7 @@ impl ReplayLog {
         self.entries.iter().map(|(range, _)| range.clone())
     }
 
-    /// What is kept of `range`, part by part.
+    /// Returns the kept content of `range`, part by part.
     pub(crate) fn newest(&self, range: &Range<u64>) -> Vec<(Range<u64>, Content)> {
         let parts = self.entries.overlapping(range).map(|(of, entry)| {
             let part = intersection(of, range);
@@ -159,7 +159,7 @@ impl Entry {
         all.filter(|&other| other != owner).collect()
     }
 
-    /// What it has at `range`, which is a part of it.
+    /// Returns its content at `range`, which is a part of it.
     fn part(&self, range: &Range<u64>) -> Content {
         let at = |position: u64| usize::try_from(position - self.start).expect("it was in memory before");
         match &self.content {
@@ -183,7 +183,7 @@ mod tests {
         log.keep(&range, number, owner, [(data.len() as u64, content)]);
     }
 
-    /// What a connection would write again: offset and content.
+    /// Returns the offsets and contents that a connection would write again.
     fn of(log: &ReplayLog, owner: Owner) -> Vec<(u64, String)> {
         let (mut from, mut all) = (0, Vec::new());
         while let Some(Unflushed { range, content, .. }) = log.first(owner, from) {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Content, Owner, Part, UnderWay};
 
 impl UnderWay {
-    /// Where it is.
+    /// Returns the range that it changes.
     pub(crate) fn range(&self) -> Range<u64> {
         self.range.clone()
     }
@@ -17,7 +17,7 @@ impl UnderWay {
     pub(crate) fn is_done(&self) {
         let mut records = self.tracker.lock();
         records.missing.remove(&self.range);
-        // What is not kept may be lost without a trace.
+        // Content that is not kept may be lost without a trace.
         records.zero.distrust(&self.range);
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the server may still be busy with a part of a change that was cut off.
+//! Places where the server may still be busy with a part of a change that was cut off.
 //!
 //! imageio writes the part that it has received when the connection ends. Where that ends inside a
 //! block of a block device, it reads the block, changes it and writes it back, without a lock. If
@@ -23,8 +23,8 @@ impl Unsettled {
         self.places.push((blocks, until));
     }
 
-    /// Until when some of these blocks are left alone, if that is later than now. What is over is
-    /// forgotten, so that nobody needs a clock any more once all is.
+    /// Returns the time until which some of these blocks are left alone, if that is later than now.
+    /// Places whose time is over are forgotten, so that nobody needs a clock any more once all are.
     pub(crate) fn until(&mut self, blocks: &Range<u64>, now: Instant) -> Option<Instant> {
         self.places.retain(|(_, until)| *until > now);
         let concerned =
@@ -32,7 +32,7 @@ impl Unsettled {
         concerned.map(|(_, until)| *until).max()
     }
 
-    /// Whether no place is known that has to be left alone.
+    /// Returns true if no place is known that has to be left alone.
     pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

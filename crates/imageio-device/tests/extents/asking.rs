@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When and how the server is asked.
+//! The time and the way in which the server is asked.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is written, may be written or is in doubt is data.
+//! Ranges that are written, may be written or are in doubt are data.
 
 use std::thread;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What does not differ from the last backup is told as a hole, if that is asked for.
+//! Ranges that do not differ from the last backup are told as holes, if that is asked for.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -12,8 +12,8 @@ use crate::common::{PATIENCE, close_well, settings, start, status, write};
 use crate::dirty::{Tell, backup};
 use crate::setup::{BLOCK, SIZE, SPARSE, map, pairs, read, sparse};
 
-/// What is clean is a hole, whatever it holds: the third block is dirty data, and the second dirty
-/// and zero.
+/// All that is clean is a hole, whatever it holds: the third block is dirty data, and the second
+/// dirty and zero.
 const CLEAN_AS_HOLES: [(u64, u64); 4] = [(BLOCK, HOLE), (BLOCK, ZERO), (BLOCK, 0), (5 * BLOCK, HOLE)];
 
 fn open(server: &FakeServer, read_only: bool) -> Device {

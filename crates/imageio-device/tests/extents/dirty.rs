@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What differs from the last backup.
+//! The ranges that differ from the last backup.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the server doesn't tell, all is data, and the transfer goes on.
+//! All is data if the server doesn't tell extents, and the transfer goes on.
 
 use std::time::Duration;
 

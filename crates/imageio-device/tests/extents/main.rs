@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a device tells of its ranges, and what it doesn't read because of that.
+//! A device tells the extents of its ranges, and reads less because of them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 #[path = "../common/mod.rs"]

@@ -5,7 +5,7 @@ use block_device::{BlockDevice, Extent, Result, ZERO};
 use fake_imageio::{Builder, FakeServer, Fault, Gate, Op, What};
 use imageio_device::Device;
 
-/// How finely the fake server tells what is zero, in bytes.
+/// The size of the blocks in which the fake server tells what is zero, in bytes.
 pub(crate) const BLOCK: u64 = 64 << 10;
 pub(crate) const BLOCKS: u64 = 8;
 pub(crate) const SIZE: u64 = BLOCKS * BLOCK;
@@ -18,7 +18,7 @@ pub(crate) fn sparse() -> Builder {
     FakeServer::builder().contents(contents)
 }
 
-/// What the server says of it.
+/// The extents that the server tells of it.
 pub(crate) const SPARSE: [(u64, u64); 4] = [(2 * BLOCK, ZERO), (2 * BLOCK, 0), (3 * BLOCK, ZERO), (BLOCK, 0)];
 
 pub(crate) const ALL_DATA: [(u64, u64); 1] = [(SIZE, 0)];
@@ -41,7 +41,7 @@ pub(crate) fn hold_extents(server: &FakeServer) -> Gate {
     gate
 }
 
-/// What the server was asked to read: first byte and length.
+/// Returns the reads that the server was asked for: first byte and length.
 pub(crate) fn reads(server: &FakeServer) -> Vec<(u64, u64)> {
     // One byte is read to find the size.
     server.log().of(Op::Get).filter(|get| get.size > 1).map(|get| (get.offset, get.size)).collect()

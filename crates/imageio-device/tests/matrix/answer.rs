@@ -22,12 +22,12 @@ const OPERATIONS: &[Op] = &[Op::Options, Op::Get, Op::Put, Op::Zero, Op::Flush];
 
 const SIZE: usize = 64 << 10;
 const LEN: usize = 4096;
-/// Where something is written before, and not flushed.
+/// The place where something is written before, and not flushed.
 const DIRTY_AT: usize = 0;
-/// Where the operation is.
+/// The place of the operation.
 const AT: usize = 16 << 10;
 
-/// What the server does besides answering.
+/// The server's deed besides answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     Nothing,
@@ -162,7 +162,7 @@ impl Cell {
     }
 }
 
-/// What the disk has to hold, where that is known: not where a change failed.
+/// The content that the disk has to hold, where that is known: not where a change failed.
 struct Expected(Vec<Option<u8>>);
 
 impl Expected {

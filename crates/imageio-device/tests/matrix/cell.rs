@@ -13,7 +13,7 @@ use imageio_device::{Device, Settings, Transfer, UrlSource};
 use crate::common::{NO_FUA, PATIENCE, assert_fails_for_good, line};
 use crate::{Operation, Step, TIMEOUT};
 
-/// How an operation ends that meets a fault.
+/// The expected end of an operation that meets a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// Well, on the same connection.
@@ -42,7 +42,7 @@ const LEN: usize = 64 << 10;
 const READ_AT: usize = 128 << 10;
 const WRITE_AT: usize = 256 << 10;
 
-/// What is written before the fault, and not flushed.
+/// The content that is written before the fault, and not flushed.
 const UNFLUSHED: &[u8] = b"written before, and not flushed";
 
 /// A server, and the proxy that leads there.
@@ -121,7 +121,7 @@ impl Cell {
         way.proxy.fault(self.point, self.fault);
     }
 
-    /// Whether the operation begins with a new connection.
+    /// Returns true if the operation begins with a new connection.
     fn connects(&self) -> bool {
         matches!(self.step, Step::Connect | Step::Hello | Step::Certificate)
     }
@@ -162,7 +162,7 @@ impl Cell {
         assert_eq!(connect().and_then(extents).unwrap(), SIZE as u64);
     }
 
-    /// Whether it ended well, which is expected.
+    /// Returns true if it ended well. Panics if its end is not the expected one.
     #[track_caller]
     fn is_well(&self, result: &std::result::Result<u64, String>, right: u64) -> bool {
         match self.expected {

@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::cell::{Cell, Expected};
 
-/// What this side waits for, at most.
+/// The time that this side waits at most.
 const TIMEOUT: Duration = Duration::from_millis(600);
 
 /// Longer in all than that, also if half of it drips the other way, and each pause shorter.
@@ -42,7 +42,7 @@ const FAULTS: &[(&str, Fault)] = &[
     ("delay", Fault::Delay(DELAY)),
 ];
 
-/// What is asked of the server.
+/// An operation that is asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     /// Opening the transfer: `OPTIONS`, and a read of one byte.
@@ -88,7 +88,8 @@ const STEPS: &[(&str, Step)] = &[
 ];
 
 impl Step {
-    /// Where this step of an operation is, if there is such a step, counted from its start.
+    /// Returns the place of this step in an operation, counted from its start, if there is such a
+    /// step.
     fn point(self, operation: Operation, tls: bool) -> Option<Point> {
         let in_data = 20_000;
         let point = match self {
@@ -116,7 +117,7 @@ impl Step {
     }
 }
 
-/// How it has to end.
+/// Returns the end that it has to come to.
 fn expected(operation: Operation, step: Step, fault: Fault, tls: bool) -> Expected {
     match (fault, step) {
         (Fault::Delay(_), _) => Expected::Unnoticed,

@@ -22,10 +22,10 @@ const PART: usize = 256 << 10;
 const REQUESTS: usize = 60;
 /// The size of the blocks within which the device keeps changes apart, in bytes.
 const BLOCK: usize = 4096;
-/// How many seeds are tried, unless it is told.
+/// The number of seeds that are tried, unless it is told.
 const SEEDS: u64 = 16;
 
-/// What a black hole costs.
+/// The time that a black hole costs.
 const TIMEOUT: Duration = Duration::from_millis(250);
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -80,7 +80,7 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 struct Part {
     start: usize,
     contents: Vec<u8>,
-    /// Where a change failed, which may have been carried out in part.
+    /// The ranges where a change failed, which may have been carried out in part.
     unknown: Vec<Range<usize>>,
     rng: Rng,
 }

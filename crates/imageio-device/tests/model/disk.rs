@@ -141,7 +141,7 @@ fn submit(queue: &Queue, request: Request, len: usize) -> Result<Vec<u8>> {
 
 fn ask(queue: &Queue, request: Request, len: usize) -> Result<(Vec<u8>, Vec<Extent>)> {
     let (tell, told) = mpsc::channel();
-    // What is zero need not be read, and is filled in.
+    // Zeroes need not be read, and are filled in.
     let waiting = Box::new(Waiting { buffer: vec![0xee; len], extents: Vec::new(), tell });
     match &request {
         // This thread waits anyway, so it may do the work.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients did with a disk, and what the disk may hold then.
+//! The acts of clients on a disk, and the contents that it may have then.
 //!
 //! Each change is one value all over. So between two neighbouring ends of changes, the same values
 //! are possible everywhere: what holds for a byte is found out once for such a segment.
@@ -33,7 +33,7 @@ pub(crate) struct Read {
     pub(crate) end: Time,
 }
 
-/// What was said to be dirty of a range.
+/// The part of a range that was said to be dirty.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) range: Range<usize>,
@@ -52,7 +52,7 @@ pub(crate) struct History {
 struct Events {
     changes: Vec<Change>,
     reads: Vec<Read>,
-    /// What was said to be zero, as if it had been read.
+    /// The ranges that were said to be zero, as if they had been read.
     zeroes: Vec<Read>,
     dirty: Vec<Told>,
     /// Start and end of those that succeeded.
@@ -95,14 +95,14 @@ impl History {
         events.reads.iter().try_for_each(|read| events.check_read(read))
     }
 
-    /// What was said to be zero may have been read as such.
+    /// Each range that was said to be zero may have been read as such.
     pub(crate) fn check_told_zero(&self) -> Result<(), String> {
         let events = self.events();
         events.zeroes.iter().try_for_each(|read| events.check_read(read))
     }
 
-    /// Where something was said to be zero, the disk holds zeroes or what was changed later: no
-    /// change that had ended before comes true afterwards.
+    /// A range that was said to be zero holds zeroes or what was changed later: no change that had
+    /// ended before comes true afterwards.
     pub(crate) fn check_stays_zero(&self, disk: &[u8]) -> Result<(), String> {
         let events = self.events();
         events.zeroes.iter().try_for_each(|read| {
@@ -122,9 +122,9 @@ impl History {
         })
     }
 
-    /// What was dirty from the start, and what was changed before somebody asked, was said to be
-    /// dirty. If the server's bitmap `is_still`, nothing else was but the rest of the blocks of
-    /// changes, also of those that failed.
+    /// The ranges that were dirty from the start, and those that were changed before somebody
+    /// asked, were said to be dirty. If the server's bitmap `is_still`, nothing else was but the
+    /// rest of the blocks of changes, also of those that failed.
     pub(crate) fn check_told_dirty(
         &self,
         from_the_start: &[Range<usize>],
@@ -150,7 +150,7 @@ impl History {
         })
     }
 
-    /// Where something was said to be clean, the disk is as it was at first, or was changed later.
+    /// A range that was said to be clean is as it was at first, or was changed later.
     pub(crate) fn check_stays_clean(&self, disk: &[u8]) -> Result<(), String> {
         let events = self.events();
         events.dirty.iter().try_for_each(|told| {
@@ -207,7 +207,7 @@ impl History {
 }
 
 impl Told {
-    /// Whether all of a range was said to be dirty, as far as it was asked for.
+    /// Returns true if all of a range was said to be dirty, as far as it was asked for.
     fn covers(&self, range: &Range<usize>) -> bool {
         let asked = range.start.max(self.range.start)..range.end.min(self.range.end);
         asked.is_empty()
@@ -254,8 +254,8 @@ impl Events {
         self.changes.iter().filter(move |change| change.range.contains(&at))
     }
 
-    /// Why what was seen until `end` can't be, given those of the changes that overwrite what ended
-    /// before they began.
+    /// Returns the reason why the content that was seen until `end` can't be, given those of the
+    /// changes that overwrite what ended before they began.
     fn first_impossible(
         &self,
         offset: usize,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What goes wrong at random.
+//! Misfortune at random.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Event {
     }
 }
 
-/// What a proxy says when it has lost the way to the host.
+/// The statuses of a proxy that has lost the way to the host.
 const LOST_WAY: &[u16] = &[500, 502, 502, 503];
 
 /// By these, a server says that it has not carried a request out and will not.
@@ -57,7 +57,7 @@ pub(crate) fn statuses() -> impl Iterator<Item = u16> {
 }
 
 impl Scenario {
-    /// Whether the server may lose what it has acknowledged.
+    /// Returns true if the server may lose what it has acknowledged.
     pub(crate) fn has_losses(&self) -> bool {
         let is_loss = |event: &Event| matches!(event, Event::PowerCut | Event::WayLost(..));
         let loses = |fault: &Fault| fault.what().name() == "lose way";
@@ -85,7 +85,7 @@ pub(crate) fn faults(rng: &mut Rng, gate: &Gate, has_blocks: bool) -> Vec<Fault>
     faults
 }
 
-/// What goes wrong with the first requests for extents.
+/// Returns the faults of the first requests for extents.
 pub(crate) fn extents_faults(rng: &mut Rng, op: Op) -> Vec<Fault> {
     let fault = |rng: &mut Rng| match rng.u8(..6) {
         0 => What::LoseAnswer,

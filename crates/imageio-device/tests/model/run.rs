@@ -14,15 +14,15 @@ use crate::history::{Change, History, Read, Told};
 use crate::misfortune::Event;
 use crate::scenario::{End, SIZE, Scenario, Server, Step};
 
-/// What came of it.
+/// The outcome of a run.
 pub(crate) struct Outcome {
-    /// What is wrong: nobody was told of it.
+    /// The error of which nobody was told.
     pub(crate) wrong: Option<String>,
     /// The device was closed without an error.
     pub(crate) is_closed: bool,
     /// It was closed, and had not failed for good.
     pub(crate) is_answered: bool,
-    /// What kind of server it was, and what happened.
+    /// The kind of server that it was, and the events that happened.
     pub(crate) labels: BTreeSet<String>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn run(scenario: &Scenario) -> Outcome {
     let (mut is_closed, mut is_answered) = (false, false);
     if scenario.end == End::Close {
         is_closed = disk.device.close().is_ok();
-        // What was told to be missing doesn't excuse what was answered.
+        // Changes that are told to be missing don't excuse the loss of others that were answered.
         is_answered = is_closed || disk.device.failure().is_none();
     }
     drop(disk);
@@ -56,7 +56,7 @@ pub(crate) fn run(scenario: &Scenario) -> Outcome {
     Outcome { wrong, is_closed, is_answered, labels: labels(scenario, &server) }
 }
 
-/// What the server saw, a line for each request.
+/// Returns the requests that the server saw, a line for each.
 fn requests(server: &FakeServer) -> Vec<String> {
     let line = |r: fake_imageio::RequestRecord| {
         let fault = r.fault.unwrap_or_default();
@@ -94,7 +94,7 @@ fn check(
     is_answered: bool,
 ) -> Result<(), String> {
     let about = |what: &'static str| move |wrong: String| format!("{what}: {wrong}");
-    // What isn't kept is not known either: a read may find the disk as it was before.
+    // Content that isn't kept is not known either: a read may find the disk as it was before.
     if scenario.setup.replay_buffer > 0 || !scenario.has_losses() {
         history.check_reads().map_err(about("read"))?;
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens in one run: the settings, what each client does, and what goes wrong. All of it
+//! The course of one run: the settings, what each client does, and what goes wrong. All of it
 //! follows from the seed, but for the order in which threads get on.
 
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub(crate) struct Scenario {
     /// For each client.
     pub(crate) clients: Vec<Vec<Step>>,
     pub(crate) faults: Vec<Fault>,
-    /// What else goes wrong, before which step of all clients together.
+    /// The other misfortunes, each with the step of all clients together that it comes before.
     pub(crate) events: Vec<(usize, Event)>,
     /// Late requests wait here.
     pub(crate) gate: Gate,
@@ -33,16 +33,16 @@ pub(crate) struct Scenario {
     pub(crate) end: End,
 }
 
-/// What the server is like.
+/// The properties of the server.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) zero: bool,
     pub(crate) flush: bool,
     /// Of a block device.
     pub(crate) block_size: Option<u64>,
-    /// After how many answers it closes a connection, and whether it says so.
+    /// The number of answers after which it closes a connection, and true if it says so.
     pub(crate) close_after: Option<(u64, bool)>,
-    /// What is dirty from the start, in bytes; whole blocks.
+    /// The ranges that are dirty from the start, in bytes; whole blocks.
     pub(crate) dirty: Vec<Range<usize>>,
     /// Its bitmap takes note of changes.
     pub(crate) records_dirty: bool,
@@ -55,11 +55,12 @@ pub(crate) struct Setup {
     pub(crate) replay_buffer: u64,
     pub(crate) max_request: u64,
     pub(crate) keep_alive: Option<Duration>,
-    /// How often a client repeats a change that fails, as nbdkit's retry filter does.
+    /// The number of times that a client repeats a change that fails, as nbdkit's retry filter
+    /// does.
     pub(crate) repetitions: u8,
 }
 
-/// How clients use the device.
+/// The way in which clients use the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Door {
     /// A thread waits for each request, as in nbdkit.
@@ -160,10 +161,11 @@ impl Scenario {
     }
 }
 
-/// What is random about extents follows from another seed, so that old seeds stay what they were.
+/// The seed of all that is random about extents is another one, so that old seeds stay what they
+/// were.
 const EXTENTS: u64 = 0x6578_7465_6e74_7300;
 
-/// What is random about dirty ranges follows from a seed of its own as well.
+/// The seed of all that is random about dirty ranges is one of its own as well.
 const DIRTY: u64 = 0x6469_7274_7900_0000;
 
 pub(crate) fn choose<T: Copy>(rng: &mut Rng, of: &[T]) -> T {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What many runs met, and how they ended.
+//! The events that many runs met, and the ends of these runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,9 +14,10 @@ pub(crate) struct Tally {
     closed: usize,
     /// Ended without the failure of all, so that what was answered had to be there.
     answered: usize,
-    /// What was met, in how many runs, and how many of these failed.
+    /// The events that were met, each with the number of runs that met it, and of those that
+    /// failed.
     met: BTreeMap<String, (usize, usize)>,
-    /// Why seeds failed.
+    /// The reasons why seeds failed.
     pub(crate) wrong: BTreeMap<u64, String>,
 }
 
@@ -37,7 +38,7 @@ impl Tally {
         self.wrong.extend(outcome.wrong.map(|wrong| (seed, wrong)));
     }
 
-    /// What would be dead code of the model.
+    /// Returns the events that no run met: they would be dead code of the model.
     pub(crate) fn never_met(&self) -> Vec<String> {
         let servers =
             ["bytes", "blocks of 512", "blocks of 4096", "closes after 1", "closes after 3", "no flush"];

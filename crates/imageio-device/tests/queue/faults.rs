@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is told where something goes wrong.
+//! The outcome that is told where something goes wrong.
 
 use std::sync::mpsc::{Sender, channel};
 

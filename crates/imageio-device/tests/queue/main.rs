@@ -36,7 +36,7 @@ fn who_waits_anyway_does_the_work() {
         assert_eq!(done_by_the_return(Request::Read { offset: 3 * BLOCK }, 3), Ok(vec![0, 4, 4]));
         let outside = done_by_the_return(Request::Read { offset: BLOCKS * BLOCK }, 3);
         assert_eq!(outside.unwrap_err().errno(), Errno::Inval);
-        // Where the connection is busy, nobody waits.
+        // Nobody waits where the connection is busy.
         let gate = setup.hold_up();
         setup.queue.carry_out(write(4), setup.completion(1, 0));
         assert_eq!(setup.device.waiting(), 1);

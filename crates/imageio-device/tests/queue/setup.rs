@@ -13,7 +13,7 @@ use crate::common::{PATIENCE, settings, start};
 pub(crate) const BLOCK: u64 = 4096;
 pub(crate) const BLOCKS: u64 = 256;
 
-/// What a completion was told, and what is in its buffer.
+/// The result that a completion was told, and the content of its buffer.
 pub(crate) struct Told {
     pub(crate) name: u64,
     pub(crate) result: Result<()>,
@@ -108,7 +108,7 @@ impl Setup {
         result.map(|()| buffer)
     }
 
-    /// What these were told, in the order of their names.
+    /// Returns the results that these were told, in the order of their names.
     #[track_caller]
     pub(crate) fn all(&self, names: impl IntoIterator<Item = u64>) -> Vec<Told> {
         let names: Vec<_> = names.into_iter().collect();
@@ -134,7 +134,8 @@ impl Setup {
         assert_eq!((held.name, held.result), (u64::MAX, Ok(())));
     }
 
-    /// What the server got after the write that was held up: first byte and length.
+    /// Returns the requests that the server got after the write that was held up: first byte and
+    /// length.
     pub(crate) fn log(&self, op: Op) -> Vec<(u64, u64)> {
         let log = self.server.log();
         let held = log.requests.iter().position(|request| request.offset == (BLOCKS - 1) * BLOCK).unwrap();

@@ -9,10 +9,10 @@ use crate::wait::tell_doubt;
 use crate::words::{DiskStatus, TransferPhase};
 use crate::{Engine, Error, Result};
 
-/// How long a transfer may take to begin (`ovirt_imageio/client/_ovirt.py` waits as long).
+/// The time that a transfer may take to begin (`ovirt_imageio/client/_ovirt.py` waits as long).
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long it may take to end: the engine verifies the disk, and copies its metadata.
+/// The time that a transfer may take to end: the engine verifies the disk, and copies its metadata.
 const END_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Engine {
@@ -129,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// For how long a paused transfer may take to go on.
+    /// Returns the time that a paused transfer may take to go on.
     fn patience(&self) -> Duration {
         BEGIN_TIMEOUT.min(self.reconnect_timeout)
     }
@@ -243,7 +243,7 @@ impl Direction {
     }
 }
 
-/// What to do about a transfer that has a disk which somebody else wants.
+/// Returns the advice about a transfer that has a disk which somebody else wants.
 fn busy(phase: &TransferPhase) -> &'static str {
     if phase.is_paused() {
         "if nobody goes on with it, cancel it in the engine (Storage, Disks, the disk, Upload or Download, Cancel); a cancelled upload takes its disk along, and one that is finalized by the API keeps it"

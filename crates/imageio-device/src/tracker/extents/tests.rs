@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of the ranges of a disk of 100 bytes.
+//! Tests with the ranges of a disk of 100 bytes.
 
 use block_device::ZERO;
 use imageio_client::ExtentsContext;
