@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// What was read is dirty, and each byte of what is dirty was read once, unless it is zero.
+/// Checks that only dirty ranges were read, and each byte of them once, unless it is zero.
 fn assert_read(reads: &[(u64, u64)], dirty: &[Extent]) -> TestResult {
     let mut read: Vec<_> = reads.iter().map(|(start, length)| (*start, start + length)).collect();
     read.sort_unstable();
@@ -119,7 +119,7 @@ fn generations() -> TestResult {
         chain.close(upload)?;
 
         let (last, this) = (format!("gen{}", generation - 1), format!("gen{generation}"));
-        // Where the next one begins.
+        // The next generation begins at this bitmap.
         chain.add_bitmap(&this, "64K")?;
         let backup = chain.open(Access::Read, Some(&last))?;
         let dirty = nbdinfo_map(&chain.path(""), &backup.served.uri(), "imageio:dirty")?;
@@ -135,7 +135,7 @@ fn generations() -> TestResult {
     Ok(())
 }
 
-/// What is clean is told as a hole, so that one call of qemu-img makes an increment. What was data
+/// Clean ranges are told as holes, so that one call of qemu-img makes an increment. What was data
 /// and is zero now hides the data of the backup below.
 fn increments_by_qemu_img() -> TestResult {
     let mut chain = Chain::new()?;

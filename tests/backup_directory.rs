@@ -44,7 +44,7 @@ fn moved() -> TestResult {
     generations.check(&IDS)
 }
 
-/// What is in the first image is found through all others.
+/// Data in the first image is found through all others.
 fn longest_chain() -> TestResult {
     let dir = tempfile::tempdir()?;
     let qemu_img = |arguments: &[&str]| generations::qemu_img(dir.path(), arguments);

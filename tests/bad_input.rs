@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can't work is said in one line, with exit status 1, before anything is served: by both
-//! doors alike.
+//! Refusals of what can't work: they come in one line, with exit status 1, before anything is
+//! served, and alike from both doors.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where clients of `imageio-nbd` connect, and how many of them are served.
+//! The sockets at which clients connect to `imageio-nbd`, and how many of them are served.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients may rely on: the same cases against the fake server and against the real daemon, so
-//! that what the other tests learn from the fake is true of the real one.
+//! The promises on which clients may rely: the same cases against the fake server and against the
+//! real daemon, so that what the other tests learn from the fake is true of the real one.
 
 #[path = "support/contract/cases.rs"]
 mod cases;

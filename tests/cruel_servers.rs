@@ -27,7 +27,7 @@ use support::tools::{FIO, IMAGEIO, LOSETUP, NBDCOPY, QEMU_IMG, Tool, trial};
 
 const SIZE: usize = 16 << 20;
 
-/// How an upload has to end.
+/// The end that an upload has to come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// With the same image.
@@ -150,7 +150,8 @@ impl Client {
         self != Self::Fio || !is_zero
     }
 
-    /// What the disk has to hold in the end, if the client is told that it does.
+    /// Uploads an image, and returns what the disk has to hold in the end, if the client is told
+    /// that it does.
     fn upload(self, dir: &Path, uri: &str) -> Option<Vec<u8>> {
         let (image, disk) = (dir.join("image"), image());
         fs::write(&image, &disk).unwrap();
@@ -165,7 +166,7 @@ impl Client {
         };
         let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         assert_ne!(status.code(), Some(124), "{self:?} hangs");
-        // What fio has written is what it has verified, and can be read.
+        // The content that fio has written is what it has verified, and can be read.
         let expected = if self == Self::Fio { read_all(uri) } else { Some(disk) };
         expected.filter(|_| status.success())
     }
@@ -220,7 +221,7 @@ fn upload(door: Door, client: Client, cruelty: &Cruelty) {
         assert!(server.log().requests.iter().any(|request| request.fault.is_some()), "no fault: {said}");
     }
     assert!(server.wait_for(PATIENCE, |log| log.open().count() == 0));
-    // What it holds after a power cut is what it holds.
+    // The content that survives a power cut is what counts.
     server.cut_power().unwrap();
     if is_well {
         let expected =
@@ -248,7 +249,7 @@ fn parameters(server: &FakeServer) -> Vec<String> {
     vec![format!("url={}", server.url()), "reconnect-timeout=5".into()]
 }
 
-/// Whether it ended well, and what it said.
+/// Returns whether the program ended well, and what it said.
 fn finish(served: Served) -> (bool, String) {
     let (status, said) = served.finish().unwrap();
     (status.success(), said)

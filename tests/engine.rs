@@ -31,7 +31,7 @@ use support::installation::{Test, run_trials, trials};
 use support::namespace::has_etc;
 use support::tools::{CURL, IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 
-/// What all tests need.
+/// The tools that all tests need.
 const TOOLS: &[Tool] = &[CURL, IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
 const TESTS: &[&[Test]] = &[

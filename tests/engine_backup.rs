@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use support::installation::{Test, run_tests};
 use support::tools::{IMAGEIO, NBDCOPY, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
 
-/// What all tests need.
+/// The tools that all tests need.
 const TOOLS: &[Tool] = &[IMAGEIO, NBDCOPY, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
 const TESTS: &[&[Test]] = &[generations::TESTS, faults::TESTS, interruptions::TESTS];

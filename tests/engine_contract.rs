@@ -25,7 +25,7 @@ use support::tools::{IMAGEIO, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD,
 
 type Test = (&'static str, fn() -> TestResult);
 
-/// What the real daemon, and the disks behind it, need.
+/// The tools that the real daemon, and the disks behind it, need.
 const DAEMON: &[Tool] = &[IMAGEIO, QEMU_IMG, QEMU_IO, QEMU_NBD];
 
 /// Which tests need which tools, beside those.

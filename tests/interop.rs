@@ -57,7 +57,7 @@ fn run(daemons: &Daemons, door: Door, kind: Kind, via: Via, case: &Case) -> Test
     same("the server's disk", &target.contents()?, &expected)
 }
 
-/// What must be true of any client's requests.
+/// Checks what must be true of any client's requests.
 fn check_log(fake: &fake_imageio::FakeServer, via: Via) -> TestResult {
     // The server may notice the end of a connection a little later than the client.
     let all_closed = fake.wait_for(PATIENCE, |log| log.open().count() == 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is told while a transfer goes on: that it stalls, how far it is, and all of that in JSON.
+//! Messages while a transfer goes on: that it stalls, how far it is, and all of that in JSON.
 
 #![allow(clippy::unwrap_used)]
 

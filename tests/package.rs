@@ -25,10 +25,10 @@ use support::root::can_be_entered;
 use support::run::Ended;
 use support::tools::{IMAGEIO, MAN, NBDCOPY, NBDKIT, QEMU_IMG, RPM, Tool, UNSHARE, trial};
 
-/// Where the packages are.
+/// The variable with the directory of the packages.
 const DIRECTORY: &str = "IMAGEIO_NBD_PACKAGES";
 
-/// What packages do, which needs these tools.
+/// A test of packages: its name, the tools that it needs, and its function.
 type Test = (&'static str, &'static [Tool], fn(&Packages));
 
 const ANYWHERE: &[Test] = &[

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the server is asked for where clients read: ahead of those that read in order, and of
-//! nobody else.
+//! The requests to the server when clients read: it is read ahead for those that read in order, and
+//! for nobody else.
 
 #![allow(clippy::unwrap_used)]
 
@@ -48,13 +48,13 @@ fn content() -> Vec<u8> {
     content
 }
 
-/// What a client did.
+/// A client that has run, and what the server saw of it.
 struct Ran {
     dir: TempDir,
     out: String,
     /// Offset and length of what the server was asked to read.
     reads: Vec<(usize, usize)>,
-    /// How many connections that took.
+    /// The number of connections that the reads took.
     connections: usize,
 }
 

@@ -32,7 +32,7 @@ const BACKUP: &str = "docs/backup.md";
 
 const TOOLS: &[Tool] = &[IMAGEIO, QEMU_NBD, QEMU_IMG, QEMU_IO, NBDCOPY, NBDINFO];
 
-/// What a recipe finds, and what it has to leave.
+/// A recipe: what it finds, and what it has to leave.
 struct Case {
     document: &'static str,
     heading: &'static str,
@@ -40,7 +40,7 @@ struct Case {
     check: fn(&Kitchen) -> TestResult,
 }
 
-/// What is on the server's disk before.
+/// The content of the server's disk before the recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Nothing,
@@ -183,14 +183,14 @@ impl Kitchen {
         self.dir.path().join(name)
     }
 
-    /// What an image has, read by qemu.
+    /// Returns the content of an image, read by qemu.
     fn content(&self, image: &str, format: &str) -> TestResult<Vec<u8>> {
         // The server's own is in use.
         qemu_img(self.dir.path(), &["convert", "-U", "-f", format, "-O", "raw", image, "content.img"])?;
         Ok(fs::read(self.path("content.img"))?)
     }
 
-    /// What the server's disk has, read through the process that has it open.
+    /// Returns the content of the server's disk, read through the process that has it open.
     fn server_content(&self) -> TestResult<Vec<u8>> {
         let uri = format!("nbd+unix:///?socket={}", self.qemu.socket().display());
         self.content(&uri, "raw")

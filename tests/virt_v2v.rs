@@ -64,10 +64,10 @@ const TESTS: &[Test] = &[
 /// Root tries it as somebody else; for anybody else, the others are that test.
 const TEST_AS_NOBODY: Test = ("who_is_not_root_sees_who_owns_what", &[NBDKIT], by_path::as_nobody);
 
-/// What the shim says when it serves.
+/// The beginning of the shim's message when it serves.
 const SERVER: &str = "imageio-nbd: info: imageio-nbd serves in the place of nbdkit with ";
 
-/// What it says when it has replaced the plugin.
+/// The beginning of the shim's message when it has replaced the plugin.
 const PLUGIN: &str = "imageio-nbd: info: nbdkit runs the plugin ";
 
 fn main() -> ExitCode {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the plugin is linked, and the versions that `--dump-plugin` tells.
+//! The link arguments of the plugin, and the versions that `--dump-plugin` tells.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// What matters when a user reports trouble with a connection.
+/// The crates whose versions matter when a user reports trouble with a connection.
 const TOLD: &[&str] = &["hyper", "rustls", "ring"];
 
 fn main() {

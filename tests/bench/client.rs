@@ -41,7 +41,7 @@ impl Stop {
     }
 }
 
-/// How a client ended.
+/// The exit of a client, with what it has used.
 pub(crate) struct Ended {
     pub(crate) time: Duration,
     pub(crate) cpu: Cpu,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who is compared, and one run of one of them.
+//! The contenders that are compared, and one run of one of them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -44,7 +44,7 @@ pub(crate) const CONTENDERS: [Contender; 6] = [
     Contender::Null,
 ];
 
-/// What all runs need.
+/// The state that all runs need.
 pub(crate) struct Bench<'a> {
     pub(crate) stop: &'a Stop,
     /// For images that several rows use.
@@ -74,13 +74,13 @@ impl Bench<'_> {
     }
 }
 
-/// What was used, before it is put in relation to what was done.
+/// The resources that a run has used, before it is put in relation to what was done.
 struct Used {
     seconds: f64,
     plugin_cpu: f64,
     all_cpu: f64,
     memory: Option<u64>,
-    /// Where the client knows better than the clock.
+    /// Set where the client knows the throughput better than the clock.
     throughput: Option<f64>,
 }
 

@@ -22,7 +22,7 @@ use crate::server::work_dir;
 use crate::sparse::{RUNS, SparseDisk, sparse_size};
 use crate::turns::Turns;
 
-/// What such a row needs.
+/// The tools that such a row needs.
 pub(crate) const TOOLS: &[Tool] = &[IMAGEIO, OVIRT_IMG, QEMU_IMG, QEMU_NBD];
 
 /// The engine takes less to remove a disk.

@@ -10,7 +10,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-/// Where the server is.
+/// The address of the server.
 pub(crate) enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
@@ -23,7 +23,7 @@ impl<T: Read + Write + Send> Stream for T {}
 pub(crate) struct Load<'a> {
     pub(crate) address: Address,
     pub(crate) path: &'a str,
-    /// What is written; its length is that of the disk.
+    /// The bytes that are written; its length is that of the disk.
     pub(crate) source: &'a [u8],
     pub(crate) read: bool,
     /// Here and there instead of one after another.
@@ -77,7 +77,7 @@ impl Load<'_> {
         })
     }
 
-    /// Where the n-th request goes.
+    /// Returns the offset of the n-th request.
     fn offset(&self, n: u64) -> usize {
         let places = (self.source.len() / self.request) as u64;
         // A prime that is larger than any count of places here, so that all are visited.

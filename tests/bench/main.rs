@@ -98,7 +98,7 @@ fn check_promises() -> Result<()> {
     }
 }
 
-/// What is to be measured, and who is there for it.
+/// The rows to be measured, and the contenders that are there for it.
 struct Wanted {
     rows: Vec<RowKind>,
     contenders: Vec<Contender>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a process has used.
+//! The resources that a process has used.
 
 use std::fs;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) struct Cpu {
     pub(crate) children: f64,
 }
 
-/// What the process used so far; of a zombie, all that it ever did.
+/// Returns the CPU time that the process has used so far; of a zombie, all that it ever did.
 pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
     // Its clock counts in nanoseconds, /proc/PID/stat in hundredths of a second, of which some runs
     // take but a few.

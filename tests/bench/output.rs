@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What becomes of the figures.
+//! The output of the figures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -114,7 +114,7 @@ fn write(options: &Options, report: &Report, facts: &Facts, size: u64) -> Result
     Ok(())
 }
 
-/// How much the innermost loops do, which no test of the whole can tell.
+/// Counts the instructions of the innermost loops, which no test of the whole can tell.
 fn instructions() -> TestResult<String> {
     let counts = COUNTED.map(|counted| Ok((counted, counted.count()?)));
     let counts: Vec<_> = counts.into_iter().collect::<TestResult<_>>()?;

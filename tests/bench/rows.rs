@@ -26,7 +26,7 @@ use Via::{Http, Https, Unix};
 pub(crate) struct RowKind {
     pub(crate) server: Server,
     pub(crate) via: Via,
-    /// What is between the doors and the server, if they aren't on one host.
+    /// The link between the doors and the server, if they aren't on one host.
     pub(crate) link: Option<Link>,
     pub(crate) work: Work,
     /// The disk is so much smaller than that of other rows, where a round would take too long.
@@ -140,7 +140,7 @@ impl RowKind {
     }
 }
 
-/// What makes it what it is: how narrow it is, or else how long.
+/// Returns the part of a row's name that tells of its link: its rate, or else its delay.
 fn link_name(link: Link) -> String {
     match link.rate {
         Some(rate) => format!("-{}mib", rate.get() >> 20),

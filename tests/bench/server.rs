@@ -30,7 +30,7 @@ pub(crate) struct Target {
     socket: PathBuf,
     /// All processes on the server's side.
     pub(crate) pids: Vec<u32>,
-    /// Where the server's bytes are, if it keeps any.
+    /// The path of the server's bytes, if it keeps any.
     storage: Option<PathBuf>,
     size: u64,
     /// The contents of the disk, if they are sparse.
@@ -145,7 +145,7 @@ impl Target {
         Ok(())
     }
 
-    /// What leads a door here in the row's way.
+    /// Returns the parameters that lead a door here in the row's way.
     pub(crate) fn parameters(&self, door: Door) -> Vec<String> {
         let mut parameters = vec![format!("url={}", self.url), format!("size={}", self.size)];
         parameters.extend(self.cafile.as_ref().map(|cafile| format!("cafile={}", cafile.display())));
@@ -157,7 +157,7 @@ impl Target {
         parameters
     }
 
-    /// Where plain sockets connect, if they can.
+    /// Returns the address to which plain sockets connect, if they can.
     pub(crate) fn address(&self) -> Result<Address> {
         if self.via == Via::Unix {
             return Ok(Address::Unix(self.socket.clone()));

@@ -10,13 +10,13 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use support::tools::QEMU_IMG;
 
-/// What is compared at a time.
+/// The number of bytes that are compared at a time.
 const MIB: u64 = 1 << 20;
 
 /// They have so many times the size of other rows' disks.
 const TIMES: u64 = 6;
 
-/// Where data is in the disk.
+/// The places of data in the disk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     /// The name of its file.
@@ -39,7 +39,7 @@ pub(crate) struct SparseDisk {
     data: u64,
 }
 
-/// How big it is where other disks have `size`, in bytes.
+/// Returns the size in bytes that it has where other disks have `size`.
 pub(crate) fn sparse_size(size: u64) -> u64 {
     size * TIMES
 }

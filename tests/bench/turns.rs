@@ -10,7 +10,7 @@ use support::report::Run;
 
 use crate::client::Stop;
 
-/// What all rows' rounds have in common.
+/// The settings that all rows' rounds have in common.
 pub(crate) struct Turns<'a> {
     stop: &'a Stop,
     /// The number of rounds that count. One that warms up comes before.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the contenders do.
+//! The work of the contenders.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use support::tools::{FIO, NBDCOPY, QEMU_IMG, Tool};
 
 use crate::sparse::sparse_size;
 
-/// What is done with the disk.
+/// The work on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// nbdcopy writes all of it, with so many requests of so many bytes on their way.
@@ -122,7 +122,7 @@ impl Work {
             }
             Self::VirtV2v => AS_VIRT_V2V.request(),
             Self::UploadByDefault => SMALL,
-            // What ovirt-imageio's documentation recommends.
+            // This is the size that ovirt-imageio's documentation recommends.
             Self::SparseRead { .. } => LARGE,
             // qemu-img's own.
             Self::Convert => 2 << 20,

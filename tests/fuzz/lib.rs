@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the targets share: a server that answers with what it was given, and an NBD server of two
-//! small disks.
+//! The parts that the targets share: a server that answers with what it was given, and an NBD
+//! server of two small disks.
 
 mod replies;
 mod serve;
@@ -27,7 +27,7 @@ use imageio_client::{
 /// Longer than anything here takes. libFuzzer ends what takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is asked of an imageio server.
+/// The requests to an imageio server.
 const REQUESTS: &[fn(&mut Connection) -> Result<()>] = &[
     |connection| connection.options().map(check_capabilities),
     |connection| connection.size().map(drop),

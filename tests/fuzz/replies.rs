@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server may say to a client that has negotiated chunks ('Structured reply chunk message').
+//! A server's replies to a client that has negotiated chunks ('Structured reply chunk message').
 
 use std::collections::HashMap;
 
@@ -21,7 +21,8 @@ const ERROR: u16 = 1 << 15;
 pub fn check_chunks(chosen: Chosen, answers: &[u8]) {
     let mut rest = Bytes(answers);
     let Some(()) = skip_negotiation(&mut rest) else { return };
-    // How many chunks each cookie got since its last request was done. Cookies may be used again.
+    // The number of chunks that each cookie got since its last request was done. Cookies may be
+    // used again.
     let mut open = HashMap::new();
     while let Some(chunk) = Chunk::read(chosen, &mut rest) {
         chunk.check(chosen);
@@ -115,7 +116,7 @@ fn check_extents<const N: usize>(payload: &mut Bytes<'_>, chosen: Chosen) -> boo
     is_selected && payload.0.is_empty() && extents > 0 && count == Some(extents) && end <= chosen.size()
 }
 
-/// What is left.
+/// The bytes that are left.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {

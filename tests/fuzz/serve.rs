@@ -121,7 +121,7 @@ pub fn serve_client(said: &[u8]) -> Vec<u8> {
     with_client(Tls::Off, |client| converse(client, said))
 }
 
-/// What a client has negotiated that asks for chunks.
+/// The negotiation of a client that asks for chunks.
 #[derive(Debug, Clone, Copy)]
 pub struct Chosen {
     /// Extended headers, or else structured replies.
@@ -131,7 +131,7 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// What the client says for that, up to its first request. All contexts are selected.
+    /// Returns what the client sends for that, up to its first request. All contexts are selected.
     pub fn said(self) -> Vec<u8> {
         let name: &[u8] = if self.other { b"other" } else { b"disk" };
         let string = |text: &[u8]| [&(text.len() as u32).to_be_bytes(), text].concat();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server's command line asks for.
+//! The settings that a server's command line asks for.
 
 use std::path::PathBuf;
 
-/// How to serve, and what.
+/// The server to be run, and the way to serve it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// The real server's arguments, but for those that tell where clients are.
@@ -16,7 +16,7 @@ pub(crate) struct Asked {
     pub(crate) read_only: bool,
     /// The dirty bitmap that clients may ask for.
     pub(crate) bitmap: Option<String>,
-    /// Where the process id is written once clients can connect.
+    /// The file that gets the process id once clients can connect.
     pub(crate) pid_file: Option<PathBuf>,
     /// The server goes into the background once clients can connect.
     pub(crate) background: bool,
@@ -34,13 +34,13 @@ impl Asked {
         self.door.extend(value.map(|value| format!("{name}={value}")));
     }
 
-    /// Whether `imageio-nbd` has a command or a client of its own, and ends with it.
+    /// Returns true if `imageio-nbd` has a command or a client of its own, and ends with it.
     pub(crate) fn is_captive(&self) -> bool {
         self.door.iter().any(|option| option == "--single" || option.starts_with("--run="))
     }
 }
 
-/// Whether sockets that listen were passed to this process.
+/// Returns true if sockets that listen were passed to this process.
 pub(crate) fn is_activated() -> bool {
     std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string())
 }

@@ -10,7 +10,7 @@ use support::TestResult;
 const VARIABLE: &str = "SHIM_IN_BACKGROUND";
 const READY: &str = "ready";
 
-/// Whether this process is the one in the background.
+/// Returns true if this process is the one in the background.
 pub(crate) fn is_there() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }

@@ -112,7 +112,7 @@ fn watch(log: ChildStderr, asked: &Asked, pid: Pid) -> TestResult {
 struct Clients(BTreeSet<String>);
 
 impl Clients {
-    /// Whether a line of the log tells so.
+    /// Returns true if a line of the log tells that the last client has gone.
     fn last_has_gone(&mut self, line: &str) -> bool {
         let Some((id, event)) = line.split_once(": client ").and_then(|(_, rest)| rest.split_once(": "))
         else {

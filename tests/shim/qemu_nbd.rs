@@ -37,7 +37,7 @@ struct Front {
     file: Option<String>,
 }
 
-/// What the one behind needs to know, with or without a value: long and short.
+/// The options that the server behind needs to know, with or without a value: long and short.
 const BEHIND: &[(&str, Option<char>, bool)] = &[
     ("offset", Some('o'), true),
     ("format", Some('f'), true),
@@ -53,8 +53,8 @@ const BEHIND: &[(&str, Option<char>, bool)] = &[
     ("image-opts", None, false),
 ];
 
-/// What makes no difference here. There is always room for all of a test's clients, and no time
-/// limit but ours.
+/// Options that make no difference here. There is always room for all of a test's clients, and no
+/// time limit but ours.
 const IGNORED: &[(&str, Option<char>, bool)] = &[
     ("shared", Some('e'), true),
     ("description", Some('D'), true),

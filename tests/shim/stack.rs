@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is behind `imageio-nbd`: an imageio daemon, and the server that was asked for.
+//! The servers behind `imageio-nbd`: an imageio daemon, and the server that was asked for.
 
 use std::io;
 use std::os::unix::net::UnixStream;

@@ -91,7 +91,7 @@ impl RealDaemon {
         Ok(Self { addr: (Ipv4Addr::LOCALHOST, port).into(), pki, process, dir })
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -121,13 +121,13 @@ impl RealDaemon {
         self.dir.path().join("control")
     }
 
-    /// What transfer URLs begin with: scheme, address and port.
+    /// Returns the beginning of transfer URLs: scheme, address and port.
     #[must_use]
     pub fn base(&self) -> String {
         self.base_by(self.addr)
     }
 
-    /// What transfer URLs begin with by way of a proxy that listens there.
+    /// Returns the beginning of transfer URLs that lead through a proxy, which listens there.
     #[must_use]
     pub fn base_by(&self, addr: SocketAddr) -> String {
         format!("{}://{addr}", if self.pki.is_some() { "https" } else { "http" })
@@ -207,8 +207,8 @@ impl RealDaemon {
     }
 }
 
-/// What the tests of a program share: a real daemon for HTTP and unix sockets, and one for HTTPS,
-/// started when first used.
+/// The daemons that the tests of a program share: a real daemon for HTTP and unix sockets, and one
+/// for HTTPS, started when first used.
 #[derive(Debug, Default)]
 pub struct Daemons {
     plain: Mutex<Option<RealDaemon>>,
@@ -257,11 +257,11 @@ fn logged_read(line: &str) -> Option<(u64, u64)> {
     Some((number("offset=")?, number("size=")?))
 }
 
-/// What can be chosen about a daemon.
+/// The settings of a daemon.
 struct Settings {
     /// Certificates, for HTTPS.
     pki: Option<Pki>,
-    /// How much is logged.
+    /// The level of the log.
     level: &'static str,
     has_local_socket: bool,
 }

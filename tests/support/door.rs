@@ -38,7 +38,7 @@ impl Door {
         }
     }
 
-    /// What it takes.
+    /// Returns the tools that it needs.
     #[must_use]
     pub fn tools(self) -> &'static [Tool] {
         match self {
@@ -121,7 +121,7 @@ impl Door {
     }
 }
 
-/// What virt-v2v calls its plugin in Python.
+/// The name of the plugin in Python that virt-v2v has.
 const SCRIPT: &str = "rhv-upload-plugin.py";
 
 /// A program that serves.
@@ -132,7 +132,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Where NBD clients connect.
+    /// Returns the socket at which NBD clients connect.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket

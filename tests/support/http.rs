@@ -13,10 +13,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// How long the other side may be silent.
+/// The time for which the other side may be silent.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where and how to connect.
+/// The server's address, and the way to connect to it.
 #[derive(Debug, Clone)]
 pub enum Endpoint {
     /// HTTP.
@@ -52,7 +52,7 @@ impl Answer {
     }
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// In order (FIN).

@@ -118,7 +118,7 @@ impl Installation {
         Ok(Self { engine, daemon, dir })
     }
 
-    /// Where a file of this name is.
+    /// Returns the path of a file of this name.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -279,7 +279,7 @@ fn shared_daemon() -> TestResult<Arc<RealDaemon>> {
     Ok(started)
 }
 
-/// What `ovirt-img` reads of the engine, as the section `lab`.
+/// Returns the configuration of the engine that `ovirt-img` reads, as the section `lab`.
 fn config(engine: &str, cafile: &Path) -> String {
     format!(
         "[lab]\nengine_url = {engine}\nusername = {DEFAULT_USER}\npassword = {DEFAULT_PASSWORD}\ncafile = {}\n",
@@ -287,8 +287,8 @@ fn config(engine: &str, cafile: &Path) -> String {
     )
 }
 
-/// Whether a text has a secret, or what a line of a dump, which has 16 bytes, would show of a long
-/// one.
+/// Returns true if a text has a secret, or what a line of a dump, which has 16 bytes, would show of
+/// a long one.
 #[must_use]
 pub fn shows(text: &str, secret: &str) -> bool {
     const PART: usize = 10;
@@ -325,10 +325,10 @@ pub fn run_trials(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// What a program has printed, if it succeeded.
+/// Returns what a program has printed, if it succeeded.
 ///
 /// # Errors
-/// How it ended, if it failed.
+/// If the program failed: the error tells how it ended.
 pub fn succeed(ended: Ended) -> TestResult<String> {
     if ended.code == 0 { Ok(ended.out) } else { Err(format!("{ended:?}").into()) }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the innermost loops cost in instructions, which are the same on a busy machine as on an
+//! The cost of the innermost loops in instructions, which are the same on a busy machine as on an
 //! idle one.
 
 use std::ffi::OsStr;
@@ -18,9 +18,10 @@ pub struct Counted {
     pub package: &'static str,
     /// The benchmark's name.
     pub bench: &'static str,
-    /// What is done each time.
+    /// The work that is done each time.
     pub work: &'static str,
-    /// How often, so that little of a run is what differs from one to the next.
+    /// The number of repetitions, of which there are so many that little of a run is what differs
+    /// from one to the next.
     pub iterations: u64,
     /// Instructions for each of them, on x86_64 with the Rust that CI has.
     ///
@@ -56,7 +57,7 @@ impl Counted {
         let valgrind =
             VALGRIND.find().ok_or_else(|| format!("{} is missing: {}", VALGRIND.name, VALGRIND.install))?;
         let program = self.build()?;
-        // What it takes to start and to end is in both.
+        // The instructions of the start and the end are in both counts.
         let [once, twice] = [1, 2].map(|times| instructions(&valgrind, &program, times * self.iterations));
         Ok((twice? - once?) / self.iterations)
     }
@@ -85,7 +86,7 @@ fn instructions(valgrind: &Path, program: &Path, iterations: u64) -> TestResult<
     Ok(count.trim().parse()?)
 }
 
-/// What it says on standard output, and on standard error.
+/// Runs a program, and returns what it says on standard output and on standard error.
 fn run(command: &mut Command) -> TestResult<(String, String)> {
     let output = command.output()?;
     let [out, err] = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());

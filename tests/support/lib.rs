@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tests of the whole share: real tools and how to find them, real and fake servers, and
-//! the doors to the device.
+//! The code that the tests of the whole share: real tools and how to find them, real and fake
+//! servers, and the doors to the device.
 
 pub mod daemon;
 pub mod door;
@@ -20,5 +20,5 @@ pub mod run;
 pub mod target;
 pub mod tools;
 
-/// What a test does, and what it says when it fails.
+/// The outcome of a test, with what it says when it fails.
 pub type TestResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -15,7 +15,7 @@ use crate::tools::Tool;
 use fake_imageio::FakeServer;
 use tempfile::TempDir;
 
-/// How clients reach the door.
+/// The way in which clients reach the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
     /// A free port.
@@ -73,7 +73,7 @@ impl Server {
         Ok(Self { door, place, process, fake, dir })
     }
 
-    /// Whether it is `imageio-nbd`.
+    /// Returns true if it is `imageio-nbd`.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.door == Door::ImageioNbd
@@ -85,7 +85,7 @@ impl Server {
         &self.fake
     }
 
-    /// Whether clients know the name of its host.
+    /// Returns true if clients know the name of its host.
     #[must_use]
     pub fn has_host(&self) -> bool {
         matches!(self.place, Place::Port(_))

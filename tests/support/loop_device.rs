@@ -8,8 +8,8 @@ use std::process::Command;
 
 use crate::tools::LOSETUP;
 
-/// Whether this system lets us have block devices of our own: for root, with a kernel that knows
-/// loop devices.
+/// Returns true if this system lets us have block devices of our own: for root, with a kernel that
+/// knows loop devices.
 #[must_use]
 pub fn has_loop_devices() -> bool {
     let attach = || LoopDevice::attach(tempfile::NamedTempFile::new()?.path(), 1 << 20);
@@ -34,7 +34,7 @@ impl LoopDevice {
         Ok(Self(String::from_utf8_lossy(&output.stdout).trim().into()))
     }
 
-    /// Where it is.
+    /// Returns the path of the device.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

@@ -13,13 +13,13 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::tools::{IP, TC};
 
-/// Whether this system lets us have networks of our own: for root.
+/// Returns true if this system lets us have networks of our own: for root.
 #[must_use]
 pub fn has_networks() -> bool {
     IP.find().is_some() && TC.find().is_some() && within(Network::enter).is_ok()
 }
 
-/// Whether this system lets us have file systems of our own: for root.
+/// Returns true if this system lets us have file systems of our own: for root.
 #[must_use]
 pub fn has_disks() -> bool {
     within(|| enter(CloneFlags::CLONE_NEWNS)).is_ok()
@@ -74,7 +74,7 @@ impl Network {
         run(tc.args(["qdisc", change, "dev", "lo", "root"]).args(kind)).map(drop)
     }
 
-    /// How many packets it has lost since then.
+    /// Returns the number of packets that it has lost since then.
     ///
     /// # Errors
     /// If `tc` fails.
@@ -100,7 +100,7 @@ pub fn with_disk<T: Send>(place: &Path, size: u64, test: impl FnOnce() -> T + Se
     })
 }
 
-/// Whether this system lets us have files of our own in `/etc`: for root.
+/// Returns true if this system lets us have files of our own in `/etc`: for root.
 #[must_use]
 pub fn has_etc() -> bool {
     within(|| tempfile::tempdir().and_then(|dir| add_to_etc(dir.path()))).is_ok()
@@ -121,7 +121,8 @@ pub fn with_file_in_etc<T: Send>(name: &str, content: &str, test: impl FnOnce() 
     })
 }
 
-/// What is written to `/etc` from now on is in a file system at `place`, and nobody else sees it.
+/// Puts what is written to `/etc` from now on into a file system at `place`, where nobody else sees
+/// it.
 fn add_to_etc(place: &Path) -> io::Result<()> {
     enter(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a program may take to be ready, or to end.
+/// The time that a program may take to be ready, or to end.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process whose standard error is read line by line. Dropping it sends SIGTERM, and SIGKILL if
@@ -104,7 +104,7 @@ impl Daemon {
         }
     }
 
-    /// What it said so far on standard error, as far as anybody waited for it.
+    /// Returns what it said so far on standard error, as far as anybody waited for it.
     #[must_use]
     pub fn said(&self) -> &[String] {
         &self.said
@@ -202,7 +202,7 @@ pub(crate) fn tickets(command: &Command) -> Vec<String> {
     urls.map(|(_, ticket)| ticket.to_owned()).filter(|ticket| ticket.len() > 8).collect()
 }
 
-/// Whether a text has one of these tickets.
+/// Returns true if a text has one of these tickets.
 pub(crate) fn says_one_of(text: &str, tickets: &[String]) -> bool {
     tickets.iter().any(|ticket| text.contains(ticket))
 }

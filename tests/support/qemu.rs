@@ -81,7 +81,7 @@ impl QemuNbd {
         Ok(Self { socket, daemon })
     }
 
-    /// Where it listens.
+    /// Returns the socket at which it listens.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket

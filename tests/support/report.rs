@@ -35,7 +35,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// How many of what is counted are the base of CPU figures.
+    /// Returns the number of counted units that are the base of CPU figures.
     #[must_use]
     pub fn cpu_base(self) -> f64 {
         match self {
@@ -44,7 +44,7 @@ impl Unit {
         }
     }
 
-    /// How many of what is counted are 1 in throughput.
+    /// Returns the number of counted units that are 1 in throughput.
     #[must_use]
     pub fn throughput_base(self) -> f64 {
         match self {
@@ -69,7 +69,7 @@ pub const CLIENT: &str = "imageio client";
 /// The name of oVirt's client of engines.
 pub const OVIRT_IMG: &str = "ovirt-img";
 
-/// What others are compared to in a row.
+/// The contender to which others are compared in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Baseline {
     /// [`PYTHON`]: everyone who can copy to or from an imageio server.
@@ -112,16 +112,16 @@ impl Baseline {
 pub struct Row {
     /// `server/way/work`.
     pub name: String,
-    /// How much was done in each run: bytes, or requests.
+    /// The work that was done in each run: bytes, or requests.
     pub amount: u64,
     /// Size of the disk in bytes.
     pub disk: u64,
-    /// What the link to the server carries at most, in the row's unit per second, where it is a
+    /// The most that the link to the server carries, in the row's unit per second, where it is a
     /// narrow one.
     pub link: Option<f64>,
-    /// What throughput means here.
+    /// The unit of throughput in this row.
     pub unit: Unit,
-    /// What others are compared to.
+    /// The contender to which others are compared.
     pub baseline: Baseline,
     /// By contender, in the order of the rounds: runs of the same index were neighbours.
     pub runs: BTreeMap<&'static str, Vec<Run>>,
@@ -151,7 +151,7 @@ impl Spread {
     }
 }
 
-/// What is told of one contender in one row.
+/// The figures of one contender in one row.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
     /// In the row's unit per second.

@@ -32,7 +32,7 @@ pub enum User {
     },
 }
 
-/// Whether this system lets us enter a root directory: Debian, with namespaces of users.
+/// Returns true if this system lets us enter a root directory: Debian, with namespaces of users.
 #[must_use]
 pub fn can_be_entered() -> bool {
     let enter = |unshare: PathBuf| {
@@ -65,7 +65,7 @@ impl Root {
         Ok(root)
     }
 
-    /// Where something in it is.
+    /// Returns the path of something in it.
     #[must_use]
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use crate::door::built;
 use crate::process::{says_one_of, tickets};
 
-/// How a program ended, and what it printed.
+/// The exit of a program, with what it printed.
 #[derive(Debug)]
 pub struct Ended {
     /// Its exit status; 128 and a signal's number if that ended it.

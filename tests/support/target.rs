@@ -26,7 +26,7 @@ pub enum Kind {
     RealNbd(&'static str),
 }
 
-/// How the server is reached.
+/// The way in which the server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
     /// TCP without TLS.
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// What it takes.
+    /// Returns the tools that it needs.
     #[must_use]
     pub fn tools(self) -> &'static [Tool] {
         match self {
@@ -173,7 +173,7 @@ impl Target {
         self.dir.path()
     }
 
-    /// What the disk holds in the end, read from the server's own storage and not through it.
+    /// Returns the content of the disk, read from the server's own storage and not through it.
     ///
     /// # Errors
     /// If that can't be read.

@@ -13,7 +13,7 @@ mod table;
 pub use table::*;
 
 impl Tool {
-    /// Where it is.
+    /// Returns the path of the tool.
     ///
     /// # Panics
     /// If it is not installed. Tests made with [`trial`] do not get that far.

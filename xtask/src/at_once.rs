@@ -18,7 +18,7 @@ pub(crate) struct Program {
     pub(crate) command: Command,
 }
 
-/// How a program has ended.
+/// The end of a program, with what it has printed.
 pub(crate) struct Ended {
     pub(crate) name: String,
     /// On standard output and standard error.
@@ -35,7 +35,7 @@ impl Ended {
     }
 }
 
-/// How many programs are named that took the longest.
+/// The number of slowest programs that are named.
 const SLOWEST: usize = 10;
 
 /// Starts the programs in their order, as many at a time as there are processors, and at least two.
@@ -67,7 +67,7 @@ pub(crate) fn run(programs: Vec<Program>) -> Result<Vec<Ended>> {
 
 fn run_one(program: Program) -> Ended {
     let Program { name, command } = program;
-    // Who hangs is known by this line.
+    // A test that hangs is known by this line.
     eprintln!("--- {name} begins");
     let started = Instant::now();
     let (is_well, printed) = match output(command) {
@@ -81,8 +81,8 @@ fn run_one(program: Program) -> Ended {
     Ended { name, printed, is_well, time }
 }
 
-/// Whether a program succeeds, and what it prints. It prints into a file: a process that it leaves
-/// behind would keep a pipe open.
+/// Returns whether a program succeeds, and what it prints. It prints into a file: a process that it
+/// leaves behind would keep a pipe open.
 fn output(mut command: Command) -> Result<(bool, Vec<u8>)> {
     let mut file = tempfile::tempfile()?;
     let for_child = |file: &File| Ok::<_, std::io::Error>(Stdio::from(file.try_clone()?));

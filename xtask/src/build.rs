@@ -34,8 +34,7 @@ pub(crate) fn lay_out(sh: &Shell, release: &Path, dist: &Path) -> Result<()> {
     sh.copy_file(release.join("imageio-nbd"), bin)?;
     sh.create_dir(dist.join("nbdkit"))?;
     sh.copy_file(release.join("libnbdkit_imageio_plugin.so"), dist.join("nbdkit/nbdkit-imageio-plugin.so"))?;
-    // What `imageio-nbd virt-v2v` puts into PATH, the program by another name; and what it
-    // preloads.
+    // `imageio-nbd virt-v2v` puts the program into PATH by another name, and preloads the library.
     let shims = sh.create_dir(dist.join("libexec/imageio-nbd"))?;
     sh.copy_file(release.join("libexec_redirect.so"), shims.join("exec-redirect.so"))?;
     std::os::unix::fs::symlink("../../bin/imageio-nbd", shims.join("nbdkit"))?;

@@ -26,10 +26,10 @@ pub(crate) struct Arguments {
     target: Option<Target>,
 }
 
-/// What was made.
+/// The packages that were made.
 pub(crate) struct Packages {
     files: Vec<PathBuf>,
-    /// What they were made of.
+    /// The directory with the programs that they were made of.
     pub(crate) built: PathBuf,
 }
 
@@ -40,7 +40,7 @@ impl Packages {
     }
 }
 
-/// What all packages are made with.
+/// The settings with which all packages are made.
 struct Making<'a> {
     names: Names,
     built: &'a Path,
@@ -55,7 +55,7 @@ impl Making<'_> {
     }
 }
 
-/// Where packages are, of all targets.
+/// Returns the directory of packages, of all targets.
 pub(crate) fn directory(sh: &Shell) -> Result<PathBuf> {
     Ok(crate::target_dir(sh)?.join("packages"))
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What strangers may send, at random: NBD clients, imageio servers, and who writes a command line.
+//! Fuzzers for what strangers may send: NBD clients, imageio servers, and whoever writes a command
+//! line.
 
 use std::path::PathBuf;
 
@@ -12,8 +13,8 @@ use crate::tools::CARGO_FUZZ;
 /// The fuzzers are a package of their own, as no other build should need a fuzzer.
 const DIR: &str = "tests/fuzz";
 
-/// How long it takes to see that the targets still work, and what they find at once: in seconds,
-/// for each.
+/// The time in which each target shows that it still works, and finds what is found at once, in
+/// seconds.
 const SMOKE: u32 = 10;
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +56,8 @@ fn target_dir(sh: &Shell) -> Result<PathBuf> {
     Ok(crate::target_dir(sh)?.join("fuzz"))
 }
 
-/// What it finds is kept in the target directory, and is where the next run begins.
+/// Builds the command of a fuzzer. Its findings are kept in the target directory, and are where the
+/// next run begins.
 fn fuzzer(sh: &Shell, target: &str, seconds: u32) -> Result<Program> {
     let target_dir = target_dir(sh)?;
     let corpus = target_dir.join("corpus").join(target);

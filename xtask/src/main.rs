@@ -130,7 +130,7 @@ fn project_root() -> PathBuf {
     xtask.parent().unwrap_or(xtask).to_owned()
 }
 
-/// Where Cargo puts what it builds.
+/// Returns the directory in which Cargo puts what it builds.
 fn target_dir(sh: &Shell) -> Result<PathBuf> {
     let metadata = xshell::cmd!(sh, "cargo metadata --format-version 1 --no-deps").quiet().read()?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;

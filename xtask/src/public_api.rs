@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose types others meet in the interface of a crate, as rustdoc knows it.
+//! The crates whose types others meet in the interface of a crate, as rustdoc knows it.
 
 #[cfg(test)]
 mod tests {
@@ -48,7 +48,7 @@ mod tests {
         ids.into_iter().map(name).collect()
     }
 
-    /// What names a type or a trait has its path and an ID.
+    /// Takes note of each type or trait that is named: it has a path and an ID.
     fn note_paths(value: &Value, ids: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {

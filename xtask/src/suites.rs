@@ -32,7 +32,7 @@ enum Server {
     Ours,
 }
 
-/// How a test ended.
+/// The outcome of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Passed,
@@ -94,7 +94,7 @@ fn report(suite: &str, real: &Outcomes, ours: &Outcomes, told: &[String]) -> usi
     let differences = differences(real, ours);
     let untold: Vec<_> =
         differences.iter().filter(|test| !told.iter().any(|told| is_meant(test, told))).collect();
-    // What fails with the real server this time may do so by chance.
+    // A test that fails with the real server this time may do so by chance.
     let passes =
         |told: &str| ours.iter().all(|(test, &outcome)| !is_meant(test, told) || outcome == Outcome::Passed);
     let gone: Vec<_> = told.iter().filter(|told| passes(told)).collect();
@@ -107,7 +107,7 @@ fn report(suite: &str, real: &Outcomes, ours: &Outcomes, told: &[String]) -> usi
     untold.len() + gone.len()
 }
 
-/// Whether a name means a test: that is its own, or what is before its parameters.
+/// Returns true if a name means a test: that is its own, or what is before its parameters.
 fn is_meant(test: &str, name: &str) -> bool {
     test.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
 }

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     only: Vec<String>,
 }
 
-/// Whether a step was done, or had to be left out, which it has said why.
+/// The outcome of a step: it was done, or had to be left out, which it has said why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
     Yes,
@@ -222,7 +222,7 @@ fn dependencies(sh: &Shell) -> Result<Done> {
     deny(sh, &["bans", "licenses", "sources"])
 }
 
-/// What is known to be bad about our dependencies, which is asked of the network.
+/// Checks our dependencies for known vulnerabilities, which are asked of the network.
 fn advisories(sh: &Shell) -> Result<Done> {
     deny(sh, &["advisories"])
 }

@@ -205,7 +205,7 @@ mod tests {
         let imports = files.iter().zip(&modules).enumerate().map(|(at, (file, module))| {
             let text = fs::read_to_string(file).unwrap();
             let used = used_paths(module, &text).into_iter();
-            // What is of this crate begins with one of its modules; all else would end at the root.
+            // Paths of this crate begin with one of its modules; all others would end at the root.
             let used = used.filter_map(|path| resolve(&modules, path)).filter(|&used| used != at);
             used.filter(|&used| !modules[used].is_empty()).collect()
         });

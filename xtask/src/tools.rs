@@ -9,21 +9,21 @@ use std::process::Command;
 pub struct Tool {
     /// The name of its file.
     pub name: &'static str,
-    /// How to get it, in one line.
+    /// The line that installs it.
     pub install: &'static str,
     place: Place,
 }
 
-/// Where a tool is looked for.
+/// The place in which a tool is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// In `PATH`.
     Path,
-    /// Where the variable points, else in the target directory, else in `PATH`.
+    /// The place to which the variable points, else the target directory, else `PATH`.
     Target { variable: &'static str, file: &'static str },
     /// Among nbdkit's plugins.
     Plugin,
-    /// What the virtual environment's Python can import.
+    /// The modules that the virtual environment's Python can import.
     Module,
 }
 
@@ -153,7 +153,7 @@ const fn in_path(name: &'static str, install: &'static str) -> Tool {
 }
 
 impl Tool {
-    /// Where it is, if it is installed.
+    /// Returns the path of the tool, if it is installed.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
         let in_path = || which::which(self.name).ok();

@@ -14,14 +14,14 @@ use crate::engine::Inner;
 use crate::search::Search;
 use crate::state::Refusal;
 
-/// Where the API begins.
+/// The path of the API's root.
 pub(crate) const ROOT: &str = "/ovirt-engine/api";
 
 /// A request to the API.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) method: String,
-    /// What is behind [`ROOT`].
+    /// The segments of the path behind [`ROOT`].
     pub(crate) path: Vec<String>,
     pub(crate) query: Vec<(String, String)>,
     /// Also what is left out otherwise is asked for.
@@ -30,7 +30,7 @@ pub(crate) struct Call {
     pub(crate) now: Instant,
 }
 
-/// What it is answered, if it isn't refused.
+/// The answer to a request that isn't refused.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -54,7 +54,7 @@ fn ok(body: Element) -> Answer {
     Ok(Reply { status: 200, body })
 }
 
-/// What was asked for is being done.
+/// Answers that the request was accepted, and is being carried out.
 fn accepted(body: Element) -> Answer {
     Ok(Reply { status: 202, body })
 }
@@ -100,7 +100,7 @@ fn boolean(body: &Element, name: &str) -> Result<Option<bool>, Refusal> {
     body.find(&[name]).map(parse).transpose()
 }
 
-/// Whether something is an identifier as clients may choose them.
+/// Checks that a text is an identifier as clients may choose them.
 fn check_id(id: &str) -> Result<String, Refusal> {
     let is_uuid = id.len() == 36 && id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
     match is_uuid {

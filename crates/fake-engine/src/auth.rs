@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who may use the API: tokens of the single sign-on service, and passwords (`api-model`,
+//! Authentication: tokens of the single sign-on service, and passwords (`api-model`,
 //! "Authentication and security").
 
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::state::new_id;
 
-/// How many tokens may be in use.
+/// The number of tokens that may be in use.
 const MAX_TOKENS: usize = 10_000;
 
 /// The only scope that there is here.
@@ -84,7 +84,7 @@ impl Auth {
         }
     }
 
-    /// Whether an `Authorization` header lets its sender in.
+    /// Returns true if an `Authorization` header lets its sender in.
     pub(crate) fn admits(&self, header: Option<&str>) -> bool {
         match header.and_then(|header| header.split_once(' ')) {
             Some(("Bearer", token)) => self.tokens().contains(token.trim()),
@@ -105,7 +105,7 @@ impl Auth {
         self.tokens().clear();
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.tokens().len()
     }

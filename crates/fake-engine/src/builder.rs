@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be chosen about an engine.
+//! The settings of an engine.
 
 use std::fmt;
 use std::io;
@@ -122,7 +122,7 @@ impl Builder {
         self
     }
 
-    /// How long things take.
+    /// Sets the time that things take.
     pub fn delays(mut self, delays: Delays) -> Self {
         self.delays = delays;
         self
@@ -155,7 +155,7 @@ impl Builder {
         FakeEngine::start(self)
     }
 
-    /// What the engine knows at first.
+    /// Makes the state that the engine begins with.
     pub(crate) fn state(&self, now: Instant) -> State {
         let mut state = State::new(self.delays, self.old, now);
         let (center, cluster) = (new_id(), new_id());

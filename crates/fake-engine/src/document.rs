@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What requests and replies are made of, whether they are written in XML or in JSON (`api-model`,
+//! The elements of requests and replies, whether they are written in XML or in JSON (`api-model`,
 //! "Representations").
 
 mod json;
@@ -22,7 +22,7 @@ enum Kind {
     Text,
 }
 
-/// How a document is written.
+/// The encoding of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     /// XML, which the SDK for Python speaks.

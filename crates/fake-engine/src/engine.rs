@@ -102,7 +102,7 @@ impl Inner {
         })
     }
 
-    /// What the host has lost isn't made anew.
+    /// A ticket that the host has lost isn't made anew.
     fn renew_ticket(&self, id: &str) -> io::Result<()> {
         let transfer = self.state.transfer(id).map_err(|refusal| io::Error::other(refusal.detail))?;
         match self.is_host_up(transfer) {

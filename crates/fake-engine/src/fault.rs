@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What goes wrong, and when.
+//! Faults: what goes wrong with a request, and when.
 
 use std::sync::{Mutex, PoisonError};
 
 use fake_imageio::Gate;
 
-/// What happens to a request.
+/// The way in which a request goes wrong.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum What {
@@ -86,7 +86,7 @@ impl When {
         self
     }
 
-    /// What happens.
+    /// Returns the fault that happens then.
     #[must_use]
     pub fn then(self, what: What) -> Fault {
         Fault { when: self, what }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What serves the data of transfers: an imageio server that is given tickets.
+//! The server of transfers' data: an imageio server that is given tickets.
 
 mod control_socket;
 mod fake_imageio;
@@ -13,35 +13,35 @@ pub use fake_imageio::FakeImageio;
 
 use crate::state::{DiskFormat, TicketId, TicketStatus};
 
-/// What a transfer may do to which image.
+/// The right of a transfer to an image.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Ticket {
-    /// What the client has to know.
+    /// The identifier, which the client has to know.
     pub id: TicketId,
     /// The transfer that it is for.
     pub transfer: String,
-    /// How many bytes can be reached.
+    /// The number of bytes that can be reached.
     pub size: u64,
     /// The image: `nbd:unix:/path` or `file:///path`.
     pub url: String,
     /// The file that the image is in.
     pub file: PathBuf,
-    /// How that file is to be read.
+    /// The format of that file.
     pub format: DiskFormat,
     /// Without it, a ticket for reading only.
     pub writable: bool,
     /// A bitmap tells what is dirty.
     pub dirty: bool,
-    /// What is dirty, in bytes, where disks are plain files.
+    /// The dirty ranges in bytes, where disks are plain files.
     pub dirty_ranges: Vec<Range<u64>>,
-    /// What isn't allocated stays so.
+    /// Ranges that aren't allocated stay so.
     pub sparse: bool,
     /// For how many seconds a connection may be idle.
     pub inactivity_timeout: u64,
 }
 
-/// What came of removing a ticket.
+/// The outcome of removing a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// It is gone.
@@ -63,7 +63,7 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     /// If the server can't be reached, or refuses it.
     fn add_ticket(&self, ticket: &Ticket) -> io::Result<()>;
 
-    /// How a ticket is used; `None` if the server doesn't know it.
+    /// Returns how a ticket is used; `None` if the server doesn't know it.
     ///
     /// # Errors
     /// If the server can't be reached.
@@ -81,6 +81,7 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     /// If the server can't be reached.
     fn remove_ticket(&self, id: &TicketId) -> io::Result<Removal>;
 
-    /// Where clients reach a ticket directly, and by way of a proxy.
+    /// Returns the URLs of a ticket: the one for clients that reach the host directly, and the one
+    /// by way of a proxy.
     fn urls(&self, id: &TicketId) -> Option<(String, String)>;
 }

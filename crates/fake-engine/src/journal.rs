@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the engine was asked.
+//! The log of what the engine was asked.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many requests are remembered.
+/// The number of requests that are remembered.
 const MAX_RECORDS: usize = 10_000;
 
 /// One request. It has no secret in it: neither header nor body are kept.
@@ -13,7 +13,7 @@ const MAX_RECORDS: usize = 10_000;
 pub struct RequestRecord {
     /// The HTTP method.
     pub method: String,
-    /// What comes after `/ovirt-engine/`, without the query.
+    /// The path after `/ovirt-engine/`, without the query.
     pub path: String,
     /// The query, as it was sent.
     pub query: String,

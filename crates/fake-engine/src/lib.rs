@@ -37,8 +37,8 @@
 //!
 //! # Errors
 //!
-//! What the fake itself can't do is an [`std::io::Error`]: no port, no `qemu-img`. What a client
-//! does wrong is answered as the engine answers it, and noted in the
+//! A call that the fake itself can't carry out returns an [`std::io::Error`]: there is no port, or
+//! no `qemu-img`. A client's mistake is answered as the engine answers it, and noted in the
 //! [journal](FakeEngine::journal).
 //!
 //! # Features

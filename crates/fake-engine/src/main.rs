@@ -136,7 +136,7 @@ impl Args {
     }
 }
 
-/// What happens outside.
+/// An event from outside.
 enum Event {
     Stop,
     /// A line came from standard input.

@@ -3,7 +3,7 @@
 
 use crate::state::Refusal;
 
-/// What is looked for.
+/// The conditions that the objects of a list have to meet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Search {
     terms: Vec<Term>,
@@ -34,7 +34,7 @@ impl Search {
         Self { terms: terms.collect() }
     }
 
-    /// Whether something with these properties is found.
+    /// Returns true if an object with these properties is found.
     pub(crate) fn matches(&self, properties: &[(&str, &str)]) -> Result<bool, Refusal> {
         for term in &self.terms {
             let mut candidates =

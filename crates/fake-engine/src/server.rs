@@ -30,10 +30,10 @@ use crate::service::{self, Shared};
 use crate::state::{Action, Backup, Checkpoint, Disk, HostStatus, Id, Job, Layer, Phase, Transfer, Vm};
 use crate::storage::{PlainStorage, QemuStorage, Storage};
 
-/// How often time passes if nobody asks.
+/// The time between two steps of the engine if nobody asks for anything.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long a client may take to shake hands, or to send the head of a request.
+/// The time that a client may take to shake hands, or to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running engine. Its drop closes all connections, removes its tickets, and ends its thread.
@@ -102,7 +102,7 @@ impl FakeEngine {
         format!("{}/ovirt-engine/api", self.base())
     }
 
-    /// What the URL begins with: scheme, address and port.
+    /// Returns the beginning of the URL: scheme, address and port.
     #[must_use]
     pub fn base(&self) -> String {
         format!("{}://{}", if self.pki.is_some() { "https" } else { "http" }, self.addr)
@@ -181,7 +181,7 @@ impl FakeEngine {
         self.inner().state.jobs.clone()
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.shared.auth.sessions()

@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) auth: Auth,
     pub(crate) script: Script,
     pub(crate) journal: Journal,
-    /// What clients have to trust, as PEM.
+    /// The certificate that clients have to trust, as PEM.
     pub(crate) ca_pem: Option<String>,
     /// Nothing is answered.
     pub(crate) is_silent: AtomicBool,
@@ -68,7 +68,7 @@ struct Answer {
     status: u16,
     media_type: &'static str,
     body: Vec<u8>,
-    /// How the client can authenticate itself.
+    /// The answer says how the client can authenticate itself.
     challenge: bool,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the engine knows, and how it changes: by requests, and as time passes. Nothing here reads a
+//! The engine's state, and how it changes: by requests, and as time passes. Nothing here reads a
 //! clock, touches a file or talks to a host: what has to be done outside is a [`Task`], whose
 //! outcome is told afterwards.
 
@@ -29,7 +29,7 @@ pub(crate) use transfer::{Closed, NewTransfer};
 /// Identifies something that the engine knows: a UUID, unless a client has chosen another.
 pub type Id = String;
 
-/// How long what is under way takes, in each of its phases.
+/// The time that anything under way takes, in each of its phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delays {
@@ -44,7 +44,7 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// The same delay for everything.
+    /// Returns the same delay for everything.
     #[must_use]
     pub const fn all(delay: Duration) -> Self {
         Self { disk: delay, transfer: delay, backup: delay, job: delay }
@@ -89,7 +89,7 @@ impl OldEngine {
     }
 }
 
-/// What has to be done outside of the state.
+/// A task that has to be done outside of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Make the image of a disk.
@@ -135,7 +135,7 @@ impl Refusal {
     }
 }
 
-/// How many of a kind there may be: clients that fail to stop are stopped.
+/// The number of objects of a kind that there may be: clients that fail to stop are stopped.
 const MAX_OBJECTS: usize = 10_000;
 
 /// All that the engine knows.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where disks are, and what can be done to them: files in a directory, of formats that the imageio
-//! server can serve.
+//! The storage of disks, and what can be done to them: files in a directory, of formats that the
+//! imageio server can serve.
 
 mod plain;
 mod qemu;
@@ -17,18 +17,18 @@ use crate::state::{Disk, DiskFormat, Id, Layer};
 pub(crate) use plain::PlainStorage;
 pub(crate) use qemu::QemuStorage;
 
-/// How an image is opened.
+/// The way in which an image is to be opened.
 #[derive(Debug)]
 pub(crate) struct Access<'a> {
     /// Until this transfer is closed.
     pub(crate) transfer: &'a str,
     pub(crate) layer: &'a Layer,
-    /// What is moved: what a virtual machine sees (raw), or what is stored.
+    /// The data that is moved: what a virtual machine sees (raw), or what is stored.
     pub(crate) format: DiskFormat,
     /// The size of the disk for a virtual machine, in bytes.
     pub(crate) size: u64,
     pub(crate) writable: bool,
-    /// What is below the image isn't seen.
+    /// The images below this one aren't seen.
     pub(crate) shallow: bool,
     /// Tells what is dirty.
     pub(crate) bitmap: Option<String>,
@@ -39,9 +39,9 @@ pub(crate) struct Access<'a> {
 pub(crate) struct Opened {
     /// The image's URL, as a ticket has it.
     pub(crate) url: String,
-    /// How many bytes it has.
+    /// The size of the image in bytes.
     pub(crate) size: u64,
-    /// What is dirty, in bytes, where the server can't find out itself.
+    /// The dirty ranges in bytes, where the server can't find them out itself.
     pub(crate) dirty: Vec<Range<u64>>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn merged_bitmap(backup: &str) -> String {
     format!("backup-{backup}")
 }
 
-/// What is done to disks.
+/// The operations on disks.
 pub(crate) trait Storage: Debug + Send {
     /// The file of an image.
     fn file(&self, image: &str) -> PathBuf;
@@ -82,7 +82,7 @@ pub(crate) trait Storage: Debug + Send {
     /// Removes a bitmap.
     fn remove_bitmap(&mut self, disk: &Disk, bitmap: &str) -> io::Result<()>;
 
-    /// How much of the file system a disk takes, in bytes.
+    /// Returns the space that a disk takes in the file system, in bytes.
     fn allocated(&self, disk: &Disk) -> u64 {
         let files = disk.layers.iter().filter_map(|layer| fs::metadata(self.file(&layer.image)).ok());
         files.map(|file| file.blocks() * 512).sum()
@@ -92,7 +92,7 @@ pub(crate) trait Storage: Debug + Send {
     fn remove(&self, disk: &Disk) {
         for layer in &disk.layers {
             let file = self.file(&layer.image);
-            // What could not be made is not missed.
+            // A file that could not be made is not missed.
             if let Err(error) = fs::remove_file(&file)
                 && error.kind() != io::ErrorKind::NotFound
             {

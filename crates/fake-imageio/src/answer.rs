@@ -29,7 +29,7 @@ pub(crate) struct Answer {
     pub(crate) cut: Option<(u64, Cut)>,
 }
 
-/// Where the bytes of a body come from.
+/// The source of a body's bytes.
 #[derive(Debug)]
 pub(crate) enum Content {
     Text(Bytes),
@@ -221,5 +221,5 @@ impl Drop for AnswerBody {
     }
 }
 
-/// What a handler gives hyper; it has no errors of its own, they are answers.
+/// The answer that a handler gives hyper; it has no errors of its own, they are answers.
 pub(crate) type Handled = Result<Response<AnswerBody>, Infallible>;

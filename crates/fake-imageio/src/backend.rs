@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the bytes of the disk are.
+//! The storage of the disk's bytes.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +19,7 @@ pub(crate) const CHUNK: u64 = 256 << 10;
 
 static ZEROES: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
-/// What the server keeps data in.
+/// The storage in which the server keeps data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {

@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rangemap::RangeSet;
 
-/// How much of the disk a bit stands for, in bytes: qemu's default.
+/// The size of the part of the disk that a bit stands for, in bytes: qemu's default.
 const GRANULARITY: u64 = 64 << 10;
 
-/// What is dirty, in bytes.
+/// The dirty ranges, in bytes.
 #[derive(Debug)]
 pub(crate) struct Bitmap {
     dirty: Mutex<RangeSet<u64>>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a block device makes of a change: it is written in whole blocks. Where the change begins or
-//! ends inside one, that block is read, changed and written back, and nothing keeps others from
+//! Changes of a block device, which is written in whole blocks. Where a change begins or ends
+//! inside of one, that block is read, changed and written back, and nothing keeps others from
 //! writing to it meanwhile.
 
 use std::io;
@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crate::backend::Disk;
 use crate::volatile_cache::Change;
 
-/// How often others get a turn between reading a block and writing it back.
+/// The number of turns that others get between reading a block and writing it back.
 pub(crate) const TURNS: usize = 8;
 
 /// A part of a change that is written at once.
@@ -24,12 +24,12 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Whether a block has to be read for it.
+    /// Returns true if a block has to be read for it.
     pub(crate) fn is_edge(&self) -> bool {
         self.block.is_some()
     }
 
-    /// What is written, and where: reads the rest of its block.
+    /// Reads the rest of its block, and returns what is to be written, and where.
     pub(crate) fn read(self, disk: &Disk) -> io::Result<(u64, Change)> {
         let Some(block) = self.block else { return Ok((self.offset, self.change)) };
         // A block's length fits in usize.
@@ -90,7 +90,7 @@ impl Body {
         self.next(data)
     }
 
-    /// What is left at the end.
+    /// Returns the rest at the end of the body, and its offset.
     pub(crate) fn end(mut self) -> (u64, Bytes) {
         let rest = self.rest.split().freeze();
         self.next(rest)

@@ -39,7 +39,7 @@ fn hasher(algorithm: &str) -> Box<dyn DynDigest> {
     }
 }
 
-/// What is asked for.
+/// The checksum that a request asks for.
 pub(crate) struct Asked<'a> {
     algorithm: &'a str,
     /// In bytes.

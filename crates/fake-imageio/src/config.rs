@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be chosen about a server.
+//! The settings of a server.
 
 use std::io;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::tls::{Certificate, Pki};
 /// The ticket id unless another is chosen.
 pub const DEFAULT_TICKET: &str = "5a3c1f7e-9d24-4b68-8e0b-c17f62a9d043";
 
-/// How `OPTIONS` is answered.
+/// The answer to `OPTIONS`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OptionsMode {
@@ -31,7 +31,7 @@ pub enum OptionsMode {
     MissingKeys,
 }
 
-/// What an `OPTIONS` answer says of the unix socket.
+/// The unix socket that an `OPTIONS` answer names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Advertise {
     /// The one that the server listens on, if any.
@@ -165,13 +165,13 @@ impl Builder {
         self
     }
 
-    /// Where the bytes are kept; default memory.
+    /// Sets the storage of the bytes; memory by default.
     pub fn backend(mut self, backend: Backend) -> Self {
         self.0.backend = backend;
         self
     }
 
-    /// What the disk holds from its first byte on when the server starts.
+    /// Sets the content of the disk, from its first byte on, when the server starts.
     pub fn contents(mut self, contents: Vec<u8>) -> Self {
         self.0.contents = contents;
         self
@@ -247,7 +247,7 @@ impl Builder {
         self
     }
 
-    /// How `OPTIONS` is answered; default as the real server does.
+    /// Sets the answer to `OPTIONS`; that of the real server by default.
     pub fn options(mut self, mode: OptionsMode) -> Self {
         self.0.options = mode;
         self
@@ -285,9 +285,9 @@ impl Builder {
         self
     }
 
-    /// What is not flushed on the connection that wrote it is lost in a
-    /// [power cut](FakeServer::cut_power), or when its [way to the host](FakeServer::lose_way) is
-    /// lost; default off. All that was ever written and not flushed is kept in memory.
+    /// Makes the server lose what is not flushed on the connection that wrote it: in a [power
+    /// cut](FakeServer::cut_power), or when its [way to the host](FakeServer::lose_way) is lost;
+    /// off by default. All that was ever written and not flushed is kept in memory.
     pub fn volatile(mut self, on: bool) -> Self {
         self.0.volatile = on;
         self

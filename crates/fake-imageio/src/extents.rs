@@ -44,8 +44,8 @@ pub(crate) fn dirty(disk: &Disk, dirty: &RangeSet<u64>) -> io::Result<String> {
     Ok(serde_json::to_string(&dirty_extents(disk.runs()?, dirty))?)
 }
 
-/// What is dirty, together with what is zero. Neighbours that are alike in both are one, as with
-/// the real server.
+/// Splits the runs of zeroes and data into dirty and clean extents. Neighbours that are alike in
+/// both are one, as with the real server.
 fn dirty_extents(runs: Vec<Run>, dirty: &RangeSet<u64>) -> Vec<Dirty> {
     let (mut extents, mut start) = (Vec::new(), 0);
     for Run { length, zero, .. } in runs {

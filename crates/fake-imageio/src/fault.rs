@@ -31,7 +31,7 @@ pub enum Op {
     Other,
 }
 
-/// What goes wrong.
+/// The way in which a request goes wrong.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum What {
@@ -120,7 +120,7 @@ pub enum What {
     NoAnswer,
 }
 
-/// How much of a request is carried out that is answered by an error.
+/// The part that is carried out of a request that is answered by an error.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Done {
@@ -143,7 +143,7 @@ impl What {
         Self::Answer { status, text: "for a reason".to_owned(), done, close: false }
     }
 
-    /// What the log calls it.
+    /// Returns its name in the log.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the server saw, in the order in which it saw it.
+//! The log of what the server saw, in the order in which it saw it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fault::Op;
 
-/// How a client reached the server.
+/// The transport by which a client reached the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
@@ -39,11 +39,11 @@ pub enum ClosedBy {
 pub struct RequestRecord {
     /// The connection it came on, as in [`ConnectionRecord::id`].
     pub connection: u64,
-    /// How that connection reached the server.
+    /// The transport of that connection.
     pub transport: Transport,
     /// The HTTP method.
     pub method: String,
-    /// What was asked for.
+    /// The operation that was asked for.
     pub op: Op,
     /// First byte, 0 where it has no meaning.
     pub offset: u64,
@@ -69,7 +69,7 @@ pub struct RequestRecord {
 pub struct ConnectionRecord {
     /// Counts from 1, in the order of accepting.
     pub id: u64,
-    /// How it reached the server.
+    /// The transport by which it reached the server.
     pub transport: Transport,
     /// Tick at which it was accepted.
     pub accepted: u64,
@@ -143,7 +143,7 @@ impl State {
     }
 }
 
-/// Where connections write what they see.
+/// The recorder to which connections report what they see.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     state: Mutex<State>,
@@ -151,7 +151,7 @@ pub(crate) struct Recorder {
     requests: bool,
 }
 
-/// What is known of a request when it starts.
+/// The facts that are known of a request when it starts.
 pub(crate) struct Started<'a> {
     pub(crate) connection: u64,
     pub(crate) method: &'a str,

@@ -36,8 +36,8 @@
 //!
 //! # Errors
 //!
-//! What the fake itself can't do is an [`std::io::Error`]. What a client does wrong is answered as
-//! the daemon answers it, and is in the [log](FakeServer::log).
+//! A call that the fake itself can't carry out returns an [`std::io::Error`]. A client's mistake is
+//! answered as the daemon answers it, and is in the [log](FakeServer::log).
 //!
 //! # Features
 //!

@@ -60,7 +60,7 @@ pub(crate) fn understand_get(shared: &Shared, ticket: &str, head: &Parts) -> Cal
         let total = shared.disk.size();
         let (offset, size) = match range {
             Some((offset, Some(size))) => (offset, size),
-            // Where the real server computes a negative length, and then finds that there are fewer
+            // The real server computes a negative length here, and then finds that there are fewer
             // bytes.
             Some((offset, None)) if offset > total => {
                 return Err(Refusal::new(
@@ -237,7 +237,7 @@ async fn checksum(shared: &Shared, head: &Parts) -> Result<String> {
     computed.unwrap_or_else(|error| Err(io::Error::other(error).into()))
 }
 
-/// What to do with the body of a request.
+/// The treatment of a request's body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Receive {
     pub(crate) store: bool,

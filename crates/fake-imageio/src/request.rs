@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a request asks for, read as the real server reads it: the order of the checks is its order,
-//! too.
+//! The parser of requests. It reads them as the real server does: the order of the checks is its
+//! order, too.
 
 use hyper::header::{CONTENT_LENGTH, HeaderMap, RANGE};
 use percent_encoding::percent_decode_str;
@@ -102,7 +102,7 @@ fn parse_content_range(text: &str) -> Option<u64> {
     in_order.then_some(first)
 }
 
-/// What a `PATCH` asks for.
+/// The content of a `PATCH`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Patch {
     pub(crate) op: Op,

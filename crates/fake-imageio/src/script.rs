@@ -11,7 +11,7 @@ use crate::gate::Gate;
 #[derive(Debug, Default)]
 pub(crate) struct Script(Mutex<Vec<Fault>>);
 
-/// What happens to one request.
+/// The faults for one request.
 #[derive(Debug, Default)]
 pub(crate) struct Fate {
     /// Before the answer.

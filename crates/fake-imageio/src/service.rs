@@ -117,7 +117,8 @@ async fn never_answer<T>(conn: &Conn, how: Cut) -> T {
     std::future::pending().await
 }
 
-/// What the head, and for a PATCH the body, asks for; and whether the body has been read.
+/// Reads the call from the head, and for a PATCH from the body; and tells whether the body has been
+/// read.
 async fn understand(shared: &Shared, head: &Parts, body: &mut Incoming) -> (Call, bool) {
     let path = head.uri.path();
     let Some((mut resource, mut ticket)) = request::route(path) else {
@@ -168,7 +169,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) body: Incoming,
     /// There is a body, and it has not been read to its end.
     pub(crate) unread: bool,
-    /// What it waits for between reading a block and writing it back.
+    /// The delays and gates between reading a block and writing it back.
     pub(crate) in_block: Holds,
 }
 

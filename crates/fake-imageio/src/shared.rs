@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What all connections share: the disk, their ways there, and the books about both.
+//! The state that all connections share: the disk, their ways there, and the books about both.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use crate::volatile_cache::{Change, VolatileCache};
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) disk: Arc<Disk>,
-    /// Where something can be lost.
+    /// Set where something can be lost.
     pub(crate) cache: Option<VolatileCache>,
     /// With a ticket of an incremental backup.
     pub(crate) bitmap: Option<Bitmap>,

@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::journal::ClosedBy;
 
-/// How to cut a connection off in the middle of things.
+/// The way in which a connection is cut off in the middle of things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Cut {

@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// What kind of certificate the server shows.
+/// The kind of certificate that the server shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Certificate {
@@ -43,7 +43,7 @@ impl Certificate {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Pki {
-    /// What a `cafile` holds.
+    /// The certificate that clients trust, for a `cafile`.
     pub ca_pem: String,
     /// The server's certificate.
     pub cert_pem: String,

@@ -37,7 +37,7 @@ impl Change {
     /// The part of it at `range`, counted from its start.
     pub(crate) fn part(&self, range: Range<u64>) -> Self {
         match self {
-            // What is in memory is counted in usize.
+            // The data is in memory, so its range fits in usize.
             Self::Data(data) => Self::Data(data.slice(range.start as usize..range.end as usize)),
             Self::Zeroes(_) => Self::Zeroes(range.end - range.start),
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What real servers and proxies do to those who trust them.
+//! The harm that real servers and proxies do to those who trust them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -17,7 +17,7 @@ use rustix::net::sockopt::socket_acceptconn;
 /// tell of them are unset, so that no child takes them for its own. To be called while there is one
 /// thread.
 pub(crate) fn listeners() -> Result<Vec<Listener>> {
-    // What was meant for a parent is none of our business.
+    // Sockets that were meant for a parent are none of our business.
     let is_for_us = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let Some(told) = env::var_os("LISTEN_FDS").filter(|_| is_for_us) else { return Ok(Vec::new()) };
     let count = told.to_str().and_then(|count| count.parse().ok());

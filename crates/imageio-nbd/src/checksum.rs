@@ -26,7 +26,7 @@ use progress::Progress;
 const NOT_OFFERED: &str = "the server doesn't offer checksums, as old ones do: read the disk back instead, with -r and \
                            --run 'qemu-img compare …'";
 
-/// What happens while checksums are computed.
+/// An event while checksums are computed.
 enum Event {
     Server(Result<String>),
     Image(Result<String>),

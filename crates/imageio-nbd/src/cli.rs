@@ -223,7 +223,7 @@ impl Options {
         Ok(())
     }
 
-    /// How much is to be logged.
+    /// Returns the verbosity of the log.
     pub(crate) fn verbosity(&self) -> u8 {
         match &self.command {
             Some(Command::Info { verbose, .. }) => *verbose,
@@ -238,7 +238,7 @@ impl Options {
         }
     }
 
-    /// Whether the process goes into the background once clients can connect.
+    /// Returns true if the process goes into the background once clients can connect.
     pub(crate) fn becomes_daemon(&self, is_activated: bool) -> bool {
         !(self.foreground || self.run.is_some() || self.exit_with_parent || self.single || is_activated)
     }

@@ -47,7 +47,8 @@ fn source(
     Ok((parser.finish()?, output))
 }
 
-/// How far a copy is: a line on a terminal, or lines for a program.
+/// The progress of a copy is told as long as this lives: a line on a terminal, or lines for a
+/// program.
 pub(crate) struct Following {
     _line: Option<Line>,
     _report: Option<Ticker>,

@@ -32,10 +32,10 @@ pub(crate) struct Disk {
     ending: Mutex<Option<Ending>>,
 }
 
-/// What clients call a disk, and what messages do.
+/// The name by which clients know a disk, and its label in messages.
 struct Export {
     name: String,
-    /// Where there may be several.
+    /// Set where there may be several disks.
     label: Option<String>,
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn server(disks: &[Disk], config: Config) -> Result<Server<Queue>> {
     Ok(server)
 }
 
-/// What is to be observed of each, by what the server counts.
+/// Returns what is to be observed of each disk, by the figures that the server counts.
 pub(crate) fn observed(disks: &[Disk], statistics: &Statistics) -> Vec<imageio_stats::Export> {
     let observed = disks.iter().enumerate().map(|(index, disk)| {
         let statistics = statistics.clone();
@@ -112,7 +112,7 @@ pub(crate) fn observed(disks: &[Disk], statistics: &Statistics) -> Vec<imageio_s
     observed.collect()
 }
 
-/// What is known of a disk that was to be written.
+/// The outcome for a disk that was to be written, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
     /// Whoever has written it says that it is whole.
@@ -174,7 +174,7 @@ impl Disk {
     }
 }
 
-/// What is on a disk whose upload has failed.
+/// Tells what a failed upload has left on its disk.
 pub(crate) fn left_by_failure(device: &Device) -> Content {
     let sent = device.statistics().operations();
     let is_untouched = sent.writes.sent.requests == 0 && sent.zeroes.sent.requests == 0;

@@ -15,7 +15,7 @@ use crate::listen::{Listening, Place};
 use crate::process;
 use crate::single::{Relay, Single};
 
-/// Where clients come from.
+/// The way by which clients come to the server.
 pub(crate) enum Entrance {
     /// They connect.
     Listening(Listening),
@@ -25,7 +25,7 @@ pub(crate) enum Entrance {
     Single(Single),
 }
 
-/// What goes on beside the server, and is needed until it has ended.
+/// The things that go on beside the server, and are needed until it has ended.
 #[derive(Default)]
 pub(crate) struct Beside {
     /// The command of `--run`.
@@ -37,7 +37,7 @@ pub(crate) struct Beside {
 }
 
 impl Entrance {
-    /// What the options ask for, where no sockets were `passed` to this process.
+    /// Opens what the options ask for, where no sockets were `passed` to this process.
     pub(crate) fn open(options: &Options, passed: Vec<Listener>) -> Result<Self> {
         if !passed.is_empty() {
             return Ok(Self::Activated(passed));

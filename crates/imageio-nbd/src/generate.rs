@@ -86,7 +86,8 @@ fn list<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> String {
     list.render()
 }
 
-/// What becomes of each: first those that do what they do there, then the others one by one.
+/// Lists the options of nbdkit with their treatment: first those that work as they do there, then
+/// the others one by one.
 fn options_of_nbdkit() -> String {
     let name = |letter: &Option<char>, name: &str| match letter {
         Some(letter) => format!("-{letter}, --{name}"),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose process this is once the sockets are made (`--user`, `--group`).
+//! The user and the group that this process becomes once the sockets are made (`--user`,
+//! `--group`).
 
 use std::ffi::CString;
 use std::os::unix::fs::chown;
@@ -33,7 +34,7 @@ impl Identity {
         Ok(Self { user: user.map(|(uid, _)| uid), group, name })
     }
 
-    /// Whether there is nothing to become.
+    /// Returns true if there is nothing to become.
     pub(crate) fn is_of_this_process(&self) -> bool {
         self.user.is_none_or(|user| user == Uid::current())
             && self.group.is_none_or(|group| group == Gid::current())

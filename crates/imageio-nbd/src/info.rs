@@ -29,7 +29,7 @@ struct Info {
     dirty: Option<Dirty>,
 }
 
-/// What the server can do for this ticket.
+/// The features of the server for this ticket.
 #[derive(Debug, Serialize)]
 struct Features {
     zero: bool,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where clients connect.
+//! The sockets on which clients connect.
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(crate) struct Listening {
     pub(crate) private: Option<TempDir>,
 }
 
-/// How clients find the server.
+/// The address by which clients find the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) place: Place,
@@ -138,7 +138,8 @@ impl Address {
     /// The NBD URI (`doc/uri.md` of the NBD project). As nbdkit's, it does not tell where a client
     /// has its certificates.
     pub(crate) fn uri(&self, export_name: &str) -> String {
-        /// What RFC 3986 leaves alone in a path or query.
+        /// The characters that are escaped: all but those that RFC 3986 leaves alone in a path or
+        /// query.
         const ESCAPED: &AsciiSet =
             &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
         let name = utf8_percent_encode(export_name, ESCAPED);

@@ -22,7 +22,7 @@ type Syslog = Logger<LoggerBackend, Formatter3164>;
 
 static DESTINATION: Mutex<Destination> = Mutex::new(Destination::Stderr);
 
-/// Where messages go.
+/// The destination of messages.
 enum Destination {
     Stderr,
     Syslog(Syslog),
@@ -61,8 +61,8 @@ pub(crate) fn init(verbose: u8, format: LogFormat) {
     }
 }
 
-/// Whether a message isn't told, whatever `RUST_LOG` says: the engine's client dumps what it sends
-/// and receives, with passwords and tokens.
+/// Returns true if a message isn't told, whatever `RUST_LOG` says: the engine's client dumps what
+/// it sends and receives, with passwords and tokens.
 fn may_hold_secrets(record: &Record<'_>) -> bool {
     record.level() > LevelFilter::Warn && record.target().starts_with("ureq")
 }

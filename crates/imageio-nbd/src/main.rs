@@ -115,8 +115,8 @@ fn run(options: &Options) -> Result<u8> {
     secrets::check(options)?;
     let mut passed = activation::listeners()?;
     let result = open_and_serve(options, &mut passed);
-    // What is left of them is closed by the exit, after the error was told: a client that finds
-    // them closed ends this process.
+    // The sockets that are left are closed by the exit, after the error was told: a client that
+    // finds them closed ends this process.
     std::mem::forget(passed);
     result
 }
@@ -130,7 +130,7 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     let tls = tls::configure(options)?;
     let (exports, stats_json) = exports(options, is_activated)?;
     let output = statistics::prepare(stats_json.as_deref(), options.becomes_daemon(is_activated))?;
-    // What is begun in an engine has to be ended there, whatever comes.
+    // Transfers that are begun in an engine have to be ended there, whatever comes.
     let asks_engine = exports.iter().any(|export| export.source.engine.is_some());
     let caught = asks_engine.then(Caught::with_figures).transpose()?;
     let interrupts = asks_engine.then(Interrupts::new).transpose()?;
@@ -164,7 +164,7 @@ fn open_and_serve(options: &Options, passed: &mut Vec<Listener>) -> Result<u8> {
     serve::serve(options, Prepared { entrance, tls, signals, pidfile, output }, &disks)
 }
 
-/// Where the disk is that the parameters of one transfer name.
+/// Finds the disk that the parameters of one transfer name.
 fn source(parameters: &[String]) -> Result<Source> {
     let mut parser = Parser::new();
     for argument in parameters {
@@ -177,7 +177,7 @@ fn source(parameters: &[String]) -> Result<Source> {
     Ok(parser.finish()?)
 }
 
-/// What is to be served, and where the figures of that go.
+/// Reads which disks are to be served, and where their figures go.
 fn exports(options: &Options, is_activated: bool) -> Result<(Vec<ExportSettings>, Option<PathBuf>)> {
     let mut exports = Exports::new();
     if let Some(stats_json) = &options.stats_json {

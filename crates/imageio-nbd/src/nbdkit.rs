@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What becomes of each option of nbdkit: the check of a command line, and the table in the man
+//! The treatment of each option of nbdkit: the check of a command line, and the table in the man
 //! page.
 
 use anyhow::{Result, bail};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program may ask before it serves anything, in nbdkit's words (`nbdkit-probing(1)`).
+//! The answers to what a program may ask before it serves anything, in nbdkit's words
+//! (`nbdkit-probing(1)`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};

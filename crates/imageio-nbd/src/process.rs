@@ -203,7 +203,8 @@ pub(crate) fn stop_signals() -> impl Iterator<Item = i32> {
     STOP.into_iter().chain(hang_up)
 }
 
-/// Whether a process ignores a signal, by what its `/proc/PID/status` tells (`proc_pid_status(5)`).
+/// Returns true if a process ignores a signal, by what its `/proc/PID/status` tells
+/// (`proc_pid_status(5)`).
 fn is_ignored(signal: i32, status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

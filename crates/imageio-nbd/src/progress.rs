@@ -13,12 +13,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::writing;
 
-/// How often the line is drawn anew.
+/// The time after which the line is drawn anew.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 const TEMPLATE: &str = "{elapsed_precise} {binary_bytes_per_sec} {wide_msg}";
 
-/// What is drawn on the terminal, if anything is. Whoever writes there besides goes through
+/// The line that is drawn on the terminal, if one is. Whoever writes there besides goes through
 /// [`StandardError`].
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 

@@ -21,7 +21,7 @@ pub(crate) fn print(error: &clap::Error) -> ExitCode {
         // With the colors of a terminal.
         error.print()
     };
-    // Where nobody reads it, the exit status is left.
+    // If nobody reads the message, the exit status is left.
     drop(printed);
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

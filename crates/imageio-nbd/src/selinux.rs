@@ -12,7 +12,7 @@ const SOCKET_LABEL: &str = "/proc/thread-self/attr/sockcreate";
 /// Takes it back. To write nothing would be no system call.
 const NONE: &str = "\n";
 
-/// What is there where SELinux is enabled.
+/// This file is there where SELinux is enabled.
 const ENABLED: &str = "/sys/fs/selinux/enforce";
 
 /// The files by which SELinux is asked and told.

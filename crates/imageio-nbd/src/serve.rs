@@ -18,7 +18,7 @@ use crate::progress::Line;
 use crate::single::Relay;
 use crate::statistics::{self, PROGRAM};
 
-/// What was made ready while there was someone to tell.
+/// Everything that was made ready while there was someone to tell.
 pub(crate) struct Prepared {
     pub(crate) entrance: Entrance,
     pub(crate) tls: Tls,

@@ -22,7 +22,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::logging;
 
-/// How long the last replies may take to be read by a client.
+/// The time that a client may take to read the last replies.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The one client.

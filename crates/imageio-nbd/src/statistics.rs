@@ -17,7 +17,7 @@ use crate::progress::StandardError;
 /// The program's name and version, which the document has.
 pub(crate) const PROGRAM: &str = concat!("imageio-nbd ", env!("CARGO_PKG_VERSION"));
 
-/// Where the document goes, if it is wanted.
+/// Prepares the destination of the document, if it is wanted.
 pub(crate) fn prepare(stats_json: Option<&Path>, becomes_daemon: bool) -> Result<Option<Output>> {
     let output = stats_json.map(Output::prepare).transpose()?;
     ensure!(
@@ -83,7 +83,7 @@ fn write(observer: &Observer, state: State) {
     }
 }
 
-/// What the NBD server counts, in the words of both doors.
+/// Translates the counters of the NBD server into the words of both doors.
 pub(crate) fn clients(counted: &ExportSnapshot) -> ClientStatistics {
     // imageio has no TRIM.
     let mut others = requests(counted.others);

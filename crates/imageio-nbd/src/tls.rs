@@ -23,14 +23,14 @@ const KEY: &str = "server-key.pem";
 /// May be missing.
 const REVOKED: &str = "ca-crl.pem";
 
-/// Where nbdkit looks when root runs it.
+/// The directory in which nbdkit looks when root runs it.
 pub(crate) const ROOT_DIR: &str = "/etc/pki/nbdkit";
-/// Where it looks otherwise, under `$HOME`.
+/// The directories in which nbdkit looks otherwise, under `$HOME`.
 const HOME_DIRS: [&str; 2] = [".pki/nbdkit", ".config/pki/nbdkit"];
 
-/// What the options ask for, and the files tell. Without any of the options, TLS is offered where
-/// there are certificates in nbdkit's place for them. With one of them, what is missing is an
-/// error.
+/// Sets TLS up as the options ask for and the files allow. Without any of the options, TLS is
+/// offered where there are certificates in nbdkit's place for them. With one of them, what is
+/// missing is an error.
 pub(crate) fn configure(options: &Options) -> Result<Tls> {
     let Some(dir) = find(options)? else {
         return Ok(if options.tls == Some(TlsMode::Off) { Tls::Off } else { Tls::Unsupported });

@@ -33,17 +33,18 @@ const SHIM_DIR: &str = "../libexec/imageio-nbd";
 /// The library that is preloaded, in the shim's directory.
 const REDIRECT: &str = "exec-redirect.so";
 
-/// What the library redirects, with a colon between two paths; and to where.
+/// The variables of the library: one has the paths that it redirects, with a colon between two; the
+/// other one has the path that it executes instead.
 const REDIRECT_FROM: &str = "EXEC_REDIRECT_FROM";
 const REDIRECT_TO: &str = "EXEC_REDIRECT_TO";
 
-/// What the dynamic linker loads first (`ld.so(8)`).
+/// The variable with the libraries that the dynamic linker loads first (`ld.so(8)`).
 const PRELOAD: &str = "LD_PRELOAD";
 
 /// The plugin in a tree that isn't installed, seen from the directory of this program.
 const PLUGIN: &str = "../nbdkit/nbdkit-imageio-plugin.so";
 
-/// What nbdkit finds in its own directory of plugins.
+/// The name by which nbdkit finds the plugin in its own directory of plugins.
 const INSTALLED_PLUGIN: &str = "imageio";
 
 /// Tells the shim of the plugin, and anyone may tell us.
@@ -103,7 +104,7 @@ fn preload(shims: &Path) -> Result<OsString> {
     Ok(if rest.is_empty() { library } else { [library, rest].join(OsStr::new(":")) })
 }
 
-/// What the environment has preloaded besides our library.
+/// Returns the libraries that the environment preloads besides ours.
 fn preloaded_by_others() -> OsString {
     let all = env::var_os(PRELOAD).unwrap_or_default();
     let names = all.as_bytes().split(|byte| b" :".contains(byte)).map(OsStr::from_bytes);
@@ -156,8 +157,8 @@ fn first_in_path(dir: &Path) -> Result<OsString> {
     env::join_paths(dirs).context("the shim's directory can't be in PATH")
 }
 
-/// Where distributions have nbdkit. A virt-v2v that is a script has no constants, and runs another
-/// program that has.
+/// The paths of nbdkit in distributions. A virt-v2v that is a script has no constants, and runs
+/// another program that has.
 const USUAL: [&str; 2] = ["/usr/sbin/nbdkit", "/usr/bin/nbdkit"];
 
 /// The full paths by which virt-v2v runs nbdkit: those that it has as constants, whether they are

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether this thread is writing a message just now, and so holds the locks that another one would
-//! need.
+//! A flag of each thread: it is writing a message just now, and so holds the locks that another one
+//! would need.
 
 use std::cell::Cell;
 
@@ -23,7 +23,7 @@ pub(crate) fn write<T>(write: impl FnOnce() -> T) -> T {
     write()
 }
 
-/// Whether this thread does.
+/// Returns true if this thread is writing a message.
 pub(crate) fn is_under_way() -> bool {
     IS_WRITING.get()
 }

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use crate::ffi::{channel, flags};
 use crate::stats::{self, Connected, Operation};
 
-/// How many extents are told at once. Whoever wants more asks again.
+/// The number of extents that are told at once. Whoever wants more asks again.
 const MOST_EXTENTS: usize = 8192;
 
-/// What nbdkit has for each client: the disk, and whether this client may only read.
+/// The state that nbdkit keeps for each client: the disk, and whether this client may only read.
 pub(crate) struct Client {
     device: Arc<dyn BlockDevice>,
     read_only: bool,

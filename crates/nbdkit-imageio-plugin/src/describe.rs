@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the plugin says of itself: `--help` and `--dump-plugin`.
+//! The texts in which the plugin describes itself: `--help` and `--dump-plugin`.
 
 use imageio_config::{parameters, wrap};
 

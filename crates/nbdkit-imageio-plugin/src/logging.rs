@@ -30,8 +30,8 @@ pub(crate) fn stop() {
     log::set_max_level(LevelFilter::Off);
 }
 
-/// What is of interest: of our own crates all but the details, which have a debug flag; of others
-/// only trouble.
+/// Returns true if a message is of interest: of our own crates all but the details, which have a
+/// debug flag; of others only trouble.
 fn is_shown(level: Level, target: &str, details: bool) -> bool {
     let ours = ["imageio_", "conn_pool", "engine_transfer", "ovirt_engine_client", "nbdkit_imageio_plugin"]
         .iter()

@@ -15,8 +15,8 @@ use crate::client::Client;
 use crate::ffi::channel;
 use crate::{logging, stats};
 
-/// How far the plugin has come. nbdkit calls what changes it from one thread, one call at a time;
-/// clients open while it is `Serving`.
+/// The stage that the plugin has reached. nbdkit calls what changes it from one thread, one call at
+/// a time; clients open while it is `Serving`.
 enum Stage {
     Unloaded,
     Configuring(Parser),
@@ -101,7 +101,8 @@ pub(crate) fn get_ready() -> Result<()> {
     }
 }
 
-/// Where the figures go, if they are wanted: tried by the user that the process is.
+/// Prepares the destination of the figures, if they are wanted: tried by the user that the process
+/// is.
 fn output(stats_json: Option<&Path>) -> Result<Option<Output>> {
     stats_json.map(Output::prepare).transpose().map_err(invalid)
 }
@@ -147,7 +148,7 @@ fn incomplete(error: &Error) -> String {
     format!("the disk may be incomplete: {error}: begin the upload anew")
 }
 
-/// What is to be observed of the one device.
+/// Returns what is to be observed of the one device.
 fn observed(device: &Arc<Device>) -> Export {
     Export::new("", Arc::clone(device), stats::clients)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How many requests there were, and how long they took.
+//! The number of requests, and the time that they took.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -122,7 +122,7 @@ pub(crate) fn reset() {
     CONNECTED.store(0, Relaxed);
 }
 
-/// What clients have asked for, in the words of both doors.
+/// Translates the counters of clients' requests into the words of both doors.
 pub(crate) fn clients() -> ClientStatistics {
     let requests = |operation: Operation| COUNTERS[operation as usize].requests();
     let mut clients = ClientStatistics::default();

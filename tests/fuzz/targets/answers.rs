@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    // What is asked, and the answer.
+    // The first byte chooses the request, and the others are the answer.
     if let Some((&which, answer)) = input.split_first() {
         fuzz::ask_server(which, answer);
     }

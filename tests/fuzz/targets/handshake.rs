@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(whole, feed(&exports, input, 1));
 });
 
-/// How it ended, what was answered, and how many bytes are left.
+/// Returns how it ended, what was answered, and how many bytes are left.
 fn feed(exports: &[Export], mut input: &[u8], step: usize) -> (String, Vec<u8>, usize) {
     let mut handshake = Handshake::new(exports).with_features(Features::all()).with_tls(Tls::Offered);
     let mut output = Vec::new();

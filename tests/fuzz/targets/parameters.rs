@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
             assert!(!text.is_empty() && !text.contains(|c: char| c.is_control()), "{text:?}");
         }
         if let Ok(url) = TransferUrl::parse(line) {
-            // What is shown has no ticket, and still tells where.
+            // The text that is shown has no ticket, and still tells where.
             let shown = url.to_string();
             assert!(
                 shown.starts_with(if shown.starts_with("https") { "https://" } else { "http://" }),

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-/// How replies to options begin.
+/// The beginning of replies to options.
 const REPLY: &[u8] = &[0, 3, 0xe8, 0x89, 4, 0x55, 0x65, 0xa9];
 
 /// Records of TLS: of changing ciphers, alerts, the handshake, and data.

@@ -24,7 +24,7 @@ pub(crate) struct Chain {
     dir: TempDir,
 }
 
-/// What the image is opened for.
+/// The access for which the image is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients of a backup do.
+//! Clients of a backup.
 
 use std::path::Path;
 use std::process::Command;
@@ -82,7 +82,7 @@ pub(crate) fn copy_dirty(dir: &Path, uri: &str, target: &str) -> TestResult<(usi
     }
 }
 
-/// What nbdinfo says of a context whose only status beside 0 is 1.
+/// Returns the extents that nbdinfo tells of a context whose only status beside 0 is 1.
 pub(crate) fn nbdinfo_map(dir: &Path, uri: &str, context: &str) -> TestResult<Vec<Extent>> {
     let printed = run(dir, NBDINFO, &[&format!("--map={context}"), "--json", uri])?;
     let extents: Vec<serde_json::Value> = serde_json::from_str(&printed)?;
@@ -99,7 +99,8 @@ pub(crate) fn nbdinfo_contexts(dir: &Path, uri: &str) -> TestResult<Vec<String>>
     Ok(contexts.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
 }
 
-/// What qemu says of a bitmap: it takes the bit that tells of dirty blocks for that of holes.
+/// Returns the extents that qemu tells of a bitmap: it takes the bit that tells of dirty blocks for
+/// that of holes.
 pub(crate) fn qemu_map(dir: &Path, socket: &Path, bitmap: &str) -> TestResult<Vec<Extent>> {
     let image = format!(
         "driver=nbd,server.type=unix,server.path={},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}",

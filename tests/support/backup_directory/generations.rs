@@ -27,9 +27,9 @@ const SIZE: usize = 1 << 20;
 const BLOCK: usize = 64 << 10;
 
 pub(crate) struct Generations {
-    /// Where the directory is now.
+    /// The path of the directory now.
     place: PathBuf,
-    /// What the disk held, by the backup's id.
+    /// The contents of the disk, by the backup's id.
     contents: HashMap<String, Vec<u8>>,
     dir: TempDir,
 }
@@ -94,7 +94,7 @@ impl Generations {
         Ok(())
     }
 
-    /// What the disk held in this backup.
+    /// Returns the content that the disk had in this backup.
     pub(crate) fn content(&self, id: &str) -> &[u8] {
         &self.contents[id]
     }

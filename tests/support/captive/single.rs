@@ -64,7 +64,7 @@ impl Single {
         kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// What it said until its end, and that it has let go of the transfer.
+    /// Returns what it said until its end, and checks that it has let go of the transfer.
     fn end(self) -> (Ended, FakeServer) {
         let ended: Ended = self.process.wait_with_output().unwrap().into();
         assert!(self.imageio.wait_for(PATIENCE, |log| log.open().count() == 0));

@@ -76,7 +76,8 @@ fn arguments() {
     assert!(ended.out.starts_with("nbd+unix:///"), "{ended:?}");
 }
 
-/// What the man page tells to put into a drop-in, from its first line to the last.
+/// Returns the lines that the man page tells to put into a drop-in, from its first line to the
+/// last.
 fn drop_in(section: &str) -> String {
     const PAGE: &str = include_str!("../../../crates/imageio-nbd/man/imageio-nbd.1");
     let examples = PAGE.split(".EX\n").skip(1).filter_map(|example| example.split(".EE\n").next());

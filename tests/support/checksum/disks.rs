@@ -81,7 +81,7 @@ fn uploaded(daemons: &Daemons, kind: Kind, via: Via) -> TestResult {
     Ok(())
 }
 
-/// What imageio's own module says of a file.
+/// Returns the checksum that imageio's own module computes of a file.
 fn of_imageio(file: &str, algorithm: &str, block_size: u64) -> TestResult<String> {
     const SCRIPT: &str = "
 import sys
@@ -133,7 +133,7 @@ fn file(dir: &Path, name: &str, size: usize) -> TestResult<String> {
     Ok(path.display().to_string())
 }
 
-/// The same disk is the same, and one that has a byte more is not asked for its checksum.
+/// An equal disk has the same checksum, and one that has a byte more is not asked for its checksum.
 fn size_is_right(dir: &Path, url: &str, disk: &str, size: usize) -> TestResult {
     let parameters = [url.to_owned()];
     let same = checksum(dir, &parameters, &["--compare", disk]);

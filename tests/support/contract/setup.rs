@@ -33,7 +33,7 @@ impl Server {
         matches!(self, Self::RealFile | Self::RealNbd(_))
     }
 
-    /// Whether a ticket of an incremental backup has something to tell.
+    /// Returns true if a ticket of an incremental backup has something to tell.
     pub(crate) fn knows_what_is_dirty(self) -> bool {
         matches!(self, Self::FakeMemory | Self::FakeFile | Self::RealNbd("qcow2"))
     }
@@ -52,7 +52,7 @@ pub(crate) enum Via {
     AbstractUnix,
 }
 
-/// What a case needs of its ticket.
+/// The demands of a case on its ticket.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Needs {
     pub(crate) read_only: bool,

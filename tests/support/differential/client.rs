@@ -63,7 +63,7 @@ pub(crate) struct Client {
     nbdsh: Child,
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
-    /// What it was offered.
+    /// The features that it was offered.
     pub(crate) offered: Value,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients get told when the server refuses or fails.
+//! The errors that clients get when the server refuses or fails.
 
 use fake_imageio::{Fault, Op, What};
 use support::TestResult;
@@ -9,7 +9,8 @@ use crate::rules::{compare_steps, equal};
 use crate::script::{Request, flush, read, write, zero};
 use crate::{FULL, against_the_reference};
 
-/// Where a request meets the fault, for requests that have a place. The size check is elsewhere.
+/// The offset at which a request meets the fault, for requests that have a place. The size check is
+/// elsewhere.
 const PLACE: u64 = 1 << 20;
 
 /// Refusals of the server. What it fails (500) is tried once more by us, and not by the reference.
@@ -25,8 +26,8 @@ pub(crate) struct Case {
     ours: &'static [&'static str],
 }
 
-/// Where the reference goes on though data may be lost. With us every later request fails, and so
-/// does the process, so that no copy counts as done.
+/// Cases in which the reference goes on though data may be lost. With us every later request fails,
+/// and so does the process, so that no copy counts as done.
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_flush_that_failed_is_not_made_good_by_the_next",

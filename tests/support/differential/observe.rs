@@ -20,7 +20,7 @@ use crate::script::{Command, Features, Request};
 pub(crate) struct Setup {
     pub(crate) via: Via,
     pub(crate) features: Features,
-    /// How many writers it wants at most. With one it serves one connection at a time, as
+    /// The number of writers that it wants at most. With one it serves one connection at a time, as
     /// virt-v2v's own test server: then a door that opens a second before it has closed the first
     /// gets no answer.
     pub(crate) writers: u32,
@@ -33,7 +33,7 @@ pub(crate) struct Step {
     pub(crate) request: Request,
     /// The name of the error, if it failed.
     pub(crate) error: Option<String>,
-    /// What the server saw until the client had its answer.
+    /// The requests that the server saw until the client had its answer.
     pub(crate) sent: Vec<RequestRecord>,
 }
 

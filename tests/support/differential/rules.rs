@@ -16,10 +16,10 @@ use crate::script::{Command, Request};
 /// Ours sends no longer request than this, in bytes.
 const MAX_REQUEST: u64 = 2 << 20;
 
-/// How many connections either plugin opens at most, whatever the server wants.
+/// The number of connections that either plugin opens at most, whatever the server wants.
 const CONNECTIONS: u32 = 4;
 
-/// What a request to the server is, apart from the connection that it takes.
+/// The properties of a request to the server, apart from the connection that it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fact {
     op: Op,
@@ -97,7 +97,7 @@ pub(crate) fn compare_steps(setup: &Setup, reference: &Observation, ours: &Obser
     equal("connections with unflushed writes in the end", &unflushed.0, &BTreeSet::new())
 }
 
-/// What ours must send where the reference did what it did.
+/// Returns the requests that ours must send where the reference sent its own.
 fn expected(setup: &Setup, reference: &Step, door: Door, unflushed: &Unflushed) -> TestResult<Vec<Fact>> {
     let request = &reference.request;
     let mut expected = facts(&reference.sent);
@@ -123,8 +123,8 @@ fn the_unix_socket_is_tried(expected: &mut Vec<Fact>) {
     expected.push(Fact { op: Op::Options, offset: 0, size: 0, flush: false, status, transport });
 }
 
-/// How many requests ours makes of one. In nbdkit a READ stays whole, as nbdkit wants all of it at
-/// once.
+/// Returns the number of requests that ours makes of one. In nbdkit a READ stays whole, as nbdkit
+/// wants all of it at once.
 fn steps(step: &Step, door: Door) -> usize {
     let Request { command, offset, len, .. } = step.request;
     match command {
@@ -134,8 +134,8 @@ fn steps(step: &Step, door: Door) -> usize {
     }
 }
 
-/// Where and how long the pieces of a request are. They end between blocks, so that no two write to
-/// the same one.
+/// Returns the offsets and lengths of the pieces of a request. They end between blocks, so that no
+/// two write to the same one.
 fn pieces(offset: u64, len: u64) -> Vec<(u64, u64)> {
     let end = offset + len;
     let next = |at: &u64| Some(*at).filter(|at| at + MAX_REQUEST < end).map(|at| (at + MAX_REQUEST) & !4095);
@@ -225,7 +225,7 @@ fn requests(observation: &Observation) -> impl Iterator<Item = &RequestRecord> {
     observation.log.requests.iter().skip(observation.start.len())
 }
 
-/// How many connections these took.
+/// Returns the number of connections that these requests took.
 fn connections(observation: &Observation) -> usize {
     requests(observation).map(|record| record.connection).collect::<BTreeSet<_>>().len()
 }

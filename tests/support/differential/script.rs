@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an NBD client asks for, request after request.
+//! The requests of an NBD client, one after another.
 
 use support::image::{SIZE, noise};
 
 const KI: u64 = 1 << 10;
 const MI: u64 = 1 << 20;
 
-/// How many NBD connections there are; requests take one each.
+/// The number of NBD connections; requests take one each.
 pub(crate) const CONNECTIONS: usize = 3;
 
 /// The kinds of NBD requests that both plugins know.
@@ -30,7 +30,7 @@ pub(crate) struct Request {
     pub(crate) connection: usize,
 }
 
-/// What a server lets a client ask for.
+/// The features that a server offers to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Features {
     pub(crate) flush: bool,
@@ -54,7 +54,7 @@ impl Request {
         matches!(self.command, Command::Write | Command::Zero)
     }
 
-    /// What a write writes: different for each place and size, so that a rewrite shows.
+    /// Returns the data of a write: different for each place and size, so that a rewrite shows.
     pub(crate) fn data(&self) -> Vec<u8> {
         noise(self.len as usize, self.offset << 24 ^ self.len)
     }

@@ -34,10 +34,10 @@ const SIZE: usize = 24 << 20;
 /// More than a request has, and no multiple of one, so that it happens at other places each time.
 const EACH: u64 = (3 << 20) + 70_007;
 
-/// How often a copy is cut at least: what was under way is carried once more.
+/// The number of times that a copy is cut at least: what was under way is carried once more.
 const CUTS: u64 = SIZE as u64 / EACH;
 
-/// What either side sees of a cut: the end of the connection, or an error.
+/// The faults by which either side sees a cut: the end of the connection, or an error.
 const FAULTS: [Fault; 2] = [Fault::Kill, Fault::Reset];
 
 /// An image in `disk.img`, and an engine whose transfers lead through a proxy.

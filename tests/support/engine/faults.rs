@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What goes wrong in the engine, and what is left of it: never an exit status 0 without
+//! Faults in the engine, and what is left of them: never an exit status 0 without
 //! `finished_success`, never a transfer that is left behind.
 
 use fake_engine::{DiskStatus, Fault, OldEngine, Phase, What};

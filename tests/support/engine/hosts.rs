@@ -166,7 +166,7 @@ fn copy_on_host(id: &str, is_here: bool) -> TestResult {
     site.engine.set_host_status("other", HostStatus::Down);
     back_up(&site)?;
     crate::serving::assert_all_well(&site);
-    // That the server is there, and where its socket is, is asked by the URL.
+    // The URL is asked if the server is there, and for its socket.
     assert_eq!(proxy.carried() < 1 << 20, is_here, "{} bytes", proxy.carried());
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What `upload` and `download` ask of an engine, step by step: whatever may happen, happens at
-//! each.
+//! The requests of `upload` and `download` to an engine, step by step: whatever may happen, happens
+//! at each.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,7 @@ use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 use self::Moment::{Asked, Copying};
 use crate::serving::quick_site_with;
 
-/// What is to be done.
+/// The job that is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Job {
     /// An upload into a new disk.
@@ -24,7 +24,7 @@ pub(crate) enum Job {
     Download,
 }
 
-/// How far it is.
+/// The moment that the job has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     /// At the n-th request of this method and path.
@@ -84,7 +84,7 @@ pub(crate) fn site_with_disk() -> TestResult<Installation> {
 
 pub(crate) const BEFORE: &str = "what was there before";
 
-/// What the transfer was about is whole.
+/// Checks that the content that the job has moved is whole.
 pub(crate) fn assert_complete(site: &Installation, job: Job, transfers: &[Transfer]) -> TestResult {
     if job == Job::Download {
         return same("copy", &fs::read(site.path("copy"))?, &fs::read(site.path("disk.img"))?);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens to a transfer in the middle: the engine pauses it, somebody cancels it, a signal
-//! ends its user.
+//! Interruptions of a transfer: the engine pauses it, somebody cancels it, a signal ends its user.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -215,7 +214,7 @@ fn a_cancelled_transfer_is_a_failure() -> TestResult {
     Ok(())
 }
 
-/// How a client leaves a server that runs until it is told to stop.
+/// The way in which a client leaves a server that runs until it is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaving {
     SaysGoodbye,

@@ -144,7 +144,7 @@ fn a_failed_command_takes_the_disk_along() -> TestResult {
     assert!(site.engine.transfers().iter().all(|transfer| transfer.phase == Phase::FinishedFailure));
 
     succeed(upload(&site)?)?;
-    // Where nothing was written, there is nothing wrong with it.
+    // If nothing was written to the disk, nothing is wrong with it.
     for options in [&["--run", "exit 7"][..], &["-U", "/no/such/directory/socket", "-f"]] {
         let ended = run(&site, &[&["disk=uploaded"], options].concat())?;
         assert_ne!(ended.code, 0, "{ended:?}");

@@ -113,7 +113,7 @@ fn partial_files(site: &Installation) -> TestResult<Vec<String>> {
     Ok(names)
 }
 
-/// What is left stays until somebody ends it; then the next start succeeds.
+/// A disk and a transfer that are left stay until somebody ends them; then the next start succeeds.
 fn kill(job: Job) -> TestResult {
     let site = site_with_disk()?;
     for &moment in job.moments() {
@@ -129,7 +129,7 @@ fn kill(job: Job) -> TestResult {
             if is_left(&transfer) {
                 end_as_documented(&site, job, &transfer).map_err(|error| format!("{context}: {error}"))?;
             } else if job == Job::Upload {
-                // What was asked for before the signal is carried out.
+                // The request that was sent before the signal is carried out.
                 assert_complete(&site, job, &[transfer]).map_err(|error| format!("{context}: {error}"))?;
                 remove_as_documented(&site, &disks)?;
             }

@@ -32,7 +32,7 @@ pub(crate) const TESTS: &[Test] = &[
 /// come.
 fn silent(job: Job, moment: Moment) -> TestResult {
     let Asked(method, path, nth) = moment else { return Err("nobody asks the engine then".into()) };
-    // What makes something may be carried out or not.
+    // A request that makes something may be carried out or not.
     let dones: &[bool] = if method == "POST" { &[false, true] } else { &[false] };
     for &done in dones {
         let site = site_with_disk()?;

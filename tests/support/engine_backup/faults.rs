@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("disks_that_the_engine_refuses_are_left_out_and_told", left_out),
 ];
 
-/// What a backup asks for, and is asked for again.
+/// The requests of a backup that are sent again if their answer is lost.
 const ACTIONS: &[&str] = &[
     "api/vms/*/backups",
     "api/imagetransfers",

@@ -223,7 +223,7 @@ fn some_disks() -> TestResult {
 
 fn secrets() -> TestResult {
     let machine = Machine::new(&["qcow2"])?;
-    // What is logged is looked at by whoever runs it.
+    // The log is checked by the method that runs the program.
     let id = machine.back_up_well(&["-v", "-v"])?;
     succeed(machine.run(&["restore", DIR, "-s", STORAGE_DOMAIN, "-c", "lab", "-v", "-v"])?)?;
     for file in ["manifest.json".to_owned(), ".lock".to_owned(), format!("{id}/vm.json")] {
@@ -232,7 +232,7 @@ fn secrets() -> TestResult {
     Ok(())
 }
 
-/// What is told to programs: how far it is, and what was made.
+/// The lines that programs get: how far it is, and what was made.
 fn json() -> TestResult {
     let machine = Machine::new(&["qcow2"])?;
     let told = |arguments: &[&str]| -> TestResult<Vec<Value>> {
@@ -253,13 +253,13 @@ fn json() -> TestResult {
     let [made] = made[..] else { return Err(format!("{lines:?}").into()) };
     let disks = machine.site.engine.disks();
     let restored = disks.iter().find(|disk| made["disk"] == disk.id).ok_or("another disk is told")?;
-    // What its content takes, not all that a guest could write.
+    // The initial size is that of its content, and not of all that a guest could write.
     let initial = restored.initial_size.ok_or("block storage would allocate all of it")?;
     assert!(initial > 0 && initial < restored.provisioned_size, "{initial}");
     Ok(())
 }
 
-/// What is wrong with it would be a part of the new backup, whose checksum would be that of the
+/// Damage in the last backup would be a part of the new one, whose checksum would be that of the
 /// damage.
 fn damaged_base() -> TestResult {
     let machine = Machine::new(&["qcow2"])?;

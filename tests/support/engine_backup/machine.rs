@@ -20,7 +20,7 @@ pub(crate) const DIR: &str = "backups";
 
 pub(crate) struct Machine {
     pub(crate) site: Installation,
-    /// What is attached, in the order in which it was.
+    /// The disks that are attached, in the order in which they were.
     pub(crate) disks: Vec<Disk>,
 }
 
@@ -159,7 +159,7 @@ impl Machine {
         if sessions == 0 { Ok(()) } else { Err(format!("{sessions} sessions are left").into()) }
     }
 
-    /// How many transfers have come to a good end.
+    /// Returns the number of transfers that have come to a good end.
     pub(crate) fn good_transfers(&self) -> usize {
         let transfers = self.site.engine.transfers();
         transfers.iter().filter(|transfer| transfer.phase == Phase::FinishedSuccess).count()

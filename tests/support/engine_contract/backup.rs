@@ -35,7 +35,7 @@ fn back_up(site: &Installation, dir: &str, checkpoint: &[&str]) -> TestResult<Va
     Ok(serde_json::from_str(printed.lines().last().unwrap_or_default())?)
 }
 
-/// How many bytes of data an image has itself, without what is below it.
+/// Returns the number of bytes of data that an image has itself, without what is below it.
 fn data_of(site: &Installation, image: &str) -> TestResult<u64> {
     let map: Vec<Value> = serde_json::from_str(&site.qemu_img(&["map", "--output=json", image])?)?;
     let own = map.iter().filter(|extent| extent["depth"] == 0 && extent["data"] == true);

@@ -125,7 +125,7 @@ impl Session {
         Ok((client, format!("/{ticket}")))
     }
 
-    /// What a transfer's server answers to a request.
+    /// Sends a request to a transfer's server, and returns the answer.
     pub(crate) fn move_data(&self, url: &str, method: &str, data: &[u8]) -> TestResult<Answer> {
         let (mut client, target) = self.connect(url)?;
         Ok(client.request(method, &target, &[], data)?)

@@ -21,7 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("virt_v2v_is_told_what_is_missing", what_is_missing),
 ];
 
-/// How each script begins, behind its first line.
+/// The beginning of each script, behind its first line.
 const PRECHECK: &str = "# oVirt or RHV pre-upload checks";
 const VMCHECK: &str = "# oVirt or RHV VM existence check";
 const TRANSFER: &str = "# oVirt or RHV upload start transfer";

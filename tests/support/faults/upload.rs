@@ -34,7 +34,7 @@ pub(crate) struct Upload {
     pub(crate) dir: TempDir,
 }
 
-/// How an upload ended.
+/// The end of an upload.
 pub(crate) struct End {
     pub(crate) copied: bool,
     pub(crate) served: bool,

@@ -173,7 +173,7 @@ h.shutdown()
     Ok(disk)
 }
 
-/// What hangs the Python plugin: eight writes with FUA at a time, and flushes among writes.
+/// Requests that hang the Python plugin: eight writes with FUA at a time, and flushes among writes.
 fn nbdsh_parallel(session: &Session) -> TestResult<Vec<u8>> {
     let script = "
 def finish(cookies):

@@ -60,7 +60,7 @@ fn instruction(name: &str) -> String {
     text
 }
 
-/// What the image gets of Debian.
+/// Returns the packages of Debian that the image gets.
 fn debian_packages() -> Vec<String> {
     let run = instruction("RUN");
     let install = run.split("&&").find(|command| command.contains(" install ")).unwrap();
@@ -126,7 +126,7 @@ fn the_job_asks_for_no_rights() {
     assert!(container["command"].is_badvalue(), "the image says which program");
 }
 
-/// Where a volume of this name is, and what it is of.
+/// Returns the path of the volume of this name, and its source.
 fn volume(name: &str) -> (String, Yaml) {
     let named = |list: &Yaml| {
         let found = list.as_vec().unwrap().iter().find(|entry| entry["name"].as_str() == Some(name)).cloned();
@@ -193,7 +193,7 @@ pub(crate) fn the_job_uploads(packages: &Packages) {
     assert!(refused.code != 0 && refused.err.contains("Read-only"), "{refused:?}");
 }
 
-/// What the Containerfile describes.
+/// Builds the image that the Containerfile describes.
 fn image(packages: &Packages) -> Root {
     let debian = debian_packages();
     let root = Root::with(&debian.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();

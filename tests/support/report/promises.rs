@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is promised of `imageio-nbd`, and whether it holds. Machines are noisy, so it is told, and
+//! The promises of `imageio-nbd`, and whether they hold. Machines are noisy, so it is told, and
 //! nothing fails.
 
 use super::table::{header, number, or_dash, render};
 use super::{IMAGEIO_NBD, Row, Summary};
 
-/// What a row is to show.
+/// The figures that a row is to show.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
     /// The row's name.
@@ -68,7 +68,7 @@ impl Promise {
         PROMISES.iter().copied().find(|promise| promise.row == row.name)
     }
 
-    /// Whether it holds, or what is missing; nothing if `imageio-nbd` has no figures.
+    /// Tells if it holds, or what is missing; nothing if `imageio-nbd` has no figures.
     #[must_use]
     pub fn verdict(&self, row: &Row) -> Option<String> {
         let summary = row.summary(IMAGEIO_NBD)?;
@@ -112,7 +112,7 @@ impl Promise {
     }
 }
 
-/// What is promised of these rows, and what was measured. None if nothing is.
+/// Returns a table of what is promised of these rows, and what was measured. None if nothing is.
 #[must_use]
 pub fn table(rows: &[Row]) -> Option<String> {
     let heads = ["imageio-nbd", "throughput, at least", "measured", "CPU, at most", "measured", ""];

@@ -95,7 +95,7 @@ fn more_ratios(row: &Row) -> &'static [&'static str] {
     }
 }
 
-/// What was counted, and how often.
+/// Returns a table of the work that was counted, and its instructions.
 #[must_use]
 pub fn instructions(counts: &[(Counted, u64)]) -> String {
     let mut table = vec![header(&["crate/benchmark", "work", "instructions"])];

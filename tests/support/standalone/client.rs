@@ -13,7 +13,7 @@ use support::listening::{Server, Via};
 use support::pki::Pki;
 use support::tools::{NBDSH, Tool};
 
-/// How the client connects.
+/// The way in which the client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Unix,
@@ -33,7 +33,7 @@ impl Way {
     }
 }
 
-/// What differs from the last backup, in bytes.
+/// The ranges that differ from the last backup, in bytes.
 pub(crate) const DIRTY: [Range<u64>; 2] = [1 << 20..3 << 20, 20 << 20..21 << 20];
 
 /// The server's options; a directory follows.
@@ -60,7 +60,7 @@ impl Client {
         Ok(Self { server, pki })
     }
 
-    /// Where the server is.
+    /// Returns the server's URI.
     pub(crate) fn uri(&self) -> String {
         self.pki.as_ref().map_or_else(|| self.server.plain_uri(), |pki| self.server.uri(&pki.client()))
     }
@@ -108,12 +108,12 @@ impl Client {
     }
 }
 
-/// What the disk holds in the beginning.
+/// Returns the content of the disk in the beginning.
 pub(crate) fn disk() -> Vec<u8> {
     guest_disk(11)
 }
 
-/// What is said of a range: its first byte, its length, and whether it reads as zeroes.
+/// An extent: its first byte, its length, and whether it reads as zeroes.
 pub(crate) type Extent = (u64, u64, bool);
 
 /// Checks that all of the disk is told of in turn, that what is told to be zero is, and that a long

@@ -27,7 +27,7 @@ impl Client {
         self.run(QEMU_IMG, &[command, &object, &["--image-opts", image], rest].concat())
     }
 
-    /// What `qemu-img map` says, where `is` tells it of an extent.
+    /// Returns the extents of `qemu-img map`, with what `is` tells of each.
     fn qemu_map(&self, image: &str, is: fn(&Value) -> bool) -> TestResult<Vec<Extent>> {
         let extents: Vec<Value> =
             serde_json::from_str(&self.qemu_img(&["map", "--output=json"], image, &[])?)?;

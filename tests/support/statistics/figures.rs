@@ -8,7 +8,7 @@ use fake_imageio::{Log, Op, RequestRecord};
 use nbd::client::{NbdClient, handshake};
 use serde_json::Value;
 
-/// What a document tells of a server.
+/// The figures in a document about a server.
 pub(crate) struct Figures<'a>(pub(crate) &'a Value);
 
 /// Requests and bytes.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What real clients do through TLS, and what they are refused.
+//! Requests of real clients through TLS, and what they are refused.
 
 use std::fs;
 use std::path::Path;

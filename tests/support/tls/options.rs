@@ -117,7 +117,7 @@ fn warning() -> TestResult {
     if (ended.code, &*ended.err) != (0, expected) { Err(format!("{ended:?}").into()) } else { Ok(()) }
 }
 
-/// What nbdkit does for who is not root.
+/// Checks that the certificates of a user who is not root are found where nbdkit finds them.
 fn home() -> TestResult {
     let (server, home, pki) = (FakeServer::builder().start()?, tempfile::tempdir()?, Pki::new()?);
     fs::set_permissions(home.path(), Permissions::from_mode(0o755))?;

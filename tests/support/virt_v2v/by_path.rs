@@ -65,8 +65,8 @@ pub(crate) fn several_by_path() {
     assert_eq!(ended.out, format!("one x\ntwo x\ntwo {}\n", plugin.display()), "{ended:?}");
 }
 
-/// What supermin does for libguestfs: unless there is an appliance in the cache already, it makes
-/// one of the files of the system, with their owners as it sees them.
+/// The command that supermin runs for libguestfs: unless there is an appliance in the cache
+/// already, it makes one of the files of the system, with their owners as it sees them.
 const SUPERMIN: &str = "[ -e cache/appliance ] || stat -c '%n %u:%g' /bin/sh /etc/passwd >cache/appliance";
 
 pub(crate) fn as_nobody() {

@@ -10,14 +10,14 @@ use support::tools::{NBDCOPY, NBDKIT, trial};
 
 use super::layout::{Layout, VERSION_2_10, stand_in};
 
-/// What goes wrong, and the words that virt-v2v's log has in one line then.
+/// A failure, and the words that virt-v2v's log has in one line then.
 struct Failure {
     name: &'static str,
     server: fn(Builder) -> Builder,
     /// Of the server's own CA.
     cafile: fn(&FakeServer) -> String,
     told: [&'static str; 2],
-    /// What nbdkit tells in the same case.
+    /// The words of nbdkit in the same case.
     told_by_nbdkit: [&'static str; 2],
     /// nbdkit does not start, so that virt-v2v waits for its pid file. Where our server does not,
     /// there is one.

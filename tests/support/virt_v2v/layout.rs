@@ -11,10 +11,10 @@ use support::run::Ended;
 use support::tools::NBDKIT;
 use tempfile::TempDir;
 
-/// What differs between versions of virt-v2v.
+/// The differences between versions of virt-v2v.
 pub(crate) struct Version {
     pub(crate) script: &'static str,
-    /// How it runs nbdkit for a disk.
+    /// The way in which it runs nbdkit for a disk.
     pub(crate) nbdkit: Nbdkit,
     pub(crate) options: &'static str,
 }
@@ -39,7 +39,7 @@ pub(crate) const VERSION_2_10: Version = Version {
     nbdkit: Nbdkit::ByPath,
     options: "--threads 8 -D nbdkit.backend.datapath=0",
 };
-/// Where SELinux is enabled. nbdkit takes the label nowhere else.
+/// The version where SELinux is enabled. nbdkit takes the label nowhere else.
 pub(crate) const VERSION_2_10_WITH_SELINUX: Version = Version {
     options: "--threads 8 --selinux-label system_u:object_r:svirt_socket_t:s0 -D nbdkit.backend.datapath=0",
     ..VERSION_2_10
@@ -71,7 +71,7 @@ impl Layout {
         self.dir.path()
     }
 
-    /// What was built may be where only root gets.
+    /// Copies the programs, as they may be built where only root gets.
     pub(crate) fn copy_what_is_linked(&self) {
         for link in ["nbdkit/nbdkit-imageio-plugin.so", "libexec/imageio-nbd/exec-redirect.so"] {
             let link = self.path().join(link);
@@ -118,7 +118,8 @@ pub(crate) fn install(from: &Path, to: &Path) {
     assert!(status.success(), "{} is not installed", to.display());
 }
 
-/// What virt-v2v does with nbdkit (`lib/nbdkit.ml`, `output/output_rhv_upload.ml` there).
+/// Returns a script that does with nbdkit what virt-v2v does (`lib/nbdkit.ml`,
+/// `output/output_rhv_upload.ml` there).
 pub(crate) fn stand_in(layout: &Layout, version: &Version, disks: &[String; 2]) -> String {
     let script = layout.path().join("v2v.x").join(version.script);
     let nbdkit = match version.nbdkit {

@@ -15,7 +15,7 @@ use crate::tools::{NBDCOPY, QEMU_IMG, QEMU_IO, QEMU_NBD};
 
 /// The size of the image that the demo makes, in bytes.
 const SIZE: u64 = 64 << 20;
-/// What the virtual machine writes: so many bytes of this value.
+/// The virtual machine's change: so many bytes of this value.
 const CHANGE: (u64, u8) = (1 << 20, 0xA5);
 const VM: &str = "demo-vm";
 const DISK: &str = "demo-disk";
@@ -40,7 +40,7 @@ pub(super) fn run(sh: &Shell, image: Option<&Path>) -> Result<()> {
     Site { program: bin.join("imageio-nbd"), dir: dir.path() }.show(&mut engine, &image)
 }
 
-/// What `imageio-nbd` is run with.
+/// The program, and the directory in which it is run.
 struct Site<'a> {
     program: PathBuf,
     dir: &'a Path,
@@ -82,7 +82,7 @@ impl Site<'_> {
         Ok(fs::write(self.dir.join("ovirt-img.conf"), text)?)
     }
 
-    /// What the disk has to hold before and after the change, as raw images.
+    /// Makes raw images of what the disk has to hold before and after the change.
     fn expected(&self, image: &Path) -> Result<(PathBuf, PathBuf)> {
         let (before, after) = (self.dir.join("before.img"), self.dir.join("after.img"));
         let sh = Shell::new()?;
@@ -138,7 +138,7 @@ impl Site<'_> {
         compare(&self.dir.join("downloaded.img"), expected, what)
     }
 
-    /// How many bytes the files of a backup take.
+    /// Returns the number of bytes that the files of a backup take.
     fn size_of(&self, backup: &str) -> Result<u64> {
         let files = fs::read_dir(self.dir.join("backups").join(backup))?;
         files.map(|file| Ok(file?.metadata()?.len())).sum()

@@ -41,7 +41,7 @@ pub(crate) fn make(sh: &Shell, making: &Making<'_>, package: &Package) -> Result
     Ok(made)
 }
 
-/// What Debian's policy wants of each package.
+/// Returns the texts that Debian's policy wants in each package.
 fn texts(sh: &Shell, making: &Making<'_>, name: &str, version: &str) -> Result<[File; 3]> {
     let licence = sh.read_file("LICENSE-MIT")?;
     let licence: Vec<_> = licence
@@ -98,7 +98,7 @@ fn control(package: &Package, version: &str, architecture: &str, files: &[File],
     )
 }
 
-/// What follows the first dependency.
+/// Returns what follows the first dependency.
 fn relations(package: &Package) -> String {
     if package.debian == PLUGIN.debian {
         format!(", nbdkit (>= {OLDEST_NBDKIT})\nEnhances: nbdkit\nSuggests: {}", PROGRAM.debian)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program or library needs of the system that it runs on.
+//! The needs that a program or library has of the system that it runs on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is in which package, whatever kind of package it becomes.
+//! The files in each package, whatever kind of package it becomes.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub(crate) struct Package {
     pub(crate) summary: &'static str,
     /// Paragraphs, in lines of less than 80 characters.
     pub(crate) description: &'static str,
-    /// What was built, and where it goes: see [`Places::resolve`].
+    /// The files that were built, and where they go: see [`Places::resolve`].
     files: &'static [(&'static str, &'static str)],
     /// Symbolic links, and what they point at.
     pub(crate) links: &'static [(&'static str, &'static str)],
@@ -71,7 +71,7 @@ imageio. This plugin lets nbdkit offer such a disk as an NBD device.",
 /// The oldest nbdkit that the plugin works with.
 pub(crate) const OLDEST_NBDKIT: &str = "1.24";
 
-/// Where a family of systems has what not all have in the same place.
+/// The places, in a family of systems, of files that not all systems have in the same place.
 pub(crate) struct Places {
     zsh: &'static str,
     plugins: String,
@@ -94,7 +94,7 @@ impl Places {
     }
 }
 
-/// Where a package of this name has its texts.
+/// Returns the directory of the texts of a package of this name.
 pub(crate) fn doc(name: &str) -> String {
     format!("usr/share/doc/{name}")
 }

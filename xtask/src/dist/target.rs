@@ -24,7 +24,7 @@ pub(crate) enum Target {
     Aarch64,
 }
 
-/// What it is called by whom.
+/// The names of a target.
 pub(crate) struct Names {
     /// By Rust.
     pub(crate) triple: &'static str,

@@ -9,7 +9,8 @@ use super::{Outcome, Outcomes, Server};
 use crate::tools::{NBDKIT, QEMU_NBD};
 
 const DIRS: [&str; 3] = ["info", "copy", "interop"];
-/// What the tests' programs are made of, in the order in which it is built.
+/// The parts of the sources that the tests' programs are made of, in the order in which they
+/// are built.
 const PARTS: [&str; 4] = ["common/include", "common/utils", "include", "lib"];
 
 pub(crate) fn prepare(sh: &Shell, place: &Place) -> Result<()> {
@@ -61,7 +62,7 @@ fn results(sh: &Shell) -> Result<Vec<std::path::PathBuf>> {
     Ok(files.into_iter().filter(|file| file.extension().is_some_and(|end| end == "trs")).collect())
 }
 
-/// What automake's test driver has written.
+/// Reads the outcome that automake's test driver has written.
 fn outcome(result: &str) -> Option<Outcome> {
     let word = result.lines().find_map(|line| line.strip_prefix(":test-result: "))?;
     Some(match word {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a suite is unpacked, built and run: a folder of `target/suites`. Nothing is installed.
+//! The folder of `target/suites` in which a suite is unpacked, built and run. Nothing is installed.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -106,8 +106,8 @@ impl Place {
         Ok(root)
     }
 
-    /// Where apt finds sources, beside the packages that it knows; this machine's configuration
-    /// stays as it is.
+    /// Returns the options with which apt finds sources, beside the packages that it knows; this
+    /// machine's configuration stays as it is.
     fn apt_options(&self, sh: &Shell) -> Result<Vec<String>> {
         let format = "$(REPO_URI) $(RELEASE)";
         let known =

@@ -7,7 +7,7 @@ use super::tests::root;
 
 const DOCUMENTS: [&str; 3] = ["README.md", "CHANGELOG.md", "ARCHITECTURE.md"];
 
-/// Whether a text has a crate's name, and not as a part of another name.
+/// Returns true if a text has a crate's name, and not as a part of another name.
 fn names(text: &str, name: &str) -> bool {
     let is_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     text.match_indices(name).any(|(at, _)| {

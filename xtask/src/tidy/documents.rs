@@ -10,7 +10,7 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 use crate::project_root;
 
-/// What a document offers to links, and where its own links lead.
+/// The anchors that a document offers to links, and the targets of its own links.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Document {
     anchors: BTreeSet<String>,
@@ -108,7 +108,7 @@ fn target(document: &Path, link: &str) -> Option<(PathBuf, Option<String>)> {
     Some((path, anchor.map(ToOwned::to_owned)))
 }
 
-/// What is wrong with a link, if anything is.
+/// Returns the fault of a link, if it has one.
 fn fault(document: &Path, link: &str) -> Option<&'static str> {
     let (path, anchor) = target(document, link)?;
     if !project_root().join(&path).exists() {

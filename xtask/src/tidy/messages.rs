@@ -27,7 +27,7 @@ fn fixed_parts(message: &str) -> impl Iterator<Item = &str> {
 fn printed(dir: &Path, text: &mut String) {
     for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
-            // What only a test says is no message of a program.
+            // A text that only a test prints is no message of a program.
             if !path.ends_with("tests") {
                 printed(&path, text);
             }

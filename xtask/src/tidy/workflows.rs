@@ -15,7 +15,8 @@ fn workflows() -> Vec<(String, String)> {
     files.map(read).collect()
 }
 
-/// Whether an action is pinned to a commit, and a comment tells its version; or is a file of ours.
+/// Returns true if an action is pinned to a commit, and a comment tells its version; or is a file
+/// of ours.
 fn is_pinned(action: &str) -> bool {
     let Some((name, rest)) = action.split_once('@') else { return action.starts_with("./") };
     let (commit, version) = rest.split_once(" # v").unwrap_or((rest, ""));
@@ -61,7 +62,8 @@ fn the_gate_needs_all_other_jobs_and_always_runs() {
     assert!(gate.contains("\n    if: always()\n"), "the job `gate` runs also after others have failed");
 }
 
-/// What a step may call beside `cargo xtask`: what installs tools, or lets git read the files.
+/// The commands that a step may call beside `cargo xtask`: they install tools, or let git read the
+/// files.
 const INSTALLERS: [&str; 11] = [
     "${{ matrix.install }}",
     "apt-get ",

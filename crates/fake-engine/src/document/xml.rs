@@ -6,10 +6,10 @@ use quick_xml::{Reader, Writer, XmlVersion};
 
 use super::Element;
 
-/// What is written as attributes.
+/// The names that are written as attributes.
 const ATTRIBUTES: [&str; 3] = ["href", "id", "rel"];
 
-/// How deep elements may be inside of each other.
+/// The depth to which elements may be inside of each other.
 const MAX_DEPTH: usize = 32;
 
 pub(super) fn read(body: &[u8]) -> Result<Element, String> {

@@ -19,11 +19,11 @@ use crate::state::{TicketId, TicketStatus};
 /// For how long a ticket is good unless it is extended, in seconds.
 const TICKET_TIMEOUT: u64 = 300;
 
-/// How long an answer may take: the daemon is slow on a machine that runs many of them.
+/// The time that an answer may take: the daemon is slow on a machine that runs many of them.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the removal of a ticket may take. The daemon would wait for a minute until nobody uses
-/// the ticket.
+/// The time that the removal of a ticket may take. The daemon would wait for a minute until nobody
+/// uses the ticket.
 const PATIENCE_WITH_REMOVAL: Duration = Duration::from_secs(1);
 
 /// The longest answer that is read, in bytes.
@@ -35,9 +35,10 @@ const MAX_ANSWER: usize = 1 << 20;
 pub struct ControlSocket {
     /// The unix socket.
     pub path: PathBuf,
-    /// Where clients reach it, such as `https://host:54322`.
+    /// The address at which clients reach the daemon, such as `https://host:54322`.
     pub transfer_url: String,
-    /// Where clients reach it by way of a proxy, such as `https://engine:54323`.
+    /// The address at which clients reach the daemon by way of a proxy, such as
+    /// `https://engine:54323`.
     pub proxy_url: String,
 }
 
@@ -116,7 +117,7 @@ fn expect(status: StatusCode, text: &[u8]) -> io::Result<()> {
 }
 
 impl ControlSocket {
-    /// What the daemon tells of a ticket that it knows.
+    /// Returns what the daemon tells of a ticket; `None` if it doesn't know the ticket.
     fn look_up(&self, id: &TicketId) -> io::Result<Option<Value>> {
         let (status, text) = self.ask(Method::GET, id, String::new())?;
         if status == StatusCode::NOT_FOUND {

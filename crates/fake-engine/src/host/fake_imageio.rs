@@ -23,7 +23,7 @@ pub struct FakeImageio {
 #[derive(Debug)]
 struct Served {
     server: FakeServer,
-    /// How many requests there were when it was last looked at, and when that number changed.
+    /// The number of requests when it was last looked at, and when that number changed.
     requests: usize,
     changed: Instant,
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{DiskFormat, Id, Lock, Refusal, State, Task, new_id};
 
-/// Where a backup is.
+/// The phase of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupPhase {
     /// It was asked for.
@@ -36,19 +36,19 @@ impl BackupPhase {
         }
     }
 
-    /// Whether it is over.
+    /// Returns true if the backup is over.
     #[must_use]
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 
-/// How much of a disk is in a backup.
+/// The extent to which a disk is in a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupMode {
     /// All of it.
     Full,
-    /// What has changed since the checkpoint.
+    /// The changes since the checkpoint.
     Incremental,
 }
 
@@ -69,9 +69,9 @@ impl BackupMode {
 pub struct BackupDisk {
     /// Its identifier.
     pub disk: Id,
-    /// How much of it is in the backup.
+    /// The extent to which it is in the backup.
     pub mode: BackupMode,
-    /// Whether a bitmap takes note of what changes from now on.
+    /// A bitmap takes note of what changes from now on.
     pub has_checkpoint: bool,
 }
 
@@ -83,15 +83,15 @@ pub struct Backup {
     pub id: Id,
     /// The virtual machine.
     pub vm: Id,
-    /// What its owner says of it.
+    /// The description that its owner has given.
     pub description: Option<String>,
-    /// What is in it.
+    /// The disks in the backup.
     pub disks: Vec<BackupDisk>,
-    /// What it is compared with.
+    /// The checkpoint that the disks are compared with.
     pub from_checkpoint: Option<Id>,
-    /// What the next one can be compared with.
+    /// The checkpoint that the next backup can be compared with.
     pub to_checkpoint: Option<Id>,
-    /// Where it is.
+    /// The phase of the backup.
     pub phase: BackupPhase,
     /// When it was asked for, as the API writes it.
     pub created: String,
@@ -108,7 +108,7 @@ pub struct Checkpoint {
     pub vm: Id,
     /// The one before it.
     pub parent: Option<Id>,
-    /// What the owner of its backup says of it.
+    /// The description that the owner of its backup has given.
     pub description: Option<String>,
     /// The disks that have its bitmap.
     pub disks: Vec<Id>,
@@ -116,7 +116,7 @@ pub struct Checkpoint {
     pub created: String,
 }
 
-/// What a request for a new backup says.
+/// The content of a request for a new backup.
 #[derive(Debug, Clone)]
 pub(crate) struct NewBackup {
     pub(crate) id: Option<Id>,
@@ -213,7 +213,8 @@ impl State {
         Ok(parts)
     }
 
-    /// How a disk takes part: raw ones have no bitmaps, and new ones have none that is old enough.
+    /// Returns the part that a disk has in a backup: raw ones have no bitmaps, and new ones have
+    /// none that is old enough.
     fn part(&self, disk: &str, from_checkpoint: Option<&str>) -> BackupDisk {
         let known = self.disks.iter().find(|known| known.id == disk);
         let has_checkpoint =
@@ -296,7 +297,7 @@ impl State {
         self.enter_backup(id, BackupPhase::Ready, now);
     }
 
-    /// What a backup needed is gone.
+    /// Ends a backup when something that it needed is gone.
     pub(crate) fn backup_ended(&mut self, id: &str, now: Instant) {
         self.enter_backup(id, BackupPhase::Succeeded, now);
     }

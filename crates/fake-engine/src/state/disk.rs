@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Id, Refusal, State, Task, new_id};
 
-/// How a disk is stored.
+/// The format in which a disk is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFormat {
     /// The image's bytes are the disk's.
@@ -33,7 +33,7 @@ impl DiskFormat {
     }
 }
 
-/// What a disk is for.
+/// The purpose of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentType {
     /// The data of a virtual machine.
@@ -53,7 +53,7 @@ impl ContentType {
     }
 }
 
-/// Whether a disk can be used.
+/// The status of a disk: it tells if the disk can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskStatus {
     /// It can.
@@ -84,11 +84,11 @@ pub struct Layer {
     pub image: Id,
     /// The snapshot of the virtual machine that it belongs to.
     pub snapshot: Id,
-    /// How it is stored.
+    /// The format in which it is stored.
     pub format: DiskFormat,
 }
 
-/// What holds a disk.
+/// The reason for which a disk is locked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lock {
     /// It is made until then.
@@ -109,32 +109,32 @@ pub struct Disk {
     pub id: Id,
     /// Its name, which others may have, too.
     pub name: String,
-    /// What its owner says of it.
+    /// The description that its owner has given.
     pub description: Option<String>,
-    /// How it is stored.
+    /// The format in which it is stored.
     pub format: DiskFormat,
-    /// What it is for.
+    /// The purpose of the disk.
     pub content_type: ContentType,
     /// Its size for a virtual machine, in bytes.
     pub provisioned_size: u64,
     /// The size that its storage was to have at first, in bytes.
     pub initial_size: Option<u64>,
-    /// Whether its storage grows as needed.
+    /// Its storage grows as needed.
     pub sparse: bool,
-    /// Whether it takes part in incremental backups.
+    /// It takes part in incremental backups.
     pub incremental_backup: bool,
-    /// Whether several virtual machines may have it.
+    /// Several virtual machines may have it.
     pub shareable: bool,
     /// The storage domain that it is in.
     pub storage_domain: Id,
-    /// Whether it can be used.
+    /// Its status, which tells if it can be used.
     pub status: DiskStatus,
     /// Its images, the base first, and the one that is written last.
     pub layers: Vec<Layer>,
     pub(crate) lock: Option<Lock>,
 }
 
-/// What a request for a new disk says.
+/// The content of a request for a new disk.
 #[derive(Debug, Clone)]
 pub(crate) struct NewDisk {
     pub(crate) id: Option<Id>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an installation consists of, beside its disks.
+//! The objects of an installation, beside its disks.
 
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ pub(crate) struct StorageDomain {
     pub(crate) data_center: Option<Id>,
 }
 
-/// Whether a host can be used.
+/// The status of a host: it tells if the host can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostStatus {
     /// It can.
@@ -63,11 +63,11 @@ pub(crate) struct Host {
     pub(crate) id: Id,
     /// Its name.
     pub(crate) name: String,
-    /// Where it is reached: a name or an IP address.
+    /// Its address: a name or an IP address.
     pub(crate) address: String,
-    /// What it has in `/etc/vdsm/vdsm.id`.
+    /// The identifier that it has in `/etc/vdsm/vdsm.id`.
     pub(crate) hardware_id: String,
-    /// Whether it can be used.
+    /// Its status, which tells if it can be used.
     pub(crate) status: HostStatus,
     /// The cluster that it belongs to.
     pub(crate) cluster: Id,
@@ -97,11 +97,11 @@ pub struct Vm {
 pub struct Job {
     /// Its identifier.
     pub id: Id,
-    /// What it does.
+    /// The description of its work.
     pub description: String,
-    /// What the client that caused it calls it.
+    /// The identifier that the client has given it, when it caused the job.
     pub correlation_id: String,
-    /// Whether it is over.
+    /// The job is over.
     pub is_finished: bool,
     pub(super) due: Instant,
 }
@@ -111,13 +111,13 @@ pub struct Job {
 pub(crate) struct Event {
     /// Its number.
     pub(crate) id: usize,
-    /// What kind of event it is.
+    /// The kind of the event.
     pub(crate) code: u32,
-    /// What has happened.
+    /// The text that tells what has happened.
     pub(crate) description: String,
 }
 
-/// How many entries the log keeps.
+/// The number of entries that the log keeps.
 const MAX_EVENTS: usize = 1000;
 
 impl State {

@@ -4,7 +4,7 @@
 
 use super::Refusal;
 
-/// Where a transfer is.
+/// The phase of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The host is being prepared.
@@ -35,7 +35,7 @@ pub enum Phase {
     FinishedFailure,
 }
 
-/// Where the data goes.
+/// The direction in which the data goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// To the disk.
@@ -44,7 +44,7 @@ pub enum Direction {
     Download,
 }
 
-/// What becomes of a transfer that nobody uses.
+/// The treatment of a transfer that nobody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeoutPolicy {
     /// Uploads are paused, downloads are cancelled.
@@ -55,7 +55,7 @@ pub enum TimeoutPolicy {
     Cancel,
 }
 
-/// What a user asks of a transfer.
+/// A user's action on a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Finalize,
@@ -66,7 +66,7 @@ pub(crate) enum Action {
     Extend,
 }
 
-/// What a phase needs in order to pass.
+/// The step that a phase needs in order to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// A user.
@@ -104,7 +104,7 @@ impl Phase {
         }
     }
 
-    /// Whether it is over.
+    /// Returns true if the transfer is over.
     #[must_use]
     pub fn is_finished(self) -> bool {
         matches!(self, Self::FinishedSuccess | Self::FinishedFailure)
@@ -128,7 +128,7 @@ impl Phase {
         }
     }
 
-    /// Where it goes when its host has closed the image, and found it good.
+    /// Returns the phase that follows when its host has closed the image, and found it good.
     pub(super) fn closed(self) -> Self {
         match self {
             Self::FinalizingSuccess => Self::FinishedSuccess,
@@ -137,8 +137,8 @@ impl Phase {
         }
     }
 
-    /// Where a user's action leads: wherever it is, but that only what is paused is resumed, and
-    /// only uploads are paused.
+    /// Returns the phase to which a user's action leads: wherever it is, but that only what is
+    /// paused is resumed, and only uploads are paused.
     pub(super) fn asked(self, action: Action, direction: Direction) -> Result<Self, Refusal> {
         match action {
             Action::Resume if !self.is_paused() => {
@@ -197,7 +197,7 @@ impl TimeoutPolicy {
         }
     }
 
-    /// Where a transfer goes that nobody uses.
+    /// Returns the phase of a transfer that nobody uses.
     pub(super) fn idle(self, direction: Direction) -> Phase {
         match (self, direction) {
             (Self::Pause, _) | (Self::Legacy, Direction::Upload) => Phase::PausedSystem,

@@ -10,13 +10,13 @@ use super::{
     TimeoutPolicy, new_id,
 };
 
-/// How often a host is asked how a transfer is going.
+/// The time between two questions to a host about a transfer.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// When a host that still had something to do with a ticket is told again to remove it.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long a finished transfer can still be looked up.
+/// The time for which a finished transfer can still be looked up.
 const KEEP_FINISHED: Duration = Duration::from_secs(15 * 60);
 
 /// For how long a transfer may be idle if the client says nothing of it, in seconds
@@ -55,25 +55,25 @@ pub struct Transfer {
     pub backup: Option<Id>,
     /// The host that serves the data.
     pub host: Id,
-    /// Where the data goes.
+    /// The direction in which the data goes.
     pub direction: Direction,
-    /// What is moved: what a virtual machine sees (raw), or what is stored.
+    /// The data that is moved: what a virtual machine sees (raw), or what is stored.
     pub format: DiskFormat,
     /// One image is moved, without what is below it.
     pub shallow: bool,
     /// For how long it may be idle, in seconds; 0 is forever.
     pub inactivity_timeout: u64,
-    /// What becomes of it then.
+    /// The treatment of the transfer when it was idle for too long.
     pub timeout_policy: TimeoutPolicy,
-    /// Where it is.
+    /// The phase of the transfer.
     pub phase: Phase,
-    /// How much has been moved, in bytes, as far as the host can tell.
+    /// The number of bytes that have been moved, as far as the host can tell.
     pub transferred: u64,
-    /// Whether something is moved in this moment.
+    /// Something is moved in this moment.
     pub is_active: bool,
-    /// Whether the host has its ticket, as far as the engine knows.
+    /// The host has its ticket, as far as the engine knows.
     pub has_ticket: bool,
-    /// What the host knows it by.
+    /// The ticket by which the host knows it.
     pub ticket: TicketId,
     is_closed: bool,
     due: Option<Instant>,
@@ -82,20 +82,20 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Whether it is over, whatever its phase is said to be.
+    /// Returns true if the transfer is over, whatever its phase is said to be.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.finished.is_some()
     }
 
-    /// Where it goes when its host doesn't do its part (`updateEntityPhaseToStoppedBySystem` of
-    /// ovirt-engine's `TransferDiskImageCommand`).
+    /// Returns the phase that follows when its host doesn't do its part
+    /// (`updateEntityPhaseToStoppedBySystem` of ovirt-engine's `TransferDiskImageCommand`).
     fn stopped_by_system(&self) -> Phase {
         TimeoutPolicy::Legacy.idle(self.direction)
     }
 }
 
-/// What a request for a new transfer says.
+/// The content of a request for a new transfer.
 #[derive(Debug, Clone)]
 pub(crate) struct NewTransfer {
     pub(crate) disk: Option<Id>,
@@ -111,7 +111,7 @@ pub(crate) struct NewTransfer {
     pub(crate) timeout_policy: Option<TimeoutPolicy>,
 }
 
-/// What a host tells of a ticket.
+/// The status of a ticket, as a host tells it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TicketStatus {
@@ -119,11 +119,11 @@ pub struct TicketStatus {
     pub active: bool,
     /// For how long there were none.
     pub idle: Duration,
-    /// How much has been moved, in bytes, if the host knows.
+    /// The number of bytes that have been moved, if the host knows.
     pub transferred: Option<u64>,
 }
 
-/// What came of closing an image.
+/// The outcome of closing an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
     /// It is still in use, and has to be tried again.

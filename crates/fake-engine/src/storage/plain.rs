@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::{Access, Opened, Storage, merged_bitmap};
 use crate::state::{Disk, DiskFormat, Id, Layer};
 
-/// What a bit of a bitmap would stand for, in bytes: qemu's default.
+/// The number of bytes that a bit of a bitmap would stand for: qemu's default.
 const GRANULARITY: usize = 64 << 10;
 
 /// The directory, and what is dirty.
@@ -27,7 +27,7 @@ impl PlainStorage {
         Self { dir, dirty: HashMap::new() }
     }
 
-    /// What an image was when a checkpoint was made.
+    /// Returns the path of the copy of an image that is made for a checkpoint.
     fn copy(&self, disk: &Disk, checkpoint: &str) -> PathBuf {
         self.dir.join(format!("{}-{checkpoint}", disk.top().image))
     }
@@ -89,7 +89,7 @@ impl Storage for PlainStorage {
     }
 }
 
-/// Where two files of the same length differ, in whole blocks.
+/// Returns the ranges in which two files of the same length differ, in whole blocks.
 fn differences(before: &Path, now: &Path) -> io::Result<Vec<Range<u64>>> {
     let (mut before, mut now) = (File::open(before)?, File::open(now)?);
     let len = now.metadata()?.len();

@@ -14,7 +14,8 @@ use super::qemu_nbd::QemuNbd;
 use super::{Access, Opened, Storage, merged_bitmap};
 use crate::state::{Disk, DiskFormat, Id, Layer};
 
-/// What a qcow2 image may need beyond its data, in bytes (`StorageConstants` of ovirt-engine).
+/// The space that a qcow2 image may need beyond its data, in bytes (`StorageConstants` of
+/// ovirt-engine).
 const QCOW_HEADER_OVERHEAD: u64 = 1 << 20;
 
 /// The directory, and who serves its files.
@@ -23,7 +24,7 @@ pub(crate) struct QemuStorage {
     dir: PathBuf,
     /// By the transfer that they are for.
     served: HashMap<Id, QemuNbd>,
-    /// How many have been started so far.
+    /// The number of servers that have been started so far.
     started: u64,
 }
 

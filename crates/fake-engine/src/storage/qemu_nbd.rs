@@ -16,10 +16,10 @@ use super::Access;
 use super::qemu::qemu_format;
 use crate::state::DiskFormat;
 
-/// How long it may take to start, or to end.
+/// The time that it may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long it is left alone between two attempts to connect.
+/// The time between two attempts to connect.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// When a signal is sent once more: it has a moment in which it misses one.

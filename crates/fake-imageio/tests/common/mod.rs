@@ -77,7 +77,7 @@ impl Client {
         self.answer()
     }
 
-    /// How it ended, with what else came.
+    /// Reads to the end, and returns how it ended, with what else came.
     pub fn end(&mut self) -> (Option<ErrorKind>, Vec<u8>) {
         let mut rest = Vec::new();
         (self.0.read_to_end(&mut rest).err().map(|error| error.kind()), rest)

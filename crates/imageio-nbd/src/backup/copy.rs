@@ -14,14 +14,14 @@ use imageio_stats::Observer;
 
 use crate::copy::{Progress, Service, Stop};
 
-/// How many requests of qemu-img are on their way at a time: enough for all connections to the
-/// server.
+/// The number of requests that qemu-img has on their way at a time: enough for all connections to
+/// the server.
 const REQUESTS: &str = "16";
 
 /// Of backups' checksums.
 const ALGORITHM: &str = "blake2b";
 
-/// Whether the programs are there that backups are made with.
+/// Checks that the programs are there that backups are made with.
 pub(crate) fn check_tools() -> Result<()> {
     for (tool, package) in [("qemu-img", "qemu-utils"), ("qemu-nbd", "qemu-utils"), ("nbdcopy", "libnbd-bin")]
     {
@@ -94,7 +94,7 @@ pub(crate) fn checksum_like(of: &Checksum, image: &Path, size: u64, task: Task<'
     content_hash(image, size, Blkhash::new(algorithm, *block_size), task)
 }
 
-/// Whether imageio would take blocks of this size, in bytes: a manifest may have any.
+/// Returns true if imageio would take blocks of this size, in bytes: a manifest may have any.
 pub(crate) fn is_usual(block_size: u64) -> bool {
     (1 << 20..=16 << 20).contains(&block_size)
 }

@@ -15,7 +15,7 @@ use ovirt_engine_client::{
 
 use crate::copy::StopClock;
 
-/// What the engine's users are told of a backup.
+/// The description of a backup for the engine's users.
 const DESCRIPTION: &str = "imageio-nbd";
 
 /// A backup that the engine was asked for. If it is dropped, it is ended.
@@ -66,7 +66,7 @@ impl<'e, 'w> EngineBackup<'e, 'w> {
         Ok(backup)
     }
 
-    /// How the engine has begun to back up each disk.
+    /// Asks how the engine has begun to back up each disk.
     pub(crate) fn modes(&self) -> Result<HashMap<String, BackupMode>> {
         let mode = |mode: Option<EngineMode>| match mode {
             Some(EngineMode::Incremental) => BackupMode::Incremental,
@@ -115,8 +115,8 @@ impl Drop for EngineBackup<'_, '_> {
     }
 }
 
-/// Whether the engine has said that a backup, which was to be ended, is over: well or not, or
-/// because there is none.
+/// Returns true if the engine has said that a backup, which was to be ended, is over: well or not,
+/// or because there is none.
 fn is_over<E: Borrow<Error>>(ended: &Result<(), E>) -> bool {
     ended.as_ref().err().is_none_or(|error| matches!(error.borrow(), Error::Backup { .. }))
 }
@@ -131,7 +131,7 @@ fn explained(error: Error) -> anyhow::Error {
     }
 }
 
-/// Whether the engine has refused what it was asked for, and might do something else.
+/// Returns true if the engine has refused what it was asked for, and might do something else.
 pub(crate) fn is_refusal(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref().and_then(Error::status), Some(400 | 409))
 }

@@ -23,7 +23,7 @@ struct Listed<'d> {
     id: &'d str,
     created: jiff::Timestamp,
     backup_mode: BackupMode,
-    /// What its own files take, in bytes.
+    /// The size of its own files, in bytes.
     size: u64,
     vm_configuration: Option<String>,
     disks: Vec<ListedDisk<'d>>,

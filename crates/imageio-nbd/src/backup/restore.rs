@@ -100,7 +100,7 @@ fn new_disk(disk: &DiskBackup, storage_domain: &str, backup: &Backup) -> NewDisk
     new
 }
 
-/// Whether the server has what was backed up, by its checksum of the disk.
+/// Checks that the server has what was backed up, by its checksum of the disk.
 fn verify(device: &Device, can_verify: bool, disk: &DiskBackup, stop: &Stop) -> Result<()> {
     let checksum = &disk.checksum;
     let known = Algorithm::named(&checksum.algorithm).filter(|_| copy::is_usual(checksum.block_size));

@@ -188,7 +188,7 @@ fn for_all<T: Send>(
     in_order(outcomes.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// What has come of each, by its number; or the error that has stopped the others.
+/// Returns the outcome of each, by its number; or the error that has stopped the others.
 fn in_order<T>(outcomes: Vec<(usize, Result<T>)>) -> Result<Vec<T>> {
     let (mut done, mut reason) = (Vec::new(), None);
     for (at, outcome) in outcomes {
@@ -229,7 +229,7 @@ fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) ->
     })
 }
 
-/// What the manifest says of an image, which is complete.
+/// Computes the checksum of a complete image, and returns what the manifest says of the image.
 fn with_checksum(site: &Site, plan: &DiskPlan, new: &NewBackup<'_>) -> Result<DiskBackup> {
     let (disk, backing_file) = (plan.disk.clone(), backing_file(plan).map(str::to_owned));
     let backup_mode = if backing_file.is_some() { BackupMode::Incremental } else { BackupMode::Full };
@@ -238,7 +238,7 @@ fn with_checksum(site: &Site, plan: &DiskPlan, new: &NewBackup<'_>) -> Result<Di
     Ok(DiskBackup { disk, backup_mode, file: image.file, backing_file, checksum })
 }
 
-/// What was backed up, in words behind the backup's id.
+/// Tells what was backed up, in words behind the backup's id.
 fn summary(record: &BackupRecord) -> String {
     let tell = |disk: &DiskBackup| {
         let mode = match disk.backup_mode {

@@ -31,7 +31,7 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
     Ok(0)
 }
 
-/// How many disks are wrong.
+/// Returns the number of wrong disks.
 fn verify(
     directory: &BackupDirectory,
     backups: &[Backup],

@@ -20,7 +20,7 @@ use imageio_config::is_url;
 use super::caught;
 use crate::process::Recipient;
 
-/// How images of other formats begin, which are the same to imageio as any bytes.
+/// The first bytes of images of other formats, which are the same to imageio as any bytes.
 const MAGIC: [(&[u8], &str); 4] =
     [(b"QFI\xfb", "qcow2"), (b"KDMV", "VMDK"), (b"vhdxfile", "VHDX"), (b"conectix", "VPC")];
 
@@ -92,7 +92,7 @@ impl Image {
         Ok(())
     }
 
-    /// What may be the reason for a difference: the other half of a sentence, or nothing.
+    /// Tells what may be the reason for a difference: the other half of a sentence, or nothing.
     pub(crate) fn hint(&self) -> String {
         match self.format() {
             Some(format) => format!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How far it is.
+/// The progress of a computation, as a line on the terminal.
 #[derive(Clone)]
 pub(crate) struct Progress(ProgressBar);
 

@@ -115,7 +115,8 @@ impl UploadOptions {
     }
 }
 
-/// Whether an argument is a parameter, and no file. A file of such a name is given as `./NAME=…`.
+/// Returns true if an argument is a parameter, and no file. A file of such a name is given as
+/// `./NAME=…`.
 fn is_parameter(argument: &Path) -> bool {
     let argument = argument.to_string_lossy();
     let name = argument.split_once('=').map(|(name, _)| name.replace('_', "-"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What `--help` tells besides the options.
+//! The texts that `--help` has besides the options.
 
 use imageio_config::{EXPORT, Parameter, STATS_JSON, parameters, wrap};
 

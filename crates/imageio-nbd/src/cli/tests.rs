@@ -4,7 +4,7 @@ use clap::FromArgMatches;
 
 use super::*;
 
-/// What a command line, of words between spaces, is understood as.
+/// Returns the options that a command line, of words between spaces, is understood as.
 pub(crate) fn options(arguments: &str) -> Options {
     let matches = command().get_matches_from(arguments.split_whitespace());
     Options::from_arg_matches(&matches).unwrap()

@@ -16,7 +16,7 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
     image::check_tool()?;
     let (stop, _signals) = Stop::by_signals()?;
     let target = Target::new(&options.file)?;
-    // How much there is to be read is known later; ovirt-img doesn't tell it here, either.
+    // The amount of data to be read is known later; ovirt-img doesn't tell it here, either.
     let report = Report::new(options.common.output, "downloading image", 0);
     report.tell("creating transfer");
     let disk = [format!("disk={}", options.disk), "direction=download".to_owned()];
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
     Ok(0)
 }
 
-/// Where the content goes.
+/// The destination of the content.
 enum Target {
     /// A file, which is written under another name beside it, and renamed when it is complete.
     File { partial: tempfile::NamedTempFile, path: PathBuf },
@@ -75,7 +75,7 @@ impl Target {
     }
 }
 
-/// How `qemu-img` is called. Its usual cache mode doesn't flush what it has written.
+/// Builds the command line of `qemu-img`. Its usual cache mode doesn't flush what it has written.
 fn convert(options: &DownloadOptions, disk: &str, target: &Target) -> Command {
     let mut qemu_img = Command::new(QEMU_IMG);
     qemu_img.args(["convert", "-W", "-m", "16", "-t", "writeback", "-f", "raw"]);

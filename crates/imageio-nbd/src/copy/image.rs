@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an image is, as `qemu-img` knows it.
+//! The properties of an image, as `qemu-img` knows them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -48,25 +48,25 @@ impl Image {
         Ok(Self { path, format, size: virtual_size, is_iso })
     }
 
-    /// How many bytes its content takes as qcow2.
+    /// Returns the size of its content as qcow2, in bytes.
     pub(super) fn measure(&self) -> Result<u64> {
         measure(&self.path, &self.format)
     }
 
-    /// What a disk of it is called by default.
+    /// Returns the default name of a disk for it.
     pub(super) fn name(&self) -> String {
         self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
-/// How many bytes the content of an image, with its backing files, takes as qcow2.
+/// Returns the size in bytes that the content of an image, with its backing files, takes as qcow2.
 pub(crate) fn measure(path: &Path, format: &str) -> Result<u64> {
     let options = ["measure", "-O", "qcow2", "-f", format].map(OsStr::new);
     let Measured { required } = ask(&[&options[..], &[path.as_ref()]].concat())?;
     Ok(required)
 }
 
-/// Whether there is a `qemu-img`.
+/// Checks that there is a `qemu-img`.
 pub(super) fn check_tool() -> Result<()> {
     let asked = Command::new(QEMU_IMG).arg("--version").stdin(Stdio::null()).output();
     asked.map(drop).with_context(missing)
@@ -104,8 +104,8 @@ fn check(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether it has the first volume descriptor of ISO 9660, behind the area that is the system's
-/// (ECMA-119, 7.2 and 9.4).
+/// Returns true if the file has the first volume descriptor of ISO 9660, behind the area that is
+/// the system's (ECMA-119, 7.2 and 9.4).
 fn is_iso(path: &Path) -> std::io::Result<bool> {
     const DESCRIPTOR: u64 = 0x8000;
     let mut file = File::open(path)?;

@@ -20,7 +20,8 @@ pub(super) struct ImageFile {
     state: FileState,
 }
 
-/// What `stat(2)` tells of a file. The time of its last change can't be set by programs.
+/// The properties of a file that `stat(2)` tells. The time of its last change can't be set by
+/// programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct FileState {
     /// In bytes.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of an upload that may be interrupted, in the file of `--resume`.
+//! The notes of an upload that may be interrupted, in the file of `--resume`.
 //!
 //! Before the engine is asked for a new disk, a line says which id it gets. The next line says what
 //! is uploaded by which transfer. Each further line says how much of it is on the disk for good: it
@@ -63,7 +63,7 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file, has_left: noted.planned.is_some(), noted })
     }
 
-    /// What was begun, if anything was.
+    /// Returns the upload that was begun, if anything was.
     pub(super) fn begun(&self) -> Option<&Begun> {
         self.noted.begun.as_ref()
     }
@@ -73,7 +73,7 @@ impl Journal {
         self.noted.flushed
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -127,13 +127,13 @@ impl Journal {
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// What was noted is of no use any more: the file will be removed.
+    /// Forgets what was noted, as it is of no use any more: the file will be removed.
     pub(super) fn forget(&mut self) {
         self.noted = Noted::default();
         self.has_left = false;
     }
 
-    /// Whether all is on the disk for good.
+    /// Returns true if all data is on the disk for good.
     pub(super) fn has_all(&self) -> bool {
         self.noted.begun.as_ref().is_some_and(|begun| begun.size == self.noted.flushed)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How far all disks are, for whoever watches a terminal.
+//! The progress of all disks, for whoever watches a terminal.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ struct State {
     /// Bytes of what has ended.
     before: u64,
     parts: Vec<Part>,
-    /// How many there have been.
+    /// The number of parts that have been begun.
     count: u64,
 }
 
@@ -41,7 +41,7 @@ impl Progress {
         Line::draw_as(move || progress.lock().tell())
     }
 
-    /// How many bytes are done of everything.
+    /// Returns the number of bytes that are done of everything.
     pub(crate) fn done(&self) -> u64 {
         self.lock().tell().0
     }

@@ -15,17 +15,17 @@ use crate::progress::Ticker;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is told, and to whom.
+/// Tells the user, or a program, how a command gets on.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     output: Output,
     start: Instant,
-    /// What is done while data flows.
+    /// The words for what is done while data flows.
     description: &'static str,
     size: u64,
 }
 
-/// What has come of it.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Made<'a> {
@@ -45,7 +45,7 @@ struct Line<'a> {
     description: &'a str,
     /// In bytes.
     size: u64,
-    /// What has come of it, when it is done: its kind is the name.
+    /// The result, when it is there: its kind is the name.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     made: Option<Made<'a>>,
 }
@@ -61,7 +61,7 @@ impl Report {
         self.line(description, 0, None);
     }
 
-    /// Whether a person is told.
+    /// Returns true if a person is told.
     pub(crate) fn is_text(&self) -> bool {
         self.output == Output::Text
     }

@@ -15,13 +15,13 @@ use crate::disks;
 use crate::listen::{Address, Listening};
 use crate::statistics::{self, PROGRAM, clients};
 
-/// How a disk is served.
+/// The way in which a disk is served.
 #[derive(Clone, Copy)]
 pub(crate) struct Service<'a> {
-    /// What messages call the disk, where there may be several.
+    /// The name of the disk in messages, where there may be several.
     pub(crate) label: Option<&'a str>,
     pub(crate) stop: &'a Stop,
-    /// Where the figures go, if they are wanted.
+    /// The destination of the figures, if they are wanted.
     pub(crate) output: Option<&'a Output>,
 }
 
@@ -73,11 +73,11 @@ impl Drop for EndOfServer {
     }
 }
 
-/// What has become of a copy.
+/// The outcome of a copy.
 pub(crate) struct Copied {
     /// The disk's id.
     pub(crate) disk: Result<Option<String>>,
-    /// What is on the disk.
+    /// The content of the disk.
     pub(crate) content: Content,
 }
 

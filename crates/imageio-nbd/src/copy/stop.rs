@@ -20,7 +20,7 @@ use crate::statistics::{self, Teller};
 /// A signal that comes sooner after the first belongs to it.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Whether to go on.
+/// A switch that stops all work, and tells whether to go on.
 #[derive(Default)]
 pub(crate) struct Stop {
     state: Mutex<State>,
@@ -147,7 +147,7 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Whether an error comes of the end of all, and is not the reason for it.
+/// Returns true if an error comes of the end of all, and is not the reason for it.
 pub(crate) fn is_consequence(error: &anyhow::Error) -> bool {
     use ovirt_engine_client::Error::Stopped as NotWaitedFor;
     let by_engine = |error: &ovirt_engine_client::Error| matches!(error, NotWaitedFor { .. });

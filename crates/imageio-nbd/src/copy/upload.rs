@@ -67,7 +67,7 @@ fn refuse_other_image(files: &[ImageFile], disk: Option<&str>) -> Result<()> {
     }
 }
 
-/// What is uploaded, and where.
+/// An upload and its destination.
 struct Upload<'o> {
     options: &'o UploadOptions,
     image: Image,
@@ -76,7 +76,7 @@ struct Upload<'o> {
     /// The disk had nothing but zeroes before.
     is_zero: bool,
     source: Source,
-    /// Where the figures go.
+    /// The destination of the figures.
     output: Option<Output>,
     stop: Arc<Stop>,
     report: Report,
@@ -184,7 +184,7 @@ impl<'o> Upload<'o> {
         });
         let is_given_up =
             |error| begun.is_none() && (copied.content == Content::Untouched || is_hopeless(error));
-        // What was made is removed then.
+        // The disk that was made is removed then.
         if journal.begun().is_some() && copied.disk.as_ref().is_err_and(is_given_up) {
             journal.forget();
         }
@@ -283,7 +283,7 @@ fn advice(error: &anyhow::Error, journal: &Journal) -> Option<String> {
     }
 }
 
-/// Whether the server doesn't know the ticket, or couldn't be given it.
+/// Returns true if the server doesn't know the ticket, or couldn't be given it.
 fn is_without_ticket(error: &anyhow::Error) -> bool {
     use engine_transfer::Error::{Engine, Open};
     match error.downcast_ref() {
@@ -293,7 +293,7 @@ fn is_without_ticket(error: &anyhow::Error) -> bool {
     }
 }
 
-/// Whether the engine has ended the transfer, or another image would be uploaded.
+/// Returns true if the engine has ended the transfer, or another image would be uploaded.
 fn is_hopeless(error: &anyhow::Error) -> bool {
     use ovirt_engine_client::Error::{Disk, Missing, Transfer};
     let by_engine =
@@ -310,7 +310,7 @@ fn destination(options: &UploadOptions) -> Destination {
     }
 }
 
-/// Where data goes, by these parameters and the user's, and where the figures go.
+/// Finds the destination of the data by these parameters and the user's, and that of the figures.
 fn source(options: &UploadOptions, parameters: Vec<String>) -> Result<(Source, Option<Output>)> {
     super::source(options.common.config.as_deref(), options.parameters().chain(parameters))
 }
@@ -323,14 +323,14 @@ fn is_sparse(options: &UploadOptions, image: &Image) -> bool {
     !options.preallocated && !image.is_iso
 }
 
-/// Whether the disk reads as zeroes before anything is written: it is made now, and its storage is
-/// no block device that is used as it is. That isn't known of a raw disk, as block storage has no
-/// sparse ones.
+/// Returns true if the disk reads as zeroes before anything is written: it is made now, and its
+/// storage is no block device that is used as it is. That isn't known of a raw disk, as block
+/// storage has no sparse ones.
 fn is_zero(options: &UploadOptions, image: &Image) -> bool {
     options.disk.is_none() && format(options, image) == Format::Qcow2 && is_sparse(options, image)
 }
 
-/// What the engine is asked for.
+/// Returns the parameters for the engine.
 fn parameters(options: &UploadOptions, image: &Image) -> Result<Vec<String>> {
     if let Some(disk) = &options.disk {
         return Ok(vec![format!("disk={disk}")]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What virt-v2v asks of nbdkit, answered where nbdkit isn't installed.
+//! The answers to what virt-v2v asks of nbdkit, where nbdkit isn't installed.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

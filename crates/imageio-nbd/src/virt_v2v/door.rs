@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What takes the place of nbdkit with its Python plugin for oVirt.
+//! The program that takes the place of nbdkit with its Python plugin for oVirt.
 
 use std::env;
 use std::ffi::OsString;
@@ -36,7 +36,7 @@ impl Door {
         Ok(*door)
     }
 
-    /// What the environment says. This program serves unless it says otherwise.
+    /// Returns the door that the environment names. This program serves unless it says otherwise.
     pub(crate) fn of_environment() -> Result<Self> {
         match env::var(VARIABLE) {
             Ok(name) if !name.is_empty() => Self::named(&name),
@@ -44,7 +44,8 @@ impl Door {
         }
     }
 
-    /// What the first argument says, which is taken out then; else the environment.
+    /// Returns the door that the first argument names, and takes that argument out; else the one
+    /// that the environment names.
     pub(crate) fn choose(arguments: &mut Vec<OsString>) -> Result<Self> {
         let first = arguments.first().map(|first| first.as_bytes());
         let Some(rest) = first.and_then(|first| first.strip_prefix(OPTION.as_bytes())) else {

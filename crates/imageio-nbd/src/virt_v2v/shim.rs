@@ -28,7 +28,7 @@ use crate::{logging, nbdkit, secrets};
 /// The Python plugin for oVirt, by the names that virt-v2v has given it.
 const SCRIPTS: [&str; 2] = ["rhv-upload-plugin.py", "ovirt-upload-plugin.py"];
 
-/// Whether this program was called as nbdkit.
+/// Returns true if this program was called as nbdkit.
 pub(crate) fn is_called() -> bool {
     env::args_os().next().is_some_and(|name| Path::new(&name).file_name() == Some(OsStr::new("nbdkit")))
 }
@@ -73,7 +73,7 @@ fn for_server(arguments: &[OsString]) -> Result<Options> {
     Ok(options)
 }
 
-/// What the parser says is wrong, without its advice.
+/// Returns the parser's complaint, without its advice.
 fn one_line(error: &clap::Error) -> String {
     let text = secrets::masked(&error.render().to_string());
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
@@ -133,13 +133,13 @@ fn this_program() -> Result<PathBuf> {
 fn real_nbdkit(program: &Path) -> Result<PathBuf> {
     let called = env::args_os().next().map(PathBuf::from);
     let called = called.filter(|file| file.is_absolute() && is_program(file) && !is_shim(file, program));
-    // What looked like the real one led back here: an unknown copy of the shim.
+    // The program that looked like the real one led back here: an unknown copy of the shim.
     let again = env::var(WAS_SHIM).is_ok_and(|pid| pid == std::process::id().to_string());
     let real = if again { None } else { called.or_else(|| find("nbdkit", program)) };
     real.context("nbdkit is not in PATH behind its shim: install it")
 }
 
-/// Where the Python plugin for oVirt is in nbdkit's arguments.
+/// The place of the Python plugin for oVirt in nbdkit's arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Call {
     python: usize,

@@ -22,7 +22,8 @@ pub(crate) const FUA_NONE: c_int = 0;
 pub(crate) const FUA_NATIVE: c_int = 2;
 pub(crate) const CACHE_NONE: c_int = 0;
 
-/// What nbdkit gives back to each request of a client: what `open` returned.
+/// The handle of a client, which `open` returns, and which nbdkit gives back with each request of
+/// this client.
 pub(crate) type Handle = *mut c_void;
 /// `struct nbdkit_extents`, of which only nbdkit knows what is in it.
 #[repr(C)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What nbdkit calls: from C to Rust and back, nothing else.
+//! The functions that nbdkit calls: from C to Rust and back, nothing else.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -118,7 +118,7 @@ questions! {
     can_fua: |client: &Client| if client.capabilities().fua { abi::FUA_NATIVE } else { abi::FUA_NONE };
 }
 
-/// What imageio has nothing for: trim, and disks' rotation.
+/// Answers no for what imageio doesn't have: trim, and disks' rotation.
 pub(super) unsafe extern "C" fn never(_handle: Handle) -> c_int {
     answer(|| false)
 }

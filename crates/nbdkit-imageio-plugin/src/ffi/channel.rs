@@ -19,13 +19,13 @@ pub(crate) fn debug(text: &str) {
     server::debug(&c_text(text));
 }
 
-/// What the client of the request that fails on this thread is told.
+/// Sets the error for the client whose request fails on this thread.
 pub(crate) fn set_errno(errno: Errno) {
     server::set_errno(os_errno(errno).raw_os_error());
 }
 
-/// Whether the request that this thread carries out should go on: not once nbdkit ends, or its
-/// client has gone. nbdkit says so in a message of its own.
+/// Returns true if the request that this thread carries out should go on: not once nbdkit ends, or
+/// its client has gone. nbdkit says so in a message of its own.
 pub(crate) fn goes_on() -> bool {
     server::goes_on()
 }
@@ -96,7 +96,7 @@ mod server {
     }
 }
 
-/// What unit tests have in nbdkit's place: each thread remembers what it said.
+/// The stand-in for nbdkit in unit tests: each thread remembers what it said.
 #[cfg(test)]
 pub(crate) mod server {
     use std::cell::{Cell, RefCell};
@@ -123,7 +123,7 @@ pub(crate) mod server {
         true
     }
 
-    /// What this thread said since the last call.
+    /// Takes the messages of this thread since the last call.
     pub(crate) fn said() -> Vec<String> {
         SAID.take()
     }

@@ -11,7 +11,8 @@ use super::channel;
 /// Runs a callback; `failed` is what nbdkit takes for a failure. The panic hook has told of a
 /// panic.
 pub(crate) fn guard<T>(failed: T, work: impl FnOnce() -> Result<T, Error>) -> T {
-    // What is left half done by a panic is the device's or behind a lock: the next call finds out.
+    // If a panic leaves something half done, that is the device's or behind a lock: the next call
+    // finds out.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the C library's allocator treats this process.
+//! Settings of the C library's allocator.
 
 #[cfg(target_env = "gnu")]
 use super::abi;

@@ -15,7 +15,8 @@ static VERSION: OnceLock<CString> = OnceLock::new();
 
 const MAGIC: &CStr = c"url";
 
-/// What nbdkit copies when it has loaded the plugin. Exported, like all that is `no_mangle`.
+/// Returns the table that nbdkit copies when it has loaded the plugin. Exported, like all that is
+/// `no_mangle`.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn plugin_init() -> *const NbdkitPlugin {
     registered()

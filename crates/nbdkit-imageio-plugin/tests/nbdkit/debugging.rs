@@ -7,7 +7,7 @@ use crate::support::{Served, has, run, tool};
 
 const FLAGS: [&str; 6] = ["-D", "imageio.requests=1", "-D", "imageio.pool=1", "-D", "imageio.stats=1"];
 
-/// What nbdkit says of a small write and a keep-alive.
+/// Returns nbdkit's messages about a small write and a keep-alive.
 fn said(options: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let server = FakeServer::builder().size(1 << 20).start().unwrap();

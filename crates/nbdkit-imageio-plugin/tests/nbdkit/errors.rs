@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients are told when something goes wrong.
+//! The errors that clients get when something goes wrong.
 
 use fake_imageio::{FakeServer, Fault, Op, What};
 

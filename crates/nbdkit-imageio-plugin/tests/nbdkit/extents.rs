@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is zero, and what isn't read because of that.
+//! The extents that clients see as zero, and reads that are saved by that.
 
 use std::fs;
 use std::path::Path;

@@ -126,7 +126,7 @@ fn under_the_cow_filter_nothing_is_written() {
     assert_eq!(server.log().of(Op::Put).count() + server.log().of(Op::Zero).count(), 0);
 }
 
-/// What a server says that is in trouble for a moment.
+/// The answer of a server that is in trouble for a moment.
 fn trouble() -> What {
     What::Status { status: 500, text: "disk on fire".to_owned() }
 }

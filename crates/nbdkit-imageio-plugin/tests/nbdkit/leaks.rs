@@ -40,7 +40,7 @@ fn report(dir: &Path, server: &FakeServer, clients: usize) -> String {
     fs::read_to_string(dir.join("report")).unwrap()
 }
 
-/// What was never freed: lost, or still reachable.
+/// Returns the number of blocks that were never freed: lost, or still reachable.
 fn blocks_in_use_at_exit(report: &str) -> u64 {
     let (_, line) = report.split_once(" in use at exit: ").unwrap();
     let (_, blocks) = line.split_once(" bytes in ").unwrap();
@@ -51,7 +51,7 @@ fn assert_no_leak_grows(start: impl Fn() -> FakeServer) {
     let [few, many] = [2, 20].map(|clients| {
         let dir = tempfile::tempdir().unwrap();
         let report = report(dir.path(), &start(), clients);
-        // What is definitely or possibly lost counts as an error, too.
+        // A block that is definitely or possibly lost counts as an error, too.
         assert!(report.contains("ERROR SUMMARY: 0 errors from 0 contexts"), "{report}");
         report
     });

@@ -58,7 +58,8 @@ fn help_has_the_parameters() {
 
 /// Enough to meet a rare race of threads that end while the plugin is unloaded.
 const TIMES: u32 = 1000;
-/// How many do so at the same time: each mostly waits for nbdkit to start and to end.
+/// The number of plugins that are loaded at the same time: each mostly waits for nbdkit to start
+/// and to end.
 const AT_ONCE: u32 = 8;
 
 #[test]

@@ -85,7 +85,7 @@ fn selinux_label_does_what_it_does_with_nbdkits_own_plugin() {
     };
     let theirs = try_label(&["null"]);
     let ours = try_label(&[ours.to_str().unwrap(), &url]);
-    // Whether it works depends on the machine.
+    // The outcome depends on the machine.
     assert_eq!((ours.code, ours.out, ours.err), (theirs.code, theirs.out, theirs.err));
     assert_all_closed(&server);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can't work is refused before anything is served, with the reason, and without the ticket.
+//! Refusals of what can't work: they come before anything is served, with the reason, and without
+//! the ticket.
 
 use fake_imageio::{Certificate, DEFAULT_TICKET, FakeServer};
 

@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 use fake_imageio::{DEFAULT_TICKET, FakeServer};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take.
+/// The longest time that anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Of nbdkit with `-U sock`.
 pub(crate) const URI: &str = "nbd+unix:///?socket=sock";
 
-/// Where tools are looked for: a Python in the user's PATH may not have nbdsh's modules.
+/// The directories in which tools are looked for: a Python in the user's PATH may not have nbdsh's
+/// modules.
 const PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
-/// Whether the tools are there. If not, it says so; with `CI` set, that is a failure.
+/// Returns true if the tools are there. If not, it says so; with `CI` set, that is a failure.
 pub(crate) fn has(tools: &[&str]) -> bool {
     let missing: Vec<_> =
         tools.iter().filter(|tool| which::which_in(tool, Some(PATH), "/").is_err()).collect();
@@ -60,7 +61,7 @@ pub(crate) fn assert_uploaded(server: &FakeServer, data: &[u8]) {
     assert!(server.contents().unwrap() == data, "the disk's bytes are others");
 }
 
-/// How a program ended, and what it printed.
+/// The exit of a program, with what it printed.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,

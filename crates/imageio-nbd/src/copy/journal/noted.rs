@@ -30,13 +30,13 @@ impl Planned {
     }
 }
 
-/// What a disk is to be made for: one that was made for another plan isn't used.
+/// The plan for a disk that is to be made: one that was made for another plan isn't used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::copy) struct Plan {
     pub(in crate::copy) image: PathBuf,
     /// The engine's root.
     pub(in crate::copy) engine: String,
-    /// What the engine is asked for: names and values.
+    /// The parameters for the engine: names and values.
     pub(in crate::copy) parameters: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ pub(in crate::copy) struct Begun {
     pub(in crate::copy) files: Vec<ImageFile>,
     /// The disk had nothing but zeroes before.
     pub(in crate::copy) is_zero: bool,
-    /// Where it was to go, as the user has said it.
+    /// The destination, as the user has given it.
     pub(in crate::copy) destination: Destination,
     /// The engine's root.
     #[serde(default)]
@@ -64,7 +64,7 @@ pub(in crate::copy) struct Begun {
     is_new: bool,
 }
 
-/// Where an upload goes, in the user's words.
+/// The destination of an upload, in the user's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::copy) struct Destination {
     pub(in crate::copy) disk: Option<String>,
@@ -73,7 +73,7 @@ pub(in crate::copy) struct Destination {
 }
 
 impl Destination {
-    /// What is said now, and was said in another way when the upload was begun: an option.
+    /// Returns an option that has another value now than when the upload was begun.
     pub(in crate::copy) fn contradiction(&self, begun: &Self) -> Option<&'static str> {
         let differs = |now: &Option<String>, before: &Option<String>| now.is_some() && now != before;
         let options = [
@@ -121,7 +121,7 @@ impl Begun {
     }
 }
 
-/// What was noted.
+/// The notes in the file of `--resume`.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     pub(super) planned: Option<Planned>,
@@ -130,7 +130,7 @@ pub(super) struct Noted {
     pub(super) flushed: u64,
 }
 
-/// What was noted, and how many bytes of it are whole lines.
+/// Reads what was noted, and returns it with the number of bytes that are whole lines.
 pub(super) fn parse(text: &[u8]) -> Result<(Noted, u64)> {
     let (mut noted, mut whole) = (Noted::default(), 0);
     for line in text.split_inclusive(|byte| *byte == b'\n') {

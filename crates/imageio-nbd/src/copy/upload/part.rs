@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How `qemu-img` is called to copy an image, or a part of it. Its writes may go in any order, as
-//! the disk is of use only when all are done.
+//! Command lines of `qemu-img` that copy an image, or a part of it. Its writes may go in any order,
+//! as the disk is of use only when all are done.
 
 use std::ops::Range;
 use std::path::Path;
@@ -13,8 +13,8 @@ use super::Image;
 use crate::copy::image::QEMU_IMG;
 use crate::listen::{Address, Place};
 
-/// How much is copied between two notes, in bytes: so much is copied again after an interruption.
-/// To begin a part takes a few hundredths of a second, besides the flush.
+/// The amount of data that is copied between two notes, in bytes: so much is copied again after an
+/// interruption. To begin a part takes a few hundredths of a second, besides the flush.
 const PART: u64 = 1 << 30;
 
 /// The parts of so many bytes, from an offset on.
