@@ -17,6 +17,7 @@ use crate::serving::{assert_all_well, site};
 use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("an_image_is_what_its_format_says_and_not_what_is_on_it", image_format),
     ("an_image_that_changes_is_no_good_upload", an_image_that_changes_is_no_good_upload),
     ("images_of_any_format_are_uploaded", images_of_any_format_are_uploaded),
     ("an_optical_disk_is_uploaded_as_such", an_optical_disk_is_uploaded_as_such),
@@ -189,5 +190,18 @@ fn an_image_that_changes_is_no_good_upload() -> TestResult {
         run_with(&site, &["upload", "disk.img", "--storage-domain", STORAGE_DOMAIN], &[("PATH", &path)])?;
     assert!(ended.code == 1 && ended.err.contains("disk.img has changed"), "{ended:?}");
     assert!(site.engine.disks().is_empty(), "{ended:?}");
+    Ok(())
+}
+
+/// A guest can write the header of another format to its disk, with a file of the host in it.
+fn image_format() -> TestResult {
+    let site = site()?;
+    fs::write(site.path("secret"), [7; 65536])?;
+    site.qemu_img(&["create", "-q", "-f", "qcow2", "-b", "secret", "-F", "raw", "guest.img", "64K"])?;
+    let upload = ["upload", "guest.img", "-s", STORAGE_DOMAIN, "--disk-name", "guest"];
+    succeed(run_with(&site, &[&upload[..], &["--image-format", "raw"]].concat(), &[])?)?;
+    site.assert_same("guest.img", "raw", &site.disk()?)?;
+    let ended = run_with(&site, &[&upload[..], &["--image-format", "none"]].concat(), &[])?;
+    assert!(ended.code == 1 && ended.err.contains("Unknown driver 'none'"), "{ended:?}");
     Ok(())
 }

@@ -38,12 +38,15 @@ struct Measured {
 }
 
 impl Image {
-    pub(super) fn inspect(path: &Path) -> Result<Self> {
+    /// `format` is qemu's word for its format. Without it, `qemu-img` looks at the content.
+    pub(super) fn inspect(path: &Path, format: Option<&str>) -> Result<Self> {
         let path = std::path::absolute(path).context("the name of an image is expected")?;
         // The usual mistake, in fewer words than qemu-img's.
         File::open(&path).with_context(|| path.display().to_string())?;
-        let Info { format, virtual_size } = ask(&["info".as_ref(), path.as_ref()])?;
-        check(&path)?;
+        let option = format_option(format);
+        let info = [&[OsStr::new("info")], &option[..], &[path.as_ref()]].concat();
+        let Info { format, virtual_size } = ask(&info)?;
+        check(&path, &option)?;
         let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, format, size: virtual_size, is_iso })
     }
@@ -88,15 +91,26 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
 }
 
+/// Returns the option that names an image's format, if it is known.
+pub(super) fn format_option(format: Option<&str>) -> Vec<&OsStr> {
+    format.map_or_else(Vec::new, |format| vec![OsStr::new("-f"), OsStr::new(format)])
+}
+
 /// Checks that the image is sound, as far as its format can tell: of one that was cut off,
 /// `qemu-img convert` reads zeroes in the place of what is missing, and succeeds.
-fn check(path: &Path) -> Result<()> {
+fn check(path: &Path, format: &[&OsStr]) -> Result<()> {
     /// Some of its space is used by nothing.
     const LEAKS: i32 = 3;
     /// The format has nothing to be checked.
     const NOT_SUPPORTED: i32 = 63;
     let mut qemu_img = Command::new(QEMU_IMG);
-    qemu_img.args(["check", "-q"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    qemu_img
+        .args(["check", "-q"])
+        .args(format)
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let status = qemu_img.status().with_context(missing)?;
     match status.code() {
         Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),
@@ -140,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_told_by_name() {
-        let error = format!("{:#}", Image::inspect(Path::new("/no/such/image")).unwrap_err());
+        let error = format!("{:#}", Image::inspect(Path::new("/no/such/image"), None).unwrap_err());
         assert_eq!(error, "/no/such/image: No such file or directory (os error 2)");
     }
 }

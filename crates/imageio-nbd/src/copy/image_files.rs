@@ -2,6 +2,7 @@
 //! The files that an image is made of, and whether they are as they were: an upload may go on only
 //! with the image that it was begun with.
 
+use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::image::ask;
+use super::image::{ask, format_option};
 
 /// A file, and what changes when it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,12 +56,12 @@ pub(super) struct Changed(PathBuf);
 pub(super) struct NoFile(PathBuf);
 
 /// All files of an image: its own, those that it points to, and those of its backing files.
-pub(super) fn of_image(image: &Path) -> Result<Vec<ImageFile>> {
+pub(super) fn of_image(image: &Path, format: Option<&str>) -> Result<Vec<ImageFile>> {
     let image = &*std::path::absolute(image).context("the name of an image is expected")?;
     // The usual mistake, in fewer words than qemu-img's.
     image.metadata().with_context(|| image.display().to_string())?;
-    let options = ["info", "--backing-chain"].map(AsRef::as_ref);
-    let chain: Value = ask(&[&options[..], &[image.as_ref()]].concat())?;
+    let options = [OsStr::new("info"), OsStr::new("--backing-chain")];
+    let chain: Value = ask(&[&options[..], &format_option(format), &[image.as_ref()]].concat())?;
     let mut files: Vec<ImageFile> = Vec::new();
     for name in names(&chain)? {
         let path = beside(image, &name);

@@ -92,12 +92,13 @@ impl<'o> Upload<'o> {
             part::check_name(file)?;
         }
         // Before all that is learned of the image: nobody may replace it between.
-        let files = match image_files::of_image(file) {
+        let format = options.image_format.as_deref();
+        let files = match image_files::of_image(file, format) {
             // Of what isn't a file, nobody can tell whether it changes.
             Err(error) if options.resume.is_none() && error.is::<image_files::NoFile>() => Vec::new(),
             files => files?,
         };
-        let image = Image::inspect(file)?;
+        let image = Image::inspect(file, format)?;
         image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
         report.tell("creating disk");
@@ -121,6 +122,9 @@ impl<'o> Upload<'o> {
         if let Some(file) = options.file() {
             let is_same = std::path::absolute(file).is_ok_and(|file| file == path);
             ensure!(is_same, "--resume: the upload was begun with {}", path.display());
+        }
+        if options.image_format.as_ref().is_some_and(|now| *now != format) {
+            bail!("--image-format: the upload was begun with an image of format {format}");
         }
         if let Some(option) = destination(options).contradiction(&begun.destination) {
             bail!(
