@@ -115,11 +115,11 @@ fn difference(file: &str, disk: &DiskBackup, header: &Header) -> Option<String> 
 }
 
 fn open(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    if file.metadata().map_err(Error::io("open", path))?.is_file() {
-        return Ok(file);
+    // Whoever opens a FIFO waits for its other end.
+    if !path.metadata().map_err(Error::io("open", path))?.is_file() {
+        return Err(Error::File { path: path.to_owned(), problem: "it is no file".to_owned() });
     }
-    Err(Error::File { path: path.to_owned(), problem: "it is no file".to_owned() })
+    File::open(path).map_err(Error::io("open", path))
 }
 
 #[cfg(test)]

@@ -248,6 +248,6 @@ fn busy(phase: &TransferPhase) -> &'static str {
     if phase.is_paused() {
         "if nobody goes on with it, cancel it in the engine (Storage, Disks, the disk, Upload or Download, Cancel); a cancelled upload takes its disk along, and one that is finalized by the API keeps it"
     } else {
-        "wait for its end"
+        "wait for its end; if its program is gone, the engine pauses it after some time, and then it can be cancelled there"
     }
 }
