@@ -47,8 +47,8 @@ pub(crate) struct UploadOptions {
     #[arg(value_name = "FILE", required_unless_present = "resume")]
     pub(crate) file: Option<PathBuf>,
 
-    /// The image's format, by qemu-img's name for it, such as raw. Without it, qemu-img looks at the
-    /// content, which may be misleading if the image comes from somebody you don't trust
+    /// The image's format, by qemu-img's name for it, such as raw. Without it, qemu-img looks at
+    /// the content, which may mislead it if the image comes from somebody you don't trust
     #[arg(long, value_name = "FORMAT")]
     pub(crate) image_format: Option<String>,
 
