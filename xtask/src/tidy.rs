@@ -36,6 +36,8 @@ mod tests {
 
     use xshell::{Shell, cmd};
 
+    use crate::project_root;
+
     /// Which of our crates a crate may use, directly or not. `ARCHITECTURE.md` has the picture.
     const MAY_USE: &[(&str, &[&str])] = &[
         ("backup-directory", &[]),
@@ -110,17 +112,13 @@ mod tests {
         ),
     ];
 
-    pub(super) fn root() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-    }
-
     pub(crate) fn sources() -> Vec<PathBuf> {
         let mut files = Vec::new();
         for dir in ["crates", "tests", "xtask"] {
-            find_sources(&root().join(dir), &mut files);
+            find_sources(&project_root().join(dir), &mut files);
         }
         assert!(files.len() > 30, "the sources are found");
-        files.retain(|file| !file.starts_with(root().join("tests/fuzz/target")));
+        files.retain(|file| !file.starts_with(project_root().join("tests/fuzz/target")));
         files
     }
 
@@ -231,7 +229,7 @@ mod tests {
         assert_eq!(circle(&[vec![1], vec![2], vec![0]]), Some(0));
         assert_eq!(circle(&[vec![1, 2], vec![2], vec![]]), None);
         for name in ["conn-pool", "imageio-device"] {
-            let (files, imports) = imports(&root().join("crates").join(name).join("src"));
+            let (files, imports) = imports(&project_root().join("crates").join(name).join("src"));
             let edges: usize = imports.iter().map(Vec::len).sum();
             assert!(edges > 15, "{name}: {edges} imports are found");
             let circle = circle(&imports).map(|at| files[at].display().to_string());
@@ -242,7 +240,8 @@ mod tests {
     #[test]
     fn every_crate_says_who_should_use_it() {
         for (name, _) in MAY_USE {
-            let readme = fs::read_to_string(root().join("crates").join(name).join("README.md")).unwrap();
+            let readme =
+                fs::read_to_string(project_root().join("crates").join(name).join("README.md")).unwrap();
             assert!(readme.contains("Use it"), "{name}");
         }
     }
@@ -250,9 +249,11 @@ mod tests {
     #[test]
     fn arrows_point_the_way_they_are_drawn() {
         let sh = Shell::new().unwrap();
-        sh.change_dir(root());
-        let crates: Vec<_> =
-            fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        sh.change_dir(project_root());
+        let crates: Vec<_> = fs::read_dir(project_root().join("crates"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(crates.len(), MAY_USE.len(), "each crate has its line in MAY_USE");
         for (name, may_use) in MAY_USE {
             let tree = cmd!(sh, "cargo tree --package {name} --edges normal,build --prefix none");
@@ -269,7 +270,8 @@ mod tests {
     fn unsafe_code_is_forbidden_but_where_c_is_spoken() {
         let speaks_c = ["exec-redirect", "nbdkit-imageio-plugin"];
         for (name, _) in MAY_USE.iter().filter(|(name, _)| !speaks_c.contains(name)) {
-            let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).unwrap();
+            let manifest =
+                fs::read_to_string(project_root().join("crates").join(name).join("Cargo.toml")).unwrap();
             assert!(manifest.contains("[lints]\nworkspace = true"), "{name}");
         }
     }

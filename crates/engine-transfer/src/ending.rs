@@ -17,6 +17,8 @@ pub(crate) struct Begun {
     pub(crate) direction: Direction,
     pub(crate) disk: Option<ItsDisk>,
     pub(crate) is_by_this_host: bool,
+    /// It was there before.
+    pub(crate) is_taken_up: bool,
     pub(crate) resuming: Mutex<Resuming>,
 }
 
@@ -72,7 +74,8 @@ impl Ending {
     }
 
     pub(crate) fn of(begun: Begun) -> Self {
-        Self { begun: Some(Arc::new(begun)), is_in_use: false, resumable: Resumable::No }
+        let resumable = if begun.is_taken_up { Resumable::Yes } else { Resumable::No };
+        Self { begun: Some(Arc::new(begun)), is_in_use: false, resumable }
     }
 
     /// Returns the keeper that brings back the ticket of a transfer that the engine has paused.
@@ -111,13 +114,7 @@ impl Ending {
     /// then.
     pub(crate) fn left_disk(&self) -> Option<&str> {
         let disk = self.begun.as_ref()?.disk.as_ref()?;
-        matches!(disk.origin, Origin::Left { .. }).then_some(&*disk.id)
-    }
-
-    /// Returns true if the transfer was there before, into such a disk.
-    pub(crate) fn has_left_transfer(&self) -> bool {
-        let disk = self.begun.as_ref().and_then(|begun| begun.disk.as_ref());
-        disk.is_some_and(|disk| disk.origin == Origin::Left { has_transfer: true })
+        (disk.origin == Origin::Left).then_some(&*disk.id)
     }
 
     /// There is nothing on the disk that was found: it is as good as a new one.

@@ -32,10 +32,7 @@ pub(crate) fn find(engine: &Engine, new: &NewDiskSettings) -> Result<Option<Left
     match engine.transfers()?.into_iter().find(is_of_disk) {
         Some(transfer) if is_upload_under_way(&transfer) => {
             log::warn!("{transfer} into disk {id} was begun before, and goes on");
-            Ok(Some(Left::Transfer(
-                transfer.id,
-                ItsDisk { id: id.clone(), origin: Origin::Left { has_transfer: true } },
-            )))
+            Ok(Some(Left::Transfer(transfer.id, ItsDisk { id: id.clone(), origin: Origin::Left })))
         }
         Some(transfer) => Err(unusable(format!("{transfer} has it"))),
         None => match disk.status {

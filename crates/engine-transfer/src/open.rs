@@ -10,7 +10,7 @@ use ovirt_engine_client::{
     Secret, StorageDomain, Subject,
 };
 
-use crate::ending::{self, Begun, Ending, Resumable};
+use crate::ending::{self, Begun, Ending};
 use crate::host::ThisHost;
 use crate::left::{self, Left};
 use crate::settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
@@ -128,11 +128,6 @@ impl Source {
         settings.is_ovirt_host |= begun.is_by_this_host;
         // Its drop gives up the transfer.
         let mut ending = Ending::of(begun);
-        ending.set_resumable(match engine.target {
-            Target::Interrupted(_) => Resumable::Yes,
-            _ if ending.has_left_transfer() => Resumable::Yes,
-            _ => Resumable::No,
-        });
         let mut transfer = by_any_way(&settings, ending.urls(), open)?;
         if let Some(disk) = ending.left_disk() {
             left::check_empty(disk, &transfer)?;
@@ -193,9 +188,9 @@ fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Res
         _ => begin_with(&engine, settings, direction),
     };
     match begun {
-        Ok((transfer, disk, is_by_this_host)) => {
+        Ok(Led { transfer, disk, is_by_this_host, is_taken_up }) => {
             let resuming = Mutex::default();
-            Ok(Begun { engine, transfer, direction, disk, is_by_this_host, resuming })
+            Ok(Begun { engine, transfer, direction, disk, is_by_this_host, is_taken_up, resuming })
         }
         Err(error) => {
             engine.log_out();
@@ -219,17 +214,19 @@ pub(crate) enum Origin {
     /// It was made for this transfer, and is good for nothing if that fails.
     New,
     /// An interrupted upload has made it. Whoever has used it since then may need it.
-    Left {
-        /// The transfer is of that upload, or of somebody else.
-        has_transfer: bool,
-    },
+    Left,
 }
 
-fn begin_with(
-    engine: &Engine,
-    settings: &EngineSettings,
-    direction: Direction,
-) -> Result<(ImageTransfer, Option<ItsDisk>, bool), Error> {
+/// A transfer whose ticket is at the server.
+struct Led {
+    transfer: ImageTransfer,
+    disk: Option<ItsDisk>,
+    is_by_this_host: bool,
+    /// It was there before, and is to be there if this process gets nowhere.
+    is_taken_up: bool,
+}
+
+fn begin_with(engine: &Engine, settings: &EngineSettings, direction: Direction) -> Result<Led, Error> {
     let (subject, disk) = match &settings.target {
         Target::Snapshot { image, shallow } => {
             (Subject::Snapshot { image: image.clone(), shallow: *shallow }, None)
@@ -246,7 +243,7 @@ fn begin_with(
         Target::NewDisk(new) => {
             let (disk, origin) = match left::find(engine, new)? {
                 Some(Left::Transfer(transfer, disk)) => return take_up(engine, &transfer, disk),
-                Some(Left::Disk(disk)) => (disk, Origin::Left { has_transfer: false }),
+                Some(Left::Disk(disk)) => (disk, Origin::Left),
                 None => (make_disk(engine, new)?, Origin::New),
             };
             (Subject::Disk(disk.id.clone()), Some((disk, origin)))
@@ -254,22 +251,31 @@ fn begin_with(
     };
     let mut new = NewTransfer::new(direction, subject);
     new.inactivity_timeout = settings.inactivity_timeout;
+    begin_new(engine, new, &settings.target, disk)
+}
+
+fn begin_new(
+    engine: &Engine,
+    mut new: NewTransfer,
+    target: &Target,
+    disk: Option<(Disk, Origin)>,
+) -> Result<Led, Error> {
     new.keeps_disk = disk.as_ref().is_none_or(|(_, origin)| *origin != Origin::New);
-    let this_host = match (&disk, &settings.target) {
+    let this_host = match (&disk, target) {
         (Some((disk, _)), _) => ThisHost::find(engine, || Ok(disk.clone())),
         (None, Target::Backup { disk, .. }) => ThisHost::find(engine, || engine.disk(disk)),
         (None, _) => None,
     };
     // A running virtual machine is backed up by its own host, whichever is asked for.
     new.host = this_host.as_ref().filter(|_| disk.is_some()).map(|host| host.id().to_owned());
-    let its_disk = disk.map(|(disk, origin)| ItsDisk { id: disk.id, origin });
+    let disk = disk.map(|(disk, origin)| ItsDisk { id: disk.id, origin });
     match engine.begin_transfer(&new) {
         Ok(transfer) => {
             let is_by_this_host = this_host.is_some_and(|host| host.does(&transfer));
-            Ok((transfer, its_disk, is_by_this_host))
+            Ok(Led { transfer, disk, is_by_this_host, is_taken_up: false })
         }
         Err(error) => {
-            if let Some(ItsDisk { id, origin: Origin::New }) = &its_disk {
+            if let Some(ItsDisk { id, origin: Origin::New }) = &disk {
                 ending::remove(engine, id);
             }
             Err(error.into())
@@ -278,16 +284,12 @@ fn begin_with(
 }
 
 /// Has an upload go on, wherever this runs now. If it can't, it waits for the next attempt.
-fn take_up(
-    engine: &Engine,
-    transfer: &str,
-    disk: ItsDisk,
-) -> Result<(ImageTransfer, Option<ItsDisk>, bool), Error> {
-    let taken = engine.take_up_transfer(transfer, Direction::Upload);
-    let taken = taken.inspect_err(|error| pause_again(engine, transfer, error))?;
+fn take_up(engine: &Engine, id: &str, disk: ItsDisk) -> Result<Led, Error> {
+    let taken = engine.take_up_transfer(id, Direction::Upload);
+    let transfer = taken.inspect_err(|error| pause_again(engine, id, error))?;
     let this_host = ThisHost::find(engine, || engine.disk(&disk.id));
-    let is_by_this_host = this_host.is_some_and(|host| host.does(&taken));
-    Ok((taken, Some(disk), is_by_this_host))
+    let is_by_this_host = this_host.is_some_and(|host| host.does(&transfer));
+    Ok(Led { transfer, disk: Some(disk), is_by_this_host, is_taken_up: true })
 }
 
 /// Has an upload that couldn't go on wait again, whatever it was about to do. One that has ended

@@ -18,6 +18,7 @@ use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_image_is_what_its_format_says_and_not_what_is_on_it", image_format),
+    ("a_backing_file_need_not_be_a_file", backing_device),
     ("an_image_that_changes_is_no_good_upload", an_image_that_changes_is_no_good_upload),
     ("images_of_any_format_are_uploaded", images_of_any_format_are_uploaded),
     ("an_optical_disk_is_uploaded_as_such", an_optical_disk_is_uploaded_as_such),
@@ -204,4 +205,17 @@ fn image_format() -> TestResult {
     let ended = run_with(&site, &[&upload[..], &["--image-format", "none"]].concat(), &[])?;
     assert!(ended.code == 1 && ended.err.contains("Unknown driver 'none'"), "{ended:?}");
     Ok(())
+}
+
+/// Nobody can tell whether it changes, so such an upload can't be resumed.
+fn backing_device() -> TestResult {
+    let site = site()?;
+    let zeroes = r#"json:{"driver": "null-co", "read-zeroes": true, "size": 1048576}"#;
+    let backing = ["-b", zeroes, "-F", "raw"];
+    site.qemu_img(&[&["create", "-q", "-f", "qcow2"][..], &backing, &["top.qcow2", "1M"]].concat())?;
+    let upload = ["upload", "top.qcow2", "-s", STORAGE_DOMAIN];
+    let refused = run_with(&site, &[&upload[..], &["--resume", "state"]].concat(), &[])?;
+    assert!(refused.code == 1 && refused.err.contains("leave out --resume"), "{refused:?}");
+    succeed(run_with(&site, &upload, &[])?)?;
+    site.assert_same("top.qcow2", "qcow2", &site.disk()?)
 }

@@ -69,7 +69,7 @@ mod tests {
         let artifact = |is_test: bool, executable: Value| {
             json!({
                 "reason": "compiler-artifact",
-                "manifest_path": "/work/crates/conn-pool/Cargo.toml",
+                "manifest_path": "/project/crates/conn-pool/Cargo.toml",
                 "target": { "name": "keeper", "kind": ["test"] },
                 "profile": { "test": is_test },
                 "executable": executable,
@@ -80,7 +80,7 @@ mod tests {
             (&*found.name, found.command.get_program()),
             ("conn-pool/keeper", "/target/keeper-1".as_ref())
         );
-        assert_eq!(found.command.get_current_dir(), Some(Path::new("/work/crates/conn-pool")));
+        assert_eq!(found.command.get_current_dir(), Some(Path::new("/project/crates/conn-pool")));
         for other in [
             artifact(false, json!("/target/keeper")),
             artifact(true, json!(null)),

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::tests::root;
+use crate::project_root;
 
 const DOCUMENTS: [&str; 3] = ["README.md", "CHANGELOG.md", "ARCHITECTURE.md"];
 
@@ -27,8 +27,8 @@ fn a_name_inside_of_another_is_not_found() {
 fn each_crate_is_named_in_the_documents_about_all_of_them() {
     let mut missing = Vec::new();
     for document in DOCUMENTS {
-        let text = fs::read_to_string(root().join(document)).unwrap();
-        for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let text = fs::read_to_string(project_root().join(document)).unwrap();
+        for entry in fs::read_dir(project_root().join("crates")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             if !names(&text, &name) {
                 missing.push(format!("{document} does not name the crate {name}"));

@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::tests::root;
+use crate::project_root;
 
 fn read(file: &str) -> String {
-    fs::read_to_string(root().join(file)).unwrap()
+    fs::read_to_string(project_root().join(file)).unwrap()
 }
 
 fn manual_page() -> String {

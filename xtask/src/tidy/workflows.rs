@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::tests::root;
+use crate::project_root;
 
 /// Name and text of each workflow.
 fn workflows() -> Vec<(String, String)> {
-    let files = fs::read_dir(root().join(".github/workflows")).unwrap().map(|entry| entry.unwrap().path());
+    let files =
+        fs::read_dir(project_root().join(".github/workflows")).unwrap().map(|entry| entry.unwrap().path());
     let read = |path: std::path::PathBuf| {
         (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap())
     };

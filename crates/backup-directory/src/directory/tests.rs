@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use std::fs;
+use std::process::Command;
 
 use super::*;
 use crate::samples::{SIZE, manifest, write_directory, write_image};
@@ -46,6 +47,13 @@ fn what_is_missing_or_wrong_is_told_with_its_file() {
             |dir| {
                 fs::remove_file(dir.join("one/b.qcow2")).unwrap();
                 fs::create_dir(dir.join("one/b.qcow2")).unwrap();
+            },
+            "it is no file",
+        ),
+        (
+            |dir| {
+                fs::remove_file(dir.join("one/b.qcow2")).unwrap();
+                assert!(Command::new("mkfifo").arg(dir.join("one/b.qcow2")).status().unwrap().success());
             },
             "it is no file",
         ),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anyhow::{Context, Result};
-use backup_directory::{Checksum, Image};
+use backup_directory::{Checksum, DiskBackup, Image};
 use blkhash::{Algorithm, Blkhash};
 use imageio_device::Device;
 use imageio_stats::Observer;
@@ -84,14 +84,14 @@ pub(crate) fn checksum(image: &Path, size: u64, task: Task<'_>) -> Result<Checks
     Ok(Checksum { algorithm: ALGORITHM.to_owned(), block_size, value })
 }
 
-/// Computes the value of an image's checksum by the function and the block size of another
-/// checksum.
-pub(crate) fn checksum_like(of: &Checksum, image: &Path, size: u64, task: Task<'_>) -> Result<String> {
-    let Checksum { algorithm, block_size, .. } = of;
+/// Returns true if an image holds what was backed up, by the checksum in the manifest.
+pub(crate) fn is_as_backed_up(backup: &DiskBackup, image: &Path, task: Task<'_>) -> Result<bool> {
+    let Checksum { algorithm, block_size, value } = &backup.checksum;
     let known = Algorithm::named(algorithm).filter(|_| is_usual(*block_size));
     let algorithm = known
         .with_context(|| format!("a checksum by {algorithm} in blocks of {block_size} bytes isn't known"))?;
-    content_hash(image, size, Blkhash::new(algorithm, *block_size), task)
+    let blkhash = Blkhash::new(algorithm, *block_size);
+    Ok(content_hash(image, backup.disk.provisioned_size, blkhash, task)? == *value)
 }
 
 /// Returns true if imageio would take blocks of this size, in bytes: a manifest may have any.

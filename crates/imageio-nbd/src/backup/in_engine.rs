@@ -86,9 +86,10 @@ impl<'e, 'w> EngineBackup<'e, 'w> {
     /// over.
     fn leave(&mut self) -> Result<(), Error> {
         self.is_left = true;
-        self.clock.be_patient();
-        let is_there = self.is_begun || self.engine.backup(&self.vm, &self.id)?.is_some();
-        let ended = if is_there { self.engine.end_backup(&self.vm, &self.id) } else { Ok(()) };
+        let ended = self.clock.patiently(|| {
+            let is_there = self.is_begun || self.engine.backup(&self.vm, &self.id)?.is_some();
+            if is_there { self.engine.end_backup(&self.vm, &self.id) } else { Ok(()) }
+        });
         if is_over(&ended)
             && let Err(error) = self.note.engine_backup_ended()
         {

@@ -94,8 +94,6 @@ fn begin<'e, 'w>(
     };
     let full = plan.without_increments().filter(|_| in_engine::is_refusal(&error));
     let Some(full) = full else { return Err(error) };
-    // The first one was ended patiently. A signal ends the wait for this one.
-    clock.be_impatient();
     let backup = begin(&full)?;
     // If it had refused this one as well, only that would be worth telling.
     log::warn!("{error:#}: a full backup is made in place of an incremental one");
@@ -136,10 +134,10 @@ fn check_bases(options: &BackupOptions, site: &Site, manifest: &Manifest, plan: 
     let checked = for_all(&plan.disks, usize::from(options.jobs), &site.stop, |plan| {
         let base = backing_file(plan).and_then(|file| manifest.disk_of_file(file));
         let Some(base) = base else { return Ok(()) };
-        let (image, size) = (options.directory.join(&base.file), base.disk.provisioned_size);
-        match copy::checksum_like(&base.checksum, &image, size, site.task(&plan.disk.name)) {
-            Ok(sum) if sum == base.checksum.value => Ok(()),
-            Ok(_) => Err(anyhow!("{} isn't what was backed up: {ADVICE}", image.display())),
+        let image = options.directory.join(&base.file);
+        match copy::is_as_backed_up(base, &image, site.task(&plan.disk.name)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(anyhow!("{} isn't what was backed up: {ADVICE}", image.display())),
             Err(error) => {
                 site.stop.check()?;
                 Err(error.context(format!("{}: {ADVICE}", image.display())))

@@ -42,14 +42,10 @@ fn verify(
     for (backup, disk) in
         backups.iter().flat_map(|backup| backup.disks.iter().map(move |disk| (backup, disk)))
     {
-        let (path, size) = (directory.path_of(&disk.file), disk.disk.provisioned_size);
-        let is_right = match copy::checksum_like(
-            &disk.checksum,
-            &path,
-            size,
-            Task { label: &disk.disk.name, stop, progress },
-        ) {
-            Ok(sum) => sum == disk.checksum.value,
+        let path = directory.path_of(&disk.file);
+        let task = Task { label: &disk.disk.name, stop, progress };
+        let is_right = match copy::is_as_backed_up(disk, &path, task) {
+            Ok(is_right) => is_right,
             Err(error) => {
                 stop.check()?;
                 log::error!("{}: {}", path.display(), crate::one_line(&error));

@@ -55,21 +55,25 @@ pub(super) struct Changed(PathBuf);
 #[error("{}: only of files can be told whether they change: leave out --resume", .0.display())]
 pub(super) struct NoFile(PathBuf);
 
-/// All files of an image: its own, those that it points to, and those of its backing files.
-pub(super) fn of_image(image: &Path, format: Option<&str>) -> Result<Vec<ImageFile>> {
+/// All files of an image: its own, those that it points to, and those of its backing files. A part
+/// that is no file, as a block device or a backing file behind a network protocol, is told beside.
+pub(super) fn of_image(image: &Path, format: Option<&str>) -> Result<(Vec<ImageFile>, Option<NoFile>)> {
     let image = &*std::path::absolute(image).context("the name of an image is expected")?;
     // The usual mistake, in fewer words than qemu-img's.
     image.metadata().with_context(|| image.display().to_string())?;
     let options = [OsStr::new("info"), OsStr::new("--backing-chain")];
     let chain: Value = ask(&[&options[..], &format_option(format), &[image.as_ref()]].concat())?;
-    let mut files: Vec<ImageFile> = Vec::new();
+    let (mut files, mut other) = (Vec::<ImageFile>::new(), None);
     for name in names(&chain)? {
         let path = beside(image, &name);
         if files.iter().all(|file| file.path != path) {
-            files.push(ImageFile::look_at(path)?);
+            match ImageFile::look_at(path) {
+                Ok(file) => files.push(file),
+                Err(no_file) => other = Some(no_file),
+            }
         }
     }
-    Ok(files)
+    Ok((files, other))
 }
 
 /// A file by the name that an image has for it, which is relative to the image.
@@ -102,12 +106,11 @@ pub(super) fn check(files: &[ImageFile]) -> Result<()> {
 }
 
 impl ImageFile {
-    fn look_at(path: PathBuf) -> Result<Self> {
-        let file = path.metadata().with_context(|| path.display().to_string())?;
-        if !file.is_file() {
-            return Err(NoFile(path).into());
+    fn look_at(path: PathBuf) -> Result<Self, NoFile> {
+        match path.metadata() {
+            Ok(file) if file.is_file() => Ok(Self { state: FileState::from(&file), path }),
+            _ => Err(NoFile(path)),
         }
-        Ok(Self { state: FileState::from(&file), path })
     }
 
     fn check(&self) -> Result<()> {

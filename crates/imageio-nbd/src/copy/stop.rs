@@ -231,9 +231,12 @@ impl StopClock {
         self.is_patient.store(true, Relaxed);
     }
 
-    /// From now on, a stop ends a wait again: something else is begun.
-    pub(crate) fn be_impatient(&self) {
-        self.is_patient.store(false, Relaxed);
+    /// Does something whose waits nothing ends. Those after it are ended as before.
+    pub(crate) fn patiently<T>(&self, act: impl FnOnce() -> T) -> T {
+        let was_patient = self.is_patient.swap(true, Relaxed);
+        let done = act();
+        self.is_patient.store(was_patient, Relaxed);
+        done
     }
 }
 
@@ -275,8 +278,9 @@ mod tests {
         assert!(!waiting.join().unwrap());
         assert!(one.pause(Duration::from_millis(1)), "what was begun is being ended");
         assert!(!other.pause(LONG));
-        one.be_impatient();
-        assert!(!one.pause(LONG), "something else was begun");
+        let later = stop.clock();
+        assert!(later.patiently(|| later.pause(Duration::from_millis(1))));
+        assert!(!later.pause(LONG), "something else was begun");
         assert!(patient.pause(Duration::from_millis(1)));
     }
 

@@ -71,7 +71,7 @@ fn refuse_other_image(files: &[ImageFile], disk: Option<&str>) -> Result<()> {
 struct Upload<'o> {
     options: &'o UploadOptions,
     image: Image,
-    /// Its files, as they were at the beginning. None, if it is no file.
+    /// Its files, as they were at the beginning.
     files: Vec<ImageFile>,
     /// The disk had nothing but zeroes before.
     is_zero: bool,
@@ -93,11 +93,10 @@ impl<'o> Upload<'o> {
         }
         // Before all that is learned of the image: nobody may replace it between.
         let format = options.image_format.as_deref();
-        let files = match image_files::of_image(file, format) {
-            // Of what isn't a file, nobody can tell whether it changes.
-            Err(error) if options.resume.is_none() && error.is::<image_files::NoFile>() => Vec::new(),
-            files => files?,
-        };
+        let (files, no_file) = image_files::of_image(file, format)?;
+        if let Some(no_file) = no_file.filter(|_| options.resume.is_some()) {
+            return Err(no_file.into());
+        }
         let image = Image::inspect(file, format)?;
         image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
