@@ -210,7 +210,8 @@ fn image_format() -> TestResult {
 /// Nobody can tell whether it changes, so such an upload can't be resumed.
 fn backing_device() -> TestResult {
     let site = site()?;
-    let zeroes = r#"json:{"driver": "null-co", "read-zeroes": true, "size": 1048576}"#;
+    let zeroes =
+        r#"json:{"driver": "raw", "file": {"driver": "null-co", "read-zeroes": true, "size": 1048576}}"#;
     let backing = ["-b", zeroes, "-F", "raw"];
     site.qemu_img(&[&["create", "-q", "-f", "qcow2"][..], &backing, &["top.qcow2", "1M"]].concat())?;
     let upload = ["upload", "top.qcow2", "-s", STORAGE_DOMAIN];
