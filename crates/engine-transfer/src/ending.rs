@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use imageio_device::TicketKeeper;
-use ovirt_engine_client::{Direction, DiskStatus, End, Engine, ImageTransfer, Secret};
+use ovirt_engine_client::{Direction, DiskStatus, End, Engine, Error as EngineError, ImageTransfer, Secret};
 
 use crate::open::{Error, ItsDisk, Origin};
 use crate::settings::Interrupted;
@@ -27,9 +27,9 @@ pub(crate) struct Begun {
 pub(crate) enum Resuming {
     #[default]
     Possible,
-    /// It was asked for as long as makes sense. Whoever asks next would wait as long, one after the
-    /// other.
-    GivenUp,
+    /// It was asked for as long as makes sense, and this is why it doesn't. Whoever asks next would
+    /// wait as long, one after the other.
+    GivenUp(String),
 }
 
 /// The work that is to be done when a device is closed. It has to be closed before: the engine
@@ -173,7 +173,7 @@ impl TicketKeeper for Begun {
         // One asks the engine at a time, and those that waited find that the transfer goes on, or
         // that there is no hope.
         let mut resuming = self.resuming.lock().unwrap_or_else(PoisonError::into_inner);
-        if *resuming == Resuming::GivenUp {
+        if let Resuming::GivenUp(_) = *resuming {
             return false;
         }
         let resumed = self.engine.resume_transfer(&self.transfer.id, self.direction);
@@ -181,11 +181,18 @@ impl TicketKeeper for Begun {
             Ok(true) => log::warn!("the engine had paused transfer {}, which goes on now", self.transfer.id),
             Ok(false) => {}
             Err(error) => {
-                log::warn!("the ticket can't be brought back: {error}");
-                *resuming = Resuming::GivenUp;
+                log::debug!("the ticket can't be brought back: {error}");
+                *resuming = Resuming::GivenUp(error.to_string());
             }
         }
         resumed.unwrap_or(false)
+    }
+
+    fn why_lost(&self) -> Option<String> {
+        match &*self.resuming.lock().unwrap_or_else(PoisonError::into_inner) {
+            Resuming::Possible => None,
+            Resuming::GivenUp(reason) => Some(reason.clone()),
+        }
     }
 }
 
@@ -205,8 +212,13 @@ impl Begun {
         }
         match self.engine.pause_upload(&self.transfer.id) {
             Ok(paused) => log::warn!("{paused} waits to be resumed, and its disk is locked until then"),
-            Err(error) => log::error!("{error}: see transfer {} in the engine", self.transfer.id),
+            Err(error) => self.tell_to_look(&error),
         }
+    }
+
+    /// Tells that the transfer isn't where it was to be.
+    fn tell_to_look(&self, error: &EngineError) {
+        log::error!("{error}: see transfer {} in the engine", self.transfer.id);
     }
 
     /// Removes a disk that was made for the transfer, if the engine has said that the transfer has
@@ -231,9 +243,14 @@ impl Begun {
         let end = if keeps_disk { End::Complete } else { End::Incomplete };
         let ended = self.engine.end_transfer(&self.transfer.id, self.direction, end);
         if let Err(error) = &ended {
-            log::error!("{error}: see transfer {} in the engine", self.transfer.id);
+            self.tell_to_look(error);
         }
         match &self.disk {
+            Some(ItsDisk { id, origin: Origin::New }) if is_still_ending(&ended) => {
+                log::error!(
+                    "disk {id} was made for this: remove it in the engine when the transfer has ended"
+                );
+            }
             Some(ItsDisk { id, origin: Origin::New }) => remove(&self.engine, id),
             Some(ItsDisk { id, .. }) if keeps_disk && ended.is_ok() => {
                 log::warn!("nothing was written to disk {id}, which is as it was");
@@ -257,6 +274,12 @@ impl Begun {
             }
         }
     }
+}
+
+/// Returns true if the engine is still about to end the transfer, as it is while it can't reach the
+/// host. Until it has ended it, it refuses to remove the disk.
+fn is_still_ending<T>(ended: &Result<T, EngineError>) -> bool {
+    matches!(ended, Err(EngineError::TimedOut { .. }))
 }
 
 /// Finalizes a transfer, and waits until the engine says that it ended well.

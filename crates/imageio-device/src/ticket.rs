@@ -13,4 +13,8 @@ pub trait TicketKeeper: Debug + Send + Sync {
     /// True if the server knows the ticket again: the request is sent once more, on a new
     /// connection. False if nothing has changed.
     fn bring_back(&self) -> bool;
+
+    /// Returns the reason why the ticket can't be brought back, once that is known. It is told
+    /// with the server's refusal, which says no more than that there is no ticket.
+    fn why_lost(&self) -> Option<String>;
 }

@@ -55,6 +55,9 @@ pub struct Config {
     pub negotiation_timeout: Duration,
     /// The time that requests in flight may take to be answered once the server is shut down.
     pub grace: Duration,
+    /// True if each request that fails is logged as an error, else at debug level: a program that
+    /// tells [`Statistics::first_failure`] at its end may spare its user a line for each of many.
+    pub logs_failures: bool,
 }
 
 impl Config {
@@ -68,7 +71,8 @@ impl Config {
 
 impl Default for Config {
     /// 64 requests and 10 MiB per session, 64 sessions, half of them for one address, all that
-    /// replies may be, no TLS, a minute to negotiate, ten seconds of grace.
+    /// replies may be, no TLS, a minute to negotiate, ten seconds of grace, all
+    /// failures in the log.
     fn default() -> Self {
         Self {
             requests: 64,
@@ -81,6 +85,7 @@ impl Default for Config {
             tls: Tls::default(),
             negotiation_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
+            logs_failures: true,
         }
     }
 }

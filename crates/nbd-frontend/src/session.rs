@@ -72,7 +72,7 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
         let Service { exports, config, changes, .. } = service;
         let device = exports.device(negotiated.export);
         let counters = exports.counters(negotiated.export);
-        let replies = Replies::new(control, transport, counters, changes, config.requests);
+        let replies = Replies::new(control, transport, counters, changes, config);
         Self { service, device, negotiated, control, transport, buffers: Pool::new(config.memory), replies }
     }
 

@@ -5,8 +5,8 @@
 //! device as a whole or in pieces, or was answered without the device. What was read ahead counts
 //! when a client asks for it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use nbd_wire::RequestHeader;
 use nbd_wire::consts::{
@@ -56,6 +56,13 @@ impl Statistics {
             refused: self.server.refused.load(Relaxed),
             exports: self.exports.iter().map(|export| export.snapshot()).collect(),
         }
+    }
+
+    /// Returns the device's reason for the first request that has failed, in the order of exports
+    /// if there are several.
+    #[must_use]
+    pub fn first_failure(&self) -> Option<&str> {
+        self.exports.iter().find_map(|export| export.first_failure.get()).map(String::as_str)
     }
 }
 
@@ -125,6 +132,7 @@ pub(crate) struct ExportCounters {
     clients: AtomicU64,
     connected: AtomicU64,
     said_goodbye: AtomicBool,
+    first_failure: OnceLock<String>,
     kinds: [KindCounters; KINDS],
 }
 
@@ -181,6 +189,11 @@ impl ExportCounters {
     /// A client is about to leave.
     pub(crate) fn leave(&self, says_goodbye: bool) {
         self.said_goodbye.store(says_goodbye, Relaxed);
+    }
+
+    /// The device has failed to carry out a request.
+    pub(crate) fn failed(&self, reason: &str) {
+        self.first_failure.get_or_init(|| reason.to_owned());
     }
 
     /// Returns the number of clients that are connected.

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use block_device::MemoryDevice;
+use block_device::{Errno, Error, MemoryDevice};
 use common::*;
 use nbd_frontend::{Config, ExportInfo, ExportSnapshot, Requests, Server};
 
@@ -70,4 +70,26 @@ fn each_export_counts_for_itself() {
     let told: Vec<_> =
         statistics.snapshot().exports.iter().map(|export| (export.clients, figures(export.reads))).collect();
     assert_eq!(told, [(1, (1, 512, 0)), (2, (2, 1024, 0))]);
+}
+
+#[test]
+fn the_first_failure_is_known() {
+    let disk = Hooked::new(MIB, |(kind, ..)| match kind {
+        ZERO => Err(Error::new(Errno::NotSup, "not fast")),
+        FLUSH => Err(Error::new(Errno::Io, "it is broken")),
+        READ => Err(Error::new(Errno::Io, "it is broken, still")),
+        _ => Ok(()),
+    });
+    let config = Config::default().with(|config| config.logs_failures = false);
+    let server = Server::new(threaded(&disk), &ExportInfo::default(), config).unwrap();
+    let statistics = server.statistics();
+    let server = Running::serving(server);
+    let mut client = server.client();
+    assert_ne!(client.ask(ZERO, 16, 0, 4096), 0);
+    assert_eq!(statistics.first_failure(), None, "a refusal is an answer");
+    assert_ne!(client.ask(FLUSH, 0, 0, 0), 0);
+    assert_ne!(client.ask(READ, 0, 0, 512), 0);
+    assert_eq!(statistics.first_failure(), Some("it is broken"));
+    client.disconnect();
+    let _ = server.stop();
 }

@@ -138,7 +138,7 @@ pub enum Error {
     },
 
     /// The engine has not done in time what was waited for.
-    #[error("the engine has not {what} within {} s: see it in the engine", time.as_secs())]
+    #[error("the engine has not {what} within {} s", time.as_secs())]
     TimedOut {
         /// The act that was waited for, as in "the engine has not ...".
         what: String,

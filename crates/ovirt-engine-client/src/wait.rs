@@ -10,6 +10,9 @@ use crate::{Engine, Error, Result};
 /// The time between two questions.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// A wait that takes longer than this is told of, so that nobody takes it for a hang.
+const LONG: Duration = Duration::from_secs(15);
+
 impl Engine {
     /// Asks until there is an answer. An engine that can't be reached, or is starting, is asked
     /// again, for as long as [`Config::reconnect_timeout`](crate::Config::reconnect_timeout) says.
@@ -25,6 +28,7 @@ impl Engine {
     ) -> Result<T> {
         let start = self.clock.now();
         let mut last_answer = start;
+        let mut is_told = false;
         loop {
             let error = match ask() {
                 Ok(answer) => {
@@ -44,8 +48,16 @@ impl Engine {
                 // The reason why it can't be asked says more.
                 return Err(error.unwrap_or(Error::TimedOut { what: what.to_owned(), time }));
             }
-            if let Some(error) = error {
+            if let Some(error) = &error {
                 log::debug!("asking again: {error}");
+            }
+            if !is_told && now.duration_since(start) >= LONG {
+                is_told = true;
+                let reason = error.map_or_else(String::new, |error| format!(" ({error})"));
+                log::warn!(
+                    "the engine has not yet {what}{reason}: it is asked for up to {} s",
+                    time.as_secs()
+                );
             }
             if !self.clock.pause(INTERVAL) {
                 return Err(Error::Stopped { what: what.to_owned() });
@@ -149,10 +161,7 @@ mod tests {
     fn what_takes_too_long_is_given_up() {
         let (questions, outcome) = asked(&engine(10), 100, |_| Ok(None));
         assert_eq!(questions, 101);
-        assert_eq!(
-            outcome.unwrap_err().to_string(),
-            "the engine has not woken up within 100 s: see it in the engine"
-        );
+        assert_eq!(outcome.unwrap_err().to_string(), "the engine has not woken up within 100 s");
         let (questions, outcome) = asked(&engine(300), 100, |_| Err(away()));
         assert_eq!((questions, outcome.unwrap_err().is_transient()), (101, true));
     }

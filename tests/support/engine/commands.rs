@@ -9,10 +9,12 @@ use serde_json::Value;
 use support::TestResult;
 use support::door::built;
 use support::image::{SIZE, guest_disk, same};
+use support::process::{Daemon, PATIENCE};
 use support::run::Ended;
 use support::tools::QEMU_IMG;
 
 use crate::Test;
+use crate::jobs::{Job, site_with_disk};
 use crate::serving::{assert_all_well, site};
 use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
@@ -25,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_disk_is_downloaded_in_both_formats", a_disk_is_downloaded_in_both_formats),
     ("progress_is_told_as_json", progress_is_told_as_json),
     ("a_copy_that_fails_leaves_nothing", a_copy_that_fails_leaves_nothing),
+    ("the_reason_of_a_failed_copy_is_told_last", the_reason_of_a_failed_copy_is_told_last),
     ("a_disk_of_another_size_is_not_written", a_disk_of_another_size_is_not_written),
     ("what_is_missing_is_told", what_is_missing_is_told),
 ];
@@ -143,6 +146,35 @@ fn a_copy_that_fails_leaves_nothing() -> TestResult {
     let left: Vec<_> =
         fs::read_dir(site.path(""))?.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
     assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
+    Ok(())
+}
+
+/// An administrator cancels the transfer before data flows. The program that copies knows only that
+/// its requests fail.
+fn the_reason_of_a_failed_copy_is_told_last() -> TestResult {
+    for job in [Job::Upload, Job::Download] {
+        let site = site_with_disk()?;
+        succeed(Command::new("mkfifo").arg(site.path("go")).output()?.into())?;
+        let qemu_img = QEMU_IMG.path();
+        let wait = format!(
+            "[ $1 != convert ] || {{ : > begun; read -r _ < go; }}\nexec {} \"$@\"",
+            qemu_img.display()
+        );
+        let path = site.stand_in("qemu-img", &wait)?;
+        let mut process = Daemon::spawn(job.command(&site).env("PATH", path))?;
+        process.retry(|| fs::metadata(site.path("begun")))?;
+        let transfer = site.engine.transfers().pop().ok_or("there is no transfer")?;
+        site.engine.cancel_transfer(&transfer.id);
+        let is_removed = |_: &_| site.engine.transfers().iter().all(|transfer| !transfer.has_ticket);
+        assert!(site.engine.wait_for(PATIENCE, is_removed), "{job:?}: the ticket is there");
+        fs::write(site.path("go"), "\n")?;
+        let status = process.wait()?;
+        let said = process.said();
+        assert_eq!(status.code(), Some(1), "{job:?}: {said:?}");
+        let last = said.last().ok_or("nothing is said")?;
+        assert!(last.contains("the engine has ended transfer"), "{job:?}: {said:#?}");
+        assert!(said.len() < 6, "{job:?}: {said:#?}");
+    }
     Ok(())
 }
 

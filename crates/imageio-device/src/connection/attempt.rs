@@ -127,7 +127,8 @@ impl ReplayingConnection {
                 return Ok(false);
             }
             (next @ (Next::Again(_, failing) | Next::Fail(failing)), Err(error)) => {
-                let (error, now) = (device_error(asked, &error), Instant::now());
+                let error = self.with_reason(next, device_error(asked, &error));
+                let now = Instant::now();
                 if matches!(next, Next::Again(Again::UntilTimeout, _)) {
                     self.common.outage.gave_up(&error, now);
                 }
@@ -168,6 +169,16 @@ impl ReplayingConnection {
             self.give_up_connection();
         }
         is_back
+    }
+
+    /// A ticket that was lost for good has a reason that only its keeper knows.
+    fn with_reason(&self, next: Next, error: Error) -> Error {
+        let keeper = self.common.ticket_keeper.as_ref();
+        let keeper = keeper.filter(|_| matches!(next, Next::Again(Again::IfTicketComesBack, _)));
+        match keeper.and_then(|keeper| keeper.why_lost()) {
+            Some(reason) => Error::new(error.errno(), format!("{error}: {reason}")),
+            None => error,
+        }
     }
 
     pub(super) fn failure(&self, failing: Failing, error: Error) -> Failure {

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use engine_transfer::{Content, Ending, Opened, Source};
 use imageio_device::{Device, Queue};
 use imageio_stats::{Export, Observer, Output, State, Watch};
 use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Statistics};
 
-use super::Stop;
+use super::stop::Failed;
+use super::{Stop, is_consequence};
 use crate::disks;
 use crate::listen::{Address, Listening};
 use crate::statistics::{self, PROGRAM, clients};
@@ -35,9 +36,12 @@ impl Service<'_> {
     ) -> Result<()> {
         let queue = Arc::new(Queue::start(Arc::clone(device))?);
         let Listening { listeners, address, private: _private } = Listening::private()?;
-        let mut server = Server::new(queue, &ExportInfo::default(), Config::default())?;
+        // The first failure is told at the end, with what the program says of it.
+        let config = Config::default().with(|config| config.logs_failures = false);
+        let mut server = Server::new(queue, &ExportInfo::default(), config)?;
         listeners.into_iter().for_each(|listener| server.listen(listener));
-        let observer = self.observer(device, &server.statistics());
+        let statistics = server.statistics();
+        let observer = self.observer(device, &statistics);
         self.stop.observe(&observer);
         let following = follow(&observer)?;
         let watch = Watch::start(Arc::clone(&observer)).context("cannot start a thread")?;
@@ -52,7 +56,7 @@ impl Service<'_> {
         });
         drop((following, watch));
         statistics::finish(&observer, if used.is_ok() { State::Complete } else { State::Incomplete });
-        used
+        used.map_err(|error| with_reason(error, statistics.first_failure()))
     }
 
     fn observer(self, device: &Arc<Device>, statistics: &Statistics) -> Arc<Observer> {
@@ -61,6 +65,14 @@ impl Service<'_> {
         let mut export = Export::new(self.label.unwrap_or_default(), Arc::clone(device), clients);
         export.label = self.label.map(str::to_owned);
         Arc::new(Observer::new(PROGRAM, vec![export], self.output.cloned()))
+    }
+}
+
+/// A program that has copied knows of a request only that it has failed.
+fn with_reason(error: Error, first_failure: Option<&str>) -> Error {
+    match first_failure {
+        Some(reason) if error.is::<Failed>() => anyhow!("{reason}").context(error),
+        _ => error,
     }
 }
 
@@ -107,14 +119,15 @@ pub(crate) fn copy_disk(
     Copied { disk: copied.and(ended).map(|()| disk), content }
 }
 
-/// Closes a device. What is wrong with its data is told in any case, as it may be the reason for
-/// the copy's failure.
+/// Closes a device. If data may be missing, that is the reason for a failure of the copy, whose
+/// program knows no more than that some requests have failed.
 pub(crate) fn close_after(copied: Result<()>, device: &Device) -> Result<()> {
     let closed = device.close().map_err(|error| anyhow!("the disk may be incomplete: {error}"));
     match (copied, closed) {
-        (Err(error), Err(reason)) => {
-            log::error!("{reason}");
-            Err(error)
+        (Err(error), Err(reason)) if !is_consequence(&error) => {
+            // Without its own reason, which is the same.
+            log::error!("{error}");
+            Err(reason)
         }
         (copied, closed) => copied.and(closed),
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use engine_transfer::Clock;
 use imageio_stats::Observer;
 use signal_hook::consts::{SIGTERM, SIGUSR1};
@@ -55,7 +55,7 @@ impl Stop {
         let thread = Caught::with_figures()?.forward(move |signal| match first {
             _ if signal == SIGUSR1 => teller.ask(),
             None => {
-                log::info!("signal {signal}: ending what was begun");
+                log::warn!("signal {signal}: ending what was begun; the next signal ends at once");
                 stopping.lock().signal = Some(signal);
                 stopping.stop();
                 first = Some(Instant::now());
@@ -147,6 +147,11 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
+/// A program has failed: its name, its end and what it has said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Failed(String);
+
 /// Returns true if an error comes of the end of all, and is not the reason for it.
 pub(crate) fn is_consequence(error: &anyhow::Error) -> bool {
     use ovirt_engine_client::Error::Stopped as NotWaitedFor;
@@ -189,7 +194,7 @@ impl Program<'_> {
         self.forget();
         let Output { status, stderr, .. } = ended.with_context(|| format!("waiting for {}", self.name))?;
         let said = String::from_utf8_lossy(&stderr);
-        let said: Vec<_> = said.lines().map(|line| line.trim().escape_debug().to_string()).collect();
+        let said: Vec<_> = said.lines().map(|line| readable(line.trim())).collect();
         // qemu-img succeeds though it couldn't write the last of an image's own tables, and only
         // says so.
         let is_whole = !said.iter().any(|line| line.to_ascii_lowercase().contains("failed to flush"));
@@ -198,11 +203,29 @@ impl Program<'_> {
             return Ok(());
         }
         self.stop.check()?;
-        bail!("{} failed ({status}): {}", self.name, said.join("; "));
+        Err(Failed(format!("{} failed ({status}){}", self.name, summary(&said))).into())
     }
 
     fn forget(&self) {
         self.stop.lock().running.retain(|(number, _)| *number != self.number);
+    }
+}
+
+/// A line without what a terminal would take for a command.
+fn readable(line: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    line.chars().map(escape).collect()
+}
+
+/// The lines that a program has said, as the end of a message. Of many, as there are when each of
+/// the requests under way fails, the first ones tell enough.
+fn summary(said: &[String]) -> String {
+    const TOLD: usize = 2;
+    let told = said.iter().take(TOLD).map(|line| format!("; {line}")).collect::<String>();
+    let told = told.replacen(';', ":", 1);
+    match said.len().saturating_sub(TOLD) {
+        0 => told,
+        more => format!("{told}; and {more} more such lines"),
     }
 }
 
@@ -311,6 +334,12 @@ mod tests {
         let stop = Stop::default();
         let error = stop.run(Command::new("sh").args(["-c", "echo a >&2; echo b >&2; exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "sh failed (exit status: 3): a; b");
+        let error = stop.run(Command::new("sh").args(["-c", "seq 9 >&2; exit 1"])).unwrap_err().to_string();
+        assert_eq!(error, "sh failed (exit status: 1): 1; 2; and 7 more such lines");
+        let error = stop.run(Command::new("sh").args(["-c", "kill -9 $$"])).unwrap_err().to_string();
+        assert_eq!(error, "sh failed (signal: 9 (SIGKILL))");
+        let error = stop.run(Command::new("sh").args(["-c", r#"printf '"x"\033[2J' >&2; exit 1"#]));
+        assert_eq!(error.unwrap_err().to_string(), r#"sh failed (exit status: 1): "x"\u{1b}[2J"#);
         let error = stop.run(&mut Command::new("/no/such/program")).unwrap_err();
         assert_eq!(error.to_string(), "cannot run /no/such/program");
     }

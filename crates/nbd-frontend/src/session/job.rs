@@ -196,12 +196,9 @@ impl Job {
     /// The device's fault, perhaps at one offset.
     fn fail(&mut self, why: &block_device::Error, at: Option<u64>) {
         let error = self.command.map_or_else(|error| error, |command| error_value(why.errno(), command));
-        let RequestHeader { offset, length, .. } = self.request;
-        let (id, name) = (self.replies.id(), self.request.name());
-        // A refusal of a fast zero is an answer, not a failure.
-        let level = if error == ErrorValue::NotSup { log::Level::Debug } else { log::Level::Error };
-        log::log!(level, "client {id}: {name} of {length} bytes at {offset}: {error}: {why}");
-        self.answer_error(error, &why.to_string(), at);
+        let why = why.to_string();
+        self.replies.tell_failure(&self.request, error, &why);
+        self.answer_error(error, &why, at);
     }
 
     /// The server stops, and the device is not asked any more.

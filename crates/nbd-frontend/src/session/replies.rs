@@ -6,11 +6,12 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use block_device::BatchEnd;
-use nbd_wire::RequestHeader;
+use nbd_wire::{ErrorValue, RequestHeader};
 use rustix::net::SendFlags;
 use socket2::Socket;
 
 use super::reply::Reply;
+use crate::Config;
 use crate::changes::Changes;
 use crate::lock;
 use crate::registry::Control;
@@ -32,6 +33,7 @@ pub(crate) struct Replies {
     changes: Arc<Changes>,
     /// The number of requests that may be in flight.
     limit: usize,
+    logs_failures: bool,
     state: Mutex<State>,
     /// For the thread that reads requests: one is no longer in flight.
     answered: Condvar,
@@ -70,7 +72,7 @@ impl Replies {
         transport: &Transport,
         counters: &Arc<ExportCounters>,
         changes: &Arc<Changes>,
-        limit: usize,
+        config: &Config,
     ) -> Arc<Self> {
         Arc::new(Self {
             client: control.id,
@@ -78,7 +80,8 @@ impl Replies {
             transport: transport.clone(),
             counters: Arc::clone(counters),
             changes: Arc::clone(changes),
-            limit: limit.max(1),
+            limit: config.requests.max(1),
+            logs_failures: config.logs_failures,
             state: Mutex::default(),
             answered: Condvar::new(),
             blocked: Condvar::new(),
@@ -87,6 +90,19 @@ impl Replies {
 
     pub(super) fn id(&self) -> u64 {
         self.client
+    }
+
+    /// Tells that the device has failed to carry out a request.
+    pub(super) fn tell_failure(&self, request: &RequestHeader, error: ErrorValue, reason: &str) {
+        let (client, name, RequestHeader { offset, length, .. }) = (self.client, request.name(), request);
+        // A refusal of a fast zero is an answer, not a failure.
+        let is_failure = error != ErrorValue::NotSup;
+        if is_failure {
+            self.counters.failed(reason);
+        }
+        let is_error = is_failure && self.logs_failures;
+        let level = if is_error { log::Level::Error } else { log::Level::Debug };
+        log::log!(level, "client {client}: {name} of {length} bytes at {offset}: {error}: {reason}");
     }
 
     /// Waits until one more request may be in flight.
