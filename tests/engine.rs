@@ -8,6 +8,8 @@ mod commands;
 mod cut;
 #[path = "support/engine/faults.rs"]
 mod faults;
+#[path = "support/engine/hopeless_uploads.rs"]
+mod hopeless_uploads;
 #[path = "support/engine/hosts.rs"]
 mod hosts;
 #[path = "support/engine/jobs.rs"]
@@ -41,6 +43,7 @@ const TESTS: &[&[Test]] = &[
     faults::TESTS,
     resuming::TESTS,
     resumed_uploads::TESTS,
+    hopeless_uploads::TESTS,
     signals::TESTS,
     silence::TESTS,
     hosts::TESTS,

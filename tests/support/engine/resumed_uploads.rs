@@ -30,7 +30,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_upload_whose_ticket_is_lost_is_told_to_begin_anew", without_ticket),
     ("an_image_that_has_changed_is_not_uploaded_further", an_image_that_has_changed_is_not_uploaded_further),
     ("an_image_that_changes_meanwhile_is_given_up", an_image_that_changes_meanwhile_is_given_up),
-    ("what_can_not_go_on_is_told", what_can_not_go_on_is_told),
 ];
 
 const GIB: u64 = 1 << 30;
@@ -39,7 +38,7 @@ const GIB: u64 = 1 << 30;
 const SIZE: u64 = 2 * GIB + (5 << 20);
 
 /// The image, with data in each part.
-fn image(site: &Installation) -> TestResult {
+pub(crate) fn image(site: &Installation) -> TestResult {
     let file = File::create(site.path("big.img"))?;
     file.set_len(SIZE)?;
     for (number, offset) in
@@ -63,7 +62,7 @@ fn stand_in(site: &Installation, instead: &str) -> TestResult<String> {
 }
 
 /// Uploads with the stand-in.
-fn upload(site: &Installation, what: &[&str], instead: &str) -> TestResult<Ended> {
+pub(crate) fn upload(site: &Installation, what: &[&str], instead: &str) -> TestResult<Ended> {
     let path = stand_in(site, instead)?;
     run_with(site, &[&["upload", "--resume", "state"], what].concat(), &[("PATH", &path)])
 }
@@ -73,7 +72,7 @@ fn parts(site: &Installation) -> TestResult<usize> {
     Ok(fs::read_to_string(site.path("parts"))?.lines().count())
 }
 
-fn only_transfer(site: &Installation) -> TestResult<Transfer> {
+pub(crate) fn only_transfer(site: &Installation) -> TestResult<Transfer> {
     let transfers = site.engine.transfers();
     let [transfer] = transfers.as_slice() else {
         return Err(format!("one is expected: {transfers:?}").into());
@@ -97,12 +96,12 @@ fn assert_done(site: &Installation, image: &str, format: &str, ended: Ended) -> 
 }
 
 /// Of a process that SIGKILL has ended.
-const KILLED: i32 = 128 + 9;
+pub(crate) const KILLED: i32 = 128 + 9;
 
-const NEW: [&str; 3] = ["big.img", "--storage-domain", STORAGE_DOMAIN];
+pub(crate) const NEW: [&str; 3] = ["big.img", "--storage-domain", STORAGE_DOMAIN];
 
 /// SIGKILL in the second part, when a piece of it is written.
-const KILL_IN_THE_SECOND: &str = "[ $parts = 2 ] && $real \"$@\" && kill -9 $PPID && exit";
+pub(crate) const KILL_IN_THE_SECOND: &str = "[ $parts = 2 ] && $real \"$@\" && kill -9 $PPID && exit";
 
 fn a_killed_upload_goes_on() -> TestResult {
     for is_paused in [false, true] {
@@ -342,48 +341,5 @@ fn an_image_that_changes_meanwhile_is_given_up() -> TestResult {
     assert!(ended.err.contains("big.img has changed since its upload was begun"), "{ended:?}");
     assert!(ended.err.contains("which was made for this, has been removed"), "{ended:?}");
     assert!(site.engine.disks().is_empty() && !site.path("state").exists(), "{ended:?}");
-    Ok(())
-}
-
-fn what_can_not_go_on_is_told() -> TestResult {
-    let site = site()?;
-    image(&site)?;
-    fs::write(site.path("other"), "something else")?;
-    for (what, expected) in [
-        (&["--resume", "other", "big.img", "-s", STORAGE_DOMAIN][..], "it isn't what an upload has noted"),
-        (&["--resume", "new"], "nothing was noted of an upload yet: give its FILE"),
-        (&["--resume", "new", "big.img"], "nothing was noted of an upload yet: give its --storage-domain"),
-        (&["--resume", "new", "/dev/null", "-s", STORAGE_DOMAIN], ""),
-    ] {
-        let ended = run_with(&site, &[&["upload"], what].concat(), &[])?;
-        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
-        assert!(ended.err.contains(expected) && !site.path("new").exists(), "{ended:?}");
-    }
-    assert_eq!(fs::read_to_string(site.path("other"))?, "something else");
-
-    assert_eq!(upload(&site, &NEW, KILL_IN_THE_SECOND)?.code, KILLED);
-    let ended = upload(&site, &["disk.img", "--storage-domain", STORAGE_DOMAIN], "")?;
-    assert!(ended.code == 1 && ended.err.contains("the upload was begun with /"), "{ended:?}");
-    let transfer = only_transfer(&site)?;
-    for other in [["--disk", "another"], ["--storage-domain", "another"]] {
-        let ended = upload(&site, &[&["big.img"], &other[..]].concat(), "")?;
-        let told = format!("{}: the upload was begun into disk {}", other[0], transfer.disk);
-        assert!(ended.code == 1 && ended.err.contains(&told), "{ended:?}");
-    }
-    site.engine.pause_transfer(&transfer.id);
-    let anew = ["upload", "disk.img", "--disk-name", "big", "--storage-domain", STORAGE_DOMAIN];
-    let ended = run_with(&site, &anew, &[])?;
-    let left = format!("disk {} of the same name waits for the rest of an upload", transfer.disk);
-    assert!(ended.code == 0 && ended.err.contains(&left), "{ended:?}");
-    let ended = run_with(&site, &["upload", "big.img", "--disk", &transfer.disk], &[])?;
-    assert!(
-        ended.err.contains("(paused_system) has the disk: if nobody goes on with it, cancel it"),
-        "{ended:?}"
-    );
-
-    site.engine.cancel_transfer(&transfer.id);
-    let ended = upload(&site, &NEW, "")?;
-    assert!(ended.code == 1 && ended.err.contains("the upload can't go on: if the transfer"), "{ended:?}");
-    assert!(ended.err.contains("to begin anew: the engine has"), "{ended:?}");
     Ok(())
 }

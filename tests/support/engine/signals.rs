@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sigterm_ends_an_upload_in_each_phase", || terminate(Job::Upload)),
     ("sigterm_ends_an_upload_into_a_disk_in_each_phase", || terminate(Job::UploadInto)),
     ("sigterm_ends_a_download_in_each_phase", || terminate(Job::Download)),
+    ("sigterm_keeps_a_disk_that_was_there_for_an_upload_that_goes_on", keep_for_later),
     ("what_sigkill_leaves_of_an_upload_is_ended_as_documented", || kill(Job::Upload)),
     ("what_sigkill_leaves_of_an_upload_into_a_disk_is_ended_as_documented", || kill(Job::UploadInto)),
     ("what_sigkill_leaves_of_a_download_is_ended_as_documented", || kill(Job::Download)),
@@ -58,7 +59,7 @@ fn interrupt(
 
 /// With a `qemu-img` that writes a little, and never ends before its parent. It must not keep
 /// standard error open, whose end tells that the parent has ended.
-fn start_copying(site: &Installation, command: &mut Command) -> TestResult<Daemon> {
+pub(crate) fn start_copying(site: &Installation, command: &mut Command) -> TestResult<Daemon> {
     let script = format!(
         "[ \"$1\" = convert ] || exec {} \"$@\"\nfor last; do :; done\n\
          {} -f raw -c 'write 0 64k' \"$last\" >&2\n: > begun\nexec tail --pid=$PPID -f /dev/null 2>/dev/null",
@@ -102,6 +103,27 @@ fn terminate(job: Job) -> TestResult {
         }
     }
     Ok(())
+}
+
+/// The signal comes with the first writes. A disk that was there before isn't given up with them.
+fn keep_for_later() -> TestResult {
+    let site = site_with_disk()?;
+    let (disks, known) = (site.engine.disks(), site.engine.transfers().len());
+    let upload = || {
+        let mut command = Job::UploadInto.command(&site);
+        command.args(["--resume", "state"]);
+        command
+    };
+    let mut process = start_copying(&site, &mut upload())?;
+    process.signal(Signal::SIGTERM)?;
+    let status = process.wait()?;
+    let said = process.said().join("\n");
+    assert_eq!(status.code(), Some(1), "{said}");
+    let transfers = site.engine.transfers().split_off(known);
+    assert!(transfers.iter().all(|transfer| transfer.phase == Phase::PausedUser), "{said} {transfers:?}");
+    assert_eq!(site.engine.disks().len(), disks.len(), "{said}");
+    succeed(upload().output()?.into())?;
+    assert_complete(&site, Job::UploadInto, &site.engine.transfers().split_off(known))
 }
 
 fn partial_files(site: &Installation) -> TestResult<Vec<String>> {
@@ -181,7 +203,7 @@ fn remove_as_documented(site: &Installation, before: &[Disk]) -> TestResult {
 }
 
 /// Runs the command about this in docs/engine.md, as a user does who has read it.
-fn follow_documentation(site: &Installation, path: &str, id: &str) -> TestResult<String> {
+pub(crate) fn follow_documentation(site: &Installation, path: &str, id: &str) -> TestResult<String> {
     let text = include_str!("../../../docs/engine.md");
     let (_, section) = text.split_once("\n## What SIGKILL leaves\n").ok_or("there is no such section")?;
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));

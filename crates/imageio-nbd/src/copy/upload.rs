@@ -7,6 +7,7 @@
 //! of times: whoever writes a place writes what the image has there, as long as the image stays as
 //! it is. That is checked before each note.
 
+mod advice;
 mod part;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use engine_transfer::{Content, Direction, Ending, EngineSettings, Interrupted, R
 use imageio_device::Device;
 use imageio_stats::Output;
 
+use self::advice::{advised, goes_on, is_hopeless};
 use super::image::Image;
 use super::image_files::{self, ImageFile};
 use super::journal::{Begun, Destination, Journal, Plan};
@@ -41,7 +43,7 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
             let stale = copied_before.map(|begun| begun.files.clone());
             let uploaded = upload.copy_by_parts(&mut journal);
             let advice = match journal.begun() {
-                Some(_) => format!("--resume={} goes on with the upload", journal.path().display()),
+                Some(_) => goes_on(&journal),
                 None => "the upload was given up".to_owned(),
             };
             let disk = explained(uploaded, &stop, &advice)?;
@@ -244,65 +246,6 @@ fn refuse_other_engine(engine: &EngineSettings, begun: &Begun) -> Result<()> {
         Some(before) => bail!("--resume: the upload was begun at engine {before}, and this is {now}"),
         None => Ok(()),
     }
-}
-
-/// An error that keeps an upload from going on comes with what to do about it.
-fn advised<T>(result: Result<T>, journal: &Journal) -> Result<T> {
-    result.map_err(|error| match advice(&error, journal) {
-        Some(advice) => error.context(advice),
-        None => error,
-    })
-}
-
-fn advice(error: &anyhow::Error, journal: &Journal) -> Option<String> {
-    let state = journal.path().display();
-    if let Some(engine_transfer::Error::Left { disk, .. }) = error.downcast_ref() {
-        return Some(format!(
-            "remove disk {disk} in the engine if nobody needs it, and {state}, to begin anew"
-        ));
-    }
-    let Interrupted { transfer, disk, is_new, .. } = journal.begun()?.interrupted();
-    let end = if is_new {
-        format!("cancel transfer {transfer} in the engine, which removes disk {disk}")
-    } else {
-        format!(
-            "end transfer {transfer} by the engine's API: finalize keeps disk {disk}, and cancel removes it"
-        )
-    };
-    if is_hopeless(error) {
-        Some(format!(
-            "the upload can't go on: if the transfer is still there, {end}; remove {state} to begin anew"
-        ))
-    } else if !is_without_ticket(error) {
-        None
-    } else if journal.has_all() {
-        Some(format!(
-            "all data is on disk {disk}: don't cancel transfer {transfer}, but try again when its host can be reached"
-        ))
-    } else {
-        Some(format!(
-            "transfer {transfer} doesn't go on: try again when its host can be reached; if the imageio server was restarted there, it has lost the ticket for good: then {end}; remove {state} to begin anew"
-        ))
-    }
-}
-
-/// Returns true if the server doesn't know the ticket, or couldn't be given it.
-fn is_without_ticket(error: &anyhow::Error) -> bool {
-    use engine_transfer::Error::{Engine, Open};
-    match error.downcast_ref() {
-        Some(Open(error)) => error.is_forbidden(),
-        Some(Engine(error)) => matches!(error, ovirt_engine_client::Error::TimedOut { .. }),
-        _ => false,
-    }
-}
-
-/// Returns true if the engine has ended the transfer, or another image would be uploaded.
-fn is_hopeless(error: &anyhow::Error) -> bool {
-    use ovirt_engine_client::Error::{Disk, Missing, Transfer};
-    let by_engine =
-        |error: &ovirt_engine_client::Error| matches!(error, Disk { .. } | Missing { .. } | Transfer { .. });
-    let by_transfer = |error: &engine_transfer::Error| matches!(error, engine_transfer::Error::Engine(error) if by_engine(error));
-    error.is::<image_files::Changed>() || error.downcast_ref().is_some_and(by_transfer)
 }
 
 fn destination(options: &UploadOptions) -> Destination {
