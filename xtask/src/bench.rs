@@ -26,9 +26,11 @@ fn build(sh: &Shell) -> Result<PathBuf> {
              --message-format=json-render-diagnostics"
     )
     .read()?;
+    // Cargo tells of the package's other programs, too, in any order.
     let mut programs = messages.lines().filter_map(|message| {
         let message: Value = serde_json::from_str(message).ok()?;
-        Some(message["executable"].as_str()?.into())
+        let is_benchmark = message["target"]["kind"][0] == "bench";
+        Some(message["executable"].as_str().filter(|_| is_benchmark)?.into())
     });
-    programs.next_back().context("cargo tells of no benchmark")
+    programs.next().context("cargo tells of no benchmark")
 }
