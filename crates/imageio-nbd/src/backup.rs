@@ -30,6 +30,8 @@ pub(crate) use restore::run as restore;
 pub(crate) use save::run as back_up;
 pub(crate) use verify::run as verify;
 
+const NO_BACKUP: &str = "the directory has no backup";
+
 /// Which engine is asked, and how its disks are treated.
 struct Site {
     settings: Settings,
@@ -99,8 +101,18 @@ fn choose<'d>(directory: &'d BackupDirectory, id: Option<&str>) -> Result<&'d Ba
                 "--backup: the directory has no backup {id:?}: `imageio-nbd backups` tells which there are"
             )
         }),
-        None => manifest.backups.last().context("the directory has no backup"),
+        None => manifest.backups.last().context(NO_BACKUP),
     }
+}
+
+/// Returns true unless the file with the VM's configuration is missing, which is told.
+fn has_configuration(directory: &BackupDirectory, backup: &Backup) -> bool {
+    let Some(file) = &backup.vm_configuration else { return true };
+    let path = directory.path_of(file);
+    if !path.is_file() {
+        log::warn!("{} is missing, which had the VM's configuration", path.display());
+    }
+    path.is_file()
 }
 
 /// Prints a line for those who want to know what has come of it.

@@ -6,8 +6,8 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use backup_directory::{
-    BackupMode, BackupRecord, Decision, DiskBackup, DiskPlan, Manifest, NewBackup, Plan, Policy, Reason, Vm,
-    Writer, plan,
+    BackupMode, BackupRecord, Decision, DiskBackup, DiskPlan, NewBackup, Plan, Policy, Reason, Vm, Writer,
+    plan,
 };
 use engine_transfer::Target;
 use jiff::Timestamp;
@@ -45,7 +45,7 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     if let Some(newest) = &plan.passed_over {
         log::warn!("the engine has no checkpoint of the backup {newest}: an earlier backup is continued");
     }
-    check_bases(options, site, writer.manifest(), &plan)?;
+    check_bases(options, site, &writer, &plan)?;
     let new = writer.begin(Timestamp::now())?;
     let id = new.id().to_owned();
     let record = back_up(options, site, engine, clock, &vm.id, plan, &new)?;
@@ -125,16 +125,16 @@ fn back_up(
     Ok(BackupRecord { engine_backup_id, from_checkpoint_id, to_checkpoint_id, vm_configuration, disks })
 }
 
-/// Checks that the images to be continued hold what was backed up: damage would become a part of
-/// the new backup, and of its checksum.
-fn check_bases(options: &BackupOptions, site: &Site, manifest: &Manifest, plan: &Plan) -> Result<()> {
+/// Checks that the images to be continued are there, and hold what was backed up: damage would
+/// become a part of the new backup, and of its checksum.
+fn check_bases(options: &BackupOptions, site: &Site, writer: &Writer, plan: &Plan) -> Result<()> {
     const ADVICE: &str =
         "nothing can be added to it: make a full backup (--full), and see imageio-nbd verify";
     let _line = site.follow()?;
     let checked = for_all(&plan.disks, usize::from(options.jobs), &site.stop, |plan| {
-        let base = backing_file(plan).and_then(|file| manifest.disk_of_file(file));
+        let base = backing_file(plan).and_then(|file| writer.manifest().disk_of_file(file));
         let Some(base) = base else { return Ok(()) };
-        let image = options.directory.join(&base.file);
+        let image = writer.image(base).context(ADVICE)?;
         match copy::is_as_backed_up(base, &image, site.task(&plan.disk.name)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(anyhow!("{} isn't what was backed up: {ADVICE}", image.display())),
