@@ -24,6 +24,8 @@ mod serving;
 mod signals;
 #[path = "support/engine/silence.rs"]
 mod silence;
+#[path = "support/engine/unread.rs"]
+mod unread;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,7 @@ const TESTS: &[&[Test]] = &[
     silence::TESTS,
     hosts::TESTS,
     secrets::TESTS,
+    unread::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -58,9 +58,9 @@ impl Site {
         Following::all(&self.report, &self.progress)
     }
 
-    /// Tells what has come of it: a person in these words.
-    fn tell_made(&self, description: &str, made: Made<'_>, words: &str) {
-        self.report.tell_made(description, self.progress.done(), made, words);
+    /// Tells what has come of it: a person in these words. Returns the exit status.
+    fn tell_made(&self, description: &str, made: Made<'_>, words: &str) -> u8 {
+        self.report.tell_made(description, self.progress.done(), made, words)
     }
 
     /// Work on a disk that messages call so.

@@ -26,18 +26,19 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
     let images = images.collect::<Result<Vec<_>>>()?;
     let (stop, _signals) = Stop::by_signals()?;
     let site = Site::new(&options.engine, Arc::clone(&stop), "restoring")?;
-    let following = site.follow()?;
+    let (following, mut status) = (site.follow()?, 0);
     for (disk, image) in images {
         let restored = restore(&site, options, &image, backup, disk).with_context(|| label(disk));
         let id = explained(restored, &stop, "the disks that were told are complete, and others are removed")?;
         let words = format!("{id}  {:?}, which was {}", disk.disk.name, disk.disk.id);
-        site.tell_made("disk restored", Made::Disk(&id), &words);
+        // Those that are left are wanted all the same.
+        status = site.tell_made("disk restored", Made::Disk(&id), &words).max(status);
     }
     drop(following);
     if let Some(file) = backup.vm_configuration.as_ref().filter(|_| has_configuration(&directory, backup)) {
         log::info!("the VM's configuration is in {}", directory.path_of(file).display());
     }
-    Ok(0)
+    Ok(status)
 }
 
 fn label(disk: &DiskBackup) -> String {

@@ -30,11 +30,11 @@ pub(crate) fn run(options: &BackupOptions) -> Result<u8> {
     let engine = site.credentials.engine(Arc::clone(&clock) as _)?;
     let saved = save(options, &site, &engine, &clock);
     engine.log_out();
-    explained(saved, &stop, "the directory has the backups that it had before")?;
-    Ok(0)
+    explained(saved, &stop, "the directory has the backups that it had before")
 }
 
-fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<()> {
+/// Adds a backup, and tells its id. Returns the exit status.
+fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<u8> {
     let vm = engine.find_vm(&options.vm)?;
     let mut writer = Writer::open(&options.directory, Vm { id: vm.id.clone(), name: vm.name })?;
     clean_up(engine, &vm.id, &mut writer)?;
@@ -51,8 +51,7 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     let record = back_up(options, site, engine, clock, &vm.id, plan, &new)?;
     let told = summary(&record);
     new.commit(record)?;
-    site.tell_made("backup completed", Made::Backup(&id), &format!("{id}{told}"));
-    Ok(())
+    Ok(site.tell_made("backup completed", Made::Backup(&id), &format!("{id}{told}")))
 }
 
 /// Tells what an interrupted backup has left, and ends it in the engine. One that can't be ended

@@ -18,7 +18,7 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
     let target = Target::new(&options.file)?;
     // The amount of data to be read is known later; ovirt-img doesn't tell it here, either.
     let report = Report::new(options.common.output, "downloading image", 0);
-    report.tell("creating transfer");
+    report.begin("creating transfer");
     let disk = [format!("disk={}", options.disk), "direction=download".to_owned()];
     let parameters = options.common.parameters.iter().cloned().chain(disk);
     let (source, output) = source(options.common.config.as_deref(), parameters)?;
@@ -29,8 +29,7 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
     });
     explained(downloaded.disk, &stop, "nothing was downloaded")?;
     target.complete()?;
-    report.finish("download completed", None);
-    Ok(0)
+    Ok(report.finish("download completed", None))
 }
 
 /// The destination of the content.

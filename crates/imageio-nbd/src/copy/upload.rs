@@ -47,12 +47,11 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
             let disk = explained(uploaded, &stop, &advice)?;
             let completed = journal.complete();
             stale.map_or(Ok(()), |files| refuse_other_image(&files, disk.as_deref()))?;
-            report.finish("upload completed", disk.as_deref());
-            return completed.map(|()| 0);
+            let status = report.finish("upload completed", disk.as_deref());
+            return completed.map(|()| status);
         }
     };
-    report.finish("upload completed", disk.as_deref());
-    Ok(0)
+    Ok(report.finish("upload completed", disk.as_deref()))
 }
 
 /// Fails if the image isn't any more the one that another process has copied.
@@ -100,7 +99,7 @@ impl<'o> Upload<'o> {
         let image = Image::inspect(file, format)?;
         image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
-        report.tell("creating disk");
+        report.begin("creating disk");
         let is_zero = is_zero(options, &image);
         let parameters = parameters(options, &image)?;
         let (mut source, output) = source(options, parameters.clone())?;
