@@ -24,6 +24,8 @@ mod serving;
 mod signals;
 #[path = "support/engine/silence.rs"]
 mod silence;
+#[path = "support/engine/targets.rs"]
+mod targets;
 #[path = "support/engine/unread.rs"]
 mod unread;
 
@@ -47,6 +49,7 @@ const TESTS: &[&[Test]] = &[
     silence::TESTS,
     hosts::TESTS,
     secrets::TESTS,
+    targets::TESTS,
     unread::TESTS,
 ];
 

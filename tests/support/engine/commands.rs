@@ -30,7 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Runs a command with a section of the configuration file.
-fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
+pub(crate) fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
     run_with(site, arguments, &[])
 }
 

@@ -94,7 +94,9 @@ pub(crate) struct DownloadOptions {
     #[arg(value_name = "NAME|ID")]
     pub(crate) disk: String,
 
-    /// Where its content goes. A file that is there is replaced when all has come
+    /// Where its content goes. A file that is there is replaced when all has come, by one of the
+    /// same mode, and of the same owner if this user may give files away. A symbolic link is
+    /// followed. A new file has the mode that the umask leaves
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
