@@ -2,6 +2,7 @@
 //! `imageio-nbd upload` and `download`.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use fake_engine::{ContentType, DEFAULT_PASSWORD, DiskFormat};
@@ -19,6 +20,7 @@ use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 pub(crate) const TESTS: &[Test] = &[
     ("an_image_is_what_its_format_says_and_not_what_is_on_it", image_format),
     ("a_backing_file_need_not_be_a_file", backing_device),
+    ("an_image_is_not_taken_for_the_state_of_its_upload", image_as_state),
     ("an_image_that_changes_is_no_good_upload", an_image_that_changes_is_no_good_upload),
     ("images_of_any_format_are_uploaded", images_of_any_format_are_uploaded),
     ("an_optical_disk_is_uploaded_as_such", an_optical_disk_is_uploaded_as_such),
@@ -219,4 +221,29 @@ fn backing_device() -> TestResult {
     assert!(refused.code == 1 && refused.err.contains("leave out --resume"), "{refused:?}");
     succeed(run_with(&site, &upload, &[])?)?;
     site.assert_same("top.qcow2", "qcow2", &site.disk()?)
+}
+
+/// Nor is anything written to it.
+fn image_as_state() -> TestResult {
+    let site = site()?;
+    fs::write(site.path("empty.img"), "")?;
+    for image in ["disk.img", "empty.img"] {
+        let before = fs::read(site.path(image))?;
+        let (hard, soft) = (format!("{image}.hard"), format!("{image}.soft"));
+        fs::hard_link(site.path(image), site.path(&hard))?;
+        symlink(image, site.path(&soft))?;
+        for state in [image, &hard, &soft] {
+            let ended = upload(&site, image, &["--resume", state])?;
+            assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+            assert!(ended.err.contains(&format!("{state} is the image: name another file")), "{ended:?}");
+            assert!(site.path(state).exists(), "{ended:?}");
+        }
+        assert_eq!(fs::read(site.path(image))?, before);
+    }
+    let ended = upload(&site, "none.img", &["--resume", "none.img"])?;
+    assert!(ended.code == 1 && !site.path("none.img").exists(), "{ended:?}");
+    let ended = run(&site, &["upload", "--resume", "disk.img"])?;
+    assert!(ended.code == 1 && ended.err.contains("name another file"), "{ended:?}");
+    assert!(!ended.err.contains("remove it") && site.engine.disks().is_empty(), "{ended:?}");
+    Ok(())
 }

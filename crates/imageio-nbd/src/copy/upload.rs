@@ -9,6 +9,8 @@
 
 mod part;
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -26,6 +28,9 @@ use crate::listen::Address;
 
 /// Uploads the image. The new disk's id is printed.
 pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
+    if let (Some(state), Some(file)) = (&options.resume, options.file()) {
+        refuse_as_state(state, file)?;
+    }
     let (stop, _signals) = Stop::by_signals()?;
     let mut journal = options.resume.as_deref().map(Journal::open).transpose()?;
     let upload = match journal.as_ref().and_then(Journal::begun) {
@@ -52,6 +57,20 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
         }
     };
     Ok(report.finish("upload completed", disk.as_deref()))
+}
+
+/// Fails if the file of `--resume` is the image, by this or another name.
+fn refuse_as_state(state: &Path, image: &Path) -> Result<()> {
+    let absolute = |path| std::path::absolute(path).ok();
+    let file = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+    let is_image =
+        absolute(state) == absolute(image) || file(state).is_some_and(|it| file(image) == Some(it));
+    ensure!(
+        !is_image,
+        "--resume: {} is the image: name another file for the upload's state",
+        state.display()
+    );
+    Ok(())
 }
 
 /// Fails if the image isn't any more the one that another process has copied.
