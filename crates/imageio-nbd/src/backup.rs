@@ -21,7 +21,7 @@ use engine_transfer::{Content, Credentials, EngineSettings, Opened, Source, Targ
 use imageio_config::Parser;
 use imageio_device::Settings;
 
-use crate::cli::EngineOptions;
+use crate::cli::{EngineOptions, check_parameters};
 use crate::copy::{Following, Made, Progress, Report, Stop, StopClock};
 use copy::Task;
 
@@ -44,6 +44,7 @@ struct Site {
 impl Site {
     /// Makes what the options describe, for work of this description.
     fn new(options: &EngineOptions, stop: Arc<Stop>, description: &'static str) -> Result<Self> {
+        check_parameters(&options.parameters, &[])?;
         let mut parser = Parser::new();
         options.config.iter().try_for_each(|section| parser.set("config", section))?;
         options.parameters.iter().try_for_each(|argument| parser.set_argument(argument))?;

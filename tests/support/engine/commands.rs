@@ -29,6 +29,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_copy_that_fails_leaves_nothing", a_copy_that_fails_leaves_nothing),
     ("a_disk_of_another_size_is_not_written", a_disk_of_another_size_is_not_written),
     ("what_is_missing_is_told", what_is_missing_is_told),
+    ("what_a_command_decides_is_no_parameter_of_it", decided),
+    ("a_name_that_no_disk_can_have_is_told_by_its_option", impossible_names),
 ];
 
 /// Runs a command with a section of the configuration file.
@@ -178,6 +180,57 @@ fn what_is_missing_is_told() -> TestResult {
     let ended = run(&site, &["upload", "disk.img"])?;
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(site.engine.disks().is_empty() && !site.path("copy").exists());
+    Ok(())
+}
+
+fn decided() -> TestResult {
+    let site = site()?;
+    let new = ["upload", "disk.img", "--storage-domain", STORAGE_DOMAIN];
+    let old = ["upload", "disk.img", "--disk", "disk"];
+    for (command, more, expected) in [
+        (&new[..], "size=1M", "size=: it is that of the image: leave it out"),
+        (&old, "size=1M", "size=: it is that of the image: leave it out"),
+        (&new, "new-disk=x", "new-disk=: use --disk-name: leave it out"),
+        (&new, "storage_domain=x", "storage-domain=: use --storage-domain"),
+        (&old, "direction=download", "direction=: it is an upload"),
+        (&new, "other.img", "'other.img': no more arguments are expected but parameters"),
+        (&["download", "disk", "copy"], "disk=other", "disk=: the first argument is the disk"),
+        (&["download", "disk", "copy"], "more", "'more': no more arguments are expected"),
+        (&["backup", "guest", "backups"], "more", "'more': no more arguments are expected"),
+    ] {
+        let ended = run(&site, &[command, &[more]].concat())?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(expected), "{ended:?}");
+    }
+    assert!(site.engine.disks().is_empty() && site.engine.transfers().is_empty());
+    let help = succeed(Ended::from(Command::new(built("imageio-nbd")).args(["upload", "--help"]).output()?))?;
+    let usage = help.lines().find(|line| line.starts_with("Usage:")).ok_or("no usage")?;
+    assert!(usage.contains("|--disk NAME [--resume STATE]"), "{usage}");
+    Ok(())
+}
+
+fn impossible_names() -> TestResult {
+    let site = site()?;
+    let long = "x".repeat(256);
+    for name in ["", "two\nlines", &long] {
+        for (arguments, option) in [
+            (&["upload", "disk.img", "-s", STORAGE_DOMAIN, "--disk-name", name][..], "--disk-name"),
+            (&["upload", "disk.img", "-s", name], "--storage-domain"),
+            (&["upload", "disk.img", "--disk", name], "--disk"),
+            (&["upload", "disk.img", "-s", STORAGE_DOMAIN, "-d", name], "--description"),
+            (&["download", name, "copy"], "<NAME|ID>"),
+            (&["restore", "backups", "-s", name], "--storage-domain"),
+        ] {
+            let ended = run(&site, arguments)?;
+            assert!(ended.code == 2 && ended.err.contains(option), "{arguments:?}: {ended:?}");
+            assert!(ended.err.contains("a text of 1 to 255 bytes in one line"), "{ended:?}");
+        }
+    }
+    fs::copy(site.path("disk.img"), site.path("two\nlines.img"))?;
+    let ended = upload(&site, "two\nlines.img", &[])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(ended.err.contains("--disk-name is missing: the name of the image's file"), "{ended:?}");
+    succeed(upload(&site, "two\nlines.img", &["--disk-name", "one line"])?)?;
     Ok(())
 }
 

@@ -11,19 +11,21 @@ use anyhow::{Context, Result, bail};
 
 use super::image::{self, QEMU_IMG};
 use super::{Following, Report, Service, Stop, copy_disk, explained, source};
-use crate::cli::copy::DownloadOptions;
+use crate::cli::copy::{Common, DownloadOptions};
+use crate::cli::{OF_DOWNLOAD, check_parameters};
 
 /// Downloads the disk into the file, which appears, or is replaced, when it is complete.
 pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
     image::check_tool()?;
+    check_parameters(&options.common.parameters, OF_DOWNLOAD)?;
     let (stop, _signals) = Stop::by_signals()?;
     let target = Target::new(&options.file)?;
     // The amount of data to be read is known later; ovirt-img doesn't tell it here, either.
     let report = Report::new(options.common.output, "downloading image", 0);
     report.begin("creating transfer");
     let disk = [format!("disk={}", options.disk), "direction=download".to_owned()];
-    let parameters = options.common.parameters.iter().cloned().chain(disk);
-    let (source, output) = source(options.common.config.as_deref(), parameters)?;
+    let Common { config, parameters, .. } = &options.common;
+    let (source, output) = source(config.as_deref(), parameters.iter().cloned(), disk)?;
     let service = Service { label: None, stop: &stop, output: output.as_ref() };
     let downloaded = copy_disk(source, &stop, |device, _| {
         let follow = |observer: &_| Following::start(&report, 0, observer);

@@ -24,10 +24,12 @@ use super::image_files::{self, ImageFile};
 use super::journal::{Begun, Destination, Journal, Plan};
 use super::{Following, Report, Service, Stop, copy_disk, explained};
 use crate::cli::copy::{Format, UploadOptions};
+use crate::cli::{OF_UPLOAD, check_parameters};
 use crate::listen::Address;
 
 /// Uploads the image. The new disk's id is printed.
 pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
+    check_parameters(options.parameters(), OF_UPLOAD)?;
     if let (Some(state), Some(file)) = (&options.resume, options.file()) {
         refuse_as_state(state, file)?;
     }
@@ -333,7 +335,7 @@ fn destination(options: &UploadOptions) -> Destination {
 
 /// Finds the destination of the data by these parameters and the user's, and that of the figures.
 fn source(options: &UploadOptions, parameters: Vec<String>) -> Result<(Source, Option<Output>)> {
-    super::source(options.common.config.as_deref(), options.parameters().chain(parameters))
+    super::source(options.common.config.as_deref(), options.parameters(), parameters)
 }
 
 fn format(options: &UploadOptions, image: &Image) -> Format {
@@ -351,12 +353,20 @@ fn is_zero(options: &UploadOptions, image: &Image) -> bool {
     options.disk.is_none() && format(options, image) == Format::Qcow2 && is_sparse(options, image)
 }
 
+/// Returns the name of a disk that gets none by an option: that of the image's file.
+fn default_name(image: &Image) -> Result<String> {
+    let name = imageio_config::name(&image.name());
+    name.map_err(|reason| {
+        anyhow!("--disk-name is missing: the name of the image's file can't be that of the disk: {reason}")
+    })
+}
+
 /// Returns the parameters for the engine.
 fn parameters(options: &UploadOptions, image: &Image) -> Result<Vec<String>> {
     if let Some(disk) = &options.disk {
         return Ok(vec![format!("disk={disk}")]);
     }
-    let name = options.disk_name.clone().unwrap_or_else(|| image.name());
+    let name = options.disk_name.clone().map_or_else(|| default_name(image), Ok)?;
     let mut parameters = vec![
         format!("new-disk={name}"),
         format!("storage-domain={}", options.storage_domain.as_deref().unwrap_or_default()),
