@@ -89,6 +89,9 @@ fn documented_manifest() -> TestResult {
     let directory = BackupDirectory::open(dir.path())?;
     let ids: Vec<_> = directory.manifest().backups.iter().map(|backup| &*backup.id).collect();
     assert_eq!(ids, IDS[..2]);
+    for backup in &directory.manifest().backups {
+        backup.disks.iter().try_for_each(|disk| directory.image(disk).map(drop))?;
+    }
     Ok(())
 }
 

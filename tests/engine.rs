@@ -26,6 +26,10 @@ mod serving;
 mod signals;
 #[path = "support/engine/silence.rs"]
 mod silence;
+#[path = "support/engine/targets.rs"]
+mod targets;
+#[path = "support/engine/unread.rs"]
+mod unread;
 
 use std::process::ExitCode;
 
@@ -48,6 +52,8 @@ const TESTS: &[&[Test]] = &[
     silence::TESTS,
     hosts::TESTS,
     secrets::TESTS,
+    targets::TESTS,
+    unread::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -16,7 +16,7 @@ use crate::{MANIFEST, VERSION};
 /// less.
 const MOST_BYTES: u64 = 128 << 20;
 
-/// A directory whose manifest was read and found to be sound, and whose files are there.
+/// A directory whose manifest was read and found to be sound.
 #[derive(Debug)]
 pub struct BackupDirectory {
     path: PathBuf,
@@ -24,16 +24,13 @@ pub struct BackupDirectory {
 }
 
 impl BackupDirectory {
-    /// Reads the manifest, and checks that it agrees with itself and that each file which it names
-    /// is there. Of each image, the header is read: whether its size and its backing file are those
-    /// of the manifest. What images hold is not read.
+    /// Reads the manifest, and checks that it agrees with itself. Its files are not looked at: one
+    /// that is missing does no harm to other backups.
     ///
     /// # Errors
-    /// [`Error::NoManifest`], [`Error::Version`], [`Error::Manifest`], [`Error::File`] or
-    /// [`Error::Io`].
+    /// [`Error::NoManifest`], [`Error::Version`], [`Error::Manifest`] or [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let manifest = read_manifest(path)?.ok_or_else(|| Error::NoManifest(path.to_owned()))?;
-        check_files(path, &manifest)?;
         Ok(Self { path: path.to_owned(), manifest })
     }
 
@@ -43,7 +40,19 @@ impl BackupDirectory {
         &self.manifest
     }
 
-    /// Returns the path of a file that the manifest names.
+    /// Returns the path of a disk's image, and checks the images that are read with it: it and its
+    /// backing files. Each has to be there, and of each the header is read: its size and its
+    /// backing file have to be those of the manifest. What images hold is not read.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Io`].
+    pub fn image(&self, disk: &DiskBackup) -> Result<PathBuf> {
+        image(&self.path, &self.manifest, disk)
+    }
+
+    /// Returns the path of a file that the manifest names. Nobody has looked at the file: whoever
+    /// has qemu read an image asks for it by [`image`](Self::image), as the header of another one
+    /// may lead to any file of this host.
     #[must_use]
     pub fn path_of(&self, file: &str) -> PathBuf {
         self.path.join(file)
@@ -72,17 +81,10 @@ pub(crate) fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
     })
 }
 
-/// Looks at each file that the manifest names.
-pub(crate) fn check_files(directory: &Path, manifest: &Manifest) -> Result<()> {
-    for backup in &manifest.backups {
-        for disk in &backup.disks {
-            check_image(directory, &disk.file, disk)?;
-        }
-        if let Some(file) = &backup.vm_configuration {
-            open(&directory.join(file))?;
-        }
-    }
-    Ok(())
+/// The path of a disk's image, of which all that is read with it is as the manifest says.
+pub(crate) fn image(directory: &Path, manifest: &Manifest, disk: &DiskBackup) -> Result<PathBuf> {
+    manifest.chain(disk).into_iter().try_for_each(|disk| check_image(directory, &disk.file, disk))?;
+    Ok(directory.join(&disk.file))
 }
 
 /// Checks that the image at `place`, which is `disk.file` or will be, is as the manifest says.

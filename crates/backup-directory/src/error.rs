@@ -47,7 +47,7 @@ pub enum Error {
         version: u64,
     },
     /// A file that the manifest names is missing, or is not what the manifest says.
-    #[error("{}: {problem}: use a copy of the directory, or begin anew in another one", path.display())]
+    #[error("{}: {problem}: take it from a copy of the directory", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -89,6 +89,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns true if a file isn't there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// For `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

@@ -3,7 +3,7 @@
 //! disk, and a manifest in JSON. The document `docs/backup-directory.md` of the project describes
 //! the format, which other programs can read without this crate.
 //!
-//! - [`BackupDirectory`] reads a directory, and checks that nothing of it is missing.
+//! - [`BackupDirectory`] reads a directory, and checks the images of a disk before they are used.
 //! - [`plan()`] decides which disks can be backed up incrementally, and from which checkpoint.
 //! - [`Writer`] adds a backup ([`NewBackup`]).
 //!

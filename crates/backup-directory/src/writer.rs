@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::directory::{check_files, read_manifest};
+use crate::directory::{image, read_manifest};
 use crate::error::{Error, Result};
 use crate::file_name::is_name;
 use crate::lock::{LOCK, Lock};
-use crate::manifest::{Manifest, Vm};
+use crate::manifest::{DiskBackup, Manifest, Vm};
 use crate::new_backup::{INCOMPLETE, NewBackup, PARTIAL};
 use crate::replace::TEMPORARY;
 
@@ -68,7 +68,6 @@ impl Writer {
             Some(manifest) => of_vm(manifest, vm, path)?,
             None => Manifest::new(vm),
         };
-        check_files(path, &manifest)?;
         let leftovers = remove_leftovers(path, &manifest)?;
         Ok(Self { path: path.to_owned(), manifest, leftovers, _lock: lock })
     }
@@ -77,6 +76,15 @@ impl Writer {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Returns the path of a disk's image, and checks what is read with it, as
+    /// [`BackupDirectory::image`](crate::BackupDirectory::image) does.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Io`].
+    pub fn image(&self, disk: &DiskBackup) -> Result<PathBuf> {
+        image(&self.path, &self.manifest, disk)
     }
 
     /// Returns the names in the directory that were removed, as they belonged to a backup that was

@@ -291,14 +291,17 @@ fn wrong(name: &'static str, reason: &str) -> ConfigError {
     ConfigError::Value { name, reason: reason.to_owned() }
 }
 
-/// A name or an id. Disks have UUIDs, as tickets have.
-fn name(text: &str) -> Result<String, String> {
+/// A name or an id, or another text for the engine. Disks have UUIDs, as tickets have.
+///
+/// # Errors
+/// The text says what is wrong with it, and what is expected.
+pub fn name(text: &str) -> Result<String, String> {
     const LONGEST: usize = 255;
     if is_url(text) && !is_uuid(text) {
         return Err("a name is expected, not a URL".to_owned());
     }
     if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
-        return Err(format!("a text of 1 to {LONGEST} bytes is expected"));
+        return Err(format!("a text of 1 to {LONGEST} bytes in one line is expected"));
     }
     Ok(text.to_owned())
 }

@@ -53,10 +53,10 @@ use imageio_device::{Settings, UrlSource};
 
 use engine::EngineArguments;
 
+pub use engine::name;
 pub use exports::{ExportSettings, Exports};
 pub use parse::{export_name, seconds, size};
-use secret::shown;
-pub use secret::{is_url, may_be_shown};
+pub use secret::{is_url, may_be_shown, shown};
 pub use table::{EXPORT, Parameter, STATS_JSON, parameters, wrap};
 
 /// The parameter that a value without a name belongs to.
@@ -237,7 +237,13 @@ impl Parser {
 
 /// The name and the value of an argument.
 fn split(argument: &str) -> (&str, &str) {
-    argument.split_once('=').filter(|(name, _)| is_name(name)).unwrap_or((MAGIC, argument))
+    named(argument).unwrap_or((MAGIC, argument))
+}
+
+/// Returns the name and the value of an argument `NAME=VALUE`.
+#[must_use]
+pub fn named(argument: &str) -> Option<(&str, &str)> {
+    argument.split_once('=').filter(|(name, _)| is_name(name))
 }
 
 /// Returns true if the text before a `=` is a parameter's name, by nbdkit's rule.

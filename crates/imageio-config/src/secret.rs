@@ -7,7 +7,8 @@
 const LONGEST_SHOWN: usize = 24;
 
 /// A value in quotes, or words for it where it could be a ticket or a URL with one.
-pub(crate) fn shown(value: &str) -> String {
+#[must_use]
+pub fn shown(value: &str) -> String {
     if may_be_shown(value) {
         return format!("'{value}'");
     }

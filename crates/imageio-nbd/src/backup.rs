@@ -21,7 +21,7 @@ use engine_transfer::{Content, Credentials, EngineSettings, Opened, Source, Targ
 use imageio_config::Parser;
 use imageio_device::Settings;
 
-use crate::cli::EngineOptions;
+use crate::cli::{EngineOptions, check_parameters};
 use crate::copy::{Following, Made, Progress, Report, Stop, StopClock};
 use copy::Task;
 
@@ -29,6 +29,8 @@ pub(crate) use list::run as list;
 pub(crate) use restore::run as restore;
 pub(crate) use save::run as back_up;
 pub(crate) use verify::run as verify;
+
+const NO_BACKUP: &str = "the directory has no backup";
 
 /// Which engine is asked, and how its disks are treated.
 struct Site {
@@ -42,6 +44,7 @@ struct Site {
 impl Site {
     /// Makes what the options describe, for work of this description.
     fn new(options: &EngineOptions, stop: Arc<Stop>, description: &'static str) -> Result<Self> {
+        check_parameters(&options.parameters, &[])?;
         let mut parser = Parser::new();
         options.config.iter().try_for_each(|section| parser.set("config", section))?;
         options.parameters.iter().try_for_each(|argument| parser.set_argument(argument))?;
@@ -56,9 +59,9 @@ impl Site {
         Following::all(&self.report, &self.progress)
     }
 
-    /// Tells what has come of it: a person in these words.
-    fn tell_made(&self, description: &str, made: Made<'_>, words: &str) {
-        self.report.tell_made(description, self.progress.done(), made, words);
+    /// Tells what has come of it: a person in these words. Returns the exit status.
+    fn tell_made(&self, description: &str, made: Made<'_>, words: &str) -> u8 {
+        self.report.tell_made(description, self.progress.done(), made, words)
     }
 
     /// Work on a disk that messages call so.
@@ -99,8 +102,18 @@ fn choose<'d>(directory: &'d BackupDirectory, id: Option<&str>) -> Result<&'d Ba
                 "--backup: the directory has no backup {id:?}: `imageio-nbd backups` tells which there are"
             )
         }),
-        None => manifest.backups.last().context("the directory has no backup"),
+        None => manifest.backups.last().context(NO_BACKUP),
     }
+}
+
+/// Returns true unless the file with the VM's configuration is missing, which is told.
+fn has_configuration(directory: &BackupDirectory, backup: &Backup) -> bool {
+    let Some(file) = &backup.vm_configuration else { return true };
+    let path = directory.path_of(file);
+    if !path.is_file() {
+        log::warn!("{} is missing, which had the VM's configuration", path.display());
+    }
+    path.is_file()
 }
 
 /// Prints a line for those who want to know what has come of it.

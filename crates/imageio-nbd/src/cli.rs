@@ -5,6 +5,7 @@ mod backup;
 mod checksum;
 pub(crate) mod copy;
 mod help;
+mod parameters;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use imageio_config::STATS_JSON;
 pub(crate) use backup::{BackupOptions, BackupsOptions, EngineOptions, RestoreOptions, VerifyOptions};
 pub(crate) use checksum::ChecksumOptions;
 use copy::{DownloadOptions, UploadOptions};
+pub(crate) use parameters::{OF_DOWNLOAD, OF_UPLOAD, check_parameters};
 
 /// Serve an oVirt disk transfer as an NBD device.
 #[derive(Debug, Parser)]
@@ -31,7 +33,7 @@ use copy::{DownloadOptions, UploadOptions};
                       imageio-nbd backup VM DIR [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd restore DIR --storage-domain NAME [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd backups|verify DIR\n       \
-                      imageio-nbd upload FILE --storage-domain NAME [-c SECTION] [NAME=VALUE]...\n       \
+                      imageio-nbd upload FILE --storage-domain NAME|--disk NAME [--resume STATE] [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd download DISK FILE [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...",
     disable_help_subcommand = true,
@@ -369,7 +371,7 @@ pub(crate) enum Command {
     /// Upload an image into a disk of an oVirt engine, which is made for it, and print the disk's
     /// id
     #[command(
-        override_usage = "imageio-nbd upload FILE --storage-domain NAME [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
+        override_usage = "imageio-nbd upload FILE --storage-domain NAME|--disk NAME [--resume STATE] [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
         after_help = PARAMETERS
     )]
     Upload(UploadOptions),

@@ -32,15 +32,16 @@ pub(crate) use report::{Made, Report};
 pub(crate) use served::{Service, close_after};
 pub(crate) use stop::{Stop, StopClock, explained, is_consequence};
 
-/// Which disk is copied, by a section of the configuration file and parameters, and where the
-/// figures go.
+/// Which disk is copied, by a section of the configuration file and parameters: the user's, and
+/// those that a command finds; and where the figures go.
 fn source(
     section: Option<&str>,
-    parameters: impl IntoIterator<Item = String>,
+    given: impl IntoIterator<Item = String>,
+    found: impl IntoIterator<Item = String>,
 ) -> Result<(Source, Option<Output>)> {
     let mut parser = Parser::new();
     let section = section.map(|section| format!("config={section}"));
-    for argument in section.into_iter().chain(parameters) {
+    for argument in section.into_iter().chain(given).chain(found) {
         parser.set_argument(&argument)?;
     }
     let output = statistics::prepare(parser.stats_json(), false)?;

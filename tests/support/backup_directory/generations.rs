@@ -117,11 +117,11 @@ impl Generations {
         let directory = BackupDirectory::open(&self.place)?;
         let backups = &directory.manifest().backups;
         assert_eq!(backups.iter().map(|backup| &*backup.id).collect::<Vec<_>>(), ids);
-        backups.iter().try_for_each(|backup| self.check_one(backup))
+        backups.iter().try_for_each(|backup| self.check_one(&directory, backup))
     }
 
-    fn check_one(&self, backup: &Backup) -> TestResult {
-        let (image, raw) = (self.path(&backup.disks[0].file), self.dir.path().join("raw"));
+    fn check_one(&self, directory: &BackupDirectory, backup: &Backup) -> TestResult {
+        let (image, raw) = (directory.image(&backup.disks[0])?, self.dir.path().join("raw"));
         run(Command::new(QEMU_IMG.path())
             .args(["convert", "-f", "qcow2", "-O", "raw"])
             .arg(image)

@@ -2,6 +2,7 @@
 //! `imageio-nbd upload` and `download`.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use fake_engine::{ContentType, DEFAULT_PASSWORD, DiskFormat};
@@ -21,6 +22,8 @@ use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 pub(crate) const TESTS: &[Test] = &[
     ("an_image_is_what_its_format_says_and_not_what_is_on_it", image_format),
     ("a_backing_file_need_not_be_a_file", backing_device),
+    ("an_image_is_not_taken_for_the_state_of_its_upload", image_as_state),
+    ("an_image_that_can_not_be_read_as_a_whole_is_refused_with_the_reason", unreadable_images),
     ("an_image_that_changes_is_no_good_upload", an_image_that_changes_is_no_good_upload),
     ("images_of_any_format_are_uploaded", images_of_any_format_are_uploaded),
     ("an_optical_disk_is_uploaded_as_such", an_optical_disk_is_uploaded_as_such),
@@ -30,10 +33,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("the_reason_of_a_failed_copy_is_told_last", the_reason_of_a_failed_copy_is_told_last),
     ("a_disk_of_another_size_is_not_written", a_disk_of_another_size_is_not_written),
     ("what_is_missing_is_told", what_is_missing_is_told),
+    ("what_a_command_decides_is_no_parameter_of_it", decided),
+    ("a_name_that_no_disk_can_have_is_told_by_its_option", impossible_names),
 ];
 
 /// Runs a command with a section of the configuration file.
-fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
+pub(crate) fn run(site: &Installation, arguments: &[&str]) -> TestResult<Ended> {
     run_with(site, arguments, &[])
 }
 
@@ -211,6 +216,57 @@ fn what_is_missing_is_told() -> TestResult {
     Ok(())
 }
 
+fn decided() -> TestResult {
+    let site = site()?;
+    let new = ["upload", "disk.img", "--storage-domain", STORAGE_DOMAIN];
+    let old = ["upload", "disk.img", "--disk", "disk"];
+    for (command, more, expected) in [
+        (&new[..], "size=1M", "size=: it is that of the image: leave it out"),
+        (&old, "size=1M", "size=: it is that of the image: leave it out"),
+        (&new, "new-disk=x", "new-disk=: use --disk-name: leave it out"),
+        (&new, "storage_domain=x", "storage-domain=: use --storage-domain"),
+        (&old, "direction=download", "direction=: it is an upload"),
+        (&new, "other.img", "'other.img': no more arguments are expected but parameters"),
+        (&["download", "disk", "copy"], "disk=other", "disk=: the first argument is the disk"),
+        (&["download", "disk", "copy"], "more", "'more': no more arguments are expected"),
+        (&["backup", "guest", "backups"], "more", "'more': no more arguments are expected"),
+    ] {
+        let ended = run(&site, &[command, &[more]].concat())?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(expected), "{ended:?}");
+    }
+    assert!(site.engine.disks().is_empty() && site.engine.transfers().is_empty());
+    let help = succeed(Ended::from(Command::new(built("imageio-nbd")).args(["upload", "--help"]).output()?))?;
+    let usage = help.lines().find(|line| line.starts_with("Usage:")).ok_or("no usage")?;
+    assert!(usage.contains("|--disk NAME [--resume STATE]"), "{usage}");
+    Ok(())
+}
+
+fn impossible_names() -> TestResult {
+    let site = site()?;
+    let long = "x".repeat(256);
+    for name in ["", "two\nlines", &long] {
+        for (arguments, option) in [
+            (&["upload", "disk.img", "-s", STORAGE_DOMAIN, "--disk-name", name][..], "--disk-name"),
+            (&["upload", "disk.img", "-s", name], "--storage-domain"),
+            (&["upload", "disk.img", "--disk", name], "--disk"),
+            (&["upload", "disk.img", "-s", STORAGE_DOMAIN, "-d", name], "--description"),
+            (&["download", name, "copy"], "<NAME|ID>"),
+            (&["restore", "backups", "-s", name], "--storage-domain"),
+        ] {
+            let ended = run(&site, arguments)?;
+            assert!(ended.code == 2 && ended.err.contains(option), "{arguments:?}: {ended:?}");
+            assert!(ended.err.contains("a text of 1 to 255 bytes in one line"), "{ended:?}");
+        }
+    }
+    fs::copy(site.path("disk.img"), site.path("two\nlines.img"))?;
+    let ended = upload(&site, "two\nlines.img", &[])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(ended.err.contains("--disk-name is missing: the name of the image's file"), "{ended:?}");
+    succeed(upload(&site, "two\nlines.img", &["--disk-name", "one line"])?)?;
+    Ok(())
+}
+
 /// A disk of one half before and one half after a change is none that ever was.
 fn an_image_that_changes_is_no_good_upload() -> TestResult {
     let site = site()?;
@@ -251,4 +307,56 @@ fn backing_device() -> TestResult {
     assert!(refused.code == 1 && refused.err.contains("leave out --resume"), "{refused:?}");
     succeed(run_with(&site, &upload, &[])?)?;
     site.assert_same("top.qcow2", "qcow2", &site.disk()?)
+}
+
+/// Nor is anything written to it.
+fn image_as_state() -> TestResult {
+    let site = site()?;
+    fs::write(site.path("empty.img"), "")?;
+    for image in ["disk.img", "empty.img"] {
+        let before = fs::read(site.path(image))?;
+        let (hard, soft) = (format!("{image}.hard"), format!("{image}.soft"));
+        fs::hard_link(site.path(image), site.path(&hard))?;
+        symlink(image, site.path(&soft))?;
+        for state in [image, &hard, &soft] {
+            let ended = upload(&site, image, &["--resume", state])?;
+            assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+            assert!(ended.err.contains(&format!("{state} is the image: name another file")), "{ended:?}");
+            assert!(site.path(state).exists(), "{ended:?}");
+        }
+        assert_eq!(fs::read(site.path(image))?, before);
+    }
+    let ended = upload(&site, "none.img", &["--resume", "none.img"])?;
+    assert!(ended.code == 1 && !site.path("none.img").exists(), "{ended:?}");
+    let ended = run(&site, &["upload", "--resume", "disk.img"])?;
+    assert!(ended.code == 1 && ended.err.contains("name another file"), "{ended:?}");
+    assert!(!ended.err.contains("remove it") && site.engine.disks().is_empty(), "{ended:?}");
+    Ok(())
+}
+
+fn unreadable_images() -> TestResult {
+    let site = site()?;
+    site.qemu_img(&["create", "-q", "-u", "-f", "qcow2", "-b", "none.img", "-F", "raw", "top.qcow2", "1M"])?;
+    let key = ["--object", "secret,id=key,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=key"];
+    site.qemu_img(&[&["create", "-q", "-f", "qcow2"], &key[..], &["locked.qcow2", "1M"]].concat())?;
+    for (format, cut) in [("vdi", "cut.vdi"), ("vmdk", "cut.vmdk"), ("qcow2", "cut.qcow2")] {
+        site.qemu_img(&["convert", "-f", "raw", "-O", format, "disk.img", cut])?;
+        let image = fs::read(site.path(cut))?;
+        fs::write(site.path(cut), &image[..image.len() / 2])?;
+    }
+    for (image, reason) in [
+        ("top.qcow2", "none.img': No such file or directory"),
+        ("locked.qcow2", "the image is encrypted: upload a copy"),
+        ("cut.vdi", "the image is damaged: it has "),
+        ("cut.vmdk", "points after EOF"),
+        ("cut.qcow2", "the image is damaged: see qemu-img check"),
+    ] {
+        let ended = upload(&site, image, &[])?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(&format!("/{image}: ")) && ended.err.contains(reason), "{ended:?}");
+    }
+    assert!(site.engine.disks().is_empty());
+    site.qemu_img(&["convert", "-f", "raw", "-O", "vdi", "disk.img", "whole.vdi"])?;
+    succeed(upload(&site, "whole.vdi", &[])?)?;
+    site.assert_same("disk.img", "raw", &site.disk()?)
 }

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Engines that lose answers, are started again, refuse, or are old.
 
+use std::fs::OpenOptions;
+use std::process::Stdio;
+
 use fake_engine::{Fault, OldEngine, What};
 use support::TestResult;
+use support::run::Ended;
 
 use crate::Test;
-use crate::machine::Machine;
-use support::installation::succeed;
+use crate::machine::{DIR, Machine};
+use support::installation::{STORAGE_DOMAIN, VM, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_answer_that_is_lost_makes_nothing_twice", lost_answers),
     ("an_engine_that_is_started_again_is_waited_for", restarts),
     ("a_refusal_leaves_the_last_good_state", refusals),
     ("a_busy_vm_is_told", busy),
+    ("what_is_made_is_told_as_an_error_if_the_output_is_lost", unread),
     ("old_engines_are_understood", old_engines),
     ("a_refused_incremental_backup_becomes_a_full_one", mixed),
     ("disks_that_the_engine_refuses_are_left_out_and_told", left_out),
@@ -115,6 +120,27 @@ fn left_out() -> TestResult {
     let manifest = machine.manifest()?;
     let saved = manifest["backups"][0]["disks"].as_array().ok_or("no disks")?;
     assert_eq!((saved.len(), &saved[0]["disk"]["id"]), (1, &disks[0].id.clone().into()));
+    machine.assert_engine_is_idle()
+}
+
+fn unread() -> TestResult {
+    let machine = Machine::new(&["qcow2", "raw"])?;
+    let run = |arguments: &[&str]| -> TestResult<Ended> {
+        let full = OpenOptions::new().write(true).open("/dev/full")?;
+        let mut command = machine.command(arguments);
+        Ok(command.stdout(full).stderr(Stdio::piped()).spawn()?.wait_with_output()?.into())
+    };
+    let ended = run(&["backup", VM, DIR, "-c", "lab"])?;
+    let id = machine.backups()?.pop().ok_or("no backup")?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(ended.err.contains(&format!("backup {id} is complete")), "{ended:?}");
+
+    let known = machine.site.engine.disks().len();
+    let ended = run(&["restore", DIR, "-s", STORAGE_DOMAIN, "-c", "lab"])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 2), "{ended:?}");
+    for disk in &machine.site.engine.disks()[known..] {
+        assert!(ended.err.contains(&format!("disk {} is complete", disk.id)), "{ended:?}");
+    }
     machine.assert_engine_is_idle()
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 use support::TestResult;
+use support::run::Ended;
 
 use crate::Test;
 use crate::machine::{DIR, Machine};
@@ -19,6 +20,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_disk_is_extended_between_backups", extended),
     ("directories_are_listed", listed),
     ("a_damaged_image_is_found_and_not_restored", damaged),
+    ("a_missing_file_harms_no_other_backup", missing),
+    ("a_directory_without_backups_is_told_as_such", empty),
     ("some_disks_alone_are_restored", some_disks),
     ("nothing_secret_is_in_the_directory_or_the_log", secrets),
     ("progress_is_told_as_json", json),
@@ -193,10 +196,68 @@ fn damaged() -> TestResult {
     assert_eq!(ended.code, 1, "{ended:?}");
     assert_eq!(ended.out.matches("WRONG").count(), 2, "the increment has the byte from below: {ended:?}");
     assert!(ended.err.contains("2 disks are not what was backed up"), "{ended:?}");
+    let ended = machine.run(&["verify", DIR, "--backup", &two])?;
+    assert!(ended.code == 1 && ended.err.contains("1 disk is not what was backed up"), "{ended:?}");
     let ended = machine.run(&["restore", DIR, "--backup", &two, "-s", STORAGE_DOMAIN, "-c", "lab"])?;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.err.contains("differs from the backup"), "{ended:?}");
     assert_eq!(machine.site.engine.disks(), before, "what was made is removed");
+    Ok(())
+}
+
+/// Only what needs the file can't be used any more.
+fn missing() -> TestResult {
+    let machine = Machine::new(&["qcow2", "qcow2"])?;
+    machine.keep("content")?;
+    let ids = [machine.back_up_well(&[])?, machine.back_up_well(&["--full"])?, machine.back_up_well(&[])?];
+    let disks = &machine.disks;
+    let file = |backup: usize| format!("{DIR}/{}/{}.qcow2", ids[backup], disks[0].id);
+    fs::remove_file(machine.site.path(&file(0)))?;
+    let ended = machine.run(&["verify", DIR])?;
+    let words = |ended: &Ended| -> Vec<String> {
+        ended.out.lines().filter_map(|line| line.rsplit("  ").next().map(str::to_owned)).collect()
+    };
+    assert_eq!(words(&ended), ["MISSING", "ok", "ok", "ok", "ok", "ok"], "{ended:?}");
+    assert!(ended.code == 1 && ended.err.contains("1 disk is not what was backed up"), "{ended:?}");
+    assert!(ended.err.contains(&format!("cannot open {}", file(0))), "{ended:?}");
+    let listed = succeed(machine.run(&["backups", DIR])?)?;
+    assert_eq!(listed.matches("MISSING").count(), 1, "{listed}");
+
+    let known = machine.site.engine.disks().len();
+    let restore = ["restore", DIR, "-s", STORAGE_DOMAIN, "-c", "lab", "--backup"];
+    let ended = machine.run(&[&restore[..], &[&ids[0]]].concat())?;
+    assert!(ended.code == 1 && ended.err.contains("disk \"disk0\": cannot open"), "{ended:?}");
+    assert_eq!(machine.site.engine.disks().len(), known, "nothing is made if a part of it can't be");
+    succeed(machine.run(&[&restore[..], &[&ids[0], "--disk", "disk1"]].concat())?)?;
+    machine.site.assert_same("content-0", "raw", &machine.restore(&ids[2])?[0])?;
+
+    // The increment goes on; without its own base there is none.
+    machine.back_up_well(&[])?;
+    fs::remove_file(machine.site.path(&file(1)))?;
+    for more in [&[][..], &["--incremental"]] {
+        let ended = machine.back_up(more)?;
+        assert!(ended.code == 1 && ended.err.contains("make a full backup (--full)"), "{ended:?}");
+        assert!(ended.err.contains(&format!("cannot open {}", file(1))), "{ended:?}");
+    }
+    machine.assert_engine_is_idle()?;
+    let id = machine.back_up_well(&["--full"])?;
+    assert_eq!(machine.run(&["verify", DIR, "--backup", &id])?.code, 0);
+    fs::remove_file(machine.path(&format!("{id}/vm.json")))?;
+    let ended = machine.run(&["verify", DIR, "--backup", &id])?;
+    assert!(ended.code == 1 && ended.err.contains("configuration of the VM is missing"), "{ended:?}");
+    assert_eq!(machine.restore(&id)?.len(), 2);
+    Ok(())
+}
+
+fn empty() -> TestResult {
+    let machine = Machine::new(&["qcow2"])?;
+    machine.back_up_well(&[])?;
+    let mut manifest = machine.manifest()?;
+    manifest["backups"] = Value::Array(Vec::new());
+    fs::write(machine.path("manifest.json"), manifest.to_string())?;
+    let ended = machine.run(&["verify", DIR])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(ended.err.contains("there is nothing to verify: the directory has no backup"), "{ended:?}");
     Ok(())
 }
 

@@ -5,14 +5,37 @@ use std::process::Command;
 use super::*;
 use crate::samples::{SIZE, manifest, write_directory, write_image};
 
-/// Returns the message of the error when a directory is opened after this change.
+/// Returns the message of the error when a directory is opened after this change, and all its
+/// images are looked at.
 fn said(change: impl FnOnce(&Path)) -> String {
     let dir = tempfile::tempdir().unwrap();
     write_directory(dir.path(), &manifest());
     change(dir.path());
-    let said = BackupDirectory::open(dir.path()).unwrap_err().to_string();
+    let looked_at = BackupDirectory::open(dir.path()).and_then(|directory| {
+        let mut disks = directory.manifest().backups.iter().flat_map(|backup| &backup.disks);
+        disks.try_for_each(|disk| directory.image(disk).map(drop))
+    });
+    let said = looked_at.unwrap_err().to_string();
     assert!(!said.contains('\n'), "{said}");
     said
+}
+
+#[test]
+fn a_missing_file_concerns_those_disks_alone_that_need_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write_directory(dir.path(), &manifest());
+    fs::remove_file(dir.path().join("one/a.qcow2")).unwrap();
+    let directory = BackupDirectory::open(dir.path()).unwrap();
+    let [one, two] = &directory.manifest().backups[..] else { panic!("two backups are expected") };
+    for disk in [&one.disks[0], &two.disks[0]] {
+        assert!(directory.image(disk).unwrap_err().is_missing(), "{}", disk.file);
+    }
+    for disk in [&one.disks[1], &two.disks[1]] {
+        assert_eq!(directory.image(disk).unwrap(), dir.path().join(&disk.file));
+    }
+    let writer = crate::Writer::open(dir.path(), crate::samples::vm()).unwrap();
+    let error = writer.image(&two.disks[0]).unwrap_err();
+    assert!(error.is_missing() && error.to_string().contains("one/a.qcow2"), "{error}");
 }
 
 #[test]

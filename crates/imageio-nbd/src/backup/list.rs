@@ -23,7 +23,7 @@ struct Listed<'d> {
     id: &'d str,
     created: jiff::Timestamp,
     backup_mode: BackupMode,
-    /// The size of its own files, in bytes.
+    /// The size of its own files that are there, in bytes.
     size: u64,
     vm_configuration: Option<String>,
     disks: Vec<ListedDisk<'d>>,
@@ -36,39 +36,40 @@ struct ListedDisk<'d> {
     provisioned_size: u64,
     backup_mode: BackupMode,
     file: String,
-    size: u64,
+    /// None if the file isn't there.
+    size: Option<u64>,
 }
 
 /// Prints it.
 pub(crate) fn run(options: &BackupsOptions) -> Result<u8> {
     let directory = BackupDirectory::open(&options.directory)?;
     let backups = directory.manifest().backups.iter();
-    let backups = backups.map(|backup| listed(&directory, backup)).collect::<Result<_>>()?;
+    let backups = backups.map(|backup| listed(&directory, backup)).collect();
     let document = Document { vm: &directory.manifest().vm, backups };
     let text = if options.json { serde_json::to_string_pretty(&document)? + "\n" } else { text(&document) };
     std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
     Ok(0)
 }
 
-fn listed<'d>(directory: &BackupDirectory, backup: &'d Backup) -> Result<Listed<'d>> {
+fn listed<'d>(directory: &BackupDirectory, backup: &'d Backup) -> Listed<'d> {
     let disk = |disk: &'d DiskBackup| {
         let path = directory.path_of(&disk.file);
-        let size = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
+        let size = fs::metadata(&path).ok().map(|file| file.len());
         let file = path.display().to_string();
         let (backup_mode, disk) = (disk.backup_mode, &disk.disk);
         let (id, name, provisioned_size) = (&*disk.id, &*disk.name, disk.provisioned_size);
-        Ok(ListedDisk { id, name, provisioned_size, backup_mode, file, size })
+        ListedDisk { id, name, provisioned_size, backup_mode, file, size }
     };
-    let disks = backup.disks.iter().map(disk).collect::<Result<Vec<_>>>()?;
+    let disks: Vec<_> = backup.disks.iter().map(disk).collect();
     let configuration = backup.vm_configuration.as_ref();
-    Ok(Listed {
+    Listed {
         id: &backup.id,
         created: backup.created,
         backup_mode: backup.mode(),
-        size: disks.iter().map(|disk| disk.size).sum(),
+        size: disks.iter().filter_map(|disk| disk.size).sum(),
         vm_configuration: configuration.map(|file| directory.path_of(file).display().to_string()),
         disks,
-    })
+    }
 }
 
 fn text(document: &Document<'_>) -> String {
@@ -77,8 +78,9 @@ fn text(document: &Document<'_>) -> String {
         let size = ByteSize(backup.size).display().iec();
         text += &format!("{}  {}  {size}\n", backup.id, mode(backup.backup_mode));
         for disk in &backup.disks {
-            let (size, of) =
-                (ByteSize(disk.size).display().iec(), ByteSize(disk.provisioned_size).display().iec());
+            let of = ByteSize(disk.provisioned_size).display().iec();
+            let size =
+                disk.size.map_or("MISSING".to_owned(), |size| ByteSize(size).display().iec().to_string());
             text += &format!("  {}  {}  {size} of {of}  {:?}\n", disk.id, mode(disk.backup_mode), disk.name);
         }
     }

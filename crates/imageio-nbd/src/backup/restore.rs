@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd restore`: from the directory to new disks of an engine.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +10,7 @@ use blkhash::Algorithm;
 use engine_transfer::{DiskFormat as EngineFormat, NewDiskSettings, Target};
 use imageio_device::Device;
 
-use super::{Site, choose, copy};
+use super::{Site, choose, copy, has_configuration};
 use crate::cli::RestoreOptions;
 use crate::copy::{Made, Stop, close_after, explained, measure};
 
@@ -19,20 +20,25 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
     let directory = BackupDirectory::open(&options.directory)?;
     let backup = choose(&directory, options.backup.as_deref())?;
     let disks = chosen(backup, &options.disks)?;
+    // All that is needed has to be there before anything is made.
+    let images =
+        disks.into_iter().map(|disk| Ok((disk, directory.image(disk).with_context(|| label(disk))?)));
+    let images = images.collect::<Result<Vec<_>>>()?;
     let (stop, _signals) = Stop::by_signals()?;
     let site = Site::new(&options.engine, Arc::clone(&stop), "restoring")?;
-    let following = site.follow()?;
-    for disk in disks {
-        let restored = restore(&site, options, &directory, backup, disk).with_context(|| label(disk));
+    let (following, mut status) = (site.follow()?, 0);
+    for (disk, image) in images {
+        let restored = restore(&site, options, &image, backup, disk).with_context(|| label(disk));
         let id = explained(restored, &stop, "the disks that were told are complete, and others are removed")?;
         let words = format!("{id}  {:?}, which was {}", disk.disk.name, disk.disk.id);
-        site.tell_made("disk restored", Made::Disk(&id), &words);
+        // Those that are left are wanted all the same.
+        status = site.tell_made("disk restored", Made::Disk(&id), &words).max(status);
     }
     drop(following);
-    if let Some(file) = &backup.vm_configuration {
+    if let Some(file) = backup.vm_configuration.as_ref().filter(|_| has_configuration(&directory, backup)) {
         log::info!("the VM's configuration is in {}", directory.path_of(file).display());
     }
-    Ok(0)
+    Ok(status)
 }
 
 fn label(disk: &DiskBackup) -> String {
@@ -60,14 +66,13 @@ fn chosen<'b>(backup: &'b Backup, wanted: &[String]) -> Result<Vec<&'b DiskBacku
 fn restore(
     site: &Site,
     options: &RestoreOptions,
-    directory: &BackupDirectory,
+    image: &Path,
     backup: &Backup,
     disk: &DiskBackup,
 ) -> Result<String> {
-    let image = directory.path_of(&disk.file);
     let mut new = new_disk(disk, &options.storage_domain, backup);
     if disk.disk.format == DiskFormat::Cow {
-        new.initial_size = Some(measure(&image, "qcow2")?);
+        new.initial_size = Some(measure(image, "qcow2")?);
     }
     let target = Target::NewDisk(new);
     let settings = site.settings.clone().with(|settings| settings.read_only = false);
@@ -77,7 +82,7 @@ fn restore(
         let device = Arc::new(transfer.start()?);
         // Of a raw disk that isn't known: block storage has no sparse ones.
         let is_zero = disk.disk.format == DiskFormat::Cow;
-        let written = copy::write(&device, &image, is_zero, site.task(&disk.disk.name));
+        let written = copy::write(&device, image, is_zero, site.task(&disk.disk.name));
         // All that was written is flushed by that, and so in the server's checksum.
         close_after(written, &device)?;
         verify(&device, can_verify, disk, &site.stop)?;

@@ -6,8 +6,8 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use backup_directory::{
-    BackupMode, BackupRecord, Decision, DiskBackup, DiskPlan, Manifest, NewBackup, Plan, Policy, Reason, Vm,
-    Writer, plan,
+    BackupMode, BackupRecord, Decision, DiskBackup, DiskPlan, NewBackup, Plan, Policy, Reason, Vm, Writer,
+    plan,
 };
 use engine_transfer::Target;
 use jiff::Timestamp;
@@ -30,11 +30,11 @@ pub(crate) fn run(options: &BackupOptions) -> Result<u8> {
     let engine = site.credentials.engine(Arc::clone(&clock) as _)?;
     let saved = save(options, &site, &engine, &clock);
     engine.log_out();
-    explained(saved, &stop, "the directory has the backups that it had before")?;
-    Ok(0)
+    explained(saved, &stop, "the directory has the backups that it had before")
 }
 
-fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<()> {
+/// Adds a backup, and tells its id. Returns the exit status.
+fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<u8> {
     let vm = engine.find_vm(&options.vm)?;
     let mut writer = Writer::open(&options.directory, Vm { id: vm.id.clone(), name: vm.name })?;
     clean_up(engine, &vm.id, &mut writer)?;
@@ -45,14 +45,13 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     if let Some(newest) = &plan.passed_over {
         log::warn!("the engine has no checkpoint of the backup {newest}: an earlier backup is continued");
     }
-    check_bases(options, site, writer.manifest(), &plan)?;
+    check_bases(options, site, &writer, &plan)?;
     let new = writer.begin(Timestamp::now())?;
     let id = new.id().to_owned();
     let record = back_up(options, site, engine, clock, &vm.id, plan, &new)?;
     let told = summary(&record);
     new.commit(record)?;
-    site.tell_made("backup completed", Made::Backup(&id), &format!("{id}{told}"));
-    Ok(())
+    Ok(site.tell_made("backup completed", Made::Backup(&id), &format!("{id}{told}")))
 }
 
 /// Tells what an interrupted backup has left, and ends it in the engine. One that can't be ended
@@ -125,16 +124,16 @@ fn back_up(
     Ok(BackupRecord { engine_backup_id, from_checkpoint_id, to_checkpoint_id, vm_configuration, disks })
 }
 
-/// Checks that the images to be continued hold what was backed up: damage would become a part of
-/// the new backup, and of its checksum.
-fn check_bases(options: &BackupOptions, site: &Site, manifest: &Manifest, plan: &Plan) -> Result<()> {
+/// Checks that the images to be continued are there, and hold what was backed up: damage would
+/// become a part of the new backup, and of its checksum.
+fn check_bases(options: &BackupOptions, site: &Site, writer: &Writer, plan: &Plan) -> Result<()> {
     const ADVICE: &str =
         "nothing can be added to it: make a full backup (--full), and see imageio-nbd verify";
     let _line = site.follow()?;
     let checked = for_all(&plan.disks, usize::from(options.jobs), &site.stop, |plan| {
-        let base = backing_file(plan).and_then(|file| manifest.disk_of_file(file));
+        let base = backing_file(plan).and_then(|file| writer.manifest().disk_of_file(file));
         let Some(base) = base else { return Ok(()) };
-        let image = options.directory.join(&base.file);
+        let image = writer.image(base).context(ADVICE)?;
         match copy::is_as_backed_up(base, &image, site.task(&plan.disk.name)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(anyhow!("{} isn't what was backed up: {ADVICE}", image.display())),

@@ -3,13 +3,17 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use backup_directory::{Backup, BackupDirectory, DiskBackup};
 
 use super::copy::Task;
-use super::{choose, copy, print};
+use super::{NO_BACKUP, choose, copy, has_configuration, print};
 use crate::cli::VerifyOptions;
 use crate::copy::{Progress, Stop, explained};
+
+/// The second half of the sentence about disks that are wrong or missing.
+const ADVICE: &str =
+    "what was backed up: take the files from a copy of the directory, or restore another backup";
 
 /// Everything, up to the exit status: 1 if a disk isn't what it was.
 pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
@@ -22,43 +26,77 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
     let (stop, _signals) = Stop::by_signals()?;
     let progress = Arc::<Progress>::default();
     let line = progress.draw()?;
+    ensure!(!backups.is_empty(), "there is nothing to verify: {NO_BACKUP}");
     let wrong = explained(verify(&directory, backups, &stop, &progress), &stop, "not all was verified")?;
     drop(line);
-    ensure!(
-        wrong == 0,
-        "{wrong} disks are not what was backed up: use a copy of the directory, or another backup"
-    );
-    Ok(0)
+    match (wrong.disks, wrong.configurations) {
+        (0, 0) => Ok(0),
+        (0, _) => bail!("a configuration of the VM is missing: take it from a copy of the directory"),
+        (1, _) => bail!("1 disk is not {ADVICE}"),
+        (disks, _) => bail!("{disks} disks are not {ADVICE}"),
+    }
 }
 
-/// Returns the number of wrong disks.
+/// The numbers of parts of backups that are not what they were.
+#[derive(Default)]
+struct Wrong {
+    disks: usize,
+    configurations: usize,
+}
+
+/// The state of a disk in a backup.
+enum Found {
+    AsBackedUp,
+    Wrong,
+    /// Its file, or another one that it needs, isn't there.
+    Missing,
+}
+
+/// Tells of each disk whether it is what was backed up, and returns how many are not.
 fn verify(
     directory: &BackupDirectory,
     backups: &[Backup],
     stop: &Stop,
     progress: &Progress,
-) -> Result<usize> {
-    let mut wrong = 0;
-    for (backup, disk) in
-        backups.iter().flat_map(|backup| backup.disks.iter().map(move |disk| (backup, disk)))
-    {
-        let path = directory.path_of(&disk.file);
-        let task = Task { label: &disk.disk.name, stop, progress };
-        let is_right = match copy::is_as_backed_up(disk, &path, task) {
-            Ok(is_right) => is_right,
-            Err(error) => {
-                stop.check()?;
-                log::error!("{}: {}", path.display(), crate::one_line(&error));
-                false
-            }
-        };
-        wrong += usize::from(!is_right);
-        tell(backup, disk, is_right)?;
+) -> Result<Wrong> {
+    let mut wrong = Wrong::default();
+    for backup in backups {
+        for disk in &backup.disks {
+            let task = Task { label: &disk.disk.name, stop, progress };
+            let found = look_at(directory, disk, task)?;
+            wrong.disks += usize::from(!matches!(found, Found::AsBackedUp));
+            tell(backup, disk, &found)?;
+        }
+        wrong.configurations += usize::from(!has_configuration(directory, backup));
     }
     Ok(wrong)
 }
 
-fn tell(backup: &Backup, disk: &DiskBackup, is_right: bool) -> Result<()> {
-    let word = if is_right { "ok" } else { "WRONG" };
+/// Looks at a disk, and logs the reason why it can't be read.
+fn look_at(directory: &BackupDirectory, disk: &DiskBackup, task: Task<'_>) -> Result<Found> {
+    let image = match directory.image(disk) {
+        Ok(image) => image,
+        Err(error) => {
+            log::error!("{error}");
+            return Ok(if error.is_missing() { Found::Missing } else { Found::Wrong });
+        }
+    };
+    match copy::is_as_backed_up(disk, &image, task) {
+        Ok(true) => Ok(Found::AsBackedUp),
+        Ok(false) => Ok(Found::Wrong),
+        Err(error) => {
+            task.stop.check()?;
+            log::error!("{}: {}", image.display(), crate::one_line(&error));
+            Ok(Found::Wrong)
+        }
+    }
+}
+
+fn tell(backup: &Backup, disk: &DiskBackup, found: &Found) -> Result<()> {
+    let word = match found {
+        Found::AsBackedUp => "ok",
+        Found::Wrong => "WRONG",
+        Found::Missing => "MISSING",
+    };
     print(&format!("{}  {}  {word}", backup.id, disk.disk.id))
 }

@@ -63,7 +63,7 @@ pub(crate) struct RestoreOptions {
     pub(crate) directory: PathBuf,
 
     /// The name or id of the storage domain where the disks are to be
-    #[arg(short, long, value_name = "NAME|ID")]
+    #[arg(short, long, value_name = "NAME|ID", value_parser = imageio_config::name)]
     pub(crate) storage_domain: String,
 
     /// The backup's id, which `imageio-nbd backups` tells [default: that of the last one]

@@ -53,15 +53,15 @@ pub(crate) struct UploadOptions {
     pub(crate) image_format: Option<String>,
 
     /// Make the disk in this storage domain
-    #[arg(short, long, value_name = "NAME|ID", required_unless_present_any = ["disk", "resume"])]
+    #[arg(short, long, value_name = "NAME|ID", required_unless_present_any = ["disk", "resume"], value_parser = imageio_config::name)]
     pub(crate) storage_domain: Option<String>,
 
     /// Write this disk, which is there already, instead of making one
-    #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["storage_domain", "disk_name", "format", "preallocated", "description"])]
+    #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["storage_domain", "disk_name", "format", "preallocated", "description"], value_parser = imageio_config::name)]
     pub(crate) disk: Option<String>,
 
     /// Call the disk so [default: the file's name without its extension]
-    #[arg(long, visible_alias = "name", value_name = "NAME")]
+    #[arg(long, visible_alias = "name", value_name = "NAME", value_parser = imageio_config::name)]
     pub(crate) disk_name: Option<String>,
 
     /// How the engine stores the disk. With qcow2, it tracks changes for incremental backups
@@ -75,7 +75,7 @@ pub(crate) struct UploadOptions {
     pub(crate) preallocated: bool,
 
     /// Tell this to those who look at the disk in the engine
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", value_parser = imageio_config::name)]
     pub(crate) description: Option<String>,
 
     /// Note in this file how far the upload is, and go on from there if it was interrupted: by the
@@ -91,10 +91,12 @@ pub(crate) struct UploadOptions {
 #[derive(Debug, clap::Args)]
 pub(crate) struct DownloadOptions {
     /// The disk
-    #[arg(value_name = "NAME|ID")]
+    #[arg(value_name = "NAME|ID", value_parser = imageio_config::name)]
     pub(crate) disk: String,
 
-    /// Where its content goes. A file that is there is replaced when all has come
+    /// Where its content goes. A file that is there is replaced when all has come, by one of the
+    /// same mode, and of the same owner if this user may give files away. A symbolic link is
+    /// followed. A new file has the mode that the umask leaves
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 

@@ -5,9 +5,9 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -30,6 +30,17 @@ struct Info {
     format: String,
     #[serde(rename = "virtual-size")]
     virtual_size: u64,
+    #[serde(default)]
+    encrypted: bool,
+}
+
+/// A part of an image, as `qemu-img map` tells it.
+#[derive(Deserialize)]
+struct Extent {
+    /// In bytes.
+    length: u64,
+    /// Its place in the file, if it has one.
+    offset: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -45,8 +56,15 @@ impl Image {
         File::open(&path).with_context(|| path.display().to_string())?;
         let option = format_option(format);
         let info = [&[OsStr::new("info")], &option[..], &[path.as_ref()]].concat();
-        let Info { format, virtual_size } = ask(&info)?;
+        let Info { format, virtual_size, encrypted } =
+            ask(&info).with_context(|| path.display().to_string())?;
+        ensure!(
+            !encrypted,
+            "{}: the image is encrypted: upload a copy that qemu-img convert has decrypted",
+            path.display()
+        );
         check(&path, &option)?;
+        check_length(&path, &format)?;
         let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, format, size: virtual_size, is_iso })
     }
@@ -79,16 +97,27 @@ fn missing() -> String {
     format!("cannot run {QEMU_IMG}, which does the copying: install it (package qemu-utils or qemu-img)")
 }
 
-/// Asks `qemu-img` for JSON. Its own errors go where ours go.
+/// Asks `qemu-img` for JSON.
 pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     let (command, rest) = arguments.split_first().context("bug: no command")?;
     let mut qemu_img = Command::new(QEMU_IMG);
-    qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = qemu_img.output().with_context(missing)?;
-    if !output.status.success() {
-        bail!("{QEMU_IMG} can't use the image");
+    qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null());
+    let Output { status, stdout, stderr } = qemu_img.output().with_context(missing)?;
+    let said = words(&stderr);
+    ensure!(status.success(), "{QEMU_IMG} can't use the image: {said}");
+    if !said.is_empty() {
+        log::warn!("{QEMU_IMG}: {said}");
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
+    serde_json::from_slice(&stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
+}
+
+/// The last of what `qemu-img` has to say, in one line.
+fn words(stderr: &[u8]) -> String {
+    const LINES: usize = 3;
+    let text = String::from_utf8_lossy(stderr);
+    let line = |line: &str| line.trim_start_matches("qemu-img: ").trim().replace(char::is_control, " ");
+    let lines: Vec<_> = text.lines().map(line).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("; ")
 }
 
 /// Returns the option that names an image's format, if it is known.
@@ -103,19 +132,36 @@ fn check(path: &Path, format: &[&OsStr]) -> Result<()> {
     const LEAKS: i32 = 3;
     /// The format has nothing to be checked.
     const NOT_SUPPORTED: i32 = 63;
+    /// It couldn't be opened, as where a backing file is missing or another process writes to it;
+    /// or not be read.
+    const NOT_CHECKED: i32 = 1;
     let mut qemu_img = Command::new(QEMU_IMG);
-    qemu_img
-        .args(["check", "-q"])
-        .args(format)
-        .arg(path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let status = qemu_img.status().with_context(missing)?;
+    qemu_img.args(["check", "-q"]).args(format).arg(path).stdin(Stdio::null());
+    let Output { status, stderr, .. } = qemu_img.output().with_context(missing)?;
+    let path = path.display();
     match status.code() {
         Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),
-        _ => bail!("{}: the image is damaged, or in use: see qemu-img check", path.display()),
+        Some(NOT_CHECKED) => bail!("{path}: {QEMU_IMG} can't check the image: {}", words(&stderr)),
+        _ => bail!("{path}: the image is damaged: see qemu-img check"),
     }
+}
+
+/// Checks that an image isn't shorter than its own tables say, in a format of which
+/// `qemu-img check` doesn't compare that.
+fn check_length(path: &Path, format: &str) -> Result<()> {
+    if format != "vdi" {
+        return Ok(());
+    }
+    let options = ["map", "-f", format].map(OsStr::new);
+    let extents: Vec<Extent> = ask(&[&options[..], &[path.as_ref()]].concat())?;
+    let ends = extents.iter().filter_map(|extent| extent.offset?.checked_add(extent.length));
+    let (expected, length) = (ends.max().unwrap_or(0), File::open(path)?.seek(SeekFrom::End(0))?);
+    ensure!(
+        length >= expected,
+        "{}: the image is damaged: it has {length} bytes, and needs {expected}",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Returns true if the file has the first volume descriptor of ISO 9660, behind the area that is

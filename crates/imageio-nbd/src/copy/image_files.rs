@@ -62,7 +62,8 @@ pub(super) fn of_image(image: &Path, format: Option<&str>) -> Result<(Vec<ImageF
     // The usual mistake, in fewer words than qemu-img's.
     image.metadata().with_context(|| image.display().to_string())?;
     let options = [OsStr::new("info"), OsStr::new("--backing-chain")];
-    let chain: Value = ask(&[&options[..], &format_option(format), &[image.as_ref()]].concat())?;
+    let asked = ask(&[&options[..], &format_option(format), &[image.as_ref()]].concat());
+    let chain: Value = asked.with_context(|| image.display().to_string())?;
     let (mut files, mut other) = (Vec::<ImageFile>::new(), None);
     for name in names(&chain)? {
         let path = beside(image, &name);

@@ -33,6 +33,8 @@ pub(super) struct Journal {
     noted: Noted,
     /// Another process has planned a disk, which may be there.
     has_left: bool,
+    /// Somebody else has made the file, and nothing was in it.
+    is_given: bool,
 }
 
 impl Journal {
@@ -43,9 +45,12 @@ impl Journal {
     }
 
     fn try_open(path: &Path) -> Result<Self> {
+        let was_there = path.exists();
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
         ensure!(file.metadata()?.is_file(), "it isn't a file");
+        // In the end, the file is removed, and not a symbolic link to it.
+        let path = &path.canonicalize()?;
         if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             let error = std::io::Error::from(error);
             ensure!(error.kind() != ErrorKind::WouldBlock, "another process is uploading this");
@@ -60,7 +65,8 @@ impl Journal {
         (&file).take(MOST_READ).read_to_end(&mut text)?;
         let (noted, whole) = parse(&text)?;
         file.set_len(whole)?;
-        Ok(Self { path: path.to_owned(), file, has_left: noted.planned.is_some(), noted })
+        let (has_left, is_given) = (noted.planned.is_some(), was_there && text.is_empty());
+        Ok(Self { path: path.to_owned(), file, noted, has_left, is_given })
     }
 
     /// Returns the upload that was begun, if anything was.
@@ -149,7 +155,7 @@ impl Drop for Journal {
         // Nobody else can be using it.
         if self.noted.begun.is_none() && !self.has_left {
             // One that is there is read the next time.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = if self.is_given { self.file.set_len(0) } else { std::fs::remove_file(&self.path) };
         }
     }
 }
@@ -269,6 +275,31 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
         assert!(Journal::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn an_empty_file_of_somebody_else_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::write(&path, "").unwrap();
+        drop(open(&path).unwrap());
+        open(&path).unwrap().plan(plan(100)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        open(&path).unwrap().complete().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_symbolic_link_leads_to_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("state"), dir.path().join("link"));
+        std::os::unix::fs::symlink("state", &link).unwrap();
+        let mut journal = open(&link).unwrap();
+        journal.begin(begun()).unwrap();
+        drop(journal);
+        assert!(path.exists());
+        open(&link).unwrap().complete().unwrap();
+        assert!(!path.exists() && link.is_symlink());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Telling programs how far a copy is: a JSON object a line on standard output, as
 //! `ovirt-img --output json` does.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,20 @@ pub(crate) enum Made<'a> {
     Backup(&'a str),
 }
 
+impl fmt::Display for Made<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(id) => write!(f, "disk {id}"),
+            Self::Backup(id) => write!(f, "backup {id}"),
+        }
+    }
+}
+
+/// Writes a line to standard output.
+fn write(line: &str) -> io::Result<()> {
+    crate::progress::around(|| writeln!(io::stdout(), "{line}"))
+}
+
 /// A line. The names are `ovirt-img`'s (`ovirt_imageio/client/_ui.py`), but for what was made.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -56,9 +71,16 @@ impl Report {
         Self { output, start: Instant::now(), description, size }
     }
 
-    /// Tells something that isn't about data.
-    pub(crate) fn tell(&self, description: &str) {
-        self.line(description, 0, None);
+    /// Tells a program something that isn't about data.
+    pub(crate) fn begin(&self, description: &str) {
+        self.progress(description, 0);
+    }
+
+    /// Tells a program how far it is. A reader that has gone is no failure of the copy.
+    fn progress(&self, description: &str, transferred: u64) {
+        if !self.is_text() {
+            drop(self.line(description, transferred, None));
+        }
     }
 
     /// Returns true if a person is told.
@@ -80,35 +102,38 @@ impl Report {
             return Ok(None);
         }
         let report = self.clone();
-        Ticker::start(INTERVAL, move || report.line(report.description, done(), None)).map(Some)
+        Ticker::start(INTERVAL, move || report.progress(report.description, done())).map(Some)
     }
 
-    /// Tells that all is done, with the disk's id.
-    pub(crate) fn finish(&self, description: &str, disk: Option<&str>) {
+    /// Tells that all is done, with the disk's id. Returns the exit status.
+    pub(crate) fn finish(&self, description: &str, disk: Option<&str>) -> u8 {
         match (self.output, disk) {
-            (Output::Json, disk) => self.line(description, self.size, disk.map(Made::Disk)),
-            (Output::Text, Some(disk)) => drop(writeln!(io::stdout(), "{disk}")),
-            (Output::Text, None) => {}
+            (Output::Text, None) => 0,
+            (_, disk) => self.tell(description, self.size, disk.map(Made::Disk), disk.unwrap_or_default()),
         }
     }
 
-    /// Tells what has come of so many bytes: a person in these words.
-    pub(crate) fn tell_made(&self, description: &str, transferred: u64, made: Made<'_>, words: &str) {
-        match self.output {
-            Output::Json => self.line(description, transferred, Some(made)),
-            Output::Text => crate::progress::around(|| drop(writeln!(io::stdout(), "{words}"))),
-        }
+    /// Tells what has come of so many bytes: a person in these words. Returns the exit status,
+    /// which isn't 0 if nobody has got that: it is told as an error then, as it would be lost.
+    pub(crate) fn tell_made(&self, description: &str, transferred: u64, made: Made<'_>, words: &str) -> u8 {
+        self.tell(description, transferred, Some(made), words)
     }
 
-    /// A reader that has gone is no failure of the copy.
-    fn line(&self, description: &str, transferred: u64, made: Option<Made<'_>>) {
-        if self.is_text() {
-            return;
-        }
+    fn tell(&self, description: &str, transferred: u64, made: Option<Made<'_>>, words: &str) -> u8 {
+        let told = match self.output {
+            Output::Json => self.line(description, transferred, made),
+            Output::Text => write(words),
+        };
+        let Err(error) = told else { return 0 };
+        let made = made.map_or_else(|| "the download".to_owned(), |made| made.to_string());
+        log::error!("{made} is complete, and only that can't be told: standard output: {error}");
+        1
+    }
+
+    /// Tells a program.
+    fn line(&self, description: &str, transferred: u64, made: Option<Made<'_>>) -> io::Result<()> {
         let elapsed = self.start.elapsed().as_secs_f64();
         let line = Line { transferred, elapsed, description, size: self.size, made };
-        if let Ok(line) = serde_json::to_string(&line) {
-            drop(writeln!(io::stdout(), "{line}"));
-        }
+        write(&serde_json::to_string(&line)?)
     }
 }

@@ -10,6 +10,8 @@
 mod advice;
 mod part;
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -24,10 +26,15 @@ use super::image_files::{self, ImageFile};
 use super::journal::{Begun, Destination, Journal, Plan};
 use super::{Following, Report, Service, Stop, copy_disk, explained};
 use crate::cli::copy::{Format, UploadOptions};
+use crate::cli::{OF_UPLOAD, check_parameters};
 use crate::listen::Address;
 
 /// Uploads the image. The new disk's id is printed.
 pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
+    check_parameters(options.parameters(), OF_UPLOAD)?;
+    if let (Some(state), Some(file)) = (&options.resume, options.file()) {
+        refuse_as_state(state, file)?;
+    }
     let (stop, _signals) = Stop::by_signals()?;
     let mut journal = options.resume.as_deref().map(Journal::open).transpose()?;
     let upload = match journal.as_ref().and_then(Journal::begun) {
@@ -49,12 +56,25 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
             let disk = explained(uploaded, &stop, &advice)?;
             let completed = journal.complete();
             stale.map_or(Ok(()), |files| refuse_other_image(&files, disk.as_deref()))?;
-            report.finish("upload completed", disk.as_deref());
-            return completed.map(|()| 0);
+            let status = report.finish("upload completed", disk.as_deref());
+            return completed.map(|()| status);
         }
     };
-    report.finish("upload completed", disk.as_deref());
-    Ok(0)
+    Ok(report.finish("upload completed", disk.as_deref()))
+}
+
+/// Fails if the file of `--resume` is the image, by this or another name.
+fn refuse_as_state(state: &Path, image: &Path) -> Result<()> {
+    let absolute = |path| std::path::absolute(path).ok();
+    let file = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+    let is_image =
+        absolute(state) == absolute(image) || file(state).is_some_and(|it| file(image) == Some(it));
+    ensure!(
+        !is_image,
+        "--resume: {} is the image: name another file for the upload's state",
+        state.display()
+    );
+    Ok(())
 }
 
 /// Fails if the image isn't any more the one that another process has copied.
@@ -102,7 +122,7 @@ impl<'o> Upload<'o> {
         let image = Image::inspect(file, format)?;
         image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
-        report.tell("creating disk");
+        report.begin("creating disk");
         let is_zero = is_zero(options, &image);
         let parameters = parameters(options, &image)?;
         let (mut source, output) = source(options, parameters.clone())?;
@@ -258,7 +278,7 @@ fn destination(options: &UploadOptions) -> Destination {
 
 /// Finds the destination of the data by these parameters and the user's, and that of the figures.
 fn source(options: &UploadOptions, parameters: Vec<String>) -> Result<(Source, Option<Output>)> {
-    super::source(options.common.config.as_deref(), options.parameters().chain(parameters))
+    super::source(options.common.config.as_deref(), options.parameters(), parameters)
 }
 
 fn format(options: &UploadOptions, image: &Image) -> Format {
@@ -276,12 +296,20 @@ fn is_zero(options: &UploadOptions, image: &Image) -> bool {
     options.disk.is_none() && format(options, image) == Format::Qcow2 && is_sparse(options, image)
 }
 
+/// Returns the name of a disk that gets none by an option: that of the image's file.
+fn default_name(image: &Image) -> Result<String> {
+    let name = imageio_config::name(&image.name());
+    name.map_err(|reason| {
+        anyhow!("--disk-name is missing: the name of the image's file can't be that of the disk: {reason}")
+    })
+}
+
 /// Returns the parameters for the engine.
 fn parameters(options: &UploadOptions, image: &Image) -> Result<Vec<String>> {
     if let Some(disk) = &options.disk {
         return Ok(vec![format!("disk={disk}")]);
     }
-    let name = options.disk_name.clone().unwrap_or_else(|| image.name());
+    let name = options.disk_name.clone().map_or_else(|| default_name(image), Ok)?;
     let mut parameters = vec![
         format!("new-disk={name}"),
         format!("storage-domain={}", options.storage_domain.as_deref().unwrap_or_default()),

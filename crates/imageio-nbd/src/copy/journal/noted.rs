@@ -139,10 +139,7 @@ pub(super) fn parse(text: &[u8]) -> Result<(Noted, u64)> {
         }
         whole += line.len();
     }
-    ensure!(
-        text.is_empty() || whole > 0,
-        "it isn't what an upload has noted: give another name, or remove it to begin an upload"
-    );
+    ensure!(text.is_empty() || whole > 0, "it isn't what an upload has noted: name another file");
     let planned = noted.planned.as_ref().map(|planned| planned.version);
     let versions = [planned, noted.begun.as_ref().map(|begun| begun.version)];
     ensure!(
