@@ -63,7 +63,7 @@ impl Entrance {
         match self {
             Self::Listening(listening) => listen(listening, server, options),
             Self::Activated(listeners) => {
-                log::info!("listening: on {} sockets that were passed to this process", listeners.len());
+                log::info!("listening: sockets that were passed to this process: {}", listeners.len());
                 listeners.into_iter().for_each(|listener| server.listen(listener));
                 Ok(Beside::default())
             }

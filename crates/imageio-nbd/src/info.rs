@@ -117,7 +117,8 @@ impl fmt::Display for Info {
         let Some(Dirty { count, dirty, data, zero }) = &self.dirty else {
             return line("dirty", &"none are told");
         };
-        line("dirty", &format!("{} in {count} extents", Bytes(*dirty)))?;
+        let extents = if *count == 1 { "extent" } else { "extents" };
+        line("dirty", &format!("{} in {count} {extents}", Bytes(*dirty)))?;
         line("  data", &Bytes(*data))?;
         line("  zero", &Bytes(*zero))
     }
@@ -194,6 +195,9 @@ dirty         192.0 KiB (196608 bytes) in 2 extents
         assert!(old.to_string().ends_with("extents       none are told\n"));
         let other = Info { dirty: None, ..info() };
         assert!(other.to_string().ends_with("\ndirty         none are told\n"));
+        let mut one = info();
+        one.dirty = Some(Dirty { count: 1, dirty: 512, data: 0, zero: 512 });
+        assert!(one.to_string().contains("512 bytes in 1 extent\n"));
         let none = Features { zero: false, flush: false, extents: false, checksum: false };
         assert_eq!(none.to_string(), "none");
     }

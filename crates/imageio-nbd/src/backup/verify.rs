@@ -11,10 +11,6 @@ use super::{NO_BACKUP, choose, copy, has_configuration, print};
 use crate::cli::VerifyOptions;
 use crate::copy::{Progress, Stop, explained};
 
-/// The second half of the sentence about disks that are wrong or missing.
-const ADVICE: &str =
-    "what was backed up: take the files from a copy of the directory, or restore another backup";
-
 /// Everything, up to the exit status: 1 if a disk isn't what it was.
 pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
     copy::check_tools()?;
@@ -29,12 +25,15 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
     ensure!(!backups.is_empty(), "there is nothing to verify: {NO_BACKUP}");
     let wrong = explained(verify(&directory, backups, &stop, &progress), &stop, "not all was verified")?;
     drop(line);
-    match (wrong.disks, wrong.configurations) {
-        (0, 0) => Ok(0),
+    let disks = match (wrong.disks, wrong.configurations) {
+        (0, 0) => return Ok(0),
         (0, _) => bail!("a configuration of the VM is missing: take it from a copy of the directory"),
-        (1, _) => bail!("1 disk is not {ADVICE}"),
-        (disks, _) => bail!("{disks} disks are not {ADVICE}"),
-    }
+        (1, _) => "1 disk is".to_owned(),
+        (disks, _) => format!("{disks} disks are"),
+    };
+    bail!(
+        "{disks} not what was backed up: take the files from a copy of the directory, or restore another backup"
+    );
 }
 
 /// The numbers of parts of backups that are not what they were.

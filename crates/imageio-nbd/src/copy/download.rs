@@ -50,7 +50,7 @@ impl Target {
     }
 
     fn find(path: &Path) -> Result<Self> {
-        let path = behind_links(std::path::absolute(path)?)?;
+        let path = std::path::absolute(path)?;
         let found = path.metadata();
         if let Ok(found) = &found {
             if !found.is_file() && !found.is_dir() {
@@ -59,6 +59,7 @@ impl Target {
             // Whoever may not write the file may not replace it, either.
             OpenOptions::new().write(true).open(&path)?;
         }
+        let path = behind_links(path)?;
         let partial = partial(&path, found.is_ok())?;
         Ok(Self::File { partial, path })
     }

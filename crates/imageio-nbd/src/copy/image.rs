@@ -104,7 +104,7 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null());
     let Output { status, stdout, stderr } = qemu_img.output().with_context(missing)?;
     let said = words(&stderr);
-    ensure!(status.success(), "{QEMU_IMG} can't use the image: {said}");
+    ensure!(status.success(), "qemu-img can't use the image: {said}");
     if !said.is_empty() {
         log::warn!("{QEMU_IMG}: {said}");
     }
@@ -141,7 +141,7 @@ fn check(path: &Path, format: &[&OsStr]) -> Result<()> {
     let path = path.display();
     match status.code() {
         Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),
-        Some(NOT_CHECKED) => bail!("{path}: {QEMU_IMG} can't check the image: {}", words(&stderr)),
+        Some(NOT_CHECKED) => bail!("{path}: qemu-img can't check the image: {}", words(&stderr)),
         _ => bail!("{path}: the image is damaged: see qemu-img check"),
     }
 }
