@@ -30,6 +30,8 @@ mod silence;
 mod targets;
 #[path = "support/engine/unread.rs"]
 mod unread;
+#[path = "support/engine/unsound_images.rs"]
+mod unsound_images;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,7 @@ const TOOLS: &[Tool] = &[CURL, IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, 
 const TESTS: &[&[Test]] = &[
     serving::TESTS,
     commands::TESTS,
+    unsound_images::TESTS,
     cut::TESTS,
     faults::TESTS,
     resuming::TESTS,

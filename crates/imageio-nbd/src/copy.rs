@@ -12,6 +12,7 @@ mod journal;
 mod progress;
 mod report;
 mod served;
+mod soundness;
 mod stop;
 pub(crate) mod upload;
 

@@ -7,9 +7,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use super::soundness;
 
 pub(super) const QEMU_IMG: &str = "qemu-img";
 
@@ -34,15 +36,6 @@ struct Info {
     encrypted: bool,
 }
 
-/// A part of an image, as `qemu-img map` tells it.
-#[derive(Deserialize)]
-struct Extent {
-    /// In bytes.
-    length: u64,
-    /// Its place in the file, if it has one.
-    offset: Option<u64>,
-}
-
 #[derive(Deserialize)]
 struct Measured {
     required: u64,
@@ -63,8 +56,7 @@ impl Image {
             "{}: the image is encrypted: upload a copy that qemu-img convert has decrypted",
             path.display()
         );
-        check(&path, &option)?;
-        check_length(&path, &format)?;
+        soundness::check(&path, &option)?;
         let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, format, size: virtual_size, is_iso })
     }
@@ -93,7 +85,7 @@ pub(super) fn check_tool() -> Result<()> {
     asked.map(drop).with_context(missing)
 }
 
-fn missing() -> String {
+pub(super) fn missing() -> String {
     format!("cannot run {QEMU_IMG}, which does the copying: install it (package qemu-utils or qemu-img)")
 }
 
@@ -112,7 +104,7 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
 }
 
 /// The last of what `qemu-img` has to say, in one line.
-fn words(stderr: &[u8]) -> String {
+pub(super) fn words(stderr: &[u8]) -> String {
     const LINES: usize = 3;
     let text = String::from_utf8_lossy(stderr);
     let line = |line: &str| line.trim_start_matches("qemu-img: ").trim().replace(char::is_control, " ");
@@ -123,45 +115,6 @@ fn words(stderr: &[u8]) -> String {
 /// Returns the option that names an image's format, if it is known.
 pub(super) fn format_option(format: Option<&str>) -> Vec<&OsStr> {
     format.map_or_else(Vec::new, |format| vec![OsStr::new("-f"), OsStr::new(format)])
-}
-
-/// Checks that the image is sound, as far as its format can tell: of one that was cut off,
-/// `qemu-img convert` reads zeroes in the place of what is missing, and succeeds.
-fn check(path: &Path, format: &[&OsStr]) -> Result<()> {
-    /// Some of its space is used by nothing.
-    const LEAKS: i32 = 3;
-    /// The format has nothing to be checked.
-    const NOT_SUPPORTED: i32 = 63;
-    /// It couldn't be opened, as where a backing file is missing or another process writes to it;
-    /// or not be read.
-    const NOT_CHECKED: i32 = 1;
-    let mut qemu_img = Command::new(QEMU_IMG);
-    qemu_img.args(["check", "-q"]).args(format).arg(path).stdin(Stdio::null());
-    let Output { status, stderr, .. } = qemu_img.output().with_context(missing)?;
-    let path = path.display();
-    match status.code() {
-        Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),
-        Some(NOT_CHECKED) => bail!("{path}: qemu-img can't check the image: {}", words(&stderr)),
-        _ => bail!("{path}: the image is damaged: see qemu-img check"),
-    }
-}
-
-/// Checks that an image isn't shorter than its own tables say, in a format of which
-/// `qemu-img check` doesn't compare that.
-fn check_length(path: &Path, format: &str) -> Result<()> {
-    if format != "vdi" {
-        return Ok(());
-    }
-    let options = ["map", "-f", format].map(OsStr::new);
-    let extents: Vec<Extent> = ask(&[&options[..], &[path.as_ref()]].concat())?;
-    let ends = extents.iter().filter_map(|extent| extent.offset?.checked_add(extent.length));
-    let (expected, length) = (ends.max().unwrap_or(0), File::open(path)?.seek(SeekFrom::End(0))?);
-    ensure!(
-        length >= expected,
-        "{}: the image is damaged: it has {length} bytes, and needs {expected}",
-        path.display()
-    );
-    Ok(())
 }
 
 /// Returns true if the file has the first volume descriptor of ISO 9660, behind the area that is

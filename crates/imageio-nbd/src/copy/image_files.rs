@@ -78,7 +78,7 @@ pub(super) fn of_image(image: &Path, format: Option<&str>) -> Result<(Vec<ImageF
 }
 
 /// A file by the name that an image has for it, which is relative to the image.
-fn beside(image: &Path, name: impl AsRef<Path>) -> PathBuf {
+pub(super) fn beside(image: &Path, name: impl AsRef<Path>) -> PathBuf {
     image.parent().unwrap_or(Path::new("/")).join(name)
 }
 
