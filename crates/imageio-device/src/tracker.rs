@@ -44,9 +44,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use block_device::{Extent, piece_end};
-use buffer_pool::Pool;
 use bytes::Bytes;
 use imageio_client::ExtentsContext;
+use io_buffer_pool::Pool;
 use rangemap::RangeSet;
 
 use extents::{Discarded, Extents};

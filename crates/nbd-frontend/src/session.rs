@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::thread;
 
 use block_device::QueuedDevice;
-use buffer_pool::Pool;
+use io_buffer_pool::Pool;
 use nbd_wire::{Command, CommandFlags, Negotiated};
 
 use crate::connection::Service;

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use block_device::{Batch, Completion, Extent};
-use buffer_pool::{Buffer, Lease};
 use bytes::Bytes;
+use io_buffer_pool::{Buffer, Lease};
 use nbd_wire::{Chunk, Command, Context, ErrorValue, Negotiated, RequestHeader};
 
 use super::replies::Replies;

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use block_device::{Batch, Completion, Errno, Error, Result};
-use buffer_pool::{Buffer, Lease};
 use bytes::Bytes;
+use io_buffer_pool::{Buffer, Lease};
 
 use super::job::Job;
 use crate::lock;

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use block_device::{Batch, Completion, Extent, QueuedDevice, Request, Result, ZERO};
-use buffer_pool::{Buffer, Pool};
+use io_buffer_pool::{Buffer, Pool};
 use oneshot::{Receiver, Sender};
 
 use super::in_order::InOrder;

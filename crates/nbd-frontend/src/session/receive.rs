@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use block_device::{Batch, QueuedDevice, piece_end};
-use buffer_pool::Buffer;
+use io_buffer_pool::Buffer;
 use nbd_wire::{
     BadMagic, Command, EXTENDED_REQUEST_HEADER_LEN, ErrorValue, MAX_STATUS_PAYLOAD, PayloadTooLong,
     REQUEST_HEADER_LEN, ReplyStyle, RequestHeader,
