@@ -42,7 +42,7 @@ mod tests {
     const MAY_USE: &[(&str, &[&str])] = &[
         ("backup-directory", &[]),
         ("blkhash", &[]),
-        ("block-device", &[]),
+        ("block-device-traits", &[]),
         ("io-buffer-pool", &[]),
         ("conn-pool", &[]),
         ("exec-redirect", &[]),
@@ -51,17 +51,17 @@ mod tests {
         ("fault-proxy", &[]),
         ("imageio-client", &[]),
         ("nbd-wire", &[]),
-        ("nbd-frontend", &["block-device", "io-buffer-pool", "nbd-wire"]),
-        ("imageio-device", &["block-device", "conn-pool", "imageio-client", "io-buffer-pool"]),
+        ("nbd-frontend", &["block-device-traits", "io-buffer-pool", "nbd-wire"]),
+        ("imageio-device", &["block-device-traits", "conn-pool", "imageio-client", "io-buffer-pool"]),
         (
             "imageio-stats",
-            &["block-device", "conn-pool", "imageio-client", "imageio-device", "io-buffer-pool"],
+            &["block-device-traits", "conn-pool", "imageio-client", "imageio-device", "io-buffer-pool"],
         ),
         ("ovirt-engine-client", &[]),
         (
             "engine-transfer",
             &[
-                "block-device",
+                "block-device-traits",
                 "conn-pool",
                 "imageio-client",
                 "imageio-device",
@@ -72,7 +72,7 @@ mod tests {
         (
             "imageio-config",
             &[
-                "block-device",
+                "block-device-traits",
                 "conn-pool",
                 "engine-transfer",
                 "imageio-client",
@@ -84,7 +84,7 @@ mod tests {
         (
             "nbdkit-imageio-plugin",
             &[
-                "block-device",
+                "block-device-traits",
                 "conn-pool",
                 "engine-transfer",
                 "imageio-client",
@@ -100,7 +100,7 @@ mod tests {
             &[
                 "backup-directory",
                 "blkhash",
-                "block-device",
+                "block-device-traits",
                 "conn-pool",
                 "engine-transfer",
                 "imageio-client",

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 use conn_pool::{Affected, Group, State, Task};
 use imageio_client::{Connection, Connector, Flush};
 

@@ -3,7 +3,7 @@
 
 use std::{fmt, io};
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 use conn_pool::{Panicked, PoolError};
 use imageio_client::StatusCode;
 

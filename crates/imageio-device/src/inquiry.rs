@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use block_device::{Batch, Errno, Error, Result};
+use block_device_traits::{Batch, Errno, Error, Result};
 use imageio_client::{Canceller, Connection, Connector, ExtentsContext, StatusCode};
 
 use crate::counters::Counters;

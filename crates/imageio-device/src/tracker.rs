@@ -43,7 +43,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use block_device::{Extent, piece_end};
+use block_device_traits::{Extent, piece_end};
 use bytes::Bytes;
 use imageio_client::ExtentsContext;
 use io_buffer_pool::Pool;

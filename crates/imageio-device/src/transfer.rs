@@ -101,8 +101,8 @@ impl Transfer {
     }
 
     /// Returns the capabilities of the device.
-    pub(crate) fn device_capabilities(&self) -> block_device::Capabilities {
-        let mut can = block_device::Capabilities::default();
+    pub(crate) fn device_capabilities(&self) -> block_device_traits::Capabilities {
+        let mut can = block_device_traits::Capabilities::default();
         can.read_only = self.is_read_only();
         can.flush = self.can_flush();
         can.fua = self.can_flush();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use common::{abstract_socket, close_well, line, settings, start};
 use fake_imageio::{Certificate, FakeServer, Fault, Op, Transport, What};
 use imageio_device::{OpenError, Settings, Transfer, UrlSource};
@@ -161,7 +161,7 @@ fn past_the_end_of_the_transfer_there_is_no_space() {
     let server = FakeServer::builder().size(1000).start().unwrap();
     let device = start(settings(&server).with(|settings| settings.size = Some(2000)));
     let error = device.write(999, bytes::Bytes::from_static(b"data"), false).unwrap_err();
-    assert_eq!(error.errno(), block_device::Errno::NoSpc, "{error}");
+    assert_eq!(error.errno(), block_device_traits::Errno::NoSpc, "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
 
-use block_device::{BlockDevice, Errno, Error, Result};
+use block_device_traits::{BlockDevice, Errno, Error, Result};
 use engine_transfer::{Content, Ending, Opened, Source, SystemClock};
 use imageio_config::Parser;
 use imageio_device::Device;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 use conn_pool::Affected;
 use imageio_client::Connection;
 

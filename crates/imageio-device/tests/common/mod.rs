@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Errno, Error, ReadBuffer, Result, ZeroFlags};
+use block_device_traits::{BlockDevice, Errno, Error, ReadBuffer, Result, ZeroFlags};
 use bytes::Bytes;
 use fake_imageio::{DEFAULT_TICKET, FakeServer, Fault, Gate, Log, Op, What};
 use imageio_client::Timeouts;
@@ -116,7 +116,7 @@ pub fn status(status: u16) -> What {
 }
 
 /// Writes data that is never freed.
-pub fn write(device: &Device, offset: u64, data: &'static [u8]) -> block_device::Result<()> {
+pub fn write(device: &Device, offset: u64, data: &'static [u8]) -> block_device_traits::Result<()> {
     device.write(offset, Bytes::from_static(data), false)
 }
 

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use block_device::{Batch, Completion, Extent, QueuedDevice, Request, Result, ZERO};
+use block_device_traits::{Batch, Completion, Extent, QueuedDevice, Request, Result, ZERO};
 use io_buffer_pool::{Buffer, Pool};
 use oneshot::{Receiver, Sender};
 
