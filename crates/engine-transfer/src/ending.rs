@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use error_reporter::Report;
 use imageio_device::TicketKeeper;
 use ovirt_engine_client::{Direction, DiskStatus, End, Engine, ImageTransfer, Secret};
 
-use crate::open::{Error, ItsDisk, Origin};
+use crate::Error;
+use crate::open::{ItsDisk, Origin};
 use crate::settings::Interrupted;
 
 /// A transfer that the engine was asked for.
@@ -181,7 +183,7 @@ impl TicketKeeper for Begun {
             Ok(true) => log::warn!("the engine had paused transfer {}, which goes on now", self.transfer.id),
             Ok(false) => {}
             Err(error) => {
-                log::warn!("the ticket can't be brought back: {error}");
+                log::warn!("the ticket can't be brought back: {}", Report::new(error));
                 *resuming = Resuming::GivenUp;
             }
         }
@@ -205,7 +207,9 @@ impl Begun {
         }
         match self.engine.pause_upload(&self.transfer.id) {
             Ok(paused) => log::warn!("{paused} waits to be resumed, and its disk is locked until then"),
-            Err(error) => log::error!("{error}: see transfer {} in the engine", self.transfer.id),
+            Err(error) => {
+                log::error!("{}: see transfer {} in the engine", Report::new(error), self.transfer.id);
+            }
         }
     }
 
@@ -231,7 +235,7 @@ impl Begun {
         let end = if keeps_disk { End::Complete } else { End::Incomplete };
         let ended = self.engine.end_transfer(&self.transfer.id, self.direction, end);
         if let Err(error) = &ended {
-            log::error!("{error}: see transfer {} in the engine", self.transfer.id);
+            log::error!("{}: see transfer {} in the engine", Report::new(error), self.transfer.id);
         }
         match &self.disk {
             Some(ItsDisk { id, origin: Origin::New }) => remove(&self.engine, id),
@@ -250,7 +254,7 @@ impl Begun {
         }
         match self.engine.disk(&disk.id) {
             Err(error) if error.is_missing() => log::error!("the engine has removed disk {}", disk.id),
-            Err(error) => log::error!("{error}: look for disk {} in the engine", disk.id),
+            Err(error) => log::error!("{}: look for disk {} in the engine", Report::new(error), disk.id),
             Ok(found) => {
                 let status = found.status.unwrap_or(DiskStatus::Ok);
                 log::error!("disk {} is {status}, and its content can't be relied on", disk.id);
@@ -296,6 +300,6 @@ pub(crate) fn finalize_interrupted(engine: &Engine, interrupted: &Interrupted) -
 pub(crate) fn remove(engine: &Engine, disk: &str) {
     match engine.remove_unfinished_disk(disk) {
         Ok(()) => log::error!("disk {disk}, which was made for this, has been removed"),
-        Err(error) => log::error!("{error}: remove disk {disk} in the engine"),
+        Err(error) => log::error!("{}: remove disk {disk} in the engine", Report::new(error)),
     }
 }

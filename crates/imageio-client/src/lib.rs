@@ -69,7 +69,7 @@ pub use crate::canceller::Canceller;
 pub use crate::capabilities::Capabilities;
 pub use crate::connection::{Connection, Flush};
 pub use crate::connector::Connector;
-pub use crate::error::{Error, Fault, Result};
+pub use crate::error::{Error, Fault, Result, TlsError};
 pub use crate::extents::{Extent, ExtentsContext};
 pub use crate::timeouts::Timeouts;
 pub use crate::tls::TlsConfig;

@@ -30,6 +30,17 @@ pub(crate) use restore::run as restore;
 pub(crate) use save::run as back_up;
 pub(crate) use verify::run as verify;
 
+/// What to do about an error of a backup, where an option helps.
+pub(crate) fn advice(error: &backup_directory::Error) -> Option<&'static str> {
+    match error {
+        backup_directory::Error::NotIncremental(_) => {
+            Some("leave out --incremental to back up such disks as a whole")
+        }
+        backup_directory::Error::Version { .. } => Some("use a newer imageio-nbd"),
+        _ => None,
+    }
+}
+
 /// Which engine is asked, and how its disks are treated.
 struct Site {
     settings: Settings,

@@ -5,6 +5,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use error_reporter::Report;
+
 use crate::{Engine, Error, Result};
 
 /// The time between two questions.
@@ -45,7 +47,7 @@ impl Engine {
                 return Err(error.unwrap_or(Error::TimedOut { what: what.to_owned(), time }));
             }
             if let Some(error) = error {
-                log::debug!("asking again: {error}");
+                log::debug!("asking again: {}", Report::new(error));
             }
             if !self.clock.pause(INTERVAL) {
                 return Err(Error::Stopped { what: what.to_owned() });
@@ -74,7 +76,7 @@ impl Engine {
             Err(error) if error.may_be_done() => error,
             made => return made,
         };
-        log::warn!("{error}: looking up whether it was done");
+        log::warn!("{}: looking up whether it was done", Report::new(error));
         let told = format!("told whether it has {what}");
         let found = self.poll(&told, self.reconnect_timeout, || look_up().map(Some));
         if let Some(found) = found.inspect_err(|_| tell_nobody_knows(what))? {
@@ -106,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::error::Request;
-    use crate::{Clock, Config, Secret, Trust};
+    use crate::{Clock, Config, NoAnswer, Secret, Trust};
 
     /// Time that passes only when somebody waits.
     #[derive(Debug)]
@@ -131,7 +133,8 @@ mod tests {
 
     fn away() -> Error {
         let request = Request::new("GET", "/disks");
-        Error::Unreachable { request, reason: "connection refused".to_owned(), may_be_done: false }
+        let source = NoAnswer::Failed("connection refused".to_owned());
+        Error::Unreachable { request, host: "engine".to_owned(), source, may_be_done: false }
     }
 
     /// Polls an engine whose n-th answer is `answer(n)`, and returns the number of questions with
