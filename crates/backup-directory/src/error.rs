@@ -94,3 +94,17 @@ impl Error {
         move |error| Self::Io { action, path, error }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_error_and_its_cause_are_told_once_each() {
+        let error = Error::io("read", Path::new("manifest.json"))(io::ErrorKind::NotFound.into());
+        assert_eq!(error.to_string(), "cannot read manifest.json");
+        assert_eq!(error.source().unwrap().to_string(), "entity not found");
+    }
+}

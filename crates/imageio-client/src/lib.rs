@@ -37,9 +37,10 @@
 //!
 //! # Errors
 //!
-//! Every wait has a limit ([`Timeouts`]). An [`Error`] is one line, and [`Error::fault`] tells who
-//! has to act. No error and no `Debug` output shows the ticket, which is the last part of the URL
-//! and the key to the disk.
+//! Every wait has a limit ([`Timeouts`]). An [`Error`] is one line, and what caused it is its
+//! [source](std::error::Error::source): print both. [`Error::fault`] tells who has to act. No error
+//! and no `Debug` output shows the ticket, which is the last part of the URL and the key to the
+//! disk.
 
 mod address;
 mod answer;

@@ -118,3 +118,19 @@ fn choose<'d>(directory: &'d BackupDirectory, id: Option<&str>) -> Result<&'d Ba
 fn print(line: &str) -> Result<()> {
     crate::progress::around(|| writeln!(std::io::stdout(), "{line}")).context("standard output")
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Error;
+
+    #[test]
+    fn the_option_that_helps_is_named_behind_the_error() {
+        let error = backup_directory::Error::NotIncremental("disk \"a\" is new".to_owned());
+        assert_eq!(
+            crate::one_line(&Error::new(error).context("the VM")),
+            "the VM: an incremental backup is not possible: disk \"a\" is new: leave out --incremental to back up such disks as a whole"
+        );
+        let other = Error::new(backup_directory::Error::NoDisks);
+        assert_eq!(crate::one_line(&other), "the VM has no disk that can be backed up");
+    }
+}
