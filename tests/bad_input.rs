@@ -158,21 +158,28 @@ fn a_url_file_without_a_url() {
     for contents in ["", "\n", "\u{feff}\r\n"] {
         fs::write(&path, contents).unwrap();
         let expected =
-            format!("url=+{}: the first line is empty, the transfer URL is expected there", path.display());
+            format!("cannot read the transfer URL from {}: the first line is empty", path.display());
         refused(dir.path(), &["url=+url"], &expected);
     }
 }
 
 #[test]
 fn standard_input_without_a_url() {
-    refused(dir().path(), &["url=-"], "url=-: the first line is empty, the transfer URL is expected there");
+    refused(
+        dir().path(),
+        &["url=-"],
+        "cannot read the transfer URL from standard input: the first line is empty",
+    );
 }
 
 #[test]
 fn a_url_file_that_is_missing() {
     let dir = dir();
     let path = dir.path().join("url");
-    let expected = format!("url=+{}: No such file or directory (os error 2)", path.display());
+    let expected = format!(
+        "cannot read the transfer URL from {}: No such file or directory (os error 2)",
+        path.display()
+    );
     refused(dir.path(), &["url=+url"], &expected);
 }
 
@@ -180,7 +187,8 @@ fn a_url_file_that_is_missing() {
 fn a_cafile_that_can_not_be_read() {
     let dir = dir();
     let path = dir.path().join("ca.pem");
-    let expected = format!("cafile {}: No such file or directory (os error 2)", path.display());
+    let expected =
+        format!("the CA file {} can't be used: No such file or directory (os error 2)", path.display());
     refused(dir.path(), &["url=https://127.0.0.1:1/images/t", "cafile=ca.pem"], &expected);
 }
 
@@ -191,7 +199,7 @@ fn a_cafile_without_a_certificate() {
         let path = dir.path().join("ca.pem");
         fs::write(&path, contents).unwrap();
         let expected = format!(
-            "cafile {}: no certificate in it (a PEM file with the engine's CA is expected)",
+            "the CA file {} can't be used: no certificate in it (a PEM file with the engine's CA is expected)",
             path.display()
         );
         refused(dir.path(), &["url=https://127.0.0.1:1/images/t", "cafile=ca.pem"], &expected);
@@ -204,7 +212,7 @@ fn a_server_that_another_ca_signed() {
     let other = Pki::generate(&Certificate::default()).unwrap();
     fs::write(dir.path().join("ca.pem"), other.ca_pem).unwrap();
     let expected = format!(
-        "TLS to {}: the server's certificate is not signed by a CA that is trusted here: give the engine's CA with cafile=FILE",
+        "TLS to {} failed: the server's certificate is not signed by a CA that is trusted here: give the engine's CA with cafile=FILE",
         server.addr()
     );
     refused(dir.path(), &[&format!("url={}", server.url()), "cafile=ca.pem"], &expected);
@@ -215,7 +223,7 @@ fn a_server_with_another_name() {
     let server = https(Certificate::wrong_host());
     let [url, cafile] = trusting(&server);
     let expected = format!(
-        "TLS to {}: the server's certificate is for another host name: use in the URL the name that the certificate \
+        "TLS to {} failed: the server's certificate is for another host name: use in the URL the name that the certificate \
          holds (it is for wrong.example.com)",
         server.addr()
     );
@@ -227,7 +235,7 @@ fn a_server_named_only_by_the_common_name() {
     let server = https(Certificate::CommonNameOnly("127.0.0.1".into()));
     let [url, cafile] = trusting(&server);
     let expected = format!(
-        "TLS to {}: the server's certificate names no host in its subjectAltName (a CN alone is not used): the host \
+        "TLS to {} failed: the server's certificate names no host in its subjectAltName (a CN alone is not used): the host \
          needs a new certificate",
         server.addr()
     );
@@ -239,7 +247,7 @@ fn a_server_that_uses_a_ca_certificate_as_its_own() {
     let server = https(Certificate::CaAsServer(vec!["127.0.0.1".into()]));
     let [url, cafile] = trusting(&server);
     let expected = format!(
-        "TLS to {}: the server uses a CA certificate as its own, which is refused: it needs a certificate signed by \
+        "TLS to {} failed: the server uses a CA certificate as its own, which is refused: it needs a certificate signed by \
          that CA",
         server.addr()
     );
@@ -251,16 +259,16 @@ fn a_server_that_does_not_speak_tls() {
     let server = FakeServer::builder().start().unwrap();
     let url = format!("url={}", server.url().replace("http:", "https:"));
     let expected = format!(
-        "TLS to {}: the server doesn't speak TLS there: should the URL be http, or the port another?",
+        "TLS to {} failed: the server doesn't speak TLS there: should the URL be http, or the port another?",
         server.addr()
     );
     refused(dir().path(), &[&url, "insecure=false", "cafile=/dev/null"], {
-        "cafile /dev/null: no certificate in it (a PEM file with the engine's CA is expected)"
+        "the CA file /dev/null can't be used: no certificate in it (a PEM file with the engine's CA is expected)"
     });
     let ended = imageio_nbd(dir().path(), &[&url, "insecure=true", "--run", "echo served"]).unwrap();
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
     let (warning, error) = ended.err.trim_end().split_once('\n').unwrap();
-    assert!(warning.starts_with("imageio-nbd: warning: insecure=true: ") && warning.contains("not verified"));
+    assert!(warning.starts_with("imageio-nbd: warning: the server's certificate is not verified"));
     assert_eq!(error, format!("imageio-nbd: error: {expected}"));
 }
 

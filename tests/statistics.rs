@@ -190,7 +190,7 @@ fn unwritable(door: Door) {
         let ended = command.args(["--run", "true"]).current_dir(dir.path()).output().unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(1), "{said}");
-        let error = said.lines().find(|line| line.contains("stats-json: cannot write ")).expect(&said);
+        let error = said.lines().find(|line| line.contains("cannot write the statistics to ")).expect(&said);
         assert!(error.contains(reason), "{said}");
     }
     assert_eq!(server.log().requests.len(), 0, "nobody has asked the server");
@@ -203,8 +203,9 @@ fn unwritable_by_another_user(door: Door) {
     let mut command = door.command(dir.path(), &options, &parameters(&server, dir.path(), &[])).unwrap();
     let mut served = Daemon::spawn(command.current_dir(dir.path())).unwrap();
     assert_eq!(served.wait().unwrap().code(), Some(1), "{:?}", served.said());
-    let is_told =
-        |line: &String| line.contains("stats-json: cannot write ") && line.contains("Permission denied");
+    let is_told = |line: &String| {
+        line.contains("cannot write the statistics to ") && line.contains("Permission denied")
+    };
     assert!(served.said().iter().any(is_told), "{:?}", served.said());
 }
 
@@ -219,7 +220,7 @@ fn unwritable_in_the_end(door: Door) {
     fs::remove_dir(&sub).unwrap();
     let (status, said) = served.finish().unwrap();
     assert!(status.success(), "{said}");
-    assert!(said.contains("warning: stats-json: cannot write "), "{said}");
+    assert!(said.contains("warning: cannot write the statistics to "), "{said}");
 }
 
 /// In the foreground, with this level of messages.

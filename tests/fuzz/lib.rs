@@ -86,7 +86,8 @@ fn say(mut socket: &UnixStream, answer: &[u8]) {
 }
 
 fn check_error(error: &imageio_client::Error) {
-    let text = error.to_string();
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     assert!(!text.contains(|c: char| c.is_control()), "{text:?}");
     assert!(text.len() < 4096, "{} bytes", text.len());
 }

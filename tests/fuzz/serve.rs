@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
-use block_device::{
+use block_device_traits::{
     BlockDevice, Capabilities, Completion, Extent, MemoryDevice, QueuedDevice, Request, Threaded,
 };
 use nbd_frontend::{Config, ExportInfo, Server, Tls};
@@ -61,7 +61,7 @@ impl QueuedDevice for Disk {
                 let rest = self.size().div_ceil(ODD) - offset / ODD;
                 let odd = (0..rest).map(|n| Extent { length: ODD, status: n % 2 }).take(limit);
                 completion.extents(odd.collect());
-                completion.complete(Ok(()), &mut block_device::Batch::default());
+                completion.complete(Ok(()), &mut block_device_traits::Batch::default());
             }
             request => self.memory.submit(request, completion),
         }

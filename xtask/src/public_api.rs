@@ -66,7 +66,7 @@ mod tests {
     /// One test, as both write the same file.
     #[test]
     fn the_nbd_server_s_interface_has_no_types_of_crates_that_may_change() {
-        let own = ["block_device", "nbd_frontend", "nbd_wire"];
+        let own = ["block_device_traits", "nbd_frontend", "nbd_wire"];
         let plain = crates(&documented(""));
         assert!(own.iter().all(|own| plain.contains(*own)) && plain.contains("std"), "{plain:?}");
         let tls = crates(&documented("rustls"));

@@ -4,7 +4,7 @@
 //! repository isn't known before somebody publishes, and each package needs the texts of the
 //! licences.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use xshell::{Shell, cmd};
@@ -34,6 +34,9 @@ pub(crate) fn run(sh: &Shell, arguments: &Arguments) -> Result<()> {
         sh.write_file(&manifest, with_repository(&sh.read_file(&manifest)?, repository)?)?;
     }
     add_licences(sh, &sources)?;
+    let cargo_home = sh.var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    forget_unpacked(sh, &cargo_home.context("CARGO_HOME is not known")?, &sources)?;
     let _copy = sh.push_dir(&sources);
     let target_dir = directory.join("target");
     let dry_run = (!arguments.execute).then_some("--dry-run");
@@ -71,6 +74,32 @@ fn add_licences(sh: &Shell, sources: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Has Cargo unpack the packages that it makes. It puts them into a registry of the file system,
+/// and would build against those of an earlier run: it knows them by name and version alone.
+fn forget_unpacked(sh: &Shell, cargo_home: &Path, sources: &Path) -> Result<()> {
+    let registries = cargo_home.join("registry/src");
+    if !sh.path_exists(&registries) {
+        return Ok(());
+    }
+    let crates: Vec<_> = sh.read_dir(sources.join("crates"))?.iter().map(|path| file_name(path)).collect();
+    // A registry without a host is one of the file system.
+    let local = sh.read_dir(registries)?.into_iter().filter(|path| file_name(path).starts_with('-'));
+    for registry in local {
+        for package in sh.read_dir(registry)? {
+            let name = file_name(&package);
+            let name = name.rsplit_once('-').map(|(name, _version)| name);
+            if crates.iter().any(|ours| Some(&**ours) == name) {
+                sh.remove_path(package)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +111,28 @@ mod tests {
         let filled_in = with_repository(&manifest, "https://example.com/imageio-nbd").unwrap();
         assert!(filled_in.contains("\nrepository = \"https://example.com/imageio-nbd\"\n"));
         assert_eq!(filled_in.lines().count(), manifest.lines().count());
+    }
+
+    #[test]
+    fn packages_of_an_earlier_run_are_forgotten_and_nothing_else() {
+        let (sh, dir) = (Shell::new().unwrap(), tempfile::tempdir().unwrap());
+        let (home, sources) = (dir.path().join("home"), dir.path().join("sources"));
+        let _ = sh.create_dir(sources.join("crates/nbd-wire")).unwrap();
+        let package = |registry: &str, package: &str| {
+            let path = home.join("registry/src").join(registry).join(package);
+            sh.write_file(path.join("Cargo.toml"), "").unwrap();
+            path
+        };
+        let old = package("-af346dedfd5d23f0", "nbd-wire-0.1.0");
+        let kept = [
+            package("-af346dedfd5d23f0", "nbd-wire-2-0.1.0"),
+            package("-af346dedfd5d23f0", "bytes-1.0.0"),
+            package("index.crates.io-1949cf8c6b5b557f", "nbd-wire-0.1.0"),
+        ];
+        forget_unpacked(&sh, &home, &sources).unwrap();
+        assert!(!old.exists());
+        assert!(kept.iter().all(|path| path.exists()));
+        forget_unpacked(&sh, &dir.path().join("nowhere"), &sources).unwrap();
     }
 
     #[test]

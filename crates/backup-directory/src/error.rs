@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The errors of this crate, in one line each, which says what to do.
+//! The errors of this crate, in one line each, which says what to do. A cause isn't repeated in it:
+//! it is the [source](std::error::Error::source).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The file system refuses.
-    #[error("cannot {action} {}: {error}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// A verb, such as "read".
         action: &'static str,
@@ -38,8 +39,8 @@ pub enum Error {
         /// The problem, as the second part of the message.
         problem: String,
     },
-    /// The manifest is of a version that this program doesn't know.
-    #[error("{} has version {version}, and this program knows version 1: use a newer imageio-nbd", path.display())]
+    /// The manifest is of a version that this crate doesn't know.
+    #[error("{} has version {version}, and only version 1 is known", path.display())]
     Version {
         /// The manifest.
         path: PathBuf,
@@ -82,9 +83,7 @@ pub enum Error {
     #[error("the VM has no disk that can be backed up")]
     NoDisks,
     /// An incremental backup was asked for, and some disks can only be backed up as a whole.
-    #[error(
-        "an incremental backup is not possible: {0}: leave out --incremental to back up such disks as a whole"
-    )]
+    #[error("an incremental backup is not possible: {0}")]
     NotIncremental(String),
 }
 
@@ -99,5 +98,19 @@ impl Error {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::Io { action, path, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_error_and_its_cause_are_told_once_each() {
+        let error = Error::io("read", Path::new("manifest.json"))(io::ErrorKind::NotFound.into());
+        assert_eq!(error.to_string(), "cannot read manifest.json");
+        assert_eq!(error.source().unwrap().to_string(), "entity not found");
     }
 }

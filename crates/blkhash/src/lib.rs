@@ -54,7 +54,7 @@ pub const DEFAULT_BLOCK_SIZE: u64 = 4 << 20;
 #[non_exhaustive]
 pub enum Error {
     /// The image can't be read.
-    #[error("cannot read the image: {0}")]
+    #[error("cannot read the image")]
     Read(#[from] io::Error),
     /// The image has ended before its size.
     #[error("the image has become shorter than its {0} bytes")]

@@ -116,7 +116,8 @@ fn what_cannot_be_read_is_an_error_and_ends_all_threads() {
         }
     }
     let error = blkhash().of_stream(Broken(0), 1 << 40, &|_| {}).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read the image: worn out");
+    assert_eq!(error.to_string(), "cannot read the image");
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "worn out");
 }
 
 #[test]

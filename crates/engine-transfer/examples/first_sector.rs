@@ -7,7 +7,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use engine_transfer::{Content, Credentials, EngineSettings, PasswordSource, Source, SystemClock, Target};
 use imageio_device::{Settings, UrlSource};
 

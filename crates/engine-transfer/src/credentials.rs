@@ -3,6 +3,7 @@
 //! configuration file, else from the environment.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -12,12 +13,9 @@ use std::time::Duration;
 use configparser::ini::Ini;
 use ovirt_engine_client::{Clock, Config, Engine, Secret, Trust};
 
-use crate::open::Error;
+use crate::Error;
 
-/// Variables of the environment, as Ansible's collection `ovirt.ovirt` names them.
-const URL: &str = "OVIRT_URL";
-const USER: &str = "OVIRT_USERNAME";
-const PASSWORD: &str = "OVIRT_PASSWORD";
+/// The variable of the environment for the CA, as Ansible's collection `ovirt.ovirt` names it.
 const CAFILE: &str = "OVIRT_CAFILE";
 
 /// The greatest length of a password. A longer text is that of another file.
@@ -56,6 +54,41 @@ pub enum PasswordSource {
     Stdin,
     /// In this value.
     Inline(Secret),
+}
+
+/// What nobody can log in to an engine without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Credential {
+    /// The engine's URL.
+    Url,
+    /// The user with its profile.
+    User,
+    /// The user's password.
+    Password,
+}
+
+impl Credential {
+    /// The variable of the environment that gives it, as Ansible's collection `ovirt.ovirt` names
+    /// it.
+    #[must_use]
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Url => "OVIRT_URL",
+            Self::User => "OVIRT_USERNAME",
+            Self::Password => "OVIRT_PASSWORD",
+        }
+    }
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Url => "the engine's URL",
+            Self::User => "the engine's user",
+            Self::Password => "the user's password",
+        })
+    }
 }
 
 /// The values in a section of the configuration file, by the names that
@@ -104,8 +137,8 @@ impl Credentials {
     }
 
     fn url(&self, of_section: Option<String>) -> Result<String, Error> {
-        let url = self.url.clone().or(of_section).or_else(|| variable(URL));
-        url.ok_or(Error::Missing("engine", "the engine's URL", URL))
+        let url = self.url.clone().or(of_section).or_else(|| variable(Credential::Url.variable()));
+        url.ok_or(Error::Missing(Credential::Url))
     }
 
     /// Returns the configuration that a login needs, and the CA's file, which the imageio server's
@@ -116,13 +149,13 @@ impl Credentials {
     pub(crate) fn resolve(&self) -> Result<(Config, Option<PathBuf>), Error> {
         let section = self.section()?;
         let url = self.url(section.engine_url)?;
-        let user = self.user.clone().or(section.username).or_else(|| variable(USER));
-        let user = user.ok_or(Error::Missing("user", "a user such as admin@internal", USER))?;
+        let user = self.user.clone().or(section.username).or_else(|| variable(Credential::User.variable()));
+        let user = user.ok_or(Error::Missing(Credential::User))?;
         let password = match &self.password {
             Some(source) => Some(source.read()?),
-            None => section.password.or_else(|| variable(PASSWORD).map(Secret::new)),
+            None => section.password.or_else(|| variable(Credential::Password.variable()).map(Secret::new)),
         };
-        let password = password.ok_or(Error::Missing("password", "the user's password", PASSWORD))?;
+        let password = password.ok_or(Error::Missing(Credential::Password))?;
         let cafile = self.cafile.clone().or(section.cafile).or_else(|| variable(CAFILE).map(PathBuf::from));
         let mut config = Config::new(url, user, password);
         config.reconnect_timeout = self.reconnect_timeout.unwrap_or(config.reconnect_timeout);
@@ -138,9 +171,7 @@ fn variable(name: &str) -> Option<String> {
 
 fn trust(is_insecure: bool, cafile: Option<&Path>) -> Result<Trust, Error> {
     if is_insecure {
-        log::warn!(
-            "engine-insecure=true: the engine's certificate is not verified, anyone in between gets the password"
-        );
+        log::warn!("the engine's certificate is not verified, so anyone in between can get the password");
         return Ok(Trust::Insecure);
     }
     Ok(cafile.map(Trust::file).transpose()?.unwrap_or(Trust::System))
@@ -148,18 +179,18 @@ fn trust(is_insecure: bool, cafile: Option<&Path>) -> Result<Trust, Error> {
 
 impl PasswordSource {
     fn read(&self) -> Result<Secret, Error> {
-        let (from, line) = match self {
+        let (file, line) = match self {
             Self::Inline(password) => return Ok(password.clone()),
             Self::File(path) => {
                 let read = fs::File::open(path).and_then(|file| first_line(io::BufReader::new(file)));
-                (format!("+{}", path.display()), read)
+                (Some(path.clone()), read)
             }
-            Self::Stdin => ("-".to_owned(), first_line(io::stdin().lock())),
+            Self::Stdin => (None, first_line(io::stdin().lock())),
         };
         match line {
             Ok(password) if !password.is_empty() => Ok(Secret::new(password)),
-            Ok(_) => Err(Error::Password { from, reason: "the first line is empty".to_owned() }),
-            Err(error) => Err(Error::Password { from, reason: error.to_string() }),
+            Ok(_) => Err(Error::Password { file, source: io::Error::other("the first line is empty") }),
+            Err(source) => Err(Error::Password { file, source }),
         }
     }
 }
@@ -177,12 +208,11 @@ fn first_line(input: impl BufRead) -> io::Result<String> {
 impl Section {
     fn read(name: &str) -> Result<Self, Error> {
         let path = config_file();
-        let fail = |reason: String| Error::ConfigFile { path: path.clone(), reason };
-        let text = fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
-        Self::parse(name, text).map_err(fail)
+        let read = fs::read_to_string(&path).and_then(|text| Self::parse(name, text));
+        read.map_err(|source| Error::ConfigFile { path, source })
     }
 
-    fn parse(name: &str, text: String) -> Result<Self, String> {
+    fn parse(name: &str, text: String) -> io::Result<Self> {
         let mut file = Ini::new_cs();
         // A password may have the signs in it that begin a comment. Python's parser takes them for
         // one at a line's beginning only.
@@ -190,9 +220,9 @@ impl Section {
         like_python.enable_inline_comments = false;
         file.load_defaults(like_python);
         // Its words may repeat a line of the file, which may have the password.
-        file.read(text).map_err(|_| "a line of it is no section and no name = value".to_owned())?;
+        file.read(text).map_err(|_| invalid("a line of it is no section and no name = value"))?;
         if !file.sections().iter().any(|section| section == name) {
-            return Err(format!("it has no section [{}]", name.escape_debug()));
+            return Err(invalid(format!("it has no section [{}]", name.escape_debug())));
         }
         let value = |option| {
             let value = file.get(name, option).or_else(|| file.get("DEFAULT", option));
@@ -208,6 +238,10 @@ impl Section {
     }
 }
 
+fn invalid(reason: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason.into())
+}
+
 /// Python's `configparser` takes these for false.
 fn is_no(value: &str) -> bool {
     matches!(&*value.to_ascii_lowercase(), "no" | "false" | "off" | "0")
@@ -221,6 +255,8 @@ fn config_file() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use error_reporter::Report;
+
     use super::*;
 
     const FILE: &str = "\
@@ -250,8 +286,9 @@ log_level = debug
 
     #[test]
     fn what_is_wrong_with_the_file_is_told_without_its_secrets() {
-        assert_eq!(Section::parse("Lab", FILE.to_owned()).unwrap_err(), "it has no section [Lab]");
-        let error = Section::parse("lab", "[lab\npassword = secret".to_owned()).unwrap_err();
+        let error = |name, text: &str| Section::parse(name, text.to_owned()).unwrap_err().to_string();
+        assert_eq!(error("Lab", FILE), "it has no section [Lab]");
+        let error = error("lab", "[lab\npassword = secret");
         assert!(!error.contains("secret"), "{error}");
     }
 
@@ -289,7 +326,7 @@ log_level = debug
         given.insecure = true;
         assert!(matches!(given.resolve().unwrap().0.trust, Trust::Insecure));
         given.password = Some(PasswordSource::File("/no/such/password".into()));
-        let error = given.resolve().unwrap_err().to_string();
-        assert!(error.starts_with("password=+/no/such/password: "), "{error}");
+        let error = Report::new(given.resolve().unwrap_err()).to_string();
+        assert!(error.starts_with("cannot read the password from /no/such/password: No such"), "{error}");
     }
 }

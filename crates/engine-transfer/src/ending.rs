@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use error_reporter::Report;
 use imageio_device::TicketKeeper;
 use ovirt_engine_client::{Direction, DiskStatus, End, Engine, Error as EngineError, ImageTransfer, Secret};
 
-use crate::open::{Error, ItsDisk, Origin};
+use crate::Error;
+use crate::open::{ItsDisk, Origin};
 use crate::settings::Interrupted;
 
 /// A transfer that the engine was asked for.
@@ -181,8 +183,9 @@ impl TicketKeeper for Begun {
             Ok(true) => log::warn!("the engine had paused transfer {}, which goes on now", self.transfer.id),
             Ok(false) => {}
             Err(error) => {
-                log::debug!("the ticket can't be brought back: {error}");
-                *resuming = Resuming::GivenUp(error.to_string());
+                let reason = Report::new(error).to_string();
+                log::debug!("the ticket can't be brought back: {reason}");
+                *resuming = Resuming::GivenUp(reason);
             }
         }
         resumed.unwrap_or(false)
@@ -218,7 +221,7 @@ impl Begun {
 
     /// Tells that the transfer isn't where it was to be.
     fn tell_to_look(&self, error: &EngineError) {
-        log::error!("{error}: see transfer {} in the engine", self.transfer.id);
+        log::error!("{}: see transfer {} in the engine", Report::new(error), self.transfer.id);
     }
 
     /// Removes a disk that was made for the transfer, if the engine has said that the transfer has
@@ -267,7 +270,7 @@ impl Begun {
         }
         match self.engine.disk(&disk.id) {
             Err(error) if error.is_missing() => log::error!("the engine has removed disk {}", disk.id),
-            Err(error) => log::error!("{error}: look for disk {} in the engine", disk.id),
+            Err(error) => log::error!("{}: look for disk {} in the engine", Report::new(error), disk.id),
             Ok(found) => {
                 let status = found.status.unwrap_or(DiskStatus::Ok);
                 log::error!("disk {} is {status}, and its content can't be relied on", disk.id);
@@ -319,6 +322,6 @@ pub(crate) fn finalize_interrupted(engine: &Engine, interrupted: &Interrupted) -
 pub(crate) fn remove(engine: &Engine, disk: &str) {
     match engine.remove_unfinished_disk(disk) {
         Ok(()) => log::error!("disk {disk}, which was made for this, has been removed"),
-        Err(error) => log::error!("{error}: remove disk {disk} in the engine"),
+        Err(error) => log::error!("{}: remove disk {disk} in the engine", Report::new(error)),
     }
 }

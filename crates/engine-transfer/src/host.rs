@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use error_reporter::Report;
 use ovirt_engine_client::{Disk, Engine, ImageTransfer, Result};
 
 /// The file in which a host of oVirt has its hardware id (`vdsm.utils.getHostUUID`).
@@ -24,7 +25,8 @@ impl ThisHost {
             let Some(domain) = disk.storage_domains.first() else { return Ok(None) };
             engine.find_host(hardware_id.trim(), &engine.storage_domain(&domain.id)?)
         };
-        let found = find().inspect_err(|error| log::warn!("the server's unix socket isn't used: {error}"));
+        let found = find()
+            .inspect_err(|error| log::warn!("the server's unix socket isn't used: {}", Report::new(error)));
         found.ok().flatten().map(|host| Self { id: host.id })
     }
 

@@ -6,7 +6,8 @@
 use imageio_device::Transfer;
 use ovirt_engine_client::{Direction, Disk, DiskStatus, Engine, ImageTransfer};
 
-use crate::open::{Error, ItsDisk, Origin};
+use crate::Error;
+use crate::open::{ItsDisk, Origin};
 use crate::settings::NewDiskSettings;
 
 /// The parts of the upload that are there.

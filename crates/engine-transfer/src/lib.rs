@@ -56,14 +56,16 @@
 
 mod credentials;
 mod ending;
+mod error;
 mod host;
 mod left;
 mod open;
 mod settings;
 
-pub use credentials::{Credentials, PasswordSource};
+pub use credentials::{Credential, Credentials, PasswordSource};
 pub use ending::{Content, Ending, Resumable};
-pub use open::{Error, Opened};
+pub use error::Error;
+pub use open::Opened;
 pub use ovirt_engine_client::{Clock, ContentType, Direction, DiskFormat, Secret, SystemClock};
 pub use settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
 

@@ -1,74 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Getting a transfer of the engine, and opening it.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use error_reporter::Report;
 use imageio_device::{OpenError, Settings, Transfer, UrlSource};
 use ovirt_engine_client::{
     Clock, Direction, Disk, DiskFormat, Engine, Error as EngineError, ImageTransfer, NewDisk, NewTransfer,
     Secret, StorageDomain, Subject,
 };
 
+use crate::Error;
 use crate::ending::{self, Begun, Ending};
 use crate::host::ThisHost;
 use crate::left::{self, Left};
 use crate::settings::{EngineSettings, Interrupted, NewDiskSettings, Source, Target};
-
-/// The reason why a disk can't be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The engine refuses, or can't be asked.
-    #[error(transparent)]
-    Engine(#[from] ovirt_engine_client::Error),
-    /// The transfer can't be opened at the imageio server.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The transfer that is asked for makes no sense.
-    #[error("{0}")]
-    Usage(&'static str),
-    /// The disk has another size than what is to be copied to it.
-    #[error(
-        "disk {disk} has {size} bytes, and the image {expected}: upload it into a new disk, or resize it with qemu-img resize"
-    )]
-    Size {
-        /// The disk's id.
-        disk: String,
-        /// Its size, in bytes.
-        size: u64,
-        /// The size that was expected, in bytes.
-        expected: u64,
-    },
-    /// A disk that an interrupted upload has made can't be used for it any more.
-    #[error("disk {disk}, which an interrupted upload has made, can't be used: {reason}")]
-    Left {
-        /// The disk's id.
-        disk: String,
-        /// The reason why it can't be used.
-        reason: String,
-    },
-    /// Something isn't given: its parameter, what it is, and the variable of the environment for
-    /// it.
-    #[error("{0} is missing: give {1} with {0}=, or by a section of ovirt-img.conf, or by ${2}")]
-    Missing(&'static str, &'static str, &'static str),
-    /// A password can't be read.
-    #[error("password={from}: {reason}")]
-    Password {
-        /// `+` and the file, or `-` for standard input.
-        from: String,
-        /// The reason why it can't be read.
-        reason: String,
-    },
-    /// `ovirt-img`'s configuration file can't be used.
-    #[error("{}: {reason}", path.display())]
-    ConfigFile {
-        /// The file.
-        path: PathBuf,
-        /// The reason why it can't be used.
-        reason: String,
-    },
-}
 
 /// A disk that can be used.
 #[derive(Debug)]
@@ -106,7 +52,7 @@ impl Source {
     pub fn finalize_interrupted(self, clock: Arc<dyn Clock>) -> Result<(), Error> {
         let Some(EngineSettings { credentials, target: Target::Interrupted(interrupted), .. }) = self.engine
         else {
-            return Err(Error::Usage("bug: it is no interrupted upload"));
+            return Err(Error::Bug("it is no interrupted upload"));
         };
         let (config, _) = credentials.resolve()?;
         let engine = Engine::with_clock(config, clock)?;
@@ -146,12 +92,8 @@ type Open = fn(Settings) -> Result<Transfer, OpenError>;
 fn direction(engine: &EngineSettings, read_only: bool) -> Result<Direction, Error> {
     use Direction::{Download, Upload};
     match (&engine.target, engine.direction, read_only) {
-        (Target::NewDisk(_), _, true) => {
-            Err(Error::Usage("new-disk: there is nothing to read on a disk that is made now: leave out -r"))
-        }
-        (_, Some(Upload), true) | (Target::Interrupted(_), _, true) => {
-            Err(Error::Usage("direction=upload: the disk is to be written: leave out -r"))
-        }
+        (Target::NewDisk(_), _, true) => Err(Error::NothingToRead),
+        (_, Some(Upload), true) | (Target::Interrupted(_), _, true) => Err(Error::ReadOnlyUpload),
         (Target::Snapshot { .. } | Target::Backup { .. }, ..) | (_, Some(Download), _) | (_, None, true) => {
             Ok(Download)
         }
@@ -168,7 +110,7 @@ fn by_any_way(settings: &Settings, urls: Vec<Secret>, open: Open) -> Result<Tran
         match open(settings.clone().with(|settings| settings.url = url)) {
             Err(error) if error.is_unreachable() => {
                 if urls.peek().is_some() {
-                    log::warn!("{error}: trying the engine's proxy instead");
+                    log::warn!("{}: trying the engine's proxy instead", Report::new(&error));
                 }
                 unreachable.get_or_insert(error);
             }
@@ -176,7 +118,7 @@ fn by_any_way(settings: &Settings, urls: Vec<Secret>, open: Open) -> Result<Tran
         }
     }
     // The first one is where the data should go.
-    Err(unreachable.map_or(Error::Usage("the engine has given out no URL for the transfer"), Error::from))
+    Err(unreachable.map_or(Error::NoUrl, Error::from))
 }
 
 fn begin(engine: Engine, settings: &EngineSettings, direction: Direction) -> Result<Begun, Error> {
@@ -239,7 +181,7 @@ fn begin_with(engine: &Engine, settings: &EngineSettings, direction: Direction) 
             check_size(&disk, settings.exact_size)?;
             (Subject::Disk(disk.id.clone()), Some((disk, Origin::Before)))
         }
-        Target::Interrupted(_) => return Err(Error::Usage("bug: an interrupted upload is begun anew")),
+        Target::Interrupted(_) => return Err(Error::Bug("an interrupted upload is begun anew")),
         Target::NewDisk(new) => {
             let (disk, origin) = match left::find(engine, new)? {
                 Some(Left::Transfer(transfer, disk)) => return take_up(engine, &transfer, disk),
@@ -298,7 +240,7 @@ fn pause_again(engine: &Engine, transfer: &str, error: &EngineError) {
     use EngineError::{Refused, Stopped, TimedOut, Unreachable};
     let may_go_on = matches!(error, Refused { .. } | Stopped { .. } | TimedOut { .. } | Unreachable { .. });
     if may_go_on && let Err(error) = engine.pause_upload(transfer) {
-        log::error!("{error}: see transfer {transfer} in the engine");
+        log::error!("{}: see transfer {transfer} in the engine", Report::new(error));
     }
 }
 

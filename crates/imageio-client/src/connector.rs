@@ -20,7 +20,7 @@ use crate::timeouts::Timeouts;
 use crate::tls::{self, TlsConfig};
 use crate::trust::TrustedUsers;
 use crate::url::{Scheme, TransferUrl};
-use crate::{Error, Result};
+use crate::{Error, Result, TlsError};
 
 /// Opens connections to one transfer.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl Connector {
     /// system's roots are loaded for an https URL.
     ///
     /// # Errors
-    /// [`Error::TlsSetup`] where the system's roots are needed and missing; [`Error::Url`] where
+    /// [`Error::NoRoots`] where the system's roots are needed and missing; [`Error::Url`] where
     /// the URL doesn't fit into a request.
     pub fn new(url: TransferUrl, tls: Option<TlsConfig>, timeouts: Timeouts) -> Result<Self> {
         let tls = match (url.scheme(), tls) {
@@ -97,10 +97,10 @@ impl Connector {
     }
 
     fn secured(&self, TlsConfig(config): &TlsConfig, socket: &Socket) -> Result<ClientConnection> {
-        let fail = |reason: String, broken| Error::Tls { peer: self.url.authority(), reason, broken };
+        let fail = |source| Error::Tls { peer: self.url.authority(), source };
         let mut tls = ClientConnection::new(Arc::clone(config), self.server_name()?)
-            .map_err(|e| fail(e.to_string(), false))?;
-        self.shake_hands(socket, &mut tls).map_err(|e| fail(self.explain(&e), cause(&e).is_none()))?;
+            .map_err(|e| fail(TlsError::Refused(e.to_string())))?;
+        self.shake_hands(socket, &mut tls).map_err(|e| fail(self.explain(&e)))?;
         Ok(tls)
     }
 
@@ -134,17 +134,17 @@ impl Connector {
         Ok(())
     }
 
-    fn explain(&self, error: &io::Error) -> String {
+    fn explain(&self, error: &io::Error) -> TlsError {
         if let Some(cause) = cause(error) {
             return tls::explain(cause);
         }
-        match error.kind() {
+        TlsError::Broken(match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 format!("no answer for {} s", self.timeouts.connect.as_secs_f32())
             }
             io::ErrorKind::UnexpectedEof => "the server closed the connection in the handshake".into(),
             _ => error.to_string(),
-        }
+        })
     }
 
     fn server_name(&self) -> Result<ServerName<'static>> {
@@ -177,6 +177,8 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixListener;
 
+    use error_reporter::Report;
+
     use super::*;
 
     #[test]
@@ -191,7 +193,8 @@ mod tests {
         for _ in 0..2 {
             let error = strange.connect().unwrap_err();
             assert!(error.is_unsent() && error.is_transient(), "{error:?}");
-            assert!(error.to_string().contains("who is not trusted with the ticket"), "{error}");
+            let reason = Report::new(&error).to_string();
+            assert!(reason.contains("who is not trusted with the ticket"), "{reason}");
             assert_eq!(listener.accept().unwrap().0.read(&mut [0]).unwrap(), 0);
         }
         assert!(through(TrustedUsers::new(None)).connect().is_ok());

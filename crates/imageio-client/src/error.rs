@@ -10,7 +10,8 @@ use hyper::StatusCode;
 /// The result of talking to an imageio server.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Every failure of this crate. The text is one line, and never holds the ticket.
+/// Every failure of this crate. The text is one line, and never holds the ticket. A cause isn't
+/// repeated in it: it is the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,20 +20,20 @@ pub enum Error {
     Url(String),
 
     /// The CA file can't be used.
-    #[error("cafile {}: {reason}", path.display())]
+    #[error("the CA file {} can't be used", path.display())]
     CaFile {
         /// The file as it was given.
         path: PathBuf,
         /// The reason why it can't be used.
-        reason: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// Certificates can't be verified with what this host offers.
-    #[error("{0}")]
-    TlsSetup(String),
+    /// The system has no certificates to verify others with.
+    #[error("this system has no root certificates")]
+    NoRoots,
 
     /// The host name has no address.
-    #[error("cannot resolve {host}: {source}")]
+    #[error("cannot resolve {host}")]
     Resolve {
         /// The name looked up.
         host: String,
@@ -41,7 +42,7 @@ pub enum Error {
     },
 
     /// No connection to the server.
-    #[error("cannot connect to {peer}: {source}")]
+    #[error("cannot connect to {peer}")]
     Connect {
         /// Address or socket.
         peer: String,
@@ -50,14 +51,12 @@ pub enum Error {
     },
 
     /// The TLS handshake failed.
-    #[error("TLS to {peer}: {reason}")]
+    #[error("TLS to {peer} failed")]
     Tls {
         /// Host and port.
         peer: String,
-        /// The failure, and what to do about it.
-        reason: String,
-        /// The connection broke, or the server was silent: neither side refused the other.
-        broken: bool,
+        /// The reason.
+        source: TlsError,
     },
 
     /// The server made no progress for too long. The connection is closed.
@@ -104,6 +103,23 @@ pub enum Error {
     },
 }
 
+/// The reason why a TLS handshake failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The server's certificate is signed by a CA that isn't trusted.
+    #[error("the server's certificate is not signed by a CA that is trusted here")]
+    UntrustedCa,
+
+    /// One side refused the other for another reason, and perhaps what to do about it.
+    #[error("{0}")]
+    Refused(String),
+
+    /// The connection broke, or the server was silent: neither side refused the other.
+    #[error("{0}")]
+    Broken(String),
+}
+
 /// The party that has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -121,7 +137,7 @@ impl Error {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Url(_) | Self::CaFile { .. } | Self::TlsSetup(_) | Self::Tls { .. } => Fault::Caller,
+            Self::Url(_) | Self::CaFile { .. } | Self::NoRoots | Self::Tls { .. } => Fault::Caller,
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::Lost { .. } => {
                 Fault::Network
             }
@@ -151,7 +167,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Tls { broken, .. } => *broken,
+            Self::Tls { source, .. } => matches!(source, TlsError::Broken(_)),
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::Lost { .. } => true,
             _ => false,
         }

@@ -37,9 +37,10 @@
 //!
 //! # Errors
 //!
-//! Every wait has a limit ([`Timeouts`]). An [`Error`] is one line, and [`Error::fault`] tells who
-//! has to act. No error and no `Debug` output shows the ticket, which is the last part of the URL
-//! and the key to the disk.
+//! Every wait has a limit ([`Timeouts`]). An [`Error`] is one line, and what caused it is its
+//! [source](std::error::Error::source): print both. [`Error::fault`] tells who has to act. No error
+//! and no `Debug` output shows the ticket, which is the last part of the URL and the key to the
+//! disk.
 
 mod address;
 mod answer;
@@ -69,7 +70,7 @@ pub use crate::canceller::Canceller;
 pub use crate::capabilities::Capabilities;
 pub use crate::connection::{Connection, Flush};
 pub use crate::connector::Connector;
-pub use crate::error::{Error, Fault, Result};
+pub use crate::error::{Error, Fault, Result, TlsError};
 pub use crate::extents::{Extent, ExtentsContext};
 pub use crate::timeouts::Timeouts;
 pub use crate::tls::TlsConfig;

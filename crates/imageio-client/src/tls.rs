@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::{CertificateError, ClientConfig, InvalidMessage, RootCertStore};
 
-use crate::{Error, Result};
+use crate::{Error, Result, TlsError};
 
 /// The certificates that are trusted.
 #[derive(Debug, Clone)]
@@ -21,15 +21,15 @@ impl TlsConfig {
     /// # Errors
     /// [`Error::CaFile`] where the file can't be read or holds no certificate that could be a CA's.
     pub fn with_cafile(path: &Path) -> Result<Self> {
-        let fail = |reason: String| Error::CaFile { path: path.to_owned(), reason };
-        let pem = fs::read(path).map_err(|e| fail(e.to_string()))?;
-        let certificates = pem_certificates(&pem).map_err(|e| fail(e.to_string()))?;
+        let fail = |source| Error::CaFile { path: path.to_owned(), source };
+        let pem = fs::read(path).map_err(|e| fail(e.into()))?;
+        let certificates = pem_certificates(&pem).map_err(|e| fail(e.into()))?;
         if certificates.is_empty() {
             return Err(fail("no certificate in it (a PEM file with the engine's CA is expected)".into()));
         }
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
-            roots.add(certificate).map_err(|e| fail(format!("not a usable CA certificate: {e}")))?;
+            roots.add(certificate).map_err(|e| fail(format!("not a usable CA certificate: {e}").into()))?;
         }
         Ok(Self::verifying(roots))
     }
@@ -37,15 +37,13 @@ impl TlsConfig {
     /// Trusts what the system trusts.
     ///
     /// # Errors
-    /// [`Error::TlsSetup`] where the system has no usable root certificate.
+    /// [`Error::NoRoots`] where the system has no usable root certificate.
     pub fn with_system_roots() -> Result<Self> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
         let (added, _ignored) = roots.add_parsable_certificates(found.certs);
         if added == 0 {
-            return Err(Error::TlsSetup(
-                "this system has no root certificates: give the engine's CA with cafile=FILE".into(),
-            ));
+            return Err(Error::NoRoots);
         }
         Ok(Self::verifying(roots))
     }
@@ -68,21 +66,23 @@ fn pem_certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
 }
 
 /// A handshake's failure in words that say what to do.
-pub(crate) fn explain(error: &rustls::Error) -> String {
-    let certificate = match error {
-        rustls::Error::InvalidCertificate(certificate) => certificate,
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            return "the server doesn't speak TLS there: should the URL be http, or the port another?".into();
-        }
-        other => return other.to_string(),
-    };
-    match certificate {
+pub(crate) fn explain(error: &rustls::Error) -> TlsError {
+    match error {
         // The CA of an engine that was installed anew has the old one's name and another key: a bad
         // signature.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "the server's certificate is not signed by a CA that is trusted here: give the engine's CA with cafile=FILE"
-                .into()
-        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => TlsError::UntrustedCa,
+        rustls::Error::InvalidCertificate(certificate) => TlsError::Refused(explain_certificate(certificate)),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => TlsError::Refused(
+            "the server doesn't speak TLS there: should the URL be http, or the port another?".into(),
+        ),
+        other => TlsError::Refused(other.to_string()),
+    }
+}
+
+fn explain_certificate(error: &CertificateError) -> String {
+    match error {
         CertificateError::NotValidForName => NAME_MISMATCH.into(),
         CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
             "the server's certificate names no host in its subjectAltName (a CN alone is not used): the host needs a new certificate"

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{MIB, PATIENCE, TIMEOUTS, connect, connector, connector_to, connector_with, each_way, error};
+use common::{
+    MIB, PATIENCE, TIMEOUTS, connect, connector, connector_to, connector_with, each_way, error, with_causes,
+};
 use fake_imageio::{FakeServer, Fault as Broken, Op, What};
 use imageio_client::{
     Connection, Error, Fault, Flush, Result, StatusCode, Timeouts, TrustedUsers, UnixAddress,
@@ -290,7 +292,7 @@ fn nobody_listening_is_an_error_that_names_the_peer() {
     let url = format!("http://{peer}/images/{}", fake_imageio::DEFAULT_TICKET);
     let error = error(connector_to(&url, None, TIMEOUTS).connect());
     assert!(matches!(error, Error::Connect { .. }) && error.is_unsent(), "{error:?}");
-    assert!(error.to_string().starts_with(&format!("cannot connect to {peer}: ")), "{error}");
+    assert!(with_causes(&error).starts_with(&format!("cannot connect to {peer}: ")), "{error:?}");
 }
 
 #[test]
@@ -302,10 +304,8 @@ fn a_missing_unix_socket_is_an_error_that_names_it() {
         let error =
             error(connector(&server).through(UnixAddress::new(name), TrustedUsers::new(None)).connect());
         assert!(matches!(error, Error::Connect { .. }) && error.is_unsent(), "{error:?}");
-        assert!(
-            error.to_string().starts_with(&format!("cannot connect to unix socket {shown}: ")),
-            "{error}"
-        );
+        let text = with_causes(&error);
+        assert!(text.starts_with(&format!("cannot connect to unix socket {shown}: ")), "{text}");
     }
     assert_eq!(server.accepted(), 0);
 }

@@ -37,8 +37,10 @@
 //! # Errors
 //!
 //! A [`ConfigError`] is one line that says which parameter is wrong and what is expected. It shows
-//! no value that may be a ticket.
+//! no value that may be a ticket. [`one_line`] puts the errors of a disk into words for users, with
+//! the parameters that help.
 
+mod advice;
 mod engine;
 mod exports;
 mod parse;
@@ -53,6 +55,7 @@ use imageio_device::{Settings, UrlSource};
 
 use engine::EngineArguments;
 
+pub use advice::one_line;
 pub use engine::name;
 pub use exports::{ExportSettings, Exports};
 pub use parse::{export_name, seconds, size};

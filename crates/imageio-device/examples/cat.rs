@@ -5,7 +5,7 @@ use std::env;
 use std::error::Error;
 use std::io::{self, Write};
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use imageio_device::{Settings, Transfer, UrlSource};
 
 const PIECE: u64 = 4 << 20;

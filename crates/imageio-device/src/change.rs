@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use block_device::piece_end;
+use block_device_traits::piece_end;
 use bytes::Bytes;
 use imageio_client::{Connection, Flush};
 

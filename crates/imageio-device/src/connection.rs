@@ -12,8 +12,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 use conn_pool::{Affected, Group, State, Task};
+use error_reporter::Report;
 use imageio_client::{Connection, Connector, Flush};
 
 use crate::change::{Change, ServerFeatures};
@@ -312,7 +313,7 @@ impl ReplayingConnection {
         self.told_keep_alive = result.is_err();
         if let Err(error) = result {
             self.give_up_connection();
-            log::log!(level, "keeping an idle connection alive: {error}");
+            log::log!(level, "keeping an idle connection alive: {}", Report::new(error));
         }
         Ok(())
     }

@@ -7,7 +7,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use block_device::{Batch, BlockDevice, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags};
+use block_device_traits::{
+    Batch, BlockDevice, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags,
+};
 use bytes::Bytes;
 use conn_pool::{Keeper, Pool};
 
@@ -160,7 +162,7 @@ impl Device {
     }
 
     /// Returns the extent that begins at `offset`, as far as it is known by now, for
-    /// [`QueuedDevice::extent_ahead`](block_device::QueuedDevice::extent_ahead).
+    /// [`QueuedDevice::extent_ahead`](block_device_traits::QueuedDevice::extent_ahead).
     pub(crate) fn extent_ahead(&self, offset: u64) -> Option<Extent> {
         let range = offset.min(self.size)..self.size;
         match self.failure() {

@@ -1,45 +1,44 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the server's errors to a disk's.
 
+use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 use conn_pool::{Panicked, PoolError};
+use error_reporter::Report;
 use imageio_client::StatusCode;
 
 use crate::recovery::Asked;
 
-/// The reason why a transfer can't be opened: one line that says what to do.
+/// The reason why a transfer can't be opened. The text is one line. A cause isn't repeated in it:
+/// it is the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// Reaching the server or using the ticket failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Client(#[from] imageio_client::Error),
 
     /// There is no URL where it was to be read from.
-    #[error("url={from}: {reason}")]
+    #[error("cannot read the transfer URL from {}", place(file.as_deref()))]
     UrlFile {
-        /// `+` and the file, or `-` for standard input.
-        from: String,
+        /// The file, or `None` for standard input.
+        file: Option<PathBuf>,
         /// The reason why there is none.
-        reason: String,
+        source: io::Error,
     },
 
     /// The ticket doesn't allow writing.
-    #[error(
-        "the ticket allows reading only: open it read-only (-r), or ask for a transfer that allows upload"
-    )]
+    #[error("the ticket allows reading only")]
     ReadOnlyTicket,
 
     /// The size is not known.
-    #[error("the server doesn't tell the size of the disk: give it with size=BYTES")]
+    #[error("the server doesn't tell the size of the disk")]
     UnknownSize,
 
     /// The server's extents don't fit the disk.
-    #[error(
-        "the server's extents end at {end}, and the disk at {size}: the size that is given with size= must be the disk's"
-    )]
+    #[error("the server's extents end at {end}, and the disk at {size}")]
     Extents {
         /// The end of the server's extents, in bytes.
         end: u64,
@@ -48,8 +47,8 @@ pub enum OpenError {
     },
 
     /// No thread for the keeper.
-    #[error("cannot start the keeper of the connection pool: {0}")]
-    Keeper(io::Error),
+    #[error("cannot start the keeper of the connection pool")]
+    Keeper(#[source] io::Error),
 }
 
 impl OpenError {
@@ -57,7 +56,8 @@ impl OpenError {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         use imageio_client::Error::{Connect, Resolve, Tls};
-        matches!(self, Self::Client(Resolve { .. } | Connect { .. } | Tls { broken: true, .. }))
+        use imageio_client::TlsError::Broken;
+        matches!(self, Self::Client(Resolve { .. } | Connect { .. } | Tls { source: Broken(_), .. }))
     }
 
     /// Returns true if the server knows no such ticket, or one that has expired (status 403).
@@ -65,6 +65,11 @@ impl OpenError {
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Client(error) if error.status().is_some_and(|status| status.as_u16() == 403))
     }
+}
+
+/// Names the place from which a URL was to be read.
+fn place(file: Option<&Path>) -> String {
+    file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string())
 }
 
 /// The reason why a request failed, as the pool knows it.
@@ -84,10 +89,10 @@ impl From<Panicked> for Cause {
     }
 }
 
-/// An error of the client as one of the device. The same answer means different things to a reader
-/// and a writer.
+/// An error of the client, with its causes, as one of the device. The same answer means different
+/// things to a reader and a writer.
 pub(crate) fn device_error(asked: Asked, error: &imageio_client::Error) -> Error {
-    Error::new(errno(asked, error), error.to_string())
+    Error::new(errno(asked, error), Report::new(error).to_string())
 }
 
 fn errno(asked: Asked, error: &imageio_client::Error) -> Errno {

@@ -13,7 +13,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use block_device::{ALLOCATION, Batch, Extent, HOLE, Result};
+use block_device_traits::{ALLOCATION, Batch, Extent, HOLE, Result};
 use imageio_client::ExtentsContext;
 
 use crate::counters::Counters;
@@ -84,7 +84,7 @@ impl Extents {
     /// server has told.
     ///
     /// # Errors
-    /// [`Errno::Shutdown`](block_device::Errno::Shutdown).
+    /// [`Errno::Shutdown`](block_device_traits::Errno::Shutdown).
     pub(crate) fn wait(&self, view: View, goes_on: &dyn Fn() -> bool) -> Result<bool> {
         match view {
             View::Plain(context) => self.inquiry(context).wait(goes_on),

@@ -13,7 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use block_device::{Batch, Errno, Error, Result};
+use block_device_traits::{Batch, Errno, Error, Result};
+use error_reporter::Report;
 use imageio_client::{Canceller, Connection, Connector, ExtentsContext, StatusCode};
 
 use crate::counters::Counters;
@@ -316,7 +317,7 @@ impl From<imageio_client::Error> for Failed {
         let is_worth_another_attempt = error.is_transient() && !is_silence;
         // imageio's answer where the ticket or its storage knows of none.
         let is_absence = error.status() == Some(StatusCode::NOT_FOUND);
-        Self { reason: error.to_string(), is_worth_another_attempt, is_absence }
+        Self { reason: Report::new(error).to_string(), is_worth_another_attempt, is_absence }
     }
 }
 

@@ -2,12 +2,12 @@
 //! An oVirt disk transfer as a block device.
 //!
 //! [`Transfer::open`] checks all that can be checked: the URL, the certificates, the ticket, the
-//! size. [`Transfer::start`] makes a [`Device`] of it, a [`BlockDevice`](block_device::BlockDevice)
-//! over a pool of connections. A [`Queue`] makes that a
-//! [`QueuedDevice`](block_device::QueuedDevice).
+//! size. [`Transfer::start`] makes a [`Device`] of it, a
+//! [`BlockDevice`](block_device_traits::BlockDevice) over a pool of connections. A [`Queue`] makes
+//! that a [`QueuedDevice`](block_device_traits::QueuedDevice).
 //!
 //! ```
-//! use block_device::BlockDevice;
+//! use block_device_traits::BlockDevice;
 //! use bytes::Bytes;
 //! use imageio_device::{Settings, Transfer, UrlSource};
 //!
@@ -62,9 +62,9 @@
 //! says whether all is safe.
 //!
 //! # Errors
-//! [`OpenError`] says why there is no device. A request fails with a [`block_device::Error`], whose
-//! text is one line without the ticket. [`Device::failure`] tells the error that made the device
-//! fail for good.
+//! [`OpenError`] says why there is no device. A request fails with a
+//! [`block_device_traits::Error`], whose text is one line without the ticket. [`Device::failure`]
+//! tells the error that made the device fail for good.
 
 mod change;
 mod checksum;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use block_device::Error;
+use block_device_traits::Error;
 
 /// The server's outages, as all connections together see them.
 #[derive(Debug, Default)]
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn what_came_before_a_request_was_given_up_is_given_up_too() {
         let (outage, now) = (Outage::default(), Instant::now());
-        let error = Error::new(block_device::Errno::Io, "gone");
+        let error = Error::new(block_device_traits::Errno::Io, "gone");
         outage.failed(now);
         assert_eq!(outage.given_up_since(now), None);
         outage.gave_up(&error, now + TIME);

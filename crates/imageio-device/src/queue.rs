@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice, Capabilities, Completion, Errno, Error, Extent, QueuedDevice, Request, Result,
 };
 use conn_pool::Workers;

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use block_device::{Batch, Completion, ReadBuffer};
+use block_device_traits::{Batch, Completion, ReadBuffer};
 use bytes::Bytes;
 use conn_pool::{Outcome, Place};
 
@@ -189,7 +189,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Sender, channel};
 
-    use block_device::{Errno, Result};
+    use block_device_traits::{Errno, Result};
     use conn_pool::{PoolError, PoolRequest as _, Shape as _};
 
     use super::*;

@@ -43,10 +43,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use block_device::{Extent, piece_end};
-use buffer_pool::Pool;
+use block_device_traits::{Extent, piece_end};
 use bytes::Bytes;
 use imageio_client::ExtentsContext;
+use io_buffer_pool::Pool;
 use rangemap::RangeSet;
 
 use extents::{Discarded, Extents};

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use error_reporter::Report;
 use imageio_client::{
     Capabilities, Connection, Connector, Result, Scheme, StatusCode, TlsConfig, TransferUrl, TrustedUsers,
 };
@@ -101,8 +102,8 @@ impl Transfer {
     }
 
     /// Returns the capabilities of the device.
-    pub(crate) fn device_capabilities(&self) -> block_device::Capabilities {
-        let mut can = block_device::Capabilities::default();
+    pub(crate) fn device_capabilities(&self) -> block_device_traits::Capabilities {
+        let mut can = block_device_traits::Capabilities::default();
         can.read_only = self.is_read_only();
         can.flush = self.can_flush();
         can.fua = self.can_flush();
@@ -130,21 +131,20 @@ impl Transfer {
 }
 
 fn url_text(source: &UrlSource) -> std::result::Result<String, OpenError> {
-    let (from, text) = match source {
+    let (file, text) = match source {
         UrlSource::Inline(url) => return Ok(url.clone()),
-        UrlSource::File(path) => (format!("+{}", path.display()), File::open(path).and_then(first_line)),
-        UrlSource::Stdin => ("-".to_owned(), unbuffered_stdin().and_then(first_line)),
+        UrlSource::File(path) => (Some(path.clone()), File::open(path).and_then(first_line)),
+        UrlSource::Stdin => (None, unbuffered_stdin().and_then(first_line)),
     };
-    let reason = match text {
-        Ok(url) if !url.is_empty() => return Ok(url),
-        Ok(_) => "the first line is empty, the transfer URL is expected there".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Err(OpenError::UrlFile { from, reason })
+    match text {
+        Ok(url) if !url.is_empty() => Ok(url),
+        Ok(_) => Err(OpenError::UrlFile { file, source: io::Error::other("the first line is empty") }),
+        Err(source) => Err(OpenError::UrlFile { file, source }),
+    }
 }
 
-/// Takes not a byte more than the line: the rest of standard input is for whoever comes next, as
-/// the command of `--run`.
+/// Takes not a byte more than the line: the rest of standard input is for whoever comes next, such
+/// as a command that this process executes.
 fn first_line(input: impl Read) -> io::Result<String> {
     let mut line = String::new();
     BufReader::with_capacity(1, input.take(LONGEST_URL)).read_line(&mut line)?;
@@ -166,7 +166,7 @@ fn tls_config(settings: &Settings, url: &TransferUrl) -> Result<Option<TlsConfig
     }
     if settings.insecure {
         log::warn!(
-            "insecure=true: the server's certificate is not verified, anyone in between can read and change the disk"
+            "the server's certificate is not verified, so anyone in between can read and change the disk"
         );
         return Ok(Some(TlsConfig::insecure()));
     }
@@ -182,7 +182,7 @@ pub(crate) fn again_if_broken<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
     const MORE: usize = 2;
     for _ in 0..MORE {
         match ask() {
-            Err(error) if breaks(&error) => log::info!("asking again: {error}"),
+            Err(error) if breaks(&error) => log::info!("asking again: {}", Report::new(error)),
             outcome => return outcome,
         }
     }
@@ -265,7 +265,7 @@ fn through_unix_socket(connector: Connector, settings: &Settings, capabilities: 
 /// server, too: one that knows the ticket, and offers for it what the URL's does.
 fn prove(through: &Connector, expected: &Capabilities) -> std::result::Result<(), String> {
     let advertised = through.connect().and_then(|mut connection| connection.advertised());
-    match advertised.map_err(|error| error.to_string())? {
+    match advertised.map_err(|error| Report::new(error).to_string())? {
         Some(capabilities) if capabilities.agrees_with(expected) => Ok(()),
         Some(_) => Err("the server there offers something else for this ticket".to_owned()),
         None => Err("the server there doesn't tell what it offers for this ticket".to_owned()),

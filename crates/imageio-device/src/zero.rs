@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use block_device::{Batch, Completion, Errno, Error, Result, piece_end};
+use block_device_traits::{Batch, Completion, Errno, Error, Result, piece_end};
 use bytes::Bytes;
 use conn_pool::Submitter;
 

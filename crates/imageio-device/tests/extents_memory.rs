@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use block_device::{BlockDevice, ZERO};
+use block_device_traits::{BlockDevice, ZERO};
 use imageio_device::{Settings, Transfer, UrlSource};
 
 const MIB: u64 = 1 << 20;

@@ -8,7 +8,7 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
     ALL, FLUSH, PATIENCE, READ, WRITE, ZERO, assert_fails_for_good, await_waiting, close_idle, close_well,

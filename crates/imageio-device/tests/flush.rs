@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{ALL, PATIENCE, close_well, device, error, settings, start, use_connections, within_a_minute};
 use fake_imageio::{FakeServer, Fault, Gate, Log, Op, What};

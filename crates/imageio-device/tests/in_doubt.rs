@@ -8,7 +8,7 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use common::{
     NO_FUA, PATIENCE, Request, WRITE, ZERO, await_waiting, close_after_loss, device, device_with, error,
     settings, start, status, write,

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
     FLUSH, PATIENCE, Request, WRITE, assert_fails_for_good, await_failure, close_after_loss, close_idle,

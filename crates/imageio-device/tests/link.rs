@@ -8,7 +8,7 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use fake_imageio::{FakeServer, Op};
 use fault_proxy::{Link, Relay};
 use imageio_device::{Device, Settings, UrlSource};

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Mutex;
 use std::thread::{self, Scope};
 
-use block_device::{BlockDevice, Errno, Result, ZeroFlags};
+use block_device_traits::{BlockDevice, Errno, Result, ZeroFlags};
 use common::{
     FUA, NO_FUA, PATIENCE, assert_fails_for_good, await_waiting, close_well, fragile, read_into, settings,
     start, within_a_minute,

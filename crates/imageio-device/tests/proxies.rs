@@ -6,7 +6,7 @@ mod common;
 
 use std::thread;
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use common::{
     ALL, PATIENCE, assert_fails_for_good, close_after_loss, fragile, settings, start, start_with,
     within_a_minute, write,

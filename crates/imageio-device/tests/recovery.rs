@@ -7,7 +7,7 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use bytes::Bytes;
 use common::{
     ALL, NO_FUA, PATIENCE, READ, Request, WRITE, ZERO, assert_fails_for_good, changes, close_after_loss,

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use common::{
     PATIENCE, READ, await_waiting, changes, close_after_loss, close_idle, settings, start, status, write,
 };

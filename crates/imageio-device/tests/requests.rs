@@ -4,7 +4,7 @@
 
 mod common;
 
-use block_device::{BlockDevice, Errno, ZeroFlags};
+use block_device_traits::{BlockDevice, Errno, ZeroFlags};
 use bytes::Bytes;
 use common::{FUA, NO_FUA, close_well, device, error, settings, start};
 use fake_imageio::{Backend, Certificate, FakeServer, Fault, Op, OptionsMode, What};

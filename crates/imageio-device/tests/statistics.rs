@@ -8,7 +8,7 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use bytes::Bytes;
 use common::{NO_FUA, PATIENCE, close_after_loss, close_idle, device, settings, start, status, write};
 use fake_imageio::{ClosedBy, FakeServer, Fault, Gate, Log, Op, RequestRecord, What};

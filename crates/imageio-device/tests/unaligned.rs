@@ -7,7 +7,7 @@ mod common;
 
 use std::thread;
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use bytes::Bytes;
 use common::{NO_FUA, PATIENCE, close_well, error, settings, start, within_a_minute, write};
 use fake_imageio::{Done, FakeServer, Fault, Gate, Op, What};

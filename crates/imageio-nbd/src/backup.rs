@@ -32,6 +32,17 @@ pub(crate) use verify::run as verify;
 
 const NO_BACKUP: &str = "the directory has no backup";
 
+/// What to do about an error of a backup, where an option helps.
+pub(crate) fn advice(error: &backup_directory::Error) -> Option<&'static str> {
+    match error {
+        backup_directory::Error::NotIncremental(_) => {
+            Some("leave out --incremental to back up such disks as a whole")
+        }
+        backup_directory::Error::Version { .. } => Some("use a newer imageio-nbd"),
+        _ => None,
+    }
+}
+
 /// Which engine is asked, and how its disks are treated.
 struct Site {
     settings: Settings,
@@ -119,4 +130,20 @@ fn has_configuration(directory: &BackupDirectory, backup: &Backup) -> bool {
 /// Prints a line for those who want to know what has come of it.
 fn print(line: &str) -> Result<()> {
     crate::progress::around(|| writeln!(std::io::stdout(), "{line}")).context("standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Error;
+
+    #[test]
+    fn the_option_that_helps_is_named_behind_the_error() {
+        let error = backup_directory::Error::NotIncremental("disk \"a\" is new".to_owned());
+        assert_eq!(
+            crate::one_line(&Error::new(error).context("the VM")),
+            "the VM: an incremental backup is not possible: disk \"a\" is new: leave out --incremental to back up such disks as a whole"
+        );
+        let other = Error::new(backup_directory::Error::NoDisks);
+        assert_eq!(crate::one_line(&other), "the VM has no disk that can be backed up");
+    }
 }

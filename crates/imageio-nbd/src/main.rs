@@ -73,15 +73,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error with its causes, as far as its text doesn't tell them.
+/// An error with its causes, and what to do about it.
 fn one_line(error: &anyhow::Error) -> String {
-    let mut line = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !line.contains(&cause) {
-            line = format!("{line}: {cause}");
-        }
+    let line = imageio_config::one_line(error.as_ref());
+    match error.downcast_ref().and_then(backup::advice) {
+        Some(advice) => format!("{line}: {advice}"),
+        None => line,
     }
-    line
 }
 
 /// Everything, up to the exit status.

@@ -79,7 +79,7 @@ pub(crate) fn finish(observer: &Observer, state: State) {
 
 fn write(observer: &Observer, state: State) {
     if let Err(error) = observer.write(state, &mut StandardError) {
-        log::warn!("{error}");
+        log::warn!("{}", imageio_config::one_line(&error));
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use imageio_device::{Settings, Transfer, UrlSource};
 use imageio_stats::{ClientStatistics, Export, Observer, Requests, Watch};
 

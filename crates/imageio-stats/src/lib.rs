@@ -13,7 +13,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use block_device::BlockDevice;
+//! use block_device_traits::BlockDevice;
 //! use imageio_device::{Settings, Transfer, UrlSource};
 //! use imageio_stats::{ClientStatistics, Export, Observer, Requests};
 //!

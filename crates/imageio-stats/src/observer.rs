@@ -182,7 +182,7 @@ fn awaited(waits: &[Wait]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use block_device::BlockDevice;
+    use block_device_traits::BlockDevice;
     use bytes::Bytes;
     use fake_imageio::FakeServer;
     use imageio_device::{Settings, Transfer, UrlSource};

@@ -20,7 +20,7 @@ pub enum Output {
 
 /// The document can't be written.
 #[derive(Debug, thiserror::Error)]
-#[error("stats-json: cannot write {}: {source}", path.display())]
+#[error("cannot write the statistics to {}", path.display())]
 pub struct OutputError {
     path: PathBuf,
     source: io::Error,
@@ -101,6 +101,7 @@ fn directory(file: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -157,9 +158,11 @@ mod tests {
             ("/dev/null".into(), "it is not a file"),
             (socket, "it is not a file"),
         ] {
-            let error = Output::prepare(&path).unwrap_err().to_string();
-            assert!(error.starts_with("stats-json: cannot write /") && error.contains(reason), "{error}");
-            assert_eq!(error.lines().count(), 1);
+            let error = Output::prepare(&path).unwrap_err();
+            assert!(error.to_string().starts_with("cannot write the statistics to /"), "{error}");
+            let cause = error.source().unwrap().to_string();
+            assert!(cause.contains(reason) && !error.to_string().contains(&cause), "{error}: {cause}");
+            assert_eq!(cause.lines().count(), 1);
         }
         assert_eq!(Output::prepare(Path::new("-")).unwrap(), Output::StandardError);
     }
@@ -172,6 +175,6 @@ mod tests {
         let output = Output::prepare(&path).unwrap();
         fs::remove_dir(dir.path().join("sub")).unwrap();
         let error = output.write("text", &mut io::empty()).unwrap_err().to_string();
-        assert!(error.starts_with("stats-json: cannot write "), "{error}");
+        assert!(error.starts_with("cannot write the statistics to "), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::{env, io, thread};
 
-use block_device::{MemoryDevice, Threaded};
+use block_device_traits::{MemoryDevice, Threaded};
 use nbd_frontend::{Config, ExportInfo, Server, bind_unix};
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use block_device::QueuedDevice;
+use block_device_traits::QueuedDevice;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 

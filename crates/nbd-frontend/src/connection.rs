@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block_device::QueuedDevice;
+use block_device_traits::QueuedDevice;
 use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, TcpKeepalive};
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use nbd_wire::InvalidExport;
 
-/// Why a server cannot start or go on.
+/// Why a server cannot start or go on. A cause isn't repeated in the text: it is the
+/// [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,7 +15,7 @@ pub enum Error {
     #[error("{} exists: stop the server that listens there, or remove what it left behind", .0.display())]
     PathTaken(PathBuf),
     /// The operating system refused to listen.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// The address that was asked for.
         address: String,
@@ -33,6 +34,6 @@ pub enum Error {
     )]
     ListTooLong,
     /// Sockets or threads failed underneath.
-    #[error("the NBD server failed: {0}")]
+    #[error("the NBD server failed")]
     System(#[from] io::Error),
 }

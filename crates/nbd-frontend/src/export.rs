@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A device in the terms of NBD.
 
-use block_device::{Errno, QueuedDevice};
+use block_device_traits::{Errno, QueuedDevice};
 use nbd_wire::{
     Command, CommandFlags, ErrorValue, Export, InvalidExport, SizeConstraints, TransmissionFlags,
 };
@@ -89,7 +89,7 @@ fn is_fast(command: Command) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use block_device::{BlockDevice, Capabilities, MemoryDevice, Threaded};
+    use block_device_traits::{BlockDevice, Capabilities, MemoryDevice, Threaded};
 
     use super::*;
 

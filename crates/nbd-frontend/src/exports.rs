@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use block_device::QueuedDevice;
+use block_device_traits::QueuedDevice;
 use nbd_wire::Export;
 
 use crate::stats::ExportCounters;
@@ -83,7 +83,7 @@ fn list_entry(export: &Export) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use block_device::{MemoryDevice, Threaded};
+    use block_device_traits::{MemoryDevice, Threaded};
 
     use super::*;
 

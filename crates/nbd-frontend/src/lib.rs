@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A parallel NBD server for any [`QueuedDevice`](block_device::QueuedDevice); with
-//! [`Threaded`](block_device::Threaded), for any [`BlockDevice`](block_device::BlockDevice).
+//! A parallel NBD server for any [`QueuedDevice`](block_device_traits::QueuedDevice); with
+//! [`Threaded`](block_device_traits::Threaded), for any
+//! [`BlockDevice`](block_device_traits::BlockDevice).
 //!
 //! # A first server
 //!
@@ -11,7 +12,7 @@
 //! use std::sync::Arc;
 //! use std::thread;
 //!
-//! use block_device::{MemoryDevice, Threaded};
+//! use block_device_traits::{MemoryDevice, Threaded};
 //! use nbd_frontend::{Config, ExportInfo, Server, bind_tcp};
 //!
 //! // A disk in memory, and four threads that are called for its requests.
@@ -31,12 +32,13 @@
 //!
 //! # Devices
 //!
-//! A [`BlockDevice`](block_device::BlockDevice) has calls that return when they are done: the
-//! simple way, and as quick as its threads. A [`QueuedDevice`](block_device::QueuedDevice) takes
-//! requests and tells later how they ended. Neither has to know anything of its ranges. One that
-//! does names its metadata [contexts](block_device::QueuedDevice::contexts), such as
-//! `base:allocation`, and is asked for [extents](block_device::Request::Extents); its reads may
-//! leave out what is [zero](block_device::Completion::fill_zeroes).
+//! A [`BlockDevice`](block_device_traits::BlockDevice) has calls that return when they are done:
+//! the simple way, and as quick as its threads. A
+//! [`QueuedDevice`](block_device_traits::QueuedDevice) takes requests and tells later how they
+//! ended. Neither has to know anything of its ranges. One that does names its metadata
+//! [contexts](block_device_traits::QueuedDevice::contexts), such as `base:allocation`, and is asked
+//! for [extents](block_device_traits::Request::Extents); its reads may leave out what is
+//! [zero](block_device_traits::Completion::fill_zeroes).
 //!
 //! # Several exports
 //!
@@ -45,7 +47,7 @@
 //!
 //! ```
 //! # use std::sync::Arc;
-//! # use block_device::{MemoryDevice, Threaded};
+//! # use block_device_traits::{MemoryDevice, Threaded};
 //! # use nbd_frontend::{Config, Error, ExportInfo, Server};
 //! let disk = |size| Threaded::start(Arc::new(MemoryDevice::new(size)), 4).map(Arc::new);
 //! let mut server = Server::new(disk(1 << 20)?, &ExportInfo::new("system"), Config::default())?;
@@ -134,5 +136,5 @@ const _: () = {
     is_send_and_sync::<Statistics>();
     is_send_and_sync::<Listener>();
     is_send_and_sync::<Error>();
-    is_send_and_sync::<Server<block_device::Threaded<block_device::MemoryDevice>>>();
+    is_send_and_sync::<Server<block_device_traits::Threaded<block_device_traits::MemoryDevice>>>();
 };

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use block_device::QueuedDevice;
+use block_device_traits::QueuedDevice;
 use nbd_wire::{Close, Contexts, Features, Handshake, Negotiated, Progress};
 use socket2::Socket;
 

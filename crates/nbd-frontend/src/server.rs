@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use block_device::QueuedDevice;
+use block_device_traits::QueuedDevice;
 use socket2::Socket;
 
 use crate::accept::Accept;

@@ -29,8 +29,8 @@ use std::io::BufReader;
 use std::sync::Arc;
 use std::thread;
 
-use block_device::QueuedDevice;
-use buffer_pool::Pool;
+use block_device_traits::QueuedDevice;
+use io_buffer_pool::Pool;
 use nbd_wire::{Command, CommandFlags, Negotiated};
 
 use crate::connection::Service;
@@ -134,15 +134,17 @@ impl<'a, D: QueuedDevice> Session<'a, D> {
     fn start(&self, mut job: Job, input: &BufReader<Incoming<'_>>, depth: &mut QueueDepth) {
         let Ok(command) = job.command else { return job.refuse() };
         let request = match command {
-            Command::Read { offset, .. } => block_device::Request::Read { offset },
+            Command::Read { offset, .. } => block_device_traits::Request::Read { offset },
             Command::Write { offset, fua, .. } => {
-                block_device::Request::Write { offset, data: job.take_data(), fua }
+                block_device_traits::Request::Write { offset, data: job.take_data(), fua }
             }
             Command::Zero { offset, length, flags } => {
-                block_device::Request::Zero { offset, len: length, flags: zero_flags(flags) }
+                block_device_traits::Request::Zero { offset, len: length, flags: zero_flags(flags) }
             }
-            Command::Trim { offset, length, fua } => block_device::Request::Trim { offset, len: length, fua },
-            Command::Flush => block_device::Request::Flush,
+            Command::Trim { offset, length, fua } => {
+                block_device_traits::Request::Trim { offset, len: length, fua }
+            }
+            Command::Flush => block_device_traits::Request::Flush,
             Command::BlockStatus { offset, length, req_one, contexts } => {
                 let left = self.negotiated.export.size() - offset;
                 let limit = self.negotiated.max_descriptors();
@@ -170,8 +172,8 @@ fn is_short(command: Command) -> bool {
     matches!(command, Command::Read { length, .. } | Command::Write { length, .. } if length <= SHORT)
 }
 
-fn zero_flags(flags: CommandFlags) -> block_device::ZeroFlags {
-    block_device::ZeroFlags {
+fn zero_flags(flags: CommandFlags) -> block_device_traits::ZeroFlags {
+    block_device_traits::ZeroFlags {
         fua: flags.contains(CommandFlags::FUA),
         no_hole: flags.contains(CommandFlags::NO_HOLE),
         fast: flags.contains(CommandFlags::FAST_ZERO),

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use block_device::MemoryDevice;
+use block_device_traits::MemoryDevice;
 use common::*;
 use nbd_frontend::{Config, ExportInfo, bind_tcp};
 use socket2::{Domain, Socket, Type};

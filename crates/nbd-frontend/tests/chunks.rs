@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice, Capabilities, Completion, Errno, Error, Extent, MemoryDevice, QueuedDevice, Request,
 };
 use bytes::Bytes;
@@ -293,7 +293,10 @@ struct Asked {
 impl Asked {
     fn new(
         size: u64,
-        carry_out: impl Fn(&Request, &mut dyn Completion) -> block_device::Result<()> + Send + Sync + 'static,
+        carry_out: impl Fn(&Request, &mut dyn Completion) -> block_device_traits::Result<()>
+        + Send
+        + Sync
+        + 'static,
     ) -> Arc<Self> {
         Self::queued(size, move |request, mut completion| {
             let result = carry_out(&request, &mut *completion);

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice, Capabilities, Completion, Errno, Error, Extent, MemoryDevice, QueuedDevice, Request,
 };
 use common::*;

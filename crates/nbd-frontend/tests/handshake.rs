@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use block_device::{BlockDevice, MemoryDevice};
+use block_device_traits::{BlockDevice, MemoryDevice};
 use common::{Client, Running, threaded};
 use nbd_frontend::{Config, ExportInfo, Server, bind_tcp};
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use block_device::MemoryDevice;
+use block_device_traits::MemoryDevice;
 use common::{READ, Running};
 use nbd_frontend::{Config, ExportInfo};
 

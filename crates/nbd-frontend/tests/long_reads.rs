@@ -7,7 +7,7 @@ mod common;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice as _, Capabilities, Completion, Errno, Error, MemoryDevice, QueuedDevice, Request,
 };
 use common::*;

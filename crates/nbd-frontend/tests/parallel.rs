@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use block_device::MemoryDevice;
+use block_device_traits::MemoryDevice;
 use common::*;
 use nbd_frontend::{Config, ExportInfo};
 

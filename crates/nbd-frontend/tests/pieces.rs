@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice, Capabilities, Completion, Errno, Error, MemoryDevice, QueuedDevice, Request,
 };
 use common::*;
@@ -28,7 +28,7 @@ struct Submitted {
 }
 
 impl Submitted {
-    fn end(self, result: block_device::Result<()>) {
+    fn end(self, result: block_device_traits::Result<()>) {
         self.completion.complete(result, &mut Batch::default());
     }
 

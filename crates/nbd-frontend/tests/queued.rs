@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice, Capabilities, Completion, MemoryDevice, QueuedDevice, Request, Threaded,
 };
 use common::*;

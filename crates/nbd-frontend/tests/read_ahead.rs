@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use block_device::{
+use block_device_traits::{
     Batch, Capabilities, Completion, Errno, Error, Extent, MemoryDevice, QueuedDevice, Request, Threaded,
 };
 use common::*;
@@ -129,7 +129,7 @@ impl QueuedDevice for Device {
             _ if self.is_failed.load(Ordering::SeqCst) => None,
             _ if !self.knows_zeroes => Some(Extent { length: size - offset, status: 0 }),
             _ if offset < data => Some(Extent { length: data - offset, status: 0 }),
-            _ => Some(Extent { length: size - offset, status: block_device::ZERO }),
+            _ => Some(Extent { length: size - offset, status: block_device_traits::ZERO }),
         }
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use block_device::{BlockDevice, Capabilities, Errno, Error, MemoryDevice};
+use block_device_traits::{BlockDevice, Capabilities, Errno, Error, MemoryDevice};
 use common::*;
 
 const SIZE: usize = MIB;

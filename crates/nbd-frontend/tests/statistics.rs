@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use block_device::{Errno, Error, MemoryDevice};
+use block_device_traits::{Errno, Error, MemoryDevice};
 use common::*;
 use nbd_frontend::{Config, ExportInfo, ExportSnapshot, Requests, Server};
 

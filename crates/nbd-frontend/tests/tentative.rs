@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice, Capabilities, Completion, Extent, MemoryDevice, QueuedDevice, Request, Result,
 };
 use common::*;

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use block_device::MemoryDevice;
+use block_device_traits::MemoryDevice;
 use common::tls::{Pki, TlsClient, VERSIONS};
 use common::*;
 use nbd_frontend::{Config, ExportInfo};

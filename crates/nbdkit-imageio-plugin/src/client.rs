@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block_device::{
+use block_device_traits::{
     ALLOCATION, BlockDevice, Capabilities, Errno, Error, Extent, ReadBuffer, Result, ZeroFlags,
 };
 use bytes::Bytes;
@@ -150,7 +150,7 @@ impl std::fmt::Display for LoggedRequest {
 mod tests {
     use std::sync::mpsc::{Sender, channel};
 
-    use block_device::MemoryDevice;
+    use block_device_traits::MemoryDevice;
 
     use super::*;
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
 
-use block_device::{BlockDevice, Errno, Error, Result};
+use block_device_traits::{BlockDevice, Errno, Error, Result};
 use engine_transfer::{Content, Ending, Opened, Source, SystemClock};
-use imageio_config::Parser;
+use imageio_config::{Parser, one_line};
 use imageio_device::Device;
 use imageio_stats::{Export, Observer, Output, State, Watch};
 
@@ -157,7 +157,7 @@ fn observed(device: &Arc<Device>) -> Export {
 fn tell(observer: &Observer, state: State) {
     observer.summaries().iter().for_each(|line| log::info!("{line}"));
     if let Err(error) = observer.write(state, &mut io::stderr()) {
-        log::warn!("{error}");
+        log::warn!("{}", one_line(&error));
     }
 }
 
@@ -190,13 +190,13 @@ pub(crate) fn unload() {
 }
 
 /// The user's mistake, or the server's refusal.
-fn invalid(error: impl std::error::Error) -> Error {
-    Error::new(Errno::Inval, error.to_string())
+fn invalid(error: impl std::error::Error + 'static) -> Error {
+    Error::new(Errno::Inval, one_line(&error))
 }
 
 /// No fault of anybody.
-fn failed(error: impl std::error::Error) -> Error {
-    Error::new(Errno::Io, error.to_string())
+fn failed(error: impl std::error::Error + 'static) -> Error {
+    Error::new(Errno::Io, one_line(&error))
 }
 
 fn out_of_order(call: &str) -> Error {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Request;
-use crate::{Error, Result, Secret, wire};
+use crate::{Error, NoAnswer, Result, Secret, wire};
 
 /// An answer, whatever it says.
 pub(crate) struct Reply {
@@ -128,20 +128,24 @@ impl Reply {
 /// An error before there was an answer.
 pub(crate) fn unreachable(request: &Request, host: &str, error: &ureq::Error) -> Error {
     let may_be_done = request.method != "GET" && was_sent(error);
-    let reason = format!("at {host} can't be reached: {}", explain(error));
-    Error::Unreachable { request: request.clone(), reason, may_be_done }
+    let (request, host) = (request.clone(), host.to_owned());
+    Error::Unreachable { request, host, source: explain(error), may_be_done }
 }
 
 /// The engine is there, and not in order yet.
 pub(crate) fn starting(request: &Request, host: &str) -> Error {
-    let reason = format!("at {host} is not in order: it may be starting");
-    Error::Unreachable { request: request.clone(), reason, may_be_done: false }
+    let (request, host) = (request.clone(), host.to_owned());
+    Error::Unreachable { request, host, source: NoAnswer::Starting, may_be_done: false }
 }
 
 /// An error in the middle of the answer.
 pub(crate) fn cut_off(request: &Request, host: &str, error: &ureq::Error) -> Error {
-    let reason = format!("at {host} has not answered in full: {}", explain(error));
-    Error::Unreachable { request: request.clone(), reason, may_be_done: request.method != "GET" }
+    let source = match explain(error) {
+        NoAnswer::Failed(reason) => NoAnswer::Failed(format!("the answer has broken off: {reason}")),
+        reason => reason,
+    };
+    let may_be_done = request.method != "GET";
+    Error::Unreachable { request: request.clone(), host: host.to_owned(), source, may_be_done }
 }
 
 /// Returns true if the request may have reached the engine. Certificates are verified before
@@ -165,15 +169,15 @@ fn was_sent(error: &ureq::Error) -> bool {
     }
 }
 
-fn explain(error: &ureq::Error) -> String {
+fn explain(error: &ureq::Error) -> NoAnswer {
     use rustls::{CertificateError, Error as Tls};
     match certificate_error(error) {
         Some(Tls::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
-            "its certificate is not signed by a CA that is trusted here: give the engine's CA".to_owned()
+            NoAnswer::UntrustedCa
         }
-        Some(error) => error.to_string(),
-        None if matches!(error, ureq::Error::Timeout(_)) => "it has not answered in time".to_owned(),
-        None => error.to_string(),
+        Some(error) => NoAnswer::Failed(error.to_string()),
+        None if matches!(error, ureq::Error::Timeout(_)) => NoAnswer::TimedOut,
+        None => NoAnswer::Failed(error.to_string()),
     }
 }
 

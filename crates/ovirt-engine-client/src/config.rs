@@ -61,9 +61,9 @@ impl Trust {
     /// Trusts the certificates that those in a file have signed: for oVirt, the engine's CA.
     ///
     /// # Errors
-    /// [`Error::Certificates`] if the file can't be read.
+    /// [`Error::CaFile`] if the file can't be read.
     pub fn file(path: &Path) -> Result<Self> {
-        let fail = |error| Error::Certificates(format!("{}: {error}", path.display()));
+        let fail = |source| Error::CaFile { path: path.to_owned(), source };
         std::fs::read(path).map(Self::Pem).map_err(fail)
     }
 
@@ -81,19 +81,18 @@ impl Trust {
 fn system_roots() -> Result<RootCerts> {
     let certificates = rustls_native_certs::load_native_certs().certs;
     if certificates.is_empty() {
-        let reason = "this system has no root certificates: give the engine's CA";
-        return Err(Error::Certificates(reason.to_owned()));
+        return Err(Error::NoRoots);
     }
     Ok(roots(certificates.iter().map(|certificate| &**certificate)))
 }
 
 fn roots_in(pem: &[u8]) -> Result<RootCerts> {
     let certificates: std::io::Result<Vec<_>> = rustls_pemfile::certs(&mut &*pem).collect();
-    let certificates = certificates.map_err(|error| Error::Certificates(error.to_string()))?;
+    let certificates = certificates.map_err(|error| Error::Certificates(Some(error)))?;
     let mut store = rustls::RootCertStore::empty();
     let (usable, _) = store.add_parsable_certificates(certificates.iter().cloned());
     if usable == 0 {
-        return Err(Error::Certificates("a PEM file with the engine's CA is expected".to_owned()));
+        return Err(Error::Certificates(None));
     }
     Ok(roots(certificates.iter().map(|certificate| &**certificate)))
 }
@@ -138,6 +137,8 @@ pub(crate) fn check_user(user: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use error_reporter::Report;
+
     use super::*;
 
     #[test]
@@ -176,10 +177,10 @@ mod tests {
     #[test]
     fn a_file_without_certificates_is_no_ca() {
         for pem in ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            let error = Trust::Pem(pem.into()).tls_config().unwrap_err().to_string();
-            assert_eq!(error, "the engine's CA: a PEM file with the engine's CA is expected");
+            let error = Trust::Pem(pem.into()).tls_config().unwrap_err();
+            assert!(matches!(error, Error::Certificates(None)), "{error:?}");
         }
-        let error = Trust::file(Path::new("/no/such")).unwrap_err().to_string();
-        assert!(error.starts_with("the engine's CA: /no/such: "), "{error}");
+        let error = Report::new(Trust::file(Path::new("/no/such")).unwrap_err()).to_string();
+        assert!(error.starts_with("the engine's CA file /no/such can't be read: No such file"), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use error_reporter::Report;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -44,7 +45,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Url`](crate::Error::Url), [`User`](crate::Error::User),
-    /// [`Certificates`](crate::Error::Certificates).
+    /// [`Certificates`](crate::Error::Certificates), [`NoRoots`](crate::Error::NoRoots).
     pub fn new(config: Config) -> Result<Self> {
         Self::with_clock(config, Arc::new(SystemClock::default()))
     }
@@ -105,7 +106,7 @@ impl Engine {
         let Some(token) = self.kept_token().take() else { return };
         let form = [("scope", "ovirt-app-api"), ("token", token.reveal())];
         if let Err(error) = self.send_form("/services/sso-logout", &form) {
-            log::debug!("logging out: {error}");
+            log::debug!("logging out: {}", Report::new(error));
         }
     }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The errors of a request, each in one line that says who is at fault and what to do.
+//! The errors of a request, each in one line that says who is at fault.
 
-use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::{DiskStatus, Kind, TransferPhase};
 
@@ -10,7 +11,7 @@ use crate::{DiskStatus, Kind, TransferPhase};
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The reason why the engine didn't do what it was asked for. No text of it has a password, a token
-/// or a ticket.
+/// or a ticket. A cause isn't repeated in it: it is the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -25,17 +26,32 @@ pub enum Error {
     #[error("the engine's user: a name and its profile are expected, such as admin@internal")]
     User,
 
-    /// There are no certificates to trust.
-    #[error("the engine's CA: {0}")]
-    Certificates(String),
+    /// The file with the engine's CA can't be read.
+    #[error("the engine's CA file {} can't be read", path.display())]
+    CaFile {
+        /// The file as it was given.
+        path: PathBuf,
+        /// The reason why it can't be read.
+        source: io::Error,
+    },
+
+    /// What was given for the engine's CA has no certificate that can be used.
+    #[error("the engine's CA can't be used, as a PEM file with it is expected")]
+    Certificates(#[source] Option<io::Error>),
+
+    /// The system has no certificates to verify the engine's with.
+    #[error("this system has no root certificates")]
+    NoRoots,
 
     /// The engine can't be reached, or doesn't answer.
-    #[error("the engine {request}: {reason}")]
+    #[error("the engine at {host} gives no answer to {request}")]
     Unreachable {
         /// The request.
         request: Request,
-        /// The reason of the failure.
-        reason: String,
+        /// The engine's host.
+        host: String,
+        /// The reason.
+        source: NoAnswer,
         /// The request may have been carried out all the same.
         may_be_done: bool,
     },
@@ -154,6 +170,27 @@ pub enum Error {
     },
 }
 
+/// The reason why the engine gives no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoAnswer {
+    /// The engine's certificate is signed by a CA that isn't trusted.
+    #[error("its certificate is not signed by a CA that is trusted here")]
+    UntrustedCa,
+
+    /// The answer has not come in time.
+    #[error("it has not answered in time")]
+    TimedOut,
+
+    /// What answers is not the engine yet.
+    #[error("it is not in order, and may be starting")]
+    Starting,
+
+    /// The connection failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// A request, as messages name it: without what is secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -208,6 +245,41 @@ impl Error {
         match self {
             Self::Refused { status, .. } => Some(*status),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use error_reporter::Report;
+
+    use super::*;
+
+    #[test]
+    fn an_error_and_its_cause_are_told_once_each() {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let (request, host) = (Request::new("GET", "/disks?search=x"), "engine".to_owned());
+        let source = NoAnswer::TimedOut;
+        let told = [
+            (
+                Error::CaFile { path: "ca.pem".into(), source: missing() },
+                "the engine's CA file ca.pem can't be read: entity not found",
+            ),
+            (
+                Error::Certificates(Some(missing())),
+                "the engine's CA can't be used, as a PEM file with it is expected: entity not found",
+            ),
+            (
+                Error::Unreachable { request, host, source, may_be_done: false },
+                "the engine at engine gives no answer to GET /disks: it has not answered in time",
+            ),
+        ];
+        for (error, expected) in told {
+            let cause = error.source().unwrap().to_string();
+            assert!(!error.to_string().contains(&cause), "{error}");
+            assert_eq!(Report::new(error).to_string(), expected);
         }
     }
 }

@@ -76,7 +76,7 @@ pub use clock::{Clock, SystemClock};
 pub use config::{Config, Trust, root};
 pub use disks::{Disk, NewDisk, Reference, Storage, StorageDomain};
 pub use engine::Engine;
-pub use error::{Error, Request, Result};
+pub use error::{Error, NoAnswer, Request, Result};
 pub use find::Kind;
 pub use secret::Secret;
 pub use transfers::{Direction, End, ImageTransfer, NewTransfer, Subject, TimeoutPolicy};

@@ -5,6 +5,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use error_reporter::Report;
+
 use crate::{Engine, Error, Result};
 
 /// The time between two questions.
@@ -49,11 +51,11 @@ impl Engine {
                 return Err(error.unwrap_or(Error::TimedOut { what: what.to_owned(), time }));
             }
             if let Some(error) = &error {
-                log::debug!("asking again: {error}");
+                log::debug!("asking again: {}", Report::new(error));
             }
             if !is_told && now.duration_since(start) >= LONG {
                 is_told = true;
-                let reason = error.map_or_else(String::new, |error| format!(" ({error})"));
+                let reason = error.map_or_else(String::new, |error| format!(" ({})", Report::new(error)));
                 log::warn!(
                     "the engine has not yet {what}{reason}: it is asked for up to {} s",
                     time.as_secs()
@@ -86,7 +88,7 @@ impl Engine {
             Err(error) if error.may_be_done() => error,
             made => return made,
         };
-        log::warn!("{error}: looking up whether it was done");
+        log::warn!("{}: looking up whether it was done", Report::new(error));
         let told = format!("told whether it has {what}");
         let found = self.poll(&told, self.reconnect_timeout, || look_up().map(Some));
         if let Some(found) = found.inspect_err(|_| tell_nobody_knows(what))? {
@@ -118,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::error::Request;
-    use crate::{Clock, Config, Secret, Trust};
+    use crate::{Clock, Config, NoAnswer, Secret, Trust};
 
     /// Time that passes only when somebody waits.
     #[derive(Debug)]
@@ -143,7 +145,8 @@ mod tests {
 
     fn away() -> Error {
         let request = Request::new("GET", "/disks");
-        Error::Unreachable { request, reason: "connection refused".to_owned(), may_be_done: false }
+        let source = NoAnswer::Failed("connection refused".to_owned());
+        Error::Unreachable { request, host: "engine".to_owned(), source, may_be_done: false }
     }
 
     /// Polls an engine whose n-th answer is `answer(n)`, and returns the number of questions with

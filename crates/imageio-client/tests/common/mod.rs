@@ -3,9 +3,11 @@
 #![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
 
+use std::error::Error as _;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use error_reporter::Report;
 use fake_imageio::{Builder, Certificate, DEFAULT_TICKET, FakeServer};
 use imageio_client::{
     Connection, Connector, Error, Result, Timeouts, TlsConfig, TransferUrl, TrustedUsers, UnixAddress,
@@ -58,11 +60,20 @@ pub fn each_way(builder: &Builder, test: impl Fn(&str, FakeServer, Connector)) {
 #[track_caller]
 pub fn error<T: Debug>(result: Result<T>) -> Error {
     let error = result.unwrap_err();
-    let text = error.to_string();
+    let text = with_causes(&error);
     assert_eq!(text.lines().count(), 1, "{text:?}");
-    let all = format!("{error} {error:?}");
+    let all = format!("{text} {error:?}");
     assert!(!all.contains(DEFAULT_TICKET), "{all}");
     error
+}
+
+/// An error's text and those of its causes, none of which tells what the next one does.
+#[track_caller]
+pub fn with_causes(error: &Error) -> String {
+    if let Some(cause) = error.source() {
+        assert!(!error.to_string().contains(&cause.to_string()), "{error}");
+    }
+    Report::new(error).to_string()
 }
 
 /// Bytes that differ from their neighbours.

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 use conn_pool::Affected;
+use error_reporter::Report;
 use imageio_client::Connection;
 
 use super::{Common, Failure, ReplayingConnection};
@@ -122,7 +123,7 @@ impl ReplayingConnection {
         let (failing, error) = match (decision.next, result) {
             (Next::Answer, _) => return Ok(true),
             (Next::Again(again, _), Err(error)) if self.waits(again, attempts) => {
-                log::info!("opening a connection again: {error}");
+                log::info!("opening a connection again: {}", Report::new(error));
                 self.common.counters.again();
                 return Ok(false);
             }

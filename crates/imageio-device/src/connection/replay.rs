@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 use imageio_client::{Connection, Flush};
 
 use super::{Failure, ReplayingConnection};

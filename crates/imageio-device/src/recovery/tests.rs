@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each row of the table.
 
+use imageio_client::TlsError;
+
 use super::*;
 
 const CLEAN: Stake = Stake { unflushed: false, is_kept: true };
@@ -146,8 +148,10 @@ fn each_error_has_its_row() {
     assert_eq!(Ended::with(&timeout), Ended::NoAnswer);
     let nonsense = Error::Protocol { operation: "x".into(), reason: "y".into() };
     assert_eq!(Ended::with(&nonsense), Ended::Nonsense);
-    let tls = |broken| Error::Tls { peer: "x".into(), reason: "y".into(), broken };
-    assert_eq!((Ended::with(&tls(true)), Ended::with(&tls(false))), (Ended::NotSent, Ended::CannotBeSent));
+    let tls = |source| Ended::with(&Error::Tls { peer: "x".into(), source });
+    assert_eq!(tls(TlsError::Broken("y".into())), Ended::NotSent);
+    assert_eq!(tls(TlsError::Refused("y".into())), Ended::CannotBeSent);
+    assert_eq!(tls(TlsError::UntrustedCa), Ended::CannotBeSent);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use block_device::{Extent, ZERO};
+use block_device_traits::{Extent, ZERO};
 use imageio_client::ExtentsContext;
 use rangemap::RangeSet;
 

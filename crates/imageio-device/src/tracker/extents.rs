@@ -15,7 +15,7 @@ use std::iter;
 use std::mem;
 use std::ops::Range;
 
-use block_device::Extent;
+use block_device_traits::Extent;
 use rangemap::RangeSet;
 
 use super::extent_map::{self, Context, ExtentMap, MOST_RANGES};

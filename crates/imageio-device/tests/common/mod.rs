@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
 
-use std::fmt::{Debug, Display};
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -11,8 +11,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Errno, Error, ReadBuffer, Result, ZeroFlags};
+use block_device_traits::{BlockDevice, Errno, Error, ReadBuffer, Result, ZeroFlags};
 use bytes::Bytes;
+use error_reporter::Report;
 use fake_imageio::{DEFAULT_TICKET, FakeServer, Fault, Gate, Log, Op, What};
 use imageio_client::Timeouts;
 use imageio_device::{Device, Settings, Transfer, UrlSource};
@@ -116,7 +117,7 @@ pub fn status(status: u16) -> What {
 }
 
 /// Writes data that is never freed.
-pub fn write(device: &Device, offset: u64, data: &'static [u8]) -> block_device::Result<()> {
+pub fn write(device: &Device, offset: u64, data: &'static [u8]) -> block_device_traits::Result<()> {
     device.write(offset, Bytes::from_static(data), false)
 }
 
@@ -127,12 +128,16 @@ pub fn changes(server: &FakeServer, from: usize) -> Vec<(Op, u64, u64)> {
     changes.skip(from).map(|request| (request.op, request.offset, request.size)).collect()
 }
 
-/// The text of an error: one line, which keeps the ticket secret.
+/// The text of an error and of its causes, none of which tells what the next one does: one line,
+/// which keeps the ticket secret.
 #[track_caller]
-pub fn line(error: &(impl Debug + Display)) -> String {
-    let text = error.to_string();
+pub fn line(error: &impl std::error::Error) -> String {
+    if let Some(cause) = error.source() {
+        assert!(!error.to_string().contains(&cause.to_string()), "{error}");
+    }
+    let text = Report::new(error).to_string();
     assert_eq!(text.lines().count(), 1, "{text:?}");
-    let all = format!("{error} {error:?}");
+    let all = format!("{text} {error:?}");
     assert!(!all.contains(DEFAULT_TICKET), "{all}");
     text
 }

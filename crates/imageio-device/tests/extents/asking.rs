@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use block_device::{BlockDevice, Errno, ZERO};
+use block_device_traits::{BlockDevice, Errno, ZERO};
 use fake_imageio::{Certificate, FakeServer, Fault, Gate, Op, What};
 
 use crate::common::{PATIENCE, close_well, device, settings, start, within_a_minute, write};

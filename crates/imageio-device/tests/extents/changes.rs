@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use block_device::{BlockDevice, Errno, ZERO};
+use block_device_traits::{BlockDevice, Errno, ZERO};
 use fake_imageio::{Done, FakeServer, Fault, Gate, Op, What};
 use imageio_device::Device;
 

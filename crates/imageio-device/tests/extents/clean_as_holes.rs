@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use block_device::{BlockDevice, HOLE, QueuedDevice, Request, ZERO, ZeroFlags};
+use block_device_traits::{BlockDevice, HOLE, QueuedDevice, Request, ZERO, ZeroFlags};
 use fake_imageio::{FakeServer, Fault, Op};
 use imageio_device::{Device, Queue};
 

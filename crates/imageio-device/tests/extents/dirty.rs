@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use block_device::{Batch, BlockDevice, Completion, Errno, Extent, QueuedDevice, Request, Result};
+use block_device_traits::{Batch, BlockDevice, Completion, Errno, Extent, QueuedDevice, Request, Result};
 use fake_imageio::{Builder, Done, FakeServer, Fault, Gate, Op, OptionsMode, What};
 use imageio_device::{Device, Queue};
 

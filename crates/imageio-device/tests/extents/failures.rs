@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use fake_imageio::{Done, FakeServer, Fault, Op, OptionsMode, What};
 
 use crate::common::{close_well, device, settings, start, status, write};
@@ -57,7 +57,7 @@ fn nonsense_is_not_believed() {
     let server = sparse().start().unwrap();
     server.fault(Fault::on(Op::Extents).then(answer(format!("[{}]", extent(0, SIZE)))));
     let device = device(&server);
-    assert_eq!(map(&device), [(SIZE, block_device::ZERO)]);
+    assert_eq!(map(&device), [(SIZE, block_device_traits::ZERO)]);
     close_well(&server, &device);
 }
 

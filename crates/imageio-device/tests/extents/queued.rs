@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use block_device::{Batch, Completion, Errno, Extent, QueuedDevice, Request, Result};
+use block_device_traits::{Batch, Completion, Errno, Extent, QueuedDevice, Request, Result};
 use fake_imageio::{FakeServer, Op};
 use imageio_device::{Device, Queue};
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Zeroes are not read.
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use fake_imageio::{Fault, Op, What};
 
 use crate::common::{NO_FUA, assert_fails_for_good, close_well, device, fragile, read_into, start, write};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Disks with zeroes, and what devices say of them.
 
-use block_device::{BlockDevice, Extent, Result, ZERO};
+use block_device_traits::{BlockDevice, Extent, Result, ZERO};
 use fake_imageio::{Builder, FakeServer, Fault, Gate, Op, What};
 use imageio_device::Device;
 

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use block_device::{BlockDevice, Result};
+use block_device_traits::{BlockDevice, Result};
 use bytes::Bytes;
 use fake_imageio::{Done, FakeServer, Fault, Gate, Op, What};
 use imageio_device::{Device, Transfer};

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use block_device::{BlockDevice, Errno, Result};
+use block_device_traits::{BlockDevice, Errno, Result};
 use bytes::Bytes;
 use fake_imageio::{Certificate, FakeServer};
 use fault_proxy::{Fault, Point, Proxy};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
-use block_device::{BlockDevice, Errno};
+use block_device_traits::{BlockDevice, Errno};
 use fastrand::Rng;
 use fault_proxy::{Drip, Fault, Point, Proxy, Way};
 use imageio_client::Timeouts;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use block_device::{
+use block_device_traits::{
     ALLOCATION, Batch, BlockDevice, Completion, Extent, QueuedDevice, Request, Result, ZERO, ZeroFlags,
 };
 use bytes::Bytes;

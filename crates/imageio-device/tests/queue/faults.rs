@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{Sender, channel};
 
-use block_device::{Batch, Completion, Errno, QueuedDevice, Request, Result};
+use block_device_traits::{Batch, Completion, Errno, QueuedDevice, Request, Result};
 use fake_imageio::{Fault, Gate, Op, What};
 
 use crate::common::{PATIENCE, assert_fails_for_good, within_a_minute};

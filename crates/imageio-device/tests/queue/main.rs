@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use block_device::{BlockDevice, Errno, QueuedDevice, Request, ZeroFlags};
+use block_device_traits::{BlockDevice, Errno, QueuedDevice, Request, ZeroFlags};
 use bytes::Bytes;
 use fake_imageio::{Fault, Gate, Op, What};
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use block_device::{Batch, BatchEnd, Completion, QueuedDevice, Request, Result};
+use block_device_traits::{Batch, BatchEnd, Completion, QueuedDevice, Request, Result};
 use fake_imageio::{FakeServer, Fault, Gate, Op, What};
 use imageio_device::{Device, Queue, Settings};
 

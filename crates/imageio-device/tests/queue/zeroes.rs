@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Zeroes that are longer than one request of the pool.
 
-use block_device::{Batch, Completion, Errno, QueuedDevice, Request, Result, ZeroFlags};
+use block_device_traits::{Batch, Completion, Errno, QueuedDevice, Request, Result, ZeroFlags};
 use fake_imageio::{Fault, Gate, Op, What};
 use imageio_device::NoHole;
 

@@ -94,7 +94,7 @@ impl<'e, 'w> EngineBackup<'e, 'w> {
             && let Err(error) = self.note.engine_backup_ended()
         {
             // The next process that opens the directory asks the engine for nothing.
-            log::warn!("{error}");
+            log::warn!("{}", imageio_config::one_line(&error));
         }
         ended
     }
@@ -109,7 +109,8 @@ impl Drop for EngineBackup<'_, '_> {
             && !is_over(&Err::<(), _>(&error))
         {
             log::error!(
-                "{error}: backup {} may still be under way: see it in the engine; the next backup into this directory ends it",
+                "{}: backup {} may still be under way: see it in the engine; the next backup into this directory ends it",
+                imageio_config::one_line(&error),
                 self.id
             );
         }

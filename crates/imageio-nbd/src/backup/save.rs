@@ -67,7 +67,8 @@ fn clean_up(engine: &Engine, vm: &str, writer: &mut Writer) -> Result<()> {
                 writer.forget_abandoned(&id)?;
             }
             Err(error) => log::warn!(
-                "{error}: backup {id}, which was interrupted, may still be under way: see it in the engine"
+                "{}: backup {id}, which was interrupted, may still be under way: see it in the engine",
+                imageio_config::one_line(&error)
             ),
         }
     }
@@ -95,7 +96,7 @@ fn begin<'e, 'w>(
     let Some(full) = full else { return Err(error) };
     let backup = begin(&full)?;
     // If it had refused this one as well, only that would be worth telling.
-    log::warn!("{error:#}: a full backup is made in place of an incremental one");
+    log::warn!("{}: a full backup is made in place of an incremental one", crate::one_line(&error));
     Ok((backup, full))
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use block_device::BlockDevice;
+use block_device_traits::BlockDevice;
 use engine_transfer::{Content, Direction, Ending, EngineSettings, Interrupted, Resumable, Source, Target};
 use imageio_device::Device;
 use imageio_stats::Output;

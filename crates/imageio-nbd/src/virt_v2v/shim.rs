@@ -52,7 +52,10 @@ pub(crate) fn run() -> Result<u8> {
         (door, options) => {
             logging::init(1, LogFormat::Text);
             if let (Door::Server, Err(error)) = (door?, options) {
-                log::warn!("nbdkit serves, as imageio-nbd can't do what it was told: {error}");
+                log::warn!(
+                    "nbdkit serves, as imageio-nbd can't do what it was told: {}",
+                    crate::one_line(&error)
+                );
             }
             run_plugin(&call, arguments)
         }
@@ -91,7 +94,7 @@ fn serve(options: &Options) -> Result<u8> {
     if let Some(pidfile) = options.pidfile.as_deref().filter(|pidfile| !pidfile.exists()) {
         // Whatever fails here, virt-v2v waits as long as it always did.
         if let Err(error) = PidFile::prepare(pidfile).and_then(PidFile::write) {
-            log::debug!("virt-v2v waits for it: {error:#}");
+            log::debug!("virt-v2v waits for it: {}", crate::one_line(&error));
         }
     }
     Ok(1)

@@ -4,9 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use block_device::{Batch, Completion, Extent};
-use buffer_pool::{Buffer, Lease};
+use block_device_traits::{Batch, Completion, Extent};
 use bytes::Bytes;
+use io_buffer_pool::{Buffer, Lease};
 use nbd_wire::{Chunk, Command, Context, ErrorValue, Negotiated, RequestHeader};
 
 use super::replies::Replies;
@@ -118,7 +118,7 @@ impl Job {
     /// Answers what went to the device in pieces, or tells at which offset one of them has failed.
     pub(super) fn end_pieces(
         mut self,
-        result: std::result::Result<(), (u64, block_device::Error)>,
+        result: std::result::Result<(), (u64, block_device_traits::Error)>,
         batch: &mut Batch,
     ) {
         match result {
@@ -133,7 +133,7 @@ impl Job {
     /// Answers a BLOCK_STATUS.
     pub(super) fn complete_status(
         mut self,
-        result: block_device::Result<Vec<(Context, Vec<Extent>)>>,
+        result: block_device_traits::Result<Vec<(Context, Vec<Extent>)>>,
         batch: &mut Batch,
     ) {
         batch.at_end(&self.replies);
@@ -194,7 +194,7 @@ impl Job {
     }
 
     /// The device's fault, perhaps at one offset.
-    fn fail(&mut self, why: &block_device::Error, at: Option<u64>) {
+    fn fail(&mut self, why: &block_device_traits::Error, at: Option<u64>) {
         let error = self.command.map_or_else(|error| error, |command| error_value(why.errno(), command));
         let why = why.to_string();
         self.replies.tell_failure(&self.request, error, &why);
@@ -203,7 +203,10 @@ impl Job {
 
     /// The server stops, and the device is not asked any more.
     pub(super) fn fail_stopping(mut self) {
-        self.fail(&block_device::Error::new(block_device::Errno::Shutdown, "the server stops"), None);
+        self.fail(
+            &block_device_traits::Error::new(block_device_traits::Errno::Shutdown, "the server stops"),
+            None,
+        );
         self.replies.send();
     }
 
@@ -230,7 +233,7 @@ impl Completion for Job {
         self.replies.is_wanted()
     }
 
-    fn complete(mut self: Box<Self>, result: block_device::Result<()>, batch: &mut Batch) {
+    fn complete(mut self: Box<Self>, result: block_device_traits::Result<()>, batch: &mut Batch) {
         batch.at_end(&self.replies);
         match (result, self.command) {
             (Ok(()), Ok(_)) => match self.buffer.take() {
@@ -247,7 +250,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         if !self.is_answered {
             let why = "bug: the device has dropped the request";
-            self.fail(&block_device::Error::new(block_device::Errno::Io, why), None);
+            self.fail(&block_device_traits::Error::new(block_device_traits::Errno::Io, why), None);
             self.replies.send();
         }
         if self.is_change {

@@ -5,9 +5,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use block_device::{Batch, Completion, Errno, Error, Result};
-use buffer_pool::{Buffer, Lease};
+use block_device_traits::{Batch, Completion, Errno, Error, Result};
 use bytes::Bytes;
+use io_buffer_pool::{Buffer, Lease};
 
 use super::job::Job;
 use crate::lock;

@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use block_device::{Batch, Completion, Extent, QueuedDevice, Request, Result, ZERO};
-use buffer_pool::{Buffer, Pool};
+use block_device_traits::{Batch, Completion, Extent, QueuedDevice, Request, Result, ZERO};
+use io_buffer_pool::{Buffer, Pool};
 use oneshot::{Receiver, Sender};
 
 use super::in_order::InOrder;

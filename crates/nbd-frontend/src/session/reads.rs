@@ -4,7 +4,7 @@
 use std::io::BufReader;
 use std::sync::Arc;
 
-use block_device::{Batch, QueuedDevice, piece_end};
+use block_device_traits::{Batch, QueuedDevice, piece_end};
 use nbd_wire::{Command, ErrorValue, ReplyStyle, RequestHeader};
 
 use super::Session;
@@ -84,7 +84,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             let piece_end = piece_end(&(offset..end), self.longest_read());
             let buffer = self.buffers.take((piece_end - offset) as usize);
             let piece = whole.read_piece(offset, buffer);
-            self.device.submit(block_device::Request::Read { offset }, piece);
+            self.device.submit(block_device_traits::Request::Read { offset }, piece);
             offset = piece_end;
         }
         whole.let_go(&mut Batch::default());

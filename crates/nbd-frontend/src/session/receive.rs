@@ -4,8 +4,8 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use block_device::{Batch, QueuedDevice, piece_end};
-use buffer_pool::Buffer;
+use block_device_traits::{Batch, QueuedDevice, piece_end};
+use io_buffer_pool::Buffer;
 use nbd_wire::{
     BadMagic, Command, EXTENDED_REQUEST_HEADER_LEN, ErrorValue, MAX_STATUS_PAYLOAD, PayloadTooLong,
     REQUEST_HEADER_LEN, ReplyStyle, RequestHeader,
@@ -161,7 +161,7 @@ impl<D: QueuedDevice> Session<'_, D> {
             let mut buffer = self.buffers.take(length as usize);
             read_payload(input, &mut buffer)?;
             let (data, completion) = whole.write_piece(offset, buffer);
-            let request = block_device::Request::Write { offset, data, fua: false };
+            let request = block_device_traits::Request::Write { offset, data, fua: false };
             self.device.submit(request, completion);
             offset = piece.end;
         }

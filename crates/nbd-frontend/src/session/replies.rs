@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use block_device::BatchEnd;
+use block_device_traits::BatchEnd;
 use nbd_wire::{ErrorValue, RequestHeader};
 use rustix::net::SendFlags;
 use socket2::Socket;

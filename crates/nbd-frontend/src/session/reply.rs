@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use block_device::Extent;
-use buffer_pool::Buffer;
+use block_device_traits::Extent;
+use io_buffer_pool::Buffer;
 use nbd_wire::{
     Chunk, Context, Descriptor, Encoded, ErrorValue, MAX_CHUNK_HEAD, SIMPLE_REPLY_LEN, simple_reply,
 };

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use block_device::{Batch, Completion, Errno, Error, Extent, QueuedDevice, Request, Result};
+use block_device_traits::{Batch, Completion, Errno, Error, Extent, QueuedDevice, Request, Result};
 use nbd_wire::{Context, Contexts};
 
 use super::job::Job;

@@ -13,7 +13,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use block_device::{BlockDevice, Capabilities, MemoryDevice, QueuedDevice, Result, Threaded, ZeroFlags};
+use block_device_traits::{
+    BlockDevice, Capabilities, MemoryDevice, QueuedDevice, Result, Threaded, ZeroFlags,
+};
 use bytes::Bytes;
 use nbd_frontend::{Config, ExportInfo, Listener, Outcome, Server, ShutdownHandle, bind_unix};
 use socket2::Socket;

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
-use block_device::{Errno, Error, ZeroFlags};
+use block_device_traits::{Errno, Error, ZeroFlags};
 
 use super::abi::{self, Handle, NbdkitExtents};
 use super::extent_list::ExtentList;

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 
-use block_device::Errno;
+use block_device_traits::Errno;
 use rustix::io::Errno as Os;
 
 /// Tells the user of an error.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! nbdkit's list of extents, which a callback fills.
 
-use block_device::{Errno, Error, Extent, HOLE, ZERO};
+use block_device_traits::{Errno, Error, Extent, HOLE, ZERO};
 
 use super::abi::{EXTENT_HOLE, EXTENT_ZERO, NbdkitExtents};
 

@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use block_device::{Errno, Error};
+use block_device_traits::{Errno, Error};
 
 use super::channel;
 

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
-use block_device::ReadBuffer;
+use block_device_traits::ReadBuffer;
 use bytes::Bytes;
 
 use super::channel;

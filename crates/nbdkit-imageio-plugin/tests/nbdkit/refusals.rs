@@ -68,7 +68,10 @@ fn certificates() {
     let other = FakeServer::builder().tls(Certificate::default()).start().unwrap();
     let url = server.url();
     let wrong = format!("cafile={}", other.cafile().unwrap().display());
-    refuses(&[&url, "cafile=/nonexistent/ca.pem"], &["cafile /nonexistent/ca.pem", "No such file"]);
-    refuses(&[&url, "cafile=/dev/null"], &["cafile /dev/null"]);
+    refuses(
+        &[&url, "cafile=/nonexistent/ca.pem"],
+        &["the CA file /nonexistent/ca.pem can't be used", "No such file"],
+    );
+    refuses(&[&url, "cafile=/dev/null"], &["the CA file /dev/null can't be used"]);
     refuses(&[&url, &wrong], &["TLS"]);
 }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use error_reporter::Report;
+
 use super::{Direction, End, ImageTransfer, NewTransfer, Subject};
 use crate::phase::{Act, Goal, Step, step};
 use crate::wait::tell_doubt;
@@ -30,7 +32,7 @@ impl Engine {
         };
         self.wait_until_usable(&transfer.id, new.direction).inspect_err(|_| {
             if let Err(error) = self.end_transfer(&transfer.id, new.direction, end) {
-                log::warn!("{error}: see transfer {} in the engine", transfer.id);
+                log::warn!("{}: see transfer {} in the engine", Report::new(error), transfer.id);
             }
         })
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests with the ranges of a disk of 100 bytes.
 
-use block_device::ZERO;
+use block_device_traits::ZERO;
 use imageio_client::ExtentsContext;
 
 use super::*;

@@ -8,7 +8,9 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use block_device::{BlockDevice, Capabilities, Errno, Error, MemoryDevice, Result, ZeroFlags};
+//! use block_device_traits::{
+//!     BlockDevice, Capabilities, Errno, Error, MemoryDevice, Result, ZeroFlags,
+//! };
 //! use bytes::Bytes;
 //!
 //! /// A disk whose first sector nobody can change.

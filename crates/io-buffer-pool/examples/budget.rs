@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use buffer_pool::{Buffer, Pool};
+use io_buffer_pool::{Buffer, Pool};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(4 << 20);

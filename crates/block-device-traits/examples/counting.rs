@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 
-use block_device::{
+use block_device_traits::{
     Batch, BlockDevice, Capabilities, Completion, MemoryDevice, QueuedDevice, Request,
     Result as DeviceResult, Threaded, ZeroFlags,
 };

@@ -6,7 +6,7 @@
 //! next request.
 //!
 //! ```
-//! let pool = buffer_pool::Pool::new(1 << 20);
+//! let pool = io_buffer_pool::Pool::new(1 << 20);
 //! let mut buffer = pool.take(5000);
 //! buffer[..4].copy_from_slice(b"data");
 //! assert_eq!(buffer.len(), 5000);
