@@ -145,14 +145,14 @@ impl Ending {
     /// written stays as it is.
     ///
     /// # Errors
-    /// The engine doesn't say that a complete disk is good.
+    /// The engine doesn't say that a complete disk is good. An upload that was to go on later can't,
+    /// as the engine has ended it.
     pub fn end(mut self, content: Content) -> Result<(), Error> {
         let Some(begun) = self.begun.take() else { return Ok(()) };
         let ended = match content {
             Content::Complete => begun.finish().inspect_err(|error| begun.clear_up_after(error)),
             Content::Untouched | Content::Incomplete => {
-                begun.leave(content, self.resumable);
-                Ok(())
+                begun.leave(content, self.resumable).map_err(Error::from)
             }
         };
         begun.engine.log_out();
@@ -164,7 +164,9 @@ impl Drop for Ending {
     fn drop(&mut self) {
         if let Some(begun) = self.begun.take() {
             let content = if self.is_in_use { Content::Incomplete } else { Content::Untouched };
-            begun.leave(content, self.resumable);
+            if let Err(error) = begun.leave(content, self.resumable) {
+                begun.tell_to_look(&error);
+            }
             begun.engine.log_out();
         }
     }
@@ -205,18 +207,22 @@ impl Begun {
         finalize(&self.engine, &self.transfer.id, self.direction, written.map(|disk| &*disk.id))
     }
 
-    /// Has a transfer wait for somebody who will go on with it, or gives it up.
-    fn leave(&self, content: Content, resumable: Resumable) {
+    /// Has a transfer wait for somebody who will go on with it, or gives it up. Fails if nobody can
+    /// go on with it.
+    fn leave(&self, content: Content, resumable: Resumable) -> Result<(), EngineError> {
         match (resumable, content) {
             (Resumable::No, _) | (Resumable::OnceWritten, Content::Untouched) => {
-                return self.give_up(content);
+                self.give_up(content);
+                return Ok(());
             }
             (Resumable::OnceWritten | Resumable::Yes, _) => {}
         }
         match self.engine.pause_upload(&self.transfer.id) {
             Ok(paused) => log::warn!("{paused} waits to be resumed, and its disk is locked until then"),
+            Err(error @ (EngineError::Transfer { .. } | EngineError::Missing { .. })) => return Err(error),
             Err(error) => self.tell_to_look(&error),
         }
+        Ok(())
     }
 
     /// Tells that the transfer isn't where it was to be.
@@ -230,12 +236,14 @@ impl Begun {
     fn clear_up_after(&self, error: &Error) {
         use ovirt_engine_client::Error::{Disk, Transfer};
         let has_failed = matches!(error, Error::Engine(Transfer { .. } | Disk { .. }));
-        if !has_failed {
-            log::error!("nobody knows whether transfer {} has ended: see it in the engine", self.transfer.id);
-        }
+        let (transfer, is_upload) = (&self.transfer.id, self.direction == Direction::Upload);
         match &self.disk {
             Some(ItsDisk { id, origin: Origin::New }) if has_failed => remove(&self.engine, id),
-            _ => self.tell_fate(),
+            _ if has_failed => self.tell_fate(),
+            Some(ItsDisk { id, .. }) if is_upload => log::error!(
+                "all data is on disk {id}, and nobody knows whether transfer {transfer} has ended: see it in the engine, and don't cancel it"
+            ),
+            _ => log::error!("nobody knows whether transfer {transfer} has ended: see it in the engine"),
         }
     }
 
@@ -243,8 +251,11 @@ impl Begun {
         let is_new = self.disk.as_ref().is_some_and(|disk| disk.origin == Origin::New);
         // A cancelled upload takes its disk along: one that has good data on it is finalized.
         let keeps_disk = content == Content::Untouched && !is_new && self.direction == Direction::Upload;
-        let end = if keeps_disk { End::Complete } else { End::Incomplete };
-        let ended = self.engine.end_transfer(&self.transfer.id, self.direction, end);
+        let transfer = &*self.transfer.id;
+        let ended = match keeps_disk {
+            true => self.engine.finalize_paused_upload(transfer),
+            false => self.engine.end_transfer(transfer, self.direction, End::Incomplete),
+        };
         if let Err(error) = &ended {
             self.tell_to_look(error);
         }
@@ -258,6 +269,9 @@ impl Begun {
             Some(ItsDisk { id, .. }) if keeps_disk && ended.is_ok() => {
                 log::warn!("nothing was written to disk {id}, which is as it was");
             }
+            Some(ItsDisk { id, .. }) if keeps_disk && !is_over(&ended) => log::error!(
+                "nothing was written to disk {id}, which is as it was: finalize transfer {transfer} by the engine's API, as one that is cancelled takes the disk along"
+            ),
             _ => self.tell_fate(),
         }
     }
@@ -283,6 +297,12 @@ impl Begun {
 /// host. Until it has ended it, it refuses to remove the disk.
 fn is_still_ending<T>(ended: &Result<T, EngineError>) -> bool {
     matches!(ended, Err(EngineError::TimedOut { .. }))
+}
+
+/// Returns true if the engine says that the transfer has ended.
+fn is_over<T>(ended: &Result<T, EngineError>) -> bool {
+    use EngineError::{Disk, Missing, Transfer};
+    matches!(ended, Ok(_) | Err(Disk { .. } | Missing { .. } | Transfer { .. }))
 }
 
 /// Finalizes a transfer, and waits until the engine says that it ended well.

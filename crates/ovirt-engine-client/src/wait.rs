@@ -56,10 +56,7 @@ impl Engine {
             if !is_told && now.duration_since(start) >= LONG {
                 is_told = true;
                 let reason = error.map_or_else(String::new, |error| format!(" ({})", Report::new(error)));
-                log::warn!(
-                    "the engine has not yet {what}{reason}: it is asked for up to {} s",
-                    time.as_secs()
-                );
+                log::warn!("the engine has not yet {what}{reason}: still asking");
             }
             if !self.clock.pause(INTERVAL) {
                 return Err(Error::Stopped { what: what.to_owned() });

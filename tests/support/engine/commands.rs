@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use fake_engine::{ContentType, DEFAULT_PASSWORD, DiskFormat};
+use fake_engine::{ContentType, DEFAULT_PASSWORD, DiskFormat, Transfer};
 use serde_json::Value;
 use support::TestResult;
 use support::door::built;
@@ -158,28 +158,48 @@ fn a_copy_that_fails_leaves_nothing() -> TestResult {
 fn the_reason_of_a_failed_copy_is_told_last() -> TestResult {
     for job in [Job::Upload, Job::Download] {
         let site = site_with_disk()?;
-        succeed(Command::new("mkfifo").arg(site.path("go")).output()?.into())?;
-        let qemu_img = QEMU_IMG.path();
-        let wait = format!(
-            "[ $1 != convert ] || {{ : > begun; read -r _ < go; }}\nexec {} \"$@\"",
-            qemu_img.display()
-        );
-        let path = site.stand_in("qemu-img", &wait)?;
-        let mut process = Daemon::spawn(job.command(&site).env("PATH", path))?;
-        process.retry(|| fs::metadata(site.path("begun")))?;
-        let transfer = site.engine.transfers().pop().ok_or("there is no transfer")?;
-        site.engine.cancel_transfer(&transfer.id);
-        let is_removed = |_: &_| site.engine.transfers().iter().all(|transfer| !transfer.has_ticket);
-        assert!(site.engine.wait_for(PATIENCE, is_removed), "{job:?}: the ticket is there");
-        fs::write(site.path("go"), "\n")?;
-        let status = process.wait()?;
-        let said = process.said();
-        assert_eq!(status.code(), Some(1), "{job:?}: {said:?}");
+        let (code, said) = copy_after(&site, &mut job.command(&site), COPY, cancel)?;
+        assert_eq!(code, Some(1), "{job:?}: {said:?}");
         let last = said.last().ok_or("nothing is said")?;
         assert!(last.contains("the engine has ended transfer"), "{job:?}: {said:#?}");
         assert!(said.len() < 6, "{job:?}: {said:#?}");
     }
     Ok(())
+}
+
+/// The commands of a shell in the place of `qemu-img convert`, before and after something happens.
+pub(crate) type Copying<'a> = [&'a str; 2];
+
+/// With `qemu-img`, after something has happened.
+pub(crate) const COPY: Copying<'_> = ["", ""];
+
+/// Starts a command, and does something while it copies. Returns its exit status, and what it has
+/// said.
+pub(crate) fn copy_after(
+    site: &Installation,
+    command: &mut Command,
+    [before, after]: Copying<'_>,
+    act: impl FnOnce(&Installation, &Transfer) -> TestResult,
+) -> TestResult<(Option<i32>, Vec<String>)> {
+    succeed(Command::new("mkfifo").arg(site.path("go")).output()?.into())?;
+    let wait = format!(
+        "[ $1 != convert ] || {{ for last; do :; done; {before}\n: > begun; read -r _ < go; {after}\n}}\nexec {} \"$@\"",
+        QEMU_IMG.path().display()
+    );
+    let path = site.stand_in("qemu-img", &wait)?;
+    let mut process = Daemon::spawn(command.env("PATH", path))?;
+    process.retry(|| fs::metadata(site.path("begun")))?;
+    act(site, &site.engine.transfers().pop().ok_or("there is no transfer")?)?;
+    fs::write(site.path("go"), "\n")?;
+    let status = process.wait()?;
+    Ok((status.code(), process.said().to_vec()))
+}
+
+/// Cancels a transfer, and waits until the server has lost its ticket.
+pub(crate) fn cancel(site: &Installation, transfer: &Transfer) -> TestResult {
+    site.engine.cancel_transfer(&transfer.id);
+    let is_removed = |_: &_| site.engine.transfers().iter().all(|transfer| !transfer.has_ticket);
+    if site.engine.wait_for(PATIENCE, is_removed) { Ok(()) } else { Err("the ticket is there".into()) }
 }
 
 fn a_disk_of_another_size_is_not_written() -> TestResult {

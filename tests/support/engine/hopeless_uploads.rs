@@ -3,20 +3,60 @@
 
 use std::fs;
 
+use fake_engine::Phase;
 use support::TestResult;
-use support::installation::STORAGE_DOMAIN;
+use support::installation::{STORAGE_DOMAIN, succeed};
 use support::process::PATIENCE;
+use support::tools::QEMU_IO;
 
 use crate::Test;
-use crate::commands::run_with;
+use crate::commands::{COPY, cancel, copy_after, run_with};
+use crate::jobs::{Job, site_with_disk};
 use crate::resumed_uploads::{KILL_IN_THE_SECOND, KILLED, NEW, image, only_transfer, upload};
 use crate::serving::site;
 use crate::signals::follow_documentation;
 
 pub(crate) const TESTS: &[Test] = &[
+    (
+        "a_disk_that_nothing_was_written_to_is_released_though_a_user_has_paused",
+        paused_before_the_first_write,
+    ),
+    ("an_upload_that_is_cancelled_meanwhile_is_not_advised_to_go_on", cancelled_meanwhile),
     ("an_upload_that_was_finalized_by_somebody_else_is_told", finalized_by_somebody_else),
     ("what_can_not_go_on_is_told", what_can_not_go_on_is_told),
 ];
+
+/// Whoever cancels such a transfer loses a good disk.
+fn paused_before_the_first_write() -> TestResult {
+    let site = site_with_disk()?;
+    let disks = site.engine.disks();
+    let (code, said) =
+        copy_after(&site, &mut Job::UploadInto.command(&site), ["", "exit 3"], |site, transfer| {
+            site.engine.pause_transfer(&transfer.id);
+            Ok(())
+        })?;
+    assert_eq!(code, Some(1), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("nothing was written to disk")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("relied on")), "{said:?}");
+    let transfer = site.engine.transfers().pop().ok_or("there is no transfer")?;
+    assert_eq!((transfer.phase, site.engine.disks()), (Phase::FinishedSuccess, disks), "{said:?}");
+    Ok(())
+}
+
+fn cancelled_meanwhile() -> TestResult {
+    let write = format!("{} -f raw -c 'write 0 64k' $last >&2", QEMU_IO.path().display());
+    for copying in [COPY, [&write, "exit 3"]] {
+        let site = site_with_disk()?;
+        let mut upload = Job::Upload.command(&site);
+        let (code, said) = copy_after(&site, upload.args(["--resume", "state"]), copying, cancel)?;
+        assert_eq!(code, Some(1), "{said:?}");
+        let last = said.last().ok_or("nothing is said")?;
+        assert!(last.contains("the engine has ended transfer"), "{said:#?}");
+        assert!(!last.contains("goes on") && !site.path("state").exists(), "{said:#?}");
+        succeed(upload.env("PATH", std::env::var("PATH")?).output()?.into())?;
+    }
+    Ok(())
+}
 
 /// The engine takes such a disk for a good one.
 fn finalized_by_somebody_else() -> TestResult {

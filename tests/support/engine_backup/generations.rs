@@ -202,6 +202,15 @@ fn damaged() -> TestResult {
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.err.contains("differs from the backup"), "{ended:?}");
     assert_eq!(machine.site.engine.disks(), before, "what was made is removed");
+    // Neither the server nor we can tell whether this one is sound.
+    let manifest = fs::read_to_string(machine.path("manifest.json"))?;
+    let algorithm = machine.manifest()?["backups"][0]["disks"][0]["checksum"]["algorithm"].to_string();
+    assert!(manifest.contains(&algorithm), "{manifest}");
+    fs::write(machine.path("manifest.json"), manifest.replace(&algorithm, "\"sha0\""))?;
+    let ended = machine.run(&["restore", DIR, "--backup", &two, "-s", STORAGE_DOMAIN, "-c", "lab"])?;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("a checksum by sha0") && ended.err.contains("isn't known"), "{ended:?}");
+    assert_eq!(machine.site.engine.disks(), before, "what was made is removed");
     Ok(())
 }
 

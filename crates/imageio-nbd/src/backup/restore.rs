@@ -10,6 +10,7 @@ use blkhash::Algorithm;
 use engine_transfer::{DiskFormat as EngineFormat, NewDiskSettings, Target};
 use imageio_device::Device;
 
+use super::copy::Task;
 use super::{Site, choose, copy, has_configuration};
 use crate::cli::RestoreOptions;
 use crate::copy::{Made, Stop, close_after, explained, measure};
@@ -85,7 +86,7 @@ fn restore(
         let written = copy::write(&device, image, is_zero, site.task(&disk.disk.name));
         // All that was written is flushed by that, and so in the server's checksum.
         close_after(written, &device)?;
-        verify(&device, can_verify, disk, &site.stop)?;
+        verify(&device, can_verify, disk, image, site.task(&disk.disk.name))?;
         Ok(id)
     })
 }
@@ -105,15 +106,17 @@ fn new_disk(disk: &DiskBackup, storage_domain: &str, backup: &Backup) -> NewDisk
     new
 }
 
-/// Checks that the server has what was backed up, by its checksum of the disk.
-fn verify(device: &Device, can_verify: bool, disk: &DiskBackup, stop: &Stop) -> Result<()> {
+/// Checks that the server has what was backed up, by its checksum of the disk; or else that the
+/// image has.
+fn verify(device: &Device, can_verify: bool, disk: &DiskBackup, image: &Path, task: Task<'_>) -> Result<()> {
     let checksum = &disk.checksum;
     let known = Algorithm::named(&checksum.algorithm).filter(|_| copy::is_usual(checksum.block_size));
     let Some(algorithm) = known.filter(|_| can_verify) else {
-        log::warn!("{}: the server doesn't compute such a checksum, so it isn't verified", label(disk));
+        let is_sound = copy::is_as_backed_up(disk, image, task)?;
+        ensure!(is_sound, "the image differs from what was backed up: `imageio-nbd verify` tells which do");
         return Ok(());
     };
-    stop.check()?;
+    task.stop.check()?;
     let sum = device.checksum(algorithm.name(), checksum.block_size)?;
     ensure!(
         sum == checksum.value,

@@ -10,8 +10,9 @@ use imageio_device::{Device, Queue};
 use imageio_stats::{Export, Observer, Output, State, Watch};
 use nbd_frontend::{Config, ExportInfo, Server, ShutdownHandle, Statistics};
 
+use super::Stop;
+use super::image_files::Changed;
 use super::stop::Failed;
-use super::{Stop, is_consequence};
 use crate::disks;
 use crate::listen::{Address, Listening};
 use crate::statistics::{self, PROGRAM, clients};
@@ -70,9 +71,10 @@ impl Service<'_> {
 
 /// A program that has copied knows of a request only that it has failed.
 fn with_reason(error: Error, first_failure: Option<&str>) -> Error {
-    match first_failure {
-        Some(reason) if error.is::<Failed>() => anyhow!("{reason}").context(error),
-        _ => error,
+    let Some(reason) = first_failure else { return error };
+    match error.downcast::<Failed>() {
+        Ok(failed) => anyhow!("{reason}").context(failed),
+        Err(error) => error,
     }
 }
 
@@ -115,8 +117,13 @@ pub(crate) fn copy_disk(
         Err(error) => (Err(error.into()), Content::Untouched),
     };
     clock.be_patient();
-    let ended = ending.end(content).map_err(Into::into);
-    Copied { disk: copied.and(ended).map(|()| disk), content }
+    let ended = ending.end(content).map_err(Error::from);
+    let copied = match (copied, ended) {
+        // Somebody has ended the transfer, which is why nobody can go on with it.
+        (Err(error), Err(reason)) if !error.is::<Changed>() => Err(reason.context(error.to_string())),
+        (copied, ended) => copied.and(ended),
+    };
+    Copied { disk: copied.map(|()| disk), content }
 }
 
 /// Closes a device. If data may be missing, that is the reason for a failure of the copy, whose
@@ -124,11 +131,8 @@ pub(crate) fn copy_disk(
 pub(crate) fn close_after(copied: Result<()>, device: &Device) -> Result<()> {
     let closed = device.close().map_err(|error| anyhow!("the disk may be incomplete: {error}"));
     match (copied, closed) {
-        (Err(error), Err(reason)) if !is_consequence(&error) => {
-            // Without its own reason, which is the same.
-            log::error!("{error}");
-            Err(reason)
-        }
+        // Without its own reason, which is the same.
+        (Err(error), Err(reason)) if error.is::<Failed>() => Err(reason.context(error.to_string())),
         (copied, closed) => copied.and(closed),
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use engine_transfer::Interrupted;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::copy::image_files::ImageFile;
@@ -139,7 +140,7 @@ pub(super) fn parse(text: &[u8]) -> Result<(Noted, u64)> {
         }
         whole += line.len();
     }
-    ensure!(text.is_empty() || whole > 0, "it isn't what an upload has noted: name another file");
+    ensure!(whole > 0 || is_nothing(text), "it isn't what an upload has noted: name another file");
     let planned = noted.planned.as_ref().map(|planned| planned.version);
     let versions = [planned, noted.begun.as_ref().map(|begun| begun.version)];
     ensure!(
@@ -147,6 +148,18 @@ pub(super) fn parse(text: &[u8]) -> Result<(Noted, u64)> {
         "another version of imageio-nbd has written it: go on with that one"
     );
     Ok((noted, u64::try_from(whole)?))
+}
+
+/// Returns true if nothing was noted yet: a power failure may leave a part of the first line, or
+/// zeroes in its place. A file of somebody else isn't taken for that.
+fn is_nothing(text: &[u8]) -> bool {
+    /// The beginnings of a first line.
+    const FIRST: [&[u8]; 2] = [b"{\"version\":1,\"new_disk\":\"", b"{\"version\":1,\"image\":\"/"];
+    /// In bytes: more are rather an image that has nothing on it.
+    const LONGEST: usize = 4096;
+    let is_cut_off = !text.contains(&b'\n') && serde_json::from_slice::<Value>(text).is_err();
+    let is_zero = text.len() <= LONGEST && text.iter().all(|byte| *byte == 0);
+    is_zero || is_cut_off && FIRST.iter().any(|first| text.starts_with(first))
 }
 
 impl Noted {
@@ -173,6 +186,25 @@ impl Noted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_first_line_that_is_cut_off_is_nothing() {
+        for text in
+            [&b""[..], b"{\"version\":1,\"new_disk\":\"0", b"{\"version\":1,\"image\":\"/x", &[0; 100]]
+        {
+            let (noted, whole) = parse(text).unwrap();
+            assert!(noted.planned.is_none() && noted.begun.is_none() && whole == 0, "{text:?}");
+        }
+        for text in [
+            &b"{"[..],
+            b"{\"version\":1,\"image\":\"/x\"}",
+            b"{\"version\":1,\"image\":\"/x\n",
+            b"\0x",
+            &[0; 5000],
+        ] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn another_destination_is_a_contradiction() {
