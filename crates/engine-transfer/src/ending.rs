@@ -145,8 +145,8 @@ impl Ending {
     /// written stays as it is.
     ///
     /// # Errors
-    /// The engine doesn't say that a complete disk is good. An upload that was to go on later can't,
-    /// as the engine has ended it.
+    /// The engine doesn't say that a complete disk is good. An upload that was to go on later
+    /// can't, as the engine has ended it.
     pub fn end(mut self, content: Content) -> Result<(), Error> {
         let Some(begun) = self.begun.take() else { return Ok(()) };
         let ended = match content {
