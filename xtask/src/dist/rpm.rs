@@ -77,7 +77,7 @@ fn add_relations(builder: &mut PackageBuilder, package: &Package, needs: &Needs)
         builder.suggests(Dependency::any(PROGRAM.rpm));
     } else {
         builder.recommends(Dependency::any("qemu-img"));
-        builder.suggests(Dependency::any("nbdcopy")).suggests(Dependency::any(PLUGIN.rpm));
+        builder.suggests(Dependency::any("libnbd")).suggests(Dependency::any(PLUGIN.rpm));
     }
 }
 
