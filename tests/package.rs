@@ -9,6 +9,8 @@
 mod container;
 #[path = "support/package/deb.rs"]
 mod deb;
+#[path = "support/package/readme.rs"]
+mod readme;
 #[path = "support/package/rpm.rs"]
 mod rpm;
 
@@ -40,12 +42,12 @@ const ANYWHERE: &[Test] = &[
 const IN_ROOTS: &[Test] = &[
     (
         "the_debs_are_installed_work_and_leave_nothing",
-        &[NBDKIT, NBDCOPY, MAN, UNSHARE],
+        &[NBDKIT, NBDCOPY, MAN, UNSHARE, IMAGEIO, QEMU_IMG],
         deb::installed_and_removed,
     ),
     (
         "the_rpms_are_installed_where_glibc_is_that_of_el_8_and_leave_nothing",
-        &[NBDKIT, NBDCOPY, RPM, UNSHARE],
+        &[NBDKIT, NBDCOPY, RPM, UNSHARE, IMAGEIO, QEMU_IMG],
         rpm::installed_and_removed,
     ),
     (

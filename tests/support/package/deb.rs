@@ -7,7 +7,7 @@ use std::process::Command;
 
 use support::root::{Root, User};
 
-use crate::{Packages, Upload, run};
+use crate::{Packages, Upload, readme, run};
 
 const FILES: &[&str] = &[
     "/usr/bin/imageio-nbd",
@@ -50,7 +50,7 @@ pub(crate) fn contents(packages: &Packages) {
 }
 
 pub(crate) fn installed_and_removed(packages: &Packages) {
-    let root = Root::with(&["nbdkit", "libnbd-bin", "man-db"]).unwrap();
+    let root = Root::with(&["nbdkit", "libnbd-bin", "man-db", "qemu-utils"]).unwrap();
     let debs = ["imageio-nbd_", "nbdkit-plugin-imageio_"].map(|name| packages.find(name, ".deb"));
     fs::create_dir(root.path("work")).unwrap();
     for (deb, name) in debs.iter().zip(["program.deb", "plugin.deb"]) {
@@ -68,6 +68,7 @@ pub(crate) fn installed_and_removed(packages: &Packages) {
         assert!(shown.contains("SYNOPSIS") && shown.contains(page), "{shown}");
     }
     uploads(&root, "imageio");
+    readme::commands_work(&root);
     run(command("dpkg").arg("--purge").args(names));
     for file in files {
         assert!(fs::symlink_metadata(root.path(file)).is_err(), "{file} is left");

@@ -12,12 +12,12 @@ use support::run::Ended;
 use support::tools::{RPM, UNSHARE};
 
 use crate::deb::uploads;
-use crate::{Packages, run};
+use crate::{Packages, readme, run};
 
 const NAMES: [&str; 2] = ["imageio-nbd", "nbdkit-imageio-plugin"];
 
 pub(crate) fn installed_and_removed(packages: &Packages) {
-    let root = Root::with(&["nbdkit", "libnbd-bin"]).unwrap();
+    let root = Root::with(&["nbdkit", "libnbd-bin", "qemu-utils"]).unwrap();
     fs::create_dir(root.path("work")).unwrap();
     let [program, plugin] = NAMES.map(|name| packages.find(&format!("{name}-"), ".rpm"));
     glibc_of_el8(&root.path("work/glibc.rpm"));
@@ -40,6 +40,7 @@ pub(crate) fn installed_and_removed(packages: &Packages) {
     }
     // nbdkit is Debian's, which looks elsewhere.
     uploads(&root, "/usr/lib64/nbdkit/plugins/nbdkit-imageio-plugin.so");
+    readme::commands_work(&root);
     run(rpm(&root).arg("--erase").args(NAMES));
     for path in listed.lines() {
         assert!(fs::symlink_metadata(root.path(path)).is_err(), "{path} is left");
