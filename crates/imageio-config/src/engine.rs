@@ -227,7 +227,7 @@ impl EngineArguments {
     fn set_target(&mut self, kind: &'static str, value: &str) -> Result<(), String> {
         match self.target {
             Some((other, _)) if other != kind => {
-                Err(format!("{other}= is given, too: one of them is enough"))
+                Err(format!("{other}= is given, too: leave out one of them"))
             }
             _ => name(value).map(|value| self.target = Some((kind, value))),
         }
@@ -244,24 +244,28 @@ impl EngineArguments {
     pub(crate) fn finish(self, size: Option<u64>) -> Result<Option<EngineSettings>, ConfigError> {
         let given = self.target.as_ref().map(|(kind, _)| *kind);
         if let Some((name, kind)) = self.given_for.iter().find(|(_, kind)| Some(*kind) != given) {
-            let reason = format!("this is for {kind}=, which isn't given");
+            let reason = format!("this is for {kind}=, which isn't given: leave it out, or give that");
             return Err(ConfigError::Value { name, reason });
         }
         let Some((kind, value)) = self.target else {
             return if self.credentials == Credentials::default() {
                 Ok(None)
             } else {
-                Err(wrong("disk", "which one of the engine's? disk=NAME, new-disk=NAME or snapshot=ID"))
+                Err(wrong(
+                    "disk",
+                    "it is missing: disk=NAME, new-disk=NAME or snapshot=ID of the engine is expected",
+                ))
             };
         };
         let target = match kind {
             SNAPSHOT => Target::Snapshot { image: value, shallow: self.shallow },
             NEW_DISK => {
                 let domain = self.storage_domain;
-                let domain = domain
-                    .ok_or_else(|| wrong("storage-domain", "it is missing: where shall the disk be?"))?;
-                let size =
-                    size.ok_or_else(|| wrong("size", "it is missing: how large shall the disk be?"))?;
+                let domain = domain.ok_or_else(|| {
+                    wrong("storage-domain", "it is missing: name where the new disk is to be")
+                })?;
+                let size = size
+                    .ok_or_else(|| wrong("size", "it is missing: give that of the new disk, such as 10G"))?;
                 let mut new = NewDiskSettings::new(value, domain, size);
                 new.format = match (self.format, self.tracks_changes) {
                     (Some(DiskFormat::Raw), true) => {

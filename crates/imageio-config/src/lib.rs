@@ -227,7 +227,8 @@ impl Parser {
             (Some(url), None) => Ok(Source::url(settings.with(|settings| settings.url = url))),
             (None, None) => Err(ConfigError::MissingUrl),
             (Some(_), Some(_)) => {
-                let reason = "disk= is given, too: the engine tells the URL".to_owned();
+                let reason =
+                    "a disk of an engine is given, too: leave out url=, as the engine tells it".to_owned();
                 Err(ConfigError::Value { name: MAGIC, reason })
             }
         }
