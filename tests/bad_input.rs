@@ -144,11 +144,12 @@ fn a_url_without_a_ticket() {
 
 #[test]
 fn what_is_no_url() {
-    refused(
-        dir().path(),
-        &["transfer.url"],
-        "bad transfer URL: https://HOST:54322/images/TICKET is expected",
-    );
+    let expected = "bad transfer URL: https://HOST:54322/images/TICKET is expected";
+    refused(dir().path(), &["url=transfer.url"], expected);
+    // nbdkit puts the name before a word alone.
+    let reason = "is neither NAME=VALUE, nor a URL, nor +FILE: see --help";
+    refused_by_program(dir().path(), &["transfer.url"], &format!("'transfer.url' {reason}"));
+    refused_by_program(dir().path(), &["uplaod", "disk.img"], &format!("'uplaod' {reason}"));
 }
 
 #[test]

@@ -42,12 +42,12 @@ const ANYWHERE: &[Test] = &[
 const IN_ROOTS: &[Test] = &[
     (
         "the_debs_are_installed_work_and_leave_nothing",
-        &[IMAGEIO, NBDKIT, NBDCOPY, MAN, QEMU_IMG, UNSHARE],
+        &[NBDKIT, NBDCOPY, MAN, UNSHARE, IMAGEIO, QEMU_IMG],
         deb::installed_and_removed,
     ),
     (
         "the_rpms_are_installed_where_glibc_is_that_of_el_8_and_leave_nothing",
-        &[IMAGEIO, NBDKIT, NBDCOPY, QEMU_IMG, RPM, UNSHARE],
+        &[NBDKIT, NBDCOPY, RPM, UNSHARE, IMAGEIO, QEMU_IMG],
         rpm::installed_and_removed,
     ),
     (

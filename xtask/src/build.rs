@@ -43,16 +43,20 @@ pub(crate) fn lay_out(sh: &Shell, release: &Path, dist: &Path) -> Result<()> {
         sh.copy_file(Path::new("crates/imageio-nbd/systemd").join(unit), &units)?;
     }
     let doc = sh.create_dir(dist.join("doc"))?;
-    for text in [
-        "README.md",
-        "CHANGELOG.md",
-        "LICENSE-APACHE",
-        "LICENSE-MIT",
-        "docs/virt-v2v.md",
-        "docs/backup.md",
-        "docs/statistics.md",
-    ] {
+    for text in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
         sh.copy_file(text, &doc)?;
+    }
+    copy_pages(sh, &doc)
+}
+
+/// The pages of the book, where the links of the readme and of each other lead.
+fn copy_pages(sh: &Shell, doc: &Path) -> Result<()> {
+    for dir in ["docs", "docs/decisions"] {
+        let copies = sh.create_dir(doc.join(dir))?;
+        let is_page = |file: &Path| file.extension().is_some_and(|end| end == "md" || end == "svg");
+        for page in sh.read_dir(dir)?.iter().filter(|file| is_page(file)) {
+            sh.copy_file(page, &copies)?;
+        }
     }
     Ok(())
 }

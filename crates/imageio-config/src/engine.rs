@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parameters of a disk that an engine is asked for.
 
+mod values;
+
 use std::time::Duration;
 
 use engine_transfer::{
-    ContentType, Credentials, Direction, DiskFormat, EngineSettings, NewDiskSettings, PasswordSource, Target,
+    ContentType, Credentials, Direction, DiskFormat, EngineSettings, NewDiskSettings, Target,
 };
 use imageio_device::Settings;
 
 use crate::parse::{self, path};
-use crate::secret::{is_url, is_uuid, shown};
 use crate::{ConfigError, MAGIC, Parameter, Parser};
+use values::{
+    content_type, direction, engine, format, inactivity, password, tracks_changes, user, whole_seconds,
+};
+
+pub use values::name;
 
 /// The arguments that have been given about the engine and its disk.
 #[derive(Debug, Clone, Default)]
@@ -227,7 +233,7 @@ impl EngineArguments {
     fn set_target(&mut self, kind: &'static str, value: &str) -> Result<(), String> {
         match self.target {
             Some((other, _)) if other != kind => {
-                Err(format!("{other}= is given, too: one of them is enough"))
+                Err(format!("{other}= is given, too: leave out one of them"))
             }
             _ => name(value).map(|value| self.target = Some((kind, value))),
         }
@@ -244,24 +250,28 @@ impl EngineArguments {
     pub(crate) fn finish(self, size: Option<u64>) -> Result<Option<EngineSettings>, ConfigError> {
         let given = self.target.as_ref().map(|(kind, _)| *kind);
         if let Some((name, kind)) = self.given_for.iter().find(|(_, kind)| Some(*kind) != given) {
-            let reason = format!("this is for {kind}=, which isn't given");
+            let reason = format!("this is for {kind}=, which isn't given: leave it out, or give that");
             return Err(ConfigError::Value { name, reason });
         }
         let Some((kind, value)) = self.target else {
             return if self.credentials == Credentials::default() {
                 Ok(None)
             } else {
-                Err(wrong("disk", "which one of the engine's? disk=NAME, new-disk=NAME or snapshot=ID"))
+                Err(wrong(
+                    "disk",
+                    "it is missing: disk=NAME, new-disk=NAME or snapshot=ID of the engine is expected",
+                ))
             };
         };
         let target = match kind {
             SNAPSHOT => Target::Snapshot { image: value, shallow: self.shallow },
             NEW_DISK => {
                 let domain = self.storage_domain;
-                let domain = domain
-                    .ok_or_else(|| wrong("storage-domain", "it is missing: where shall the disk be?"))?;
-                let size =
-                    size.ok_or_else(|| wrong("size", "it is missing: how large shall the disk be?"))?;
+                let domain = domain.ok_or_else(|| {
+                    wrong("storage-domain", "it is missing: name where the new disk is to be")
+                })?;
+                let size = size
+                    .ok_or_else(|| wrong("size", "it is missing: give that of the new disk, such as 10G"))?;
                 let mut new = NewDiskSettings::new(value, domain, size);
                 new.format = match (self.format, self.tracks_changes) {
                     (Some(DiskFormat::Raw), true) => {
@@ -289,92 +299,6 @@ impl EngineArguments {
 
 fn wrong(name: &'static str, reason: &str) -> ConfigError {
     ConfigError::Value { name, reason: reason.to_owned() }
-}
-
-/// A name or an id, or another text for the engine. Disks have UUIDs, as tickets have.
-///
-/// # Errors
-/// The text says what is wrong with it, and what is expected.
-pub fn name(text: &str) -> Result<String, String> {
-    const LONGEST: usize = 255;
-    if is_url(text) && !is_uuid(text) {
-        return Err("a name is expected, not a URL".to_owned());
-    }
-    if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
-        return Err(format!("a text of 1 to {LONGEST} bytes in one line is expected"));
-    }
-    Ok(text.to_owned())
-}
-
-fn engine(text: &str) -> Result<String, String> {
-    if text.is_empty() || is_uuid(text) || text.contains("images/") {
-        return Err("the engine's URL is expected, https://ENGINE/ovirt-engine/api".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn user(text: &str) -> Result<String, String> {
-    if !text.contains('@') || is_url(text) {
-        return Err(format!("{} has no profile: a user such as admin@internal is expected", shown(text)));
-    }
-    name(text)
-}
-
-fn password(text: &str) -> Result<PasswordSource, String> {
-    match text.strip_prefix('+') {
-        Some(file) => Ok(PasswordSource::File(path(file)?)),
-        None if text == "-" => Ok(PasswordSource::Stdin),
-        // It isn't repeated.
-        None => {
-            Err("put it into a file, and give that as +FILE, as every user of this host sees a command line"
-                .to_owned())
-        }
-    }
-}
-
-/// More than the connections are kept idle.
-fn inactivity(text: &str) -> Result<Duration, String> {
-    whole_seconds(text, 30)
-}
-
-/// Whole seconds, no less than this and no more than a day.
-fn whole_seconds(text: &str, least: u64) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) if (least..=86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("{} is not a number of seconds from {least} to 86400", shown(text))),
-    }
-}
-
-fn direction(text: &str) -> Result<Direction, String> {
-    match text {
-        "upload" => Ok(Direction::Upload),
-        "download" => Ok(Direction::Download),
-        _ => Err(format!("{} is neither upload nor download", shown(text))),
-    }
-}
-
-fn format(text: &str) -> Result<DiskFormat, String> {
-    match text {
-        "raw" => Ok(DiskFormat::Raw),
-        "cow" | "qcow2" => Ok(DiskFormat::Cow),
-        _ => Err(format!("{} is neither cow nor raw", shown(text))),
-    }
-}
-
-fn content_type(text: &str) -> Result<ContentType, String> {
-    match text {
-        "data" => Ok(ContentType::Data),
-        "iso" => Ok(ContentType::Iso),
-        _ => Err(format!("{} is neither data nor iso", shown(text))),
-    }
-}
-
-fn tracks_changes(text: &str) -> Result<bool, String> {
-    match text {
-        "incremental" => Ok(true),
-        "none" => Ok(false),
-        _ => Err(format!("{} is neither incremental nor none", shown(text))),
-    }
 }
 
 impl Parser {

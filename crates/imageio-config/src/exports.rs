@@ -45,7 +45,7 @@ impl Exports {
     /// # Errors
     /// As there; where an export is concerned, [`ConfigError::Export`] names it.
     pub fn set_argument(&mut self, argument: &str) -> Result<(), ConfigError> {
-        let (name, value) = split(argument);
+        let (name, value) = split(argument)?;
         if name == EXPORT.name {
             return self.begin(value).map_err(|reason| ConfigError::Value { name: EXPORT.name, reason });
         }

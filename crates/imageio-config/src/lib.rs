@@ -77,6 +77,14 @@ pub enum ConfigError {
         name: String,
     },
 
+    /// An argument is neither a parameter nor a URL, such as a command with a typing error.
+    #[error("{} is neither NAME=VALUE, nor a URL, nor +FILE: see --help", shown(argument))]
+    Argument {
+        /// The argument as it was given. It could hold a ticket, so the text of the error shows it
+        /// only if it is short.
+        argument: String,
+    },
+
     /// The value can't be used. It isn't repeated where it could be secret.
     #[error("{name}: {reason}")]
     Value {
@@ -186,9 +194,10 @@ impl Parser {
     /// Takes a command line argument: `name=value`, or a value alone for [`MAGIC`].
     ///
     /// # Errors
-    /// As [`set`](Self::set).
+    /// As [`set`](Self::set); [`ConfigError::Argument`] if a value alone can't be that of
+    /// [`MAGIC`].
     pub fn set_argument(&mut self, argument: &str) -> Result<(), ConfigError> {
-        let (name, value) = split(argument);
+        let (name, value) = split(argument)?;
         self.set(name, value)
     }
 
@@ -221,7 +230,8 @@ impl Parser {
             (Some(url), None) => Ok(Source::url(settings.with(|settings| settings.url = url))),
             (None, None) => Err(ConfigError::MissingUrl),
             (Some(_), Some(_)) => {
-                let reason = "disk= is given, too: the engine tells the URL".to_owned();
+                let reason =
+                    "a disk of an engine is given, too: leave out url=, as the engine tells it".to_owned();
                 Err(ConfigError::Value { name: MAGIC, reason })
             }
         }
@@ -239,8 +249,12 @@ impl Parser {
 }
 
 /// The name and the value of an argument.
-fn split(argument: &str) -> (&str, &str) {
-    named(argument).unwrap_or((MAGIC, argument))
+fn split(argument: &str) -> Result<(&str, &str), ConfigError> {
+    match named(argument) {
+        Some(pair) => Ok(pair),
+        None if parse::may_be_url(argument) => Ok((MAGIC, argument)),
+        None => Err(ConfigError::Argument { argument: argument.to_owned() }),
+    }
 }
 
 /// Returns the name and the value of an argument `NAME=VALUE`.

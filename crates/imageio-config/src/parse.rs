@@ -171,6 +171,12 @@ pub(crate) fn user_named(name: &str) -> nix::Result<Option<u32>> {
     Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
 }
 
+/// Returns true if [`url`] may take a value that stands alone: another word is rather a typing
+/// error.
+pub(crate) fn may_be_url(text: &str) -> bool {
+    text.is_empty() || text == "-" || text.starts_with('+') || text.contains("://")
+}
+
 /// A URL, or `+` and the name of a file with the URL, or `-` for standard input. What is wrong with
 /// a URL is found when it is used.
 pub(crate) fn url(text: &str) -> Result<UrlSource> {

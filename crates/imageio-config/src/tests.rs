@@ -30,6 +30,18 @@ fn a_value_alone_is_the_url_also_with_an_equals_sign_in_it() {
 }
 
 #[test]
+fn a_word_that_is_neither_a_parameter_nor_a_url_is_called_so() {
+    for word in ["uplaod", "ticket", "/tmp/ticket", "a b=c"] {
+        let error = settings(&[word]).unwrap_err();
+        assert_eq!(error, ConfigError::Argument { argument: word.to_owned() });
+        let error = Exports::new().set_argument(word).unwrap_err();
+        assert_eq!(error, ConfigError::Argument { argument: word.to_owned() });
+    }
+    let error = settings(&["uplaod"]).unwrap_err().to_string();
+    assert_eq!(error, "'uplaod' is neither NAME=VALUE, nor a URL, nor +FILE: see --help");
+}
+
+#[test]
 fn paths_become_absolute_before_a_daemon_changes_directory() {
     let settings = settings(&["url=+ticket", "cafile=ca.pem"]).unwrap();
     let here = std::env::current_dir().unwrap();
@@ -149,7 +161,7 @@ fn a_secret_in_the_wrong_place_is_not_shown() {
     let wrong = places.flat_map(|name| values.iter().map(move |value| format!("{name}={value}")));
     // These have such names, too.
     let may_be_uuid = |argument: &str| {
-        let (name, value) = split(argument);
+        let (name, value) = split(argument).unwrap();
         value == TICKET
             && ["dirty-bitmap", "disk", "new-disk", "snapshot", "storage-domain", "config", "description"]
                 .contains(&name)

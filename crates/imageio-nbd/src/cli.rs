@@ -20,22 +20,22 @@ pub(crate) use checksum::ChecksumOptions;
 use copy::{DownloadOptions, UploadOptions};
 pub(crate) use parameters::{OF_DOWNLOAD, OF_UPLOAD, check_parameters};
 
-/// Serve an oVirt disk transfer as an NBD device.
+/// Move disks into and out of oVirt, and serve them as NBD devices.
 #[derive(Debug, Parser)]
 #[command(
     name = "imageio-nbd",
     version,
     disable_version_flag = true,
-    override_usage = "imageio-nbd [OPTIONS] url=URL|+FILE|- [size=BYTES] [NAME=VALUE]...\n       \
-                      imageio-nbd [OPTIONS] [NAME=VALUE]... export=NAME url=URL|+FILE|- [NAME=VALUE]... [export=NAME ...]\n       \
-                      imageio-nbd checksum [--compare FILE|NBD-URI] url=URL|+FILE|- [NAME=VALUE]...\n       \
-                      imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
+    override_usage = "imageio-nbd upload FILE --storage-domain NAME|--disk NAME [--resume STATE] [-c SECTION] [NAME=VALUE]...\n       \
+                      imageio-nbd download DISK FILE [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd backup VM DIR [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd restore DIR --storage-domain NAME [-c SECTION] [NAME=VALUE]...\n       \
                       imageio-nbd backups|verify DIR\n       \
-                      imageio-nbd upload FILE --storage-domain NAME|--disk NAME [--resume STATE] [-c SECTION] [NAME=VALUE]...\n       \
-                      imageio-nbd download DISK FILE [-c SECTION] [NAME=VALUE]...\n       \
-                      imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...",
+                      imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...\n       \
+                      imageio-nbd checksum [--compare FILE|NBD-URI] url=URL|+FILE|- [NAME=VALUE]...\n       \
+                      imageio-nbd virt-v2v [--door=nbdkit] [ARGUMENTS]...\n       \
+                      imageio-nbd [OPTIONS] url=URL|+FILE|- [size=BYTES] [NAME=VALUE]...\n       \
+                      imageio-nbd [OPTIONS] [NAME=VALUE]... export=NAME url=URL|+FILE|- [NAME=VALUE]... [export=NAME ...]",
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
     args_override_self = true,
@@ -315,40 +315,20 @@ pub(crate) enum TlsMode {
 /// The commands: everything that this program does besides serving.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Tell what a transfer offers, its size, and its extents in sum
+    /// Upload an image into a disk of an oVirt engine, which is made for it, and print the disk's
+    /// id
     #[command(
-        override_usage = "imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...",
-        disable_version_flag = true
-    )]
-    Info {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-
-        /// Say what happens; twice: every detail. RUST_LOG overrides it
-        #[arg(short, long, action = ArgAction::Count)]
-        verbose: u8,
-
-        /// Parameters of the transfer: see below
-        #[arg(value_name = "NAME=VALUE", hide = true)]
-        parameters: Vec<String>,
-    },
-
-    /// Run the installed virt-v2v, and serve its disks instead of nbdkit with the Python plugin for
-    /// oVirt; with --door=nbdkit as the first argument, by nbdkit with the plugin imageio
-    #[command(name = "virt-v2v", disable_help_flag = true)]
-    VirtV2v {
-        /// virt-v2v's own
-        #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
-
-    /// Tell the server's checksum of the disk, and compare it with that of a local image
-    #[command(
-        override_usage = "imageio-nbd checksum [OPTIONS] url=URL|+FILE|- [NAME=VALUE]...",
+        override_usage = "imageio-nbd upload FILE --storage-domain NAME|--disk NAME [--resume STATE] [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
         after_help = PARAMETERS
     )]
-    Checksum(ChecksumOptions),
+    Upload(UploadOptions),
+
+    /// Download a disk of an oVirt engine into a file
+    #[command(
+        override_usage = "imageio-nbd download DISK FILE [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
+        after_help = PARAMETERS
+    )]
+    Download(DownloadOptions),
 
     /// Back up all disks of a virtual machine into a directory: what has changed since the last
     /// backup there
@@ -368,20 +348,40 @@ pub(crate) enum Command {
     /// Verify by checksums that a directory still has what was backed up
     Verify(VerifyOptions),
 
-    /// Upload an image into a disk of an oVirt engine, which is made for it, and print the disk's
-    /// id
+    /// Tell what a transfer offers, its size, and its extents in sum
     #[command(
-        override_usage = "imageio-nbd upload FILE --storage-domain NAME|--disk NAME [--resume STATE] [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
-        after_help = PARAMETERS
+        override_usage = "imageio-nbd info [--json] url=URL|+FILE|- [NAME=VALUE]...",
+        disable_version_flag = true
     )]
-    Upload(UploadOptions),
+    Info {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
 
-    /// Download a disk of an oVirt engine into a file
+        /// Say what happens; twice: every detail. RUST_LOG overrides it
+        #[arg(short, long, action = ArgAction::Count)]
+        verbose: u8,
+
+        /// Parameters of the transfer: see below
+        #[arg(value_name = "NAME=VALUE", hide = true)]
+        parameters: Vec<String>,
+    },
+
+    /// Tell the server's checksum of the disk, and compare it with that of a local image
     #[command(
-        override_usage = "imageio-nbd download DISK FILE [OPTIONS] [-c SECTION | engine=URL user=USER password=+FILE] [NAME=VALUE]...",
+        override_usage = "imageio-nbd checksum [OPTIONS] url=URL|+FILE|- [NAME=VALUE]...",
         after_help = PARAMETERS
     )]
-    Download(DownloadOptions),
+    Checksum(ChecksumOptions),
+
+    /// Run the installed virt-v2v, and serve its disks instead of nbdkit with the Python plugin for
+    /// oVirt; with --door=nbdkit as the first argument, by nbdkit with the plugin imageio
+    #[command(name = "virt-v2v", disable_help_flag = true)]
+    VirtV2v {
+        /// virt-v2v's own
+        #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 const PARAMETERS: &str = "The parameters are those of imageio-nbd: see `imageio-nbd --help`.";

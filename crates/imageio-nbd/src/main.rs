@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Any oVirt disk transfer as an NBD device.
+//! Disks into and out of oVirt, and as NBD devices.
 //!
 //! The order of things: all that can fail is tried first, while there is someone to tell; then the
 //! process may become a daemon; only then threads start.

@@ -103,11 +103,14 @@ pub fn bind_unix(path: impl AsRef<Path>) -> Result<Listener, Error> {
 }
 
 fn bind_private(path: &Path) -> io::Result<Socket> {
+    // The system's own words name a macro of C.
+    let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "a socket's path has 107 bytes at most");
+    let address = SockAddr::unix(path).map_err(too_long)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Before there is a file: Linux makes it with the mode of the socket, so that there is no
     // moment to slip in.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    socket.bind(&SockAddr::unix(path)?)?;
+    socket.bind(&address)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
@@ -224,6 +227,14 @@ mod tests {
         drop(listener);
         drop(bind_unix(&path).unwrap().keep_path());
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_told_with_the_limit() {
+        assert_eq!(
+            bind_unix("s".repeat(108)).unwrap_err().to_string(),
+            format!("cannot listen on {}: a socket's path has 107 bytes at most", "s".repeat(108))
+        );
     }
 
     #[test]

@@ -17,6 +17,9 @@ const FILES: &[&str] = &[
     "/usr/lib/systemd/system/imageio-nbd@.service",
     "/usr/share/bash-completion/completions/imageio-nbd",
     "/usr/share/man/man1/imageio-nbd.1.gz",
+    "/usr/share/doc/imageio-nbd/README.md",
+    "/usr/share/doc/imageio-nbd/docs/recipes.md",
+    "/usr/share/doc/imageio-nbd/docs/decisions/index.md",
     "/usr/share/doc/imageio-nbd/copyright",
     "/usr/share/doc/imageio-nbd/changelog.Debian.gz",
     "/usr/share/doc/imageio-nbd/THIRD-PARTY-LICENCES.gz",
@@ -68,7 +71,7 @@ pub(crate) fn installed_and_removed(packages: &Packages) {
         assert!(shown.contains("SYNOPSIS") && shown.contains(page), "{shown}");
     }
     uploads(&root, "imageio");
-    readme::is_followed(&root);
+    readme::commands_work(&root);
     run(command("dpkg").arg("--purge").args(names));
     for file in files {
         assert!(fs::symlink_metadata(root.path(file)).is_err(), "{file} is left");

@@ -17,7 +17,8 @@ pub(crate) struct Package {
     pub(crate) summary: &'static str,
     /// Paragraphs, in lines of less than 80 characters.
     pub(crate) description: &'static str,
-    /// The files that were built, and where they go: see [`Places::resolve`].
+    /// The files that were built, and where they go: see [`Places::resolve`]. A directory stands
+    /// for the files in it.
     files: &'static [(&'static str, &'static str)],
     /// Symbolic links, and what they point at.
     pub(crate) links: &'static [(&'static str, &'static str)],
@@ -45,9 +46,8 @@ place of its Python plugin for oVirt.",
         ("systemd/imageio-nbd@.socket", "usr/lib/systemd/system/imageio-nbd@.socket"),
         ("systemd/imageio-nbd@.service", "usr/lib/systemd/system/imageio-nbd@.service"),
         ("doc/README.md", "@DOC@/README.md"),
-        ("doc/backup.md", "@DOC@/backup.md"),
-        ("doc/statistics.md", "@DOC@/statistics.md"),
-        ("doc/virt-v2v.md", "@DOC@/virt-v2v.md"),
+        ("doc/docs", "@DOC@/docs"),
+        ("doc/docs/decisions", "@DOC@/docs/decisions"),
         ("doc/CHANGELOG.md", "@DOC@/changelog.gz"),
     ],
     links: &[("usr/libexec/imageio-nbd/nbdkit", "../../bin/imageio-nbd")],
@@ -120,12 +120,16 @@ impl File {
 impl Package {
     /// Reads what was built. What ends with `.gz` is compressed.
     pub(crate) fn files(&self, sh: &Shell, built: &Path, name: &str, places: &Places) -> Result<Vec<File>> {
-        let read = |(from, to): &(&str, &str)| {
-            let contents = sh.read_binary_file(built.join(from))?;
-            let contents = if to.ends_with(".gz") { compressed(sh, &contents)? } else { contents };
-            Ok(File::new(places.resolve(name, to), contents))
-        };
-        self.files.iter().map(read).collect()
+        let mut files = Vec::new();
+        for (from, to) in self.files {
+            let (from, to) = (built.join(from), places.resolve(name, to));
+            for (from, to) in if from.is_dir() { files_in(sh, &from, &to)? } else { vec![(from, to)] } {
+                let contents = sh.read_binary_file(from)?;
+                let contents = if to.ends_with(".gz") { compressed(sh, &contents)? } else { contents };
+                files.push(File::new(to, contents));
+            }
+        }
+        Ok(files)
     }
 
     /// The programs and libraries among what was built.
@@ -133,6 +137,14 @@ impl Package {
         let is_program = |from: &str| from.starts_with("bin/") || from.ends_with(".so");
         self.files.iter().filter(|(from, _)| is_program(from)).map(|(from, _)| built.join(from)).collect()
     }
+}
+
+/// The files in a directory, and where they go.
+fn files_in(sh: &Shell, from: &Path, to: &str) -> Result<Vec<(PathBuf, String)>> {
+    let files = sh.read_dir(from)?.into_iter().filter(|file| file.is_file());
+    Ok(files
+        .map(|file| (file.clone(), format!("{to}/{}", file.file_name().unwrap_or_default().display())))
+        .collect())
 }
 
 /// Without a name or a time inside, so that the same becomes the same.

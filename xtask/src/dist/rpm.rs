@@ -63,8 +63,8 @@ fn licences(sh: &Shell, built: &Path, name: &str) -> Result<Vec<File>> {
 
 /// The directories that nobody else has files in: they go when the package goes.
 fn own_directories(name: &str, files: &[File]) -> BTreeSet<String> {
-    let parents = files.iter().filter_map(|file| Path::new(&file.path).parent());
-    let own = parents.filter(|parent| parent.ends_with(name));
+    let directories = files.iter().flat_map(|file| Path::new(&file.path).ancestors().skip(1));
+    let own = directories.filter(|directory| directory.components().any(|part| part.as_os_str() == name));
     own.map(|parent| parent.display().to_string()).collect()
 }
 
@@ -77,7 +77,7 @@ fn add_relations(builder: &mut PackageBuilder, package: &Package, needs: &Needs)
         builder.suggests(Dependency::any(PROGRAM.rpm));
     } else {
         builder.recommends(Dependency::any("qemu-img"));
-        builder.suggests(Dependency::any("nbdcopy")).suggests(Dependency::any(PLUGIN.rpm));
+        builder.suggests(Dependency::any("libnbd")).suggests(Dependency::any(PLUGIN.rpm));
     }
 }
 

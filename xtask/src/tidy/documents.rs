@@ -118,6 +118,10 @@ fn fault(document: &Path, link: &str) -> Option<&'static str> {
     if is_page(document) && !is_page(&path) {
         return Some("it leaves the book, in which it would be dead: name the file in backticks");
     }
+    // The summary alone is read by mdBook, which makes that page index.html.
+    if is_page(document) && path.ends_with("README.md") && !document.ends_with("SUMMARY.md") {
+        return Some("it is dead in the book, whose page of this name is index.html: call the page index.md");
+    }
     let anchor = anchor?;
     (!parse(&path).anchors.contains(&anchor)).then_some("there is no such heading")
 }
@@ -180,6 +184,7 @@ fn dead_links_are_found() {
     assert_eq!(fault(page, "https://example.com/nothing"), None);
     assert_eq!(fault(page, "nothing.md"), Some("there is no such file"));
     assert_eq!(fault(page, "#nothing"), Some("there is no such heading"));
+    assert!(fault(page, "README.md").is_some(), "mdBook makes it index.html");
     assert!(fault(page, "../README.md").is_some());
     assert_eq!(fault(Path::new("README.md"), "docs/recipes.md#verify"), None);
 }

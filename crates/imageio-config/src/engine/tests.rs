@@ -41,13 +41,13 @@ fn a_new_disk_and_a_snapshot_have_parameters_of_their_own() {
 #[test]
 fn what_makes_no_sense_together_is_refused() {
     for (arguments, expected) in [
-        (&["url=u", "disk=x"][..], "url: disk= is given, too"),
+        (&["url=u", "disk=x"][..], "url: a disk of an engine is given, too"),
         (&["disk=x", "new-disk=y"], "new-disk: disk= is given, too"),
-        (&["engine=https://e"], "disk: which one"),
+        (&["engine=https://e"], "disk: it is missing: disk=NAME"),
         (&["disk=x", "format=raw"], "format: this is for new-disk="),
         (&["url=u", "shallow=true"], "shallow: this is for snapshot="),
         (&["new-disk=x", "size=1G"], "storage-domain: it is missing"),
-        (&["new-disk=x", "storage-domain=s"], "size: it is missing"),
+        (&["new-disk=x", "storage-domain=s"], "size: it is missing: give"),
         (
             &["new-disk=x", "storage-domain=s", "size=1", "format=raw", "backup=incremental"],
             "backup: changes can be tracked",

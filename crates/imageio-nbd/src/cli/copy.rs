@@ -60,7 +60,7 @@ pub(crate) struct UploadOptions {
     #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["storage_domain", "disk_name", "format", "preallocated", "description"], value_parser = imageio_config::name)]
     pub(crate) disk: Option<String>,
 
-    /// Call the disk so [default: the file's name without its extension]
+    /// Give the new disk this name [default: the file's name without its extension]
     #[arg(long, visible_alias = "name", value_name = "NAME", value_parser = imageio_config::name)]
     pub(crate) disk_name: Option<String>,
 
@@ -74,7 +74,7 @@ pub(crate) struct UploadOptions {
     #[arg(long)]
     pub(crate) preallocated: bool,
 
-    /// Tell this to those who look at the disk in the engine
+    /// Describe the new disk to the engine's users
     #[arg(short, long, value_name = "TEXT", value_parser = imageio_config::name)]
     pub(crate) description: Option<String>,
 
@@ -90,8 +90,8 @@ pub(crate) struct UploadOptions {
 /// Options of `imageio-nbd download`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DownloadOptions {
-    /// The disk
-    #[arg(value_name = "NAME|ID", value_parser = imageio_config::name)]
+    /// The disk's name or id
+    #[arg(value_name = "DISK", value_parser = imageio_config::name)]
     pub(crate) disk: String,
 
     /// Where its content goes. A file that is there is replaced when all has come, by one of the

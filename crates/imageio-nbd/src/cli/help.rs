@@ -32,6 +32,9 @@ Exit status:
   With --run: that of the command, if it is not 0; 128 and the number of the signal that ended it.
 
 Examples:
+  imageio-nbd upload disk.qcow2 --storage-domain data -c lab
+  imageio-nbd download disk copy.qcow2 -c lab
+  imageio-nbd backup guest guest-backups -c lab
   imageio-nbd -U - url=+url.txt cafile=ca.pem --run 'nbdcopy --flush disk.img \"$uri\"'
   imageio-nbd -f -U /run/disk.sock url=+url.txt size=10G
   imageio-nbd -f -U /run/vm.sock cafile=ca.pem export=sda url=+sda.txt export=sdb url=+sdb.txt
