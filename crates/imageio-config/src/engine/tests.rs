@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use engine_transfer::Source;
 
+use engine_transfer::PasswordSource;
+
 use super::*;
 
 fn source(arguments: &[&str]) -> Result<Source, ConfigError> {
