@@ -6,6 +6,7 @@ mod target;
 use std::process::Command;
 
 use anyhow::Result;
+use engine_transfer::Content;
 
 use self::target::Target;
 use super::image::{self, QEMU_IMG};
@@ -30,7 +31,11 @@ pub(crate) fn run(options: &DownloadOptions) -> Result<u8> {
         let follow = |observer: &_| Following::start(&report, 0, observer);
         service.serve(device, follow, |disk| stop.run(&mut convert(options, &disk.uri(""), &target)))
     });
-    explained(downloaded.disk, &stop, "nothing was downloaded")?;
+    if let Err(error) = explained(downloaded.disk, &stop, "nothing was downloaded") {
+        // The end of the transfer is all that has failed then.
+        let is_whole = downloaded.content == Content::Complete;
+        return Err(if is_whole { error.context(target.keep()?.told()) } else { error });
+    }
     target.complete()?;
     Ok(report.finish("download completed", None))
 }

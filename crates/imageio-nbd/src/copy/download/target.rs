@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::OFlags;
 
 /// The destination of the content.
@@ -20,7 +20,7 @@ pub(super) enum Target {
 
 impl Target {
     pub(super) fn new(path: &Path) -> Result<Self> {
-        Self::find(path).with_context(|| format!("cannot write {}", path.display()))
+        Self::find(path).with_context(|| cannot_write(path))
     }
 
     fn find(path: &Path) -> Result<Self> {
@@ -37,6 +37,8 @@ impl Target {
             OpenOptions::new().write(true).open(&path)?;
         }
         let path = behind_links(path)?;
+        let is_directory = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        ensure!(!is_directory, "this is the name of a directory, and that of a file is expected");
         let partial = partial(&path, found.is_ok())?;
         Ok(Self::File { partial, path })
     }
@@ -55,22 +57,60 @@ impl Target {
 
     /// All that was written is made safe, and the file gets its name.
     pub(super) fn complete(self) -> Result<()> {
-        let fail = |path: &Path| format!("cannot write {}", path.display());
-        let (partial, path) = match self {
-            Self::Device { device, path } => return sync_device(&device).with_context(|| fail(&path)),
-            Self::File { partial, path } => (partial, path),
+        let path = match &self {
+            Self::Device { .. } => return self.keep().map(drop),
+            Self::File { path, .. } => path.clone(),
         };
-        let fail = || fail(&path);
-        if let Ok(replaced) = path.metadata() {
-            resemble(partial.as_file(), &replaced).with_context(fail)?;
-        }
-        // It was opened before anything was written, as a device is.
-        partial.as_file().sync_all().with_context(fail)?;
-        partial.persist(&path).with_context(fail)?;
+        let kept = self.keep()?;
+        kept.rename(&path).with_context(|| cannot_write(&path)).with_context(|| kept.told())?;
         // The directory is synchronised, so that the name, too, is there after a power failure.
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        fs::File::open(dir).and_then(|dir| dir.sync_all()).with_context(fail)
+        let named = Kept { path, ..kept };
+        let dir = named.path.parent().unwrap_or(Path::new("/"));
+        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.with_context(|| cannot_write(dir)).with_context(|| named.told())
     }
+
+    /// All that was written is made safe, and stays under the name that it has.
+    pub(super) fn keep(self) -> Result<Kept> {
+        match self {
+            Self::Device { device: file, path } => {
+                sync_device(&file).with_context(|| cannot_write(&path))?;
+                Ok(Kept { file, path })
+            }
+            Self::File { partial, path } => {
+                // It was opened before anything was written, as a device is.
+                partial.as_file().sync_all().with_context(|| cannot_write(&path))?;
+                let (file, path) = partial.keep().with_context(|| cannot_write(&path))?;
+                Ok(Kept { file, path })
+            }
+        }
+    }
+}
+
+/// All of a disk's data.
+pub(super) struct Kept {
+    file: File,
+    path: PathBuf,
+}
+
+impl Kept {
+    /// Tells where it is, as a part of the message that something else has failed.
+    pub(super) fn told(&self) -> String {
+        format!("all data was read: it is in {}", self.path.display())
+    }
+
+    /// It takes the place of the file that is there, if there is one.
+    fn rename(&self, path: &Path) -> io::Result<()> {
+        if let Ok(replaced) = path.metadata() {
+            resemble(&self.file, &replaced)?;
+            self.file.sync_all()?;
+        }
+        fs::rename(&self.path, path)
+    }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
 }
 
 /// Fails if something that was written isn't safe. `/dev/null` and pipes keep nothing that could
