@@ -6,6 +6,8 @@
 mod commands;
 #[path = "support/engine/cut.rs"]
 mod cut;
+#[path = "support/engine/devices.rs"]
+mod devices;
 #[path = "support/engine/faults.rs"]
 mod faults;
 #[path = "support/engine/hopeless_uploads.rs"]
@@ -35,9 +37,13 @@ mod unsound_images;
 
 use std::process::ExitCode;
 
+use libtest_mimic::Trial;
 use support::installation::{Test, run_trials, trials};
+use support::loop_device::has_loop_devices;
 use support::namespace::has_etc;
-use support::tools::{CURL, IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool};
+use support::tools::{
+    CURL, IMAGEIO, LOSETUP, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD, Tool,
+};
 
 /// The tools that all tests need.
 const TOOLS: &[Tool] = &[CURL, IMAGEIO, NBDKIT, OVIRT_IMG, OVIRT_SDK, QEMU_IMG, QEMU_IO, QEMU_NBD];
@@ -60,8 +66,15 @@ const TESTS: &[&[Test]] = &[
 ];
 
 fn main() -> ExitCode {
-    let of_host = trials(TOOLS, &[hosts::ON_A_HOST]).into_iter();
+    let mut all = trials(TOOLS, TESTS);
     // For root alone.
-    let of_host = of_host.map(|trial| if has_etc() { trial } else { trial.with_ignored_flag(true) });
-    run_trials(trials(TOOLS, TESTS).into_iter().chain(of_host).collect())
+    all.extend(trials_if(has_etc(), TOOLS, hosts::ON_A_HOST));
+    all.extend(trials_if(has_loop_devices(), &[TOOLS, &[LOSETUP]].concat(), devices::TESTS));
+    run_trials(all)
+}
+
+/// Tests that are ignored where the system doesn't let us run them.
+fn trials_if(is_possible: bool, tools: &[Tool], tests: &[Test]) -> impl Iterator<Item = Trial> {
+    let trials = trials(tools, &[tests]).into_iter();
+    trials.map(move |trial| if is_possible { trial } else { trial.with_ignored_flag(true) })
 }

@@ -5,12 +5,15 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Command;
 
+use fake_engine::{Fault, What};
 use support::TestResult;
 use support::door::built;
 use support::run::Ended;
+use support::tools::QEMU_IMG;
 
 use crate::Test;
-use crate::commands::run;
+use crate::commands::{run, run_with};
+use crate::jobs::{self, BEFORE, FINALIZE, Job, Moment::Asked};
 use crate::serving::site;
 use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
@@ -19,6 +22,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_file_that_is_replaced_keeps_its_mode_and_owner", replaced),
     ("a_symbolic_link_is_followed", links),
     ("a_directory_is_no_target", directory),
+    ("a_whole_download_that_can_not_get_its_name_is_kept", without_its_name),
+    ("a_whole_download_whose_end_the_engine_does_not_confirm_is_kept", without_an_end),
 ];
 
 fn site_with_disk() -> TestResult<Installation> {
@@ -95,9 +100,40 @@ fn directory() -> TestResult {
     let site = site_with_disk()?;
     let transfers = site.engine.transfers().len();
     fs::create_dir(site.path("images"))?;
-    let ended = run(&site, &["download", "disk", "images"])?;
-    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
-    assert!(ended.err.contains("cannot write images: Is a directory"), "{ended:?}");
+    for (target, reason) in [("images", "Is a directory"), ("none/", "this is the name of a directory")] {
+        let ended = run(&site, &["download", "disk", target])?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        assert!(ended.err.contains(&format!("cannot write {target}: {reason}")), "{ended:?}");
+    }
     assert_eq!(site.engine.transfers().len(), transfers, "nothing is begun");
+    assert_no_partial(&site, "")
+}
+
+/// The file that a message names as the one with all data.
+fn kept(said: &str) -> TestResult<&str> {
+    let (_, rest) = said.split_once("all data was read: it is in ").ok_or_else(|| said.to_owned())?;
+    let (path, _) = rest.split_once(".partial: ").ok_or_else(|| said.to_owned())?;
+    Ok(&rest[..path.len() + ".partial".len()])
+}
+
+/// Somebody makes a directory of this name meanwhile.
+fn without_its_name() -> TestResult {
+    let site = site_with_disk()?;
+    let real = QEMU_IMG.path().display().to_string();
+    let path = site.stand_in("qemu-img", &format!("[ $1 != convert ] || mkdir copy\nexec {real} \"$@\""))?;
+    let ended = run_with(&site, &["download", "disk", "copy"], &[("PATH", &path)])?;
+    assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+    assert!(ended.err.contains("/copy: Is a directory"), "{ended:?}");
+    site.assert_same(kept(&ended.err)?, "qcow2", &site.disk()?)
+}
+
+fn without_an_end() -> TestResult {
+    let site = jobs::site_with_disk()?;
+    let Asked(method, path, nth) = FINALIZE else { return Err("the engine is asked for it".into()) };
+    site.engine.fault(Fault::on(method, path).nth(nth).then(What::Silence { done: false }));
+    let ended: Ended = Job::Download.command(&site).arg("engine-timeout=2").output()?.into();
+    assert_eq!(ended.code, 1, "{ended:?}");
+    site.assert_same(kept(&ended.err)?, "raw", &site.disk()?)?;
+    assert_eq!(fs::read_to_string(site.path("copy"))?, BEFORE, "{ended:?}");
     Ok(())
 }
