@@ -19,6 +19,7 @@ use crate::serving::{assert_all_ended_well, site};
 use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("a_large_image_is_copied_in_parts_of_whole_blocks", in_parts),
     ("a_killed_upload_goes_on", a_killed_upload_goes_on),
     ("an_upload_that_fails_waits_to_be_resumed", an_upload_that_fails_waits_to_be_resumed),
     ("a_disk_that_exists_is_written_in_two_goes", a_disk_that_exists_is_written_in_two_goes),
@@ -102,6 +103,17 @@ pub(crate) const NEW: [&str; 3] = ["big.img", "--storage-domain", STORAGE_DOMAIN
 
 /// SIGKILL in the second part, when a piece of it is written.
 pub(crate) const KILL_IN_THE_SECOND: &str = "[ $parts = 2 ] && $real \"$@\" && kill -9 $PPID && exit";
+
+/// Of more than 2 GiB in one piece, `qemu-img` would write in the middle of blocks.
+fn in_parts() -> TestResult {
+    let site = site()?;
+    image(&site)?;
+    let path = stand_in(&site, "")?;
+    let ended = run_with(&site, &[&["upload"], &NEW[..]].concat(), &[("PATH", &path)])?;
+    assert_done(&site, "big.img", "raw", ended)?;
+    assert_eq!(parts(&site)?, 3);
+    Ok(())
+}
 
 fn a_killed_upload_goes_on() -> TestResult {
     for is_paused in [false, true] {

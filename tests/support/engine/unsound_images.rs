@@ -32,7 +32,19 @@ fn unreadable_images() -> TestResult {
     site.qemu_img(&[&["convert", "-f", "raw"], &outside[..]].concat())?;
     cut(&site, "outside.raw")?;
     site.qemu_img(&["create", "-q", "-f", "qcow2", "-b", "cut.qcow2", "-F", "qcow2", "over.qcow2"])?;
+    // Within the last cluster.
+    site.qemu_img(
+        &[&["convert", "-f", "raw", "-O"], &["qcow2", "-o", "cluster_size=2M", "disk.img", "end.qcow2"][..]]
+            .concat(),
+    )?;
+    let end = fs::OpenOptions::new().write(true).open(site.path("end.qcow2"))?;
+    end.set_len(end.metadata()?.len() - 2_000_000)?;
+    fs::write(site.path("empty.img"), "")?;
+    succeed(std::process::Command::new("mkfifo").arg(site.path("pipe")).output()?.into())?;
     for (image, reason) in [
+        ("end.qcow2", "the image is damaged: it has "),
+        ("empty.img", "the image is empty"),
+        ("pipe", "an image is a file or a block device"),
         ("top.qcow2", "none.img': No such file or directory"),
         ("locked.qcow2", "the image is encrypted: upload a copy"),
         ("cut.vdi", "the image is damaged: it has "),

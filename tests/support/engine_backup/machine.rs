@@ -16,7 +16,7 @@ use support::run::Ended;
 use support::installation::{Installation, STORAGE_DOMAIN, VM, succeed};
 
 /// The directory of the backups.
-pub(crate) const DIR: &str = "backups";
+pub(crate) const DIR: &str = "at:night";
 
 pub(crate) struct Machine {
     pub(crate) site: Installation,

@@ -21,6 +21,7 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
     let directory = BackupDirectory::open(&options.directory)?;
     let backup = choose(&directory, options.backup.as_deref())?;
     let disks = chosen(backup, &options.disks)?;
+    ensure!(!disks.is_empty(), "there is nothing to restore: the backup {} has no disks", backup.id);
     // All that is needed has to be there before anything is made.
     let images =
         disks.into_iter().map(|disk| Ok((disk, directory.image(disk).with_context(|| label(disk))?)));

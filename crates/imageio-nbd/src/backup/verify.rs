@@ -23,6 +23,9 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<u8> {
     let progress = Arc::<Progress>::default();
     let line = progress.draw()?;
     ensure!(!backups.is_empty(), "there is nothing to verify: {NO_BACKUP}");
+    if let Some(empty) = backups.iter().find(|backup| backup.disks.is_empty()) {
+        bail!("there is nothing to verify: the backup {} has no disks", empty.id);
+    }
     let wrong = explained(verify(&directory, backups, &stop, &progress), &stop, "not all was verified")?;
     drop(line);
     let disks = match (wrong.disks, wrong.configurations) {

@@ -30,6 +30,7 @@ pub(crate) const OF_DOWNLOAD: &[Decided] = &[
     ("disk", "the first argument is the disk"),
     ("new-disk", "the first argument is the disk"),
     ("snapshot", "the first argument is the disk"),
+    ("size", "it is that of the disk"),
     ("direction", "it is a download"),
 ];
 

@@ -56,6 +56,7 @@ impl Image {
             "{}: the image is encrypted: upload a copy that qemu-img convert has decrypted",
             path.display()
         );
+        ensure!(virtual_size > 0, "{}: the image is empty", path.display());
         soundness::check(&path, &option)?;
         let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, format, size: virtual_size, is_iso })
@@ -74,6 +75,8 @@ impl Image {
 
 /// Returns the size in bytes that the content of an image, with its backing files, takes as qcow2.
 pub(crate) fn measure(path: &Path, format: &str) -> Result<u64> {
+    // A name that isn't taken for an option or a protocol.
+    let path = std::path::absolute(path).context("the current directory is gone")?;
     let options = ["measure", "-O", "qcow2", "-f", format].map(OsStr::new);
     let Measured { required } = ask(&[&options[..], &[path.as_ref()]].concat())?;
     Ok(required)

@@ -4,10 +4,10 @@
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -60,7 +60,10 @@ pub(super) struct NoFile(PathBuf);
 pub(super) fn of_image(image: &Path, format: Option<&str>) -> Result<(Vec<ImageFile>, Option<NoFile>)> {
     let image = &*std::path::absolute(image).context("the name of an image is expected")?;
     // The usual mistake, in fewer words than qemu-img's.
-    image.metadata().with_context(|| image.display().to_string())?;
+    let kind = image.metadata().with_context(|| image.display().to_string())?.file_type();
+    // qemu-img would wait for a pipe, and read others for ever.
+    let is_image = kind.is_file() || kind.is_block_device();
+    ensure!(is_image, "{}: an image is a file or a block device", image.display());
     let options = [OsStr::new("info"), OsStr::new("--backing-chain")];
     let asked = ask(&[&options[..], &format_option(format), &[image.as_ref()]].concat());
     let chain: Value = asked.with_context(|| image.display().to_string())?;

@@ -76,11 +76,17 @@ impl Image {
         self.check_tables()?;
         let file = beside(top, &self.filename);
         let Details { data_file, extents } = &self.specific.data;
-        // qemu compares neither the length of these with what is in the tables.
-        if let Some(data_file) = data_file {
-            check_length(&beside(&file, data_file), self.mapped()?)?;
-        } else if matches!(&*self.format, "qcow" | "vdi") {
-            check_length(&file, self.mapped()?)?;
+        // qemu doesn't compare the length of the file with what is in the tables, or only where the
+        // last of the content begins.
+        let content = match (data_file, &extents[..]) {
+            (Some(data_file), _) => Some(beside(&file, data_file)),
+            (None, []) => Some(file.clone()),
+            (None, [extent]) => Some(beside(&file, &extent.filename)),
+            // There is no telling which of them is meant.
+            (None, _) => None,
+        };
+        if let Some(content) = content {
+            check_length(&content, self.mapped()?)?;
         }
         extents.iter().filter(|extent| extent.is_flat()).try_for_each(|extent| {
             let data_file: PathBuf = beside(&file, &extent.filename);

@@ -165,12 +165,14 @@ impl<'o> Upload<'o> {
         Ok(Self { options, image, files: begun.files.clone(), is_zero, source, output, stop, report })
     }
 
-    /// Copies all of the image at once. The disk's id.
+    /// Copies all of the image. The disk's id.
     fn copy_whole(self) -> Result<Option<String>> {
         let stop = Arc::clone(&self.stop);
         copy_disk(self.source.clone(), &stop, |device, _| {
             self.serve(device, 0, |disk| {
-                stop.run(&mut part::copy_all(&self.image, disk, self.is_zero))?;
+                for mut qemu_img in part::copy_all(&self.image, disk, self.is_zero)? {
+                    stop.run(&mut qemu_img)?;
+                }
                 image_files::check(&self.files)
             })
         })

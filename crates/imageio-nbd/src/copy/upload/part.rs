@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Command lines of `qemu-img` that copy an image, or a part of it. Its writes may go in any order,
-//! as the disk is of use only when all are done.
+//! Command lines of `qemu-img` that copy an image part by part. Its writes may go in any order, as
+//! the disk is of use only when all are done.
+//!
+//! Of data that goes on for 2 GiB and more, `qemu-img` copies 2 GiB less 512 bytes first. All of its
+//! writes behind that would be in the middle of blocks, which they share with their neighbours:
+//! such writes go one after the other, and can't be sent again after a connection was lost. Parts
+//! are shorter than that.
 
 use std::ops::Range;
 use std::path::Path;
@@ -25,11 +30,15 @@ pub(super) fn parts(from: u64, size: u64) -> impl Iterator<Item = Range<u64>> {
     starts.map(move |start| start..start.saturating_add(PART).min(size))
 }
 
-/// Copies all of an image to a disk. One that `is_zero` needs no zeroes.
-pub(super) fn copy_all(image: &Image, disk: &Address, is_zero: bool) -> Command {
+/// Copies all of an image to a disk. One that `is_zero` needs no zeroes. A name that JSON can't hold
+/// is no reason to copy nothing: such an image is copied at once.
+pub(super) fn copy_all(image: &Image, disk: &Address, is_zero: bool) -> Result<Vec<Command>> {
+    if image.size > PART && check_name(&image.path).is_ok() {
+        return parts(0, image.size).map(|part| copy(image, disk, is_zero, part)).collect();
+    }
     let mut qemu_img = convert(is_zero);
     qemu_img.args(["-f", &image.format, "-O", "raw"]).arg(&image.path).arg(disk.uri(""));
-    qemu_img
+    Ok(vec![qemu_img])
 }
 
 /// Copies a part.
@@ -37,7 +46,9 @@ pub(super) fn copy(image: &Image, disk: &Address, is_zero: bool, part: Range<u64
     let Place::Unix(socket) = &disk.place else { bail!("bug: the socket is private") };
     let path = check_name(&image.path)?;
     let socket = socket.to_str().context("the name of the directory for temporary files isn't UTF-8")?;
-    let source = json!({"driver": image.format, "file": {"driver": "file", "filename": path}});
+    let is_file = image.path.metadata().with_context(|| path.to_owned())?.is_file();
+    let driver = if is_file { "file" } else { "host_device" };
+    let source = json!({"driver": image.format, "file": {"driver": driver, "filename": path}});
     let target = json!({"driver": "nbd", "server": {"type": "unix", "path": socket}});
     let mut qemu_img = convert(is_zero);
     qemu_img.arg(only(&part, &source)).arg(only(&part, &target));
