@@ -4,14 +4,16 @@
 use std::fs;
 
 use support::TestResult;
-use support::installation::{Installation, succeed};
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
+use support::tools::QEMU_IMG;
 
 use crate::Test;
-use crate::commands::upload;
+use crate::commands::{run_with, upload};
 use crate::serving::site;
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_image_that_is_not_whole_is_refused_with_the_reason", unreadable_images),
+    ("an_image_whose_check_is_interrupted_is_not_told_to_be_damaged", interrupted),
     ("a_whole_image_of_any_format_is_uploaded_also_as_a_backing_file", whole_images),
 ];
 
@@ -63,6 +65,25 @@ fn unreadable_images() -> TestResult {
         assert!(ended.err.contains(&format!("{part}: the image is damaged: ")), "{ended:?}");
     }
     assert!(site.engine.disks().is_empty());
+    Ok(())
+}
+
+/// Ctrl-C reaches `qemu-img`, too.
+fn interrupted() -> TestResult {
+    let site = site()?;
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "disk.qcow2"])?;
+    let real = QEMU_IMG.path().display().to_string();
+    for instead in ["kill $PPID; kill -9 $$", "kill -9 $$"] {
+        let path =
+            site.stand_in("qemu-img", &format!("[ $1 != check ] || {{ {instead}; }}\nexec {real} \"$@\""))?;
+        let upload = ["upload", "disk.qcow2", "-s", STORAGE_DOMAIN];
+        let ended = run_with(&site, &upload, &[("PATH", &path)])?;
+        assert_eq!(ended.code, 1, "{ended:?}");
+        let reason =
+            if instead.contains("exit") { "nothing was begun" } else { "has not come to its end (signal: 9" };
+        assert!(ended.err.contains(reason) && !ended.err.contains("damaged"), "{instead}: {ended:?}");
+        assert!(site.engine.journal().is_empty(), "{instead}: nothing is asked of the engine");
+    }
     Ok(())
 }
 

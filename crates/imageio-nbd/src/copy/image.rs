@@ -99,6 +99,7 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null());
     let Output { status, stdout, stderr } = qemu_img.output().with_context(missing)?;
     let said = words(&stderr);
+    ensure!(status.code().is_some(), "{QEMU_IMG} has not come to its end ({status})");
     ensure!(status.success(), "qemu-img can't use the image: {said}");
     if !said.is_empty() {
         log::warn!("{QEMU_IMG}: {said}");

@@ -45,11 +45,6 @@ impl fmt::Display for Made<'_> {
     }
 }
 
-/// Writes a line to standard output.
-fn write(line: &str) -> io::Result<()> {
-    crate::progress::around(|| writeln!(io::stdout(), "{line}"))
-}
-
 /// A line. The names are `ovirt-img`'s (`ovirt_imageio/client/_ui.py`), but for what was made.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -122,7 +117,7 @@ impl Report {
     fn tell(&self, description: &str, transferred: u64, made: Option<Made<'_>>, words: &str) -> u8 {
         let told = match self.output {
             Output::Json => self.line(description, transferred, made),
-            Output::Text => write(words),
+            Output::Text => crate::progress::around(|| writeln!(io::stdout(), "{words}")),
         };
         let Err(error) = told else { return 0 };
         let made = made.map_or_else(|| "the download".to_owned(), |made| made.to_string());
@@ -130,10 +125,11 @@ impl Report {
         1
     }
 
-    /// Tells a program.
+    /// Tells a program. No line is drawn then that this would tear, and nobody else who writes
+    /// waits for a program that reads slowly.
     fn line(&self, description: &str, transferred: u64, made: Option<Made<'_>>) -> io::Result<()> {
         let elapsed = self.start.elapsed().as_secs_f64();
         let line = Line { transferred, elapsed, description, size: self.size, made };
-        write(&serde_json::to_string(&line)?)
+        writeln!(io::stdout(), "{}", serde_json::to_string(&line)?)
     }
 }

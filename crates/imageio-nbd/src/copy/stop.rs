@@ -55,15 +55,17 @@ impl Stop {
         let thread = Caught::with_figures()?.forward(move |signal| match first {
             _ if signal == SIGUSR1 => teller.ask(),
             None => {
-                log::warn!("signal {signal}: ending what was begun; the next signal ends at once");
                 stopping.lock().signal = Some(signal);
                 stopping.stop();
                 first = Some(Instant::now());
+                log::warn!("signal {signal}: ending what was begun; the next signal ends at once");
             }
             Some(first) if Instant::now().duration_since(first) >= AGAIN => {
-                log::error!(
-                    "signal {signal} again: ending at once: look for backups and transfers in the engine"
-                );
+                statistics::within(AGAIN, move || {
+                    log::error!(
+                        "signal {signal} again: ending at once: look for backups and transfers in the engine"
+                    );
+                });
                 signal_hook::low_level::exit(1);
             }
             Some(_) => {}

@@ -39,7 +39,10 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
     let mut journal = options.resume.as_deref().map(Journal::open).transpose()?;
     let upload = match journal.as_ref().and_then(Journal::begun) {
         Some(begun) => Upload::resume(options, begun, Arc::clone(&stop))?,
-        None => Upload::begin(options, journal.as_mut(), Arc::clone(&stop))?,
+        None => {
+            let upload = Upload::begin(options, journal.as_mut(), Arc::clone(&stop));
+            explained(upload, &stop, "nothing was begun")?
+        }
     };
     let report = upload.report.clone();
     let disk = match journal {
@@ -121,6 +124,7 @@ impl<'o> Upload<'o> {
         }
         let image = Image::inspect(file, format)?;
         image_files::check(&files)?;
+        stop.check()?;
         let report = Report::new(options.common.output, "uploading image", image.size);
         report.begin("creating disk");
         let is_zero = is_zero(options, &image);
