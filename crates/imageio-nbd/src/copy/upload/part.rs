@@ -2,8 +2,8 @@
 //! Command lines of `qemu-img` that copy an image part by part. Its writes may go in any order, as
 //! the disk is of use only when all are done.
 //!
-//! Of data that goes on for 2 GiB and more, `qemu-img` copies 2 GiB less 512 bytes first. All of its
-//! writes behind that would be in the middle of blocks, which they share with their neighbours:
+//! Of data that goes on for 2 GiB and more, `qemu-img` copies 2 GiB less 512 bytes first. All of
+//! its writes behind that would be in the middle of blocks, which they share with their neighbours:
 //! such writes go one after the other, and can't be sent again after a connection was lost. Parts
 //! are shorter than that.
 
@@ -30,8 +30,8 @@ pub(super) fn parts(from: u64, size: u64) -> impl Iterator<Item = Range<u64>> {
     starts.map(move |start| start..start.saturating_add(PART).min(size))
 }
 
-/// Copies all of an image to a disk. One that `is_zero` needs no zeroes. A name that JSON can't hold
-/// is no reason to copy nothing: such an image is copied at once.
+/// Copies all of an image to a disk. One that `is_zero` needs no zeroes. A name that JSON can't
+/// hold is no reason to copy nothing: such an image is copied at once.
 pub(super) fn copy_all(image: &Image, disk: &Address, is_zero: bool) -> Result<Vec<Command>> {
     if image.size > PART && check_name(&image.path).is_ok() {
         return parts(0, image.size).map(|part| copy(image, disk, is_zero, part)).collect();
