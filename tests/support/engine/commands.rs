@@ -270,7 +270,7 @@ fn impossible_names() -> TestResult {
             (&["upload", "disk.img", "-s", name], "--storage-domain"),
             (&["upload", "disk.img", "--disk", name], "--disk"),
             (&["upload", "disk.img", "-s", STORAGE_DOMAIN, "-d", name], "--description"),
-            (&["download", name, "copy"], "<NAME|ID>"),
+            (&["download", name, "copy"], "<DISK>"),
             (&["restore", "backups", "-s", name], "--storage-domain"),
         ] {
             let ended = run(&site, arguments)?;
