@@ -81,7 +81,10 @@ fn what_can_not_go_on_is_told() -> TestResult {
         (&["--resume", "other", "big.img", "-s", STORAGE_DOMAIN][..], "it isn't what an upload has noted"),
         (&["--resume", "new"], "nothing was noted of an upload yet: give its FILE"),
         (&["--resume", "new", "big.img"], "nothing was noted of an upload yet: give its --storage-domain"),
-        (&["--resume", "new", "/dev/null", "-s", STORAGE_DOMAIN], "XXX"),
+        (
+            &["--resume", "new", "/dev/null", "-s", STORAGE_DOMAIN],
+            "/dev/null: only of files can be told whether they change: leave out --resume",
+        ),
     ] {
         let ended = run_with(&site, &[&["upload"], what].concat(), &[])?;
         assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
