@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::image::{QEMU_IMG, ask, missing, words};
+use super::image::{QEMU_IMG, ask, by_signal, missing, words};
 use super::image_files::beside;
 
 /// An image of a chain, as `qemu-img info --backing-chain` tells it.
@@ -104,7 +104,8 @@ impl Image {
         match status.code() {
             Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),
             Some(NOT_CHECKED) => bail!("{name}: {QEMU_IMG} can't check the image: {}", words(&stderr)),
-            _ => bail!("{name}: the image is damaged: see qemu-img check"),
+            None => bail!("{name}: {}", by_signal("check")),
+            Some(_) => bail!("{name}: the image is damaged: see qemu-img check"),
         }
     }
 

@@ -39,7 +39,10 @@ pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
     let mut journal = options.resume.as_deref().map(Journal::open).transpose()?;
     let upload = match journal.as_ref().and_then(Journal::begun) {
         Some(begun) => Upload::resume(options, begun, Arc::clone(&stop))?,
-        None => Upload::begin(options, journal.as_mut(), Arc::clone(&stop))?,
+        None => {
+            let upload = Upload::begin(options, journal.as_mut(), Arc::clone(&stop));
+            explained(upload, &stop, "nothing was begun")?
+        }
     };
     let report = upload.report.clone();
     let disk = match journal {
@@ -120,6 +123,8 @@ impl<'o> Upload<'o> {
             return Err(no_file.into());
         }
         let image = Image::inspect(file, format)?;
+        // To check a large image takes a while.
+        stop.check()?;
         image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
         report.begin("creating disk");
