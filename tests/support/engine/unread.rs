@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd upload` and `download` whose output nobody gets.
 
-use std::fs::OpenOptions;
-use std::io::pipe;
-use std::process::Stdio;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write, pipe};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
 
 use fake_engine::DiskStatus;
+use nix::sys::signal::Signal;
+use rustix::fs::OFlags;
 use support::TestResult;
 use support::run::Ended;
 
 use crate::Test;
+use crate::jobs::{Job, site_with_disk};
 use crate::serving::{assert_all_well, site};
-use support::installation::{Installation, STORAGE_DOMAIN};
+use crate::signals::start_copying;
+use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 
 pub(crate) const TESTS: &[Test] = &[
     ("the_disk_of_an_upload_whose_output_is_lost_is_told_as_an_error", upload),
     ("a_download_whose_output_is_lost_fails", download),
+    ("sigterm_ends_a_copy_whose_output_nobody_takes", stalled),
 ];
 
 /// Runs it with such a standard output.
@@ -65,5 +71,42 @@ fn download() -> TestResult {
     // There is nothing to be told.
     let ended = run(&site, &["download", "disk", "copy"], full()?)?;
     assert_eq!((ended.code, &*ended.err), (0, ""), "{ended:?}");
+    Ok(())
+}
+
+/// A pipe by the name `pipe`, which is full, and which nobody reads while this is there.
+fn full_pipe(site: &Installation) -> TestResult<File> {
+    succeed(Command::new("mkfifo").arg(site.path("pipe")).output()?.into())?;
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let open = OpenOptions::new().read(true).write(true).custom_flags(nonblock).open(site.path("pipe"));
+    let mut pipe = open?;
+    loop {
+        match pipe.write(b"x") {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(pipe),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn stalled() -> TestResult {
+    for job in [Job::Upload, Job::UploadInto, Job::Download] {
+        let site = site_with_disk()?;
+        let known = site.engine.transfers().len();
+        let _pipe = full_pipe(&site)?;
+        let copy = job.command(&site);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" --output json > pipe"]).arg(copy.get_program());
+        shell.args(copy.get_args()).current_dir(site.path("")).env("XDG_CONFIG_HOME", site.path(""));
+        let mut process = start_copying(&site, &mut shell)?;
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait()?;
+        let said = process.said().join("\n");
+        assert_eq!(status.code(), Some(1), "{job:?}: {said}");
+        let transfers = site.engine.transfers().split_off(known);
+        assert_eq!(transfers.len(), 1, "{job:?}: {said}");
+        assert!(transfers[0].phase.is_finished(), "{job:?}: {said} {transfers:?}");
+        assert_eq!(site.engine.sessions(), 0, "{job:?}: {said}");
+    }
     Ok(())
 }
