@@ -2,9 +2,9 @@
 //! A line that tells how far it is, for whoever watches a terminal (`--progress`).
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -22,41 +22,38 @@ const TEMPLATE: &str = "{elapsed_precise} {binary_bytes_per_sec} {wide_msg}";
 /// [`StandardError`].
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// The time that is left to a thread for its last word. Whoever should read it may have stopped
-/// reading, and nothing may wait for that.
-const LAST_WORD: Duration = Duration::from_secs(1);
-
 /// Something that is done again and again by a thread, until this is dropped.
 pub(crate) struct Ticker {
     /// Dropped to end the thread.
     end: Option<Sender<()>>,
-    /// Tells when the thread has ended.
-    ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
     /// Starts to do it: at once, after each interval, and once more in the end.
     pub(crate) fn start(interval: Duration, mut tell: impl FnMut() + Send + 'static) -> Result<Self> {
-        let (end, to_end) = channel();
-        let (working, ended) = channel();
+        let (end, ended) = channel();
         let tick = move || {
-            let _working = working;
             loop {
                 tell();
-                if to_end.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+                if ended.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
                     break tell();
                 }
             }
         };
-        Builder::new().name("progress".into()).spawn(tick).context("cannot tell the progress")?;
-        Ok(Self { end: Some(end), ended })
+        let thread =
+            Builder::new().name("progress".into()).spawn(tick).context("cannot tell the progress")?;
+        Ok(Self { end: Some(end), thread: Some(thread) })
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
         drop(self.end.take());
-        let _ = self.ended.recv_timeout(LAST_WORD);
+        if let Some(thread) = self.thread.take() {
+            // It doesn't panic; and there is nothing to do if it did.
+            let _ = thread.join();
+        }
     }
 }
 

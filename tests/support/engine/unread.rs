@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `imageio-nbd upload` and `download` whose output nobody gets.
 
-use std::fs::OpenOptions;
-use std::io::{Write, pipe};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write, pipe};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
-use fake_engine::{DiskStatus, Phase};
+use fake_engine::DiskStatus;
 use nix::sys::signal::Signal;
+use rustix::fs::OFlags;
 use support::TestResult;
 use support::run::Ended;
 
 use crate::Test;
-use crate::jobs::Job;
+use crate::jobs::{Job, site_with_disk};
 use crate::serving::{assert_all_well, site};
 use crate::signals::start_copying;
 use support::installation::{Installation, STORAGE_DOMAIN, succeed};
@@ -19,7 +21,7 @@ use support::installation::{Installation, STORAGE_DOMAIN, succeed};
 pub(crate) const TESTS: &[Test] = &[
     ("the_disk_of_an_upload_whose_output_is_lost_is_told_as_an_error", upload),
     ("a_download_whose_output_is_lost_fails", download),
-    ("a_reader_that_stalls_holds_up_no_signal", stalled),
+    ("sigterm_ends_a_copy_whose_output_nobody_takes", stalled),
 ];
 
 /// Runs it with such a standard output.
@@ -59,39 +61,6 @@ fn upload() -> TestResult {
     Ok(())
 }
 
-/// A pipe takes so many bytes, page by page.
-const PIPE: usize = 64 << 10;
-
-fn stalled() -> TestResult {
-    let site = site()?;
-    succeed(Command::new("mkfifo").arg(site.path("out")).output()?.into())?;
-    let mut reader = OpenOptions::new().read(true).write(true).open(site.path("out"))?;
-    // The first line, that it begins, finds room in the last page, and the others don't.
-    reader.write_all(&vec![b'x'; PIPE - 150])?;
-    let upload = Job::Upload.command(&site);
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "exec \"$0\" \"$@\" --output json >out"])
-        .arg(upload.get_program())
-        .args(upload.get_args());
-    for (name, value) in upload.get_envs() {
-        command.env(name, value.unwrap_or_default());
-    }
-    command.current_dir(site.path(""));
-    let mut process = start_copying(&site, &mut command)?;
-    process.signal(Signal::SIGTERM)?;
-    let status = process.wait()?;
-    let said = process.said().join("\n");
-    assert!(status.code() == Some(1) && said.contains("signal 15"), "{status} {said}");
-    assert!(
-        site.engine.transfers().iter().all(|transfer| transfer.phase == Phase::FinishedFailure),
-        "{said}"
-    );
-    assert!(site.engine.disks().is_empty(), "{said}");
-    drop(reader);
-    Ok(())
-}
-
 fn download() -> TestResult {
     let site = site()?;
     run(&site, &["upload", "disk.img", "-s", STORAGE_DOMAIN], Stdio::piped())?;
@@ -102,5 +71,42 @@ fn download() -> TestResult {
     // There is nothing to be told.
     let ended = run(&site, &["download", "disk", "copy"], full()?)?;
     assert_eq!((ended.code, &*ended.err), (0, ""), "{ended:?}");
+    Ok(())
+}
+
+/// A pipe by the name `pipe`, which is full, and which nobody reads while this is there.
+fn full_pipe(site: &Installation) -> TestResult<File> {
+    succeed(Command::new("mkfifo").arg(site.path("pipe")).output()?.into())?;
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let open = OpenOptions::new().read(true).write(true).custom_flags(nonblock).open(site.path("pipe"));
+    let mut pipe = open?;
+    loop {
+        match pipe.write(b"x") {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(pipe),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn stalled() -> TestResult {
+    for job in [Job::Upload, Job::UploadInto, Job::Download] {
+        let site = site_with_disk()?;
+        let known = site.engine.transfers().len();
+        let _pipe = full_pipe(&site)?;
+        let copy = job.command(&site);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" --output json > pipe"]).arg(copy.get_program());
+        shell.args(copy.get_args()).current_dir(site.path("")).env("XDG_CONFIG_HOME", site.path(""));
+        let mut process = start_copying(&site, &mut shell)?;
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait()?;
+        let said = process.said().join("\n");
+        assert_eq!(status.code(), Some(1), "{job:?}: {said}");
+        let transfers = site.engine.transfers().split_off(known);
+        assert_eq!(transfers.len(), 1, "{job:?}: {said}");
+        assert!(transfers[0].phase.is_finished(), "{job:?}: {said} {transfers:?}");
+        assert_eq!(site.engine.sessions(), 0, "{job:?}: {said}");
+    }
     Ok(())
 }

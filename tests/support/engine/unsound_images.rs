@@ -2,9 +2,12 @@
 //! Images that can't be read, or of which a part is missing.
 
 use std::fs;
+use std::process::Command;
 
+use nix::sys::signal::Signal;
 use support::TestResult;
 use support::installation::{Installation, STORAGE_DOMAIN, succeed};
+use support::process::Daemon;
 use support::tools::QEMU_IMG;
 
 use crate::Test;
@@ -13,7 +16,8 @@ use crate::serving::site;
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_image_that_is_not_whole_is_refused_with_the_reason", unreadable_images),
-    ("an_image_whose_check_is_interrupted_is_not_told_to_be_damaged", interrupted),
+    ("a_check_of_an_image_that_is_ended_is_not_taken_for_damage", ended_check),
+    ("sigterm_during_a_check_is_heeded_before_anything_is_begun", sigterm_during_check),
     ("a_whole_image_of_any_format_is_uploaded_also_as_a_backing_file", whole_images),
 ];
 
@@ -42,7 +46,7 @@ fn unreadable_images() -> TestResult {
     let end = fs::OpenOptions::new().write(true).open(site.path("end.qcow2"))?;
     end.set_len(end.metadata()?.len() - 2_000_000)?;
     fs::write(site.path("empty.img"), "")?;
-    succeed(std::process::Command::new("mkfifo").arg(site.path("pipe")).output()?.into())?;
+    succeed(Command::new("mkfifo").arg(site.path("pipe")).output()?.into())?;
     for (image, reason) in [
         ("end.qcow2", "the image is damaged: it has "),
         ("empty.img", "the image is empty"),
@@ -65,24 +69,6 @@ fn unreadable_images() -> TestResult {
         assert!(ended.err.contains(&format!("{part}: the image is damaged: ")), "{ended:?}");
     }
     assert!(site.engine.disks().is_empty());
-    Ok(())
-}
-
-/// Ctrl-C reaches `qemu-img`, too.
-fn interrupted() -> TestResult {
-    let site = site()?;
-    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "disk.qcow2"])?;
-    let real = QEMU_IMG.path().display().to_string();
-    for instead in ["kill $PPID; kill -9 $$", "kill -9 $$"] {
-        let path =
-            site.stand_in("qemu-img", &format!("[ $1 != check ] || {{ {instead}; }}\nexec {real} \"$@\""))?;
-        let upload = ["upload", "disk.qcow2", "-s", STORAGE_DOMAIN];
-        let ended = run_with(&site, &upload, &[("PATH", &path)])?;
-        assert_eq!(ended.code, 1, "{ended:?}");
-        let is_told = ended.err.contains("has not come to its end (signal: 9");
-        assert!(is_told && !ended.err.contains("damaged"), "{instead}: {ended:?}");
-        assert!(site.engine.journal().is_empty(), "{instead}: nothing is asked of the engine");
-    }
     Ok(())
 }
 
@@ -112,4 +98,44 @@ fn whole_images() -> TestResult {
 fn cut(site: &Installation, name: &str) -> TestResult {
     let file = fs::OpenOptions::new().write(true).open(site.path(name))?;
     Ok(file.set_len(file.metadata()?.len() / 2)?)
+}
+
+/// An installation with the image `good.qcow2`, and the value of `PATH` by which one command of
+/// `qemu-img` begins with this.
+fn site_where(command: &str, does: &str) -> TestResult<(Installation, String)> {
+    let site = site()?;
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "good.qcow2"])?;
+    let script =
+        format!("[ \"$1\" != {command} ] || {{ {does}; }}\nexec {} \"$@\"", QEMU_IMG.path().display());
+    let path = site.stand_in("qemu-img", &script)?;
+    Ok((site, path))
+}
+
+fn ended_check() -> TestResult {
+    for command in ["info", "check"] {
+        let (site, path) = site_where(command, "kill -9 $$")?;
+        let ended = run_with(&site, &["upload", "good.qcow2", "-s", STORAGE_DOMAIN], &[("PATH", &path)])?;
+        assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:?}");
+        let reason = format!("/good.qcow2: qemu-img {command} was ended by a signal");
+        assert!(ended.err.contains(&reason), "{ended:?}");
+        assert!(site.engine.disks().is_empty());
+    }
+    Ok(())
+}
+
+fn sigterm_during_check() -> TestResult {
+    let (site, path) = site_where("check", ": > begun; read -r _ < go")?;
+    succeed(Command::new("mkfifo").arg(site.path("go")).output()?.into())?;
+    let mut upload = site.imageio_nbd(&["upload", "good.qcow2", "-s", STORAGE_DOMAIN, "-c", "lab"]);
+    let mut process = Daemon::spawn(upload.env("PATH", path))?;
+    process.retry(|| fs::metadata(site.path("begun")))?;
+    process.signal(Signal::SIGTERM)?;
+    process.wait_for_line(|line| line.contains("signal 15: ending").then_some(()))?;
+    fs::write(site.path("go"), "\n")?;
+    let status = process.wait()?;
+    let said = process.said().join("\n");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("signal 15 has ended it: nothing was begun"), "{said}");
+    assert!(site.engine.disks().is_empty() && site.engine.transfers().is_empty(), "{said}");
+    Ok(())
 }

@@ -61,7 +61,8 @@ mod tests {
         assert_eq!(said("engine=https://engine", OF_UPLOAD), Ok(()));
         assert_eq!(said("new_disk=x", OF_UPLOAD).unwrap_err(), "new-disk=: use --disk-name: leave it out");
         assert_eq!(said("size=1", OF_UPLOAD).unwrap_err(), "size=: it is that of the image: leave it out");
-        assert!(said("size=1", OF_DOWNLOAD).is_ok());
+        assert_eq!(said("size=1", OF_DOWNLOAD).unwrap_err(), "size=: it is that of the disk: leave it out");
+        assert!(said("description=x", OF_DOWNLOAD).is_ok());
         let more = said("other.img", OF_UPLOAD).unwrap_err();
         assert_eq!(more, "'other.img': no more arguments are expected but parameters, NAME=VALUE");
         let hidden = said("https://host/images/e0f2f8f4-6f6c-4a40-9f3b-6f0f3c1d2e4a?a=b", &[]).unwrap_err();

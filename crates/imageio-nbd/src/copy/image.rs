@@ -92,14 +92,19 @@ pub(super) fn missing() -> String {
     format!("cannot run {QEMU_IMG}, which does the copying: install it (package qemu-utils or qemu-img)")
 }
 
+/// What `qemu-img` was to tell by one of its commands isn't known.
+pub(super) fn by_signal(command: &str) -> String {
+    format!("{QEMU_IMG} {command} was ended by a signal")
+}
+
 /// Asks `qemu-img` for JSON.
 pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     let (command, rest) = arguments.split_first().context("bug: no command")?;
     let mut qemu_img = Command::new(QEMU_IMG);
     qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null());
     let Output { status, stdout, stderr } = qemu_img.output().with_context(missing)?;
+    ensure!(status.code().is_some(), by_signal(&command.to_string_lossy()));
     let said = words(&stderr);
-    ensure!(status.code().is_some(), "{QEMU_IMG} has not come to its end ({status})");
     ensure!(status.success(), "qemu-img can't use the image: {said}");
     if !said.is_empty() {
         log::warn!("{QEMU_IMG}: {said}");

@@ -2,8 +2,10 @@
 //! Telling programs how far a copy is: a JSON object a line on standard output, as
 //! `ovirt-img --output json` does.
 
+mod lines;
+
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,7 @@ use anyhow::Result;
 use imageio_stats::Observer;
 use serde::Serialize;
 
+use self::lines::{Lines, write};
 use crate::cli::copy::Output;
 use crate::progress::Ticker;
 
@@ -19,7 +22,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Tells the user, or a program, how a command gets on.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
-    output: Output,
+    /// A program is told, and else a person.
+    lines: Option<Lines>,
     start: Instant,
     /// The words for what is done while data flows.
     description: &'static str,
@@ -63,7 +67,8 @@ struct Line<'a> {
 impl Report {
     /// Nothing has been done yet of so many bytes.
     pub(crate) fn new(output: Output, description: &'static str, size: u64) -> Self {
-        Self { output, start: Instant::now(), description, size }
+        let lines = (output == Output::Json).then(|| Lines::start(write));
+        Self { lines, start: Instant::now(), description, size }
     }
 
     /// Tells a program something that isn't about data.
@@ -71,16 +76,17 @@ impl Report {
         self.progress(description, 0);
     }
 
-    /// Tells a program how far it is. A reader that has gone is no failure of the copy.
+    /// Tells a program how far it is. A reader that has gone, or doesn't read, is no failure of the
+    /// copy.
     fn progress(&self, description: &str, transferred: u64) {
-        if !self.is_text() {
-            drop(self.line(description, transferred, None));
+        if let (Some(lines), Ok(line)) = (&self.lines, self.line(description, transferred, None)) {
+            lines.tell(line);
         }
     }
 
     /// Returns true if a person is told.
     pub(crate) fn is_text(&self) -> bool {
-        self.output == Output::Text
+        self.lines.is_none()
     }
 
     /// Tells until the ticker is dropped how far it is. `before` are the bytes that were copied
@@ -102,8 +108,8 @@ impl Report {
 
     /// Tells that all is done, with the disk's id. Returns the exit status.
     pub(crate) fn finish(&self, description: &str, disk: Option<&str>) -> u8 {
-        match (self.output, disk) {
-            (Output::Text, None) => 0,
+        match (&self.lines, disk) {
+            (None, None) => 0,
             (_, disk) => self.tell(description, self.size, disk.map(Made::Disk), disk.unwrap_or_default()),
         }
     }
@@ -115,9 +121,9 @@ impl Report {
     }
 
     fn tell(&self, description: &str, transferred: u64, made: Option<Made<'_>>, words: &str) -> u8 {
-        let told = match self.output {
-            Output::Json => self.line(description, transferred, made),
-            Output::Text => crate::progress::around(|| writeln!(io::stdout(), "{words}")),
+        let told = match &self.lines {
+            Some(lines) => self.line(description, transferred, made).and_then(|line| lines.tell_surely(line)),
+            None => crate::progress::around(|| write(words)),
         };
         let Err(error) = told else { return 0 };
         let made = made.map_or_else(|| "the download".to_owned(), |made| made.to_string());
@@ -125,11 +131,10 @@ impl Report {
         1
     }
 
-    /// Tells a program. No line is drawn then that this would tear, and nobody else who writes
-    /// waits for a program that reads slowly.
-    fn line(&self, description: &str, transferred: u64, made: Option<Made<'_>>) -> io::Result<()> {
+    /// The line for a program.
+    fn line(&self, description: &str, transferred: u64, made: Option<Made<'_>>) -> io::Result<String> {
         let elapsed = self.start.elapsed().as_secs_f64();
         let line = Line { transferred, elapsed, description, size: self.size, made };
-        writeln!(io::stdout(), "{}", serde_json::to_string(&line)?)
+        Ok(serde_json::to_string(&line)?)
     }
 }

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::image::{QEMU_IMG, ask, missing, words};
+use super::image::{QEMU_IMG, ask, by_signal, missing, words};
 use super::image_files::beside;
 
 /// An image of a chain, as `qemu-img info --backing-chain` tells it.
@@ -112,7 +112,7 @@ impl Image {
             Some(NOT_CHECKED) => bail!("{name}: {QEMU_IMG} can't check the image: {}", words(&stderr)),
             Some(_) => bail!("{name}: the image is damaged: see qemu-img check"),
             // A signal to this program reaches that one, too, and the image may be sound.
-            None => bail!("{name}: {QEMU_IMG} check has not come to its end ({status})"),
+            None => bail!("{name}: {}", by_signal("check")),
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use engine_transfer::Clock;
 use imageio_stats::Observer;
+use log::Level;
 use signal_hook::consts::{SIGTERM, SIGUSR1};
 
 use crate::process::{Caught, Recipient, SignalThread};
@@ -19,6 +20,14 @@ use crate::statistics::{self, Teller};
 
 /// A signal that comes sooner after the first belongs to it.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// For how long the message about a signal may keep what the signal asks for.
+const MESSAGE: Duration = Duration::from_secs(1);
+
+/// Tells something, and doesn't wait for a reader of standard error that stalls.
+fn tell(level: Level, message: String) {
+    statistics::within(MESSAGE, move || log::log!(level, "{message}"));
+}
 
 /// A switch that stops all work, and tells whether to go on.
 #[derive(Default)]
@@ -57,15 +66,19 @@ impl Stop {
             None => {
                 stopping.lock().signal = Some(signal);
                 stopping.stop();
+                tell(
+                    Level::Warn,
+                    format!("signal {signal}: ending what was begun; the next signal ends at once"),
+                );
                 first = Some(Instant::now());
-                log::warn!("signal {signal}: ending what was begun; the next signal ends at once");
             }
             Some(first) if Instant::now().duration_since(first) >= AGAIN => {
-                statistics::within(AGAIN, move || {
-                    log::error!(
+                tell(
+                    Level::Error,
+                    format!(
                         "signal {signal} again: ending at once: look for backups and transfers in the engine"
-                    );
-                });
+                    ),
+                );
                 signal_hook::low_level::exit(1);
             }
             Some(_) => {}

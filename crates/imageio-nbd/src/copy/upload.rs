@@ -123,8 +123,9 @@ impl<'o> Upload<'o> {
             return Err(no_file.into());
         }
         let image = Image::inspect(file, format)?;
-        image_files::check(&files)?;
+        // To check a large image takes a while.
         stop.check()?;
+        image_files::check(&files)?;
         let report = Report::new(options.common.output, "uploading image", image.size);
         report.begin("creating disk");
         let is_zero = is_zero(options, &image);
