@@ -221,8 +221,13 @@ impl Section {
         file.load_defaults(like_python);
         // Its words may repeat a line of the file, which may have the password.
         file.read(text).map_err(|_| invalid("a line of it is no section and no name = value"))?;
-        if !file.sections().iter().any(|section| section == name) {
-            return Err(invalid(format!("it has no section [{}]", name.escape_debug())));
+        let sections = file.sections();
+        if !sections.iter().any(|section| section == name) {
+            let shown = |name: &str| format!("[{}]", name.escape_debug());
+            let others: Vec<_> =
+                sections.iter().filter(|name| *name != "DEFAULT").map(|name| shown(name)).collect();
+            let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+            return Err(invalid(format!("it has no section {}: it has {others}", shown(name))));
         }
         let value = |option| {
             let value = file.get(name, option).or_else(|| file.get("DEFAULT", option));
@@ -287,7 +292,12 @@ log_level = debug
     #[test]
     fn what_is_wrong_with_the_file_is_told_without_its_secrets() {
         let error = |name, text: &str| Section::parse(name, text.to_owned()).unwrap_err().to_string();
-        assert_eq!(error("Lab", FILE), "it has no section [Lab]");
+        assert!(
+            error("Lab", FILE).starts_with("it has no section [Lab]: it has ["),
+            "{}",
+            error("Lab", FILE)
+        );
+        assert_eq!(error("lab", ""), "it has no section [lab]: it has none");
         let error = error("lab", "[lab\npassword = secret");
         assert!(!error.contains("secret"), "{error}");
     }

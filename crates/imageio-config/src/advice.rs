@@ -57,13 +57,13 @@ fn for_disk(error: &DiskError) -> Option<String> {
 
 fn for_missing(credential: Credential) -> Option<String> {
     let parameter = match credential {
-        Credential::Url => "engine",
-        Credential::User => "user",
-        Credential::Password => "password",
+        Credential::Url => "engine=",
+        Credential::User => "user=",
+        Credential::Password => "password=+FILE",
         _ => return None,
     };
     let variable = credential.variable();
-    Some(format!("give it with {parameter}=, or by a section of ovirt-img.conf, or by ${variable}"))
+    Some(format!("give it with {parameter}, or by a section of ovirt-img.conf, or by ${variable}"))
 }
 
 fn for_transfer(error: &OpenError) -> Option<&'static str> {
@@ -89,6 +89,9 @@ fn for_engine(error: &EngineError) -> Option<&'static str> {
     match error {
         EngineError::NoRoots | EngineError::Unreachable { source: NoAnswer::UntrustedCa, .. } => {
             Some("give the engine's CA with engine-cafile=FILE")
+        }
+        EngineError::Login { .. } => {
+            Some("check the password, and the user, which has a profile, such as admin@internal")
         }
         _ => None,
     }

@@ -236,11 +236,11 @@ fn readable(line: &str) -> String {
 /// the requests under way fails, the first ones tell enough.
 fn summary(said: &[String]) -> String {
     const TOLD: usize = 2;
-    let told = said.iter().take(TOLD).map(|line| format!("; {line}")).collect::<String>();
-    let told = told.replacen(';', ":", 1);
-    match said.len().saturating_sub(TOLD) {
-        0 => told,
-        more => format!("{told}; and {more} more such lines"),
+    let (told, more) = said.split_at(if said.len() > TOLD + 1 { TOLD } else { said.len() });
+    match (told.join("; "), more.len()) {
+        (told, _) if told.is_empty() => told,
+        (told, 0) => format!(": {told}"),
+        (told, more) => format!(": {told}; and {more} more such lines"),
     }
 }
 
