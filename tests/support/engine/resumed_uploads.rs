@@ -112,6 +112,11 @@ fn in_parts() -> TestResult {
     let ended = run_with(&site, &[&["upload"], &NEW[..]].concat(), &[("PATH", &path)])?;
     assert_done(&site, "big.img", "raw", ended)?;
     assert_eq!(parts(&site)?, 3);
+    let backing = ["-b", "big.img", "-F", "raw", "top.qcow2"];
+    site.qemu_img(&[&["create", "-q", "-f", "qcow2"], &backing[..]].concat())?;
+    let upload = ["upload", "top.qcow2", "-s", STORAGE_DOMAIN];
+    succeed(run_with(&site, &upload, &[("PATH", &path)])?)?;
+    assert_eq!(parts(&site)?, 3, "of its parts, nobody sees what is zero");
     Ok(())
 }
 

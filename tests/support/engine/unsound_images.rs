@@ -78,6 +78,7 @@ fn whole_images() -> TestResult {
         ("qcow", ""),
         ("vmdk", "subformat=twoGbMaxExtentFlat"),
         ("qcow2", "data_file=outside.raw"),
+        ("qcow2", "extended_l2=on"),
     ] {
         let site = site()?;
         let options: &[&str] = if format == "qcow" { &[] } else { &["-o", options] };

@@ -25,6 +25,8 @@ pub(super) struct Image {
     pub(super) size: u64,
     /// It is the image of an optical disk.
     pub(super) is_iso: bool,
+    /// What it doesn't have itself is in a backing file.
+    pub(super) has_backing_file: bool,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +36,8 @@ struct Info {
     virtual_size: u64,
     #[serde(default)]
     encrypted: bool,
+    #[serde(rename = "backing-filename")]
+    backing_file: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +53,7 @@ impl Image {
         File::open(&path).with_context(|| path.display().to_string())?;
         let option = format_option(format);
         let info = [&[OsStr::new("info")], &option[..], &[path.as_ref()]].concat();
-        let Info { format, virtual_size, encrypted } =
+        let Info { format, virtual_size, encrypted, backing_file } =
             ask(&info).with_context(|| path.display().to_string())?;
         ensure!(
             !encrypted,
@@ -59,7 +63,7 @@ impl Image {
         ensure!(virtual_size > 0, "{}: the image is empty", path.display());
         soundness::check(&path, &option)?;
         let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { path, format, size: virtual_size, is_iso })
+        Ok(Self { path, format, size: virtual_size, is_iso, has_backing_file: backing_file.is_some() })
     }
 
     /// Returns the size of its content as qcow2, in bytes.
@@ -155,7 +159,13 @@ mod tests {
 
     #[test]
     fn a_disk_is_called_by_its_image() {
-        let image = |path: &str| Image { path: path.into(), format: "raw".into(), size: 0, is_iso: false };
+        let image = |path: &str| Image {
+            path: path.into(),
+            format: "raw".into(),
+            size: 0,
+            is_iso: false,
+            has_backing_file: false,
+        };
         assert_eq!(image("/tmp/fedora-40.qcow2").name(), "fedora-40");
         assert_eq!(image("/tmp/disk").name(), "disk");
     }

@@ -57,6 +57,9 @@ struct Mapped {
     offset: Option<u64>,
     /// The number of the image in the chain.
     depth: usize,
+    /// The file is read for it. Where that isn't so, it may have a place, which need not be in the
+    /// file.
+    data: bool,
 }
 
 /// Fails if the image, or one of its backing files, isn't sound. `format` is the option with
@@ -120,7 +123,7 @@ impl Image {
     fn mapped(&self) -> Result<u64> {
         let arguments = ["map", "-f", &self.format, &self.filename].map(OsStr::new);
         let mapped: Vec<Mapped> = ask(&arguments)?;
-        let own = mapped.iter().filter(|mapped| mapped.depth == 0);
+        let own = mapped.iter().filter(|mapped| mapped.depth == 0 && mapped.data);
         Ok(own.filter_map(|mapped| mapped.offset?.checked_add(mapped.length)).max().unwrap_or(0))
     }
 }

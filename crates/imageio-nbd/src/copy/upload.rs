@@ -20,7 +20,7 @@ use engine_transfer::{Content, Direction, Ending, EngineSettings, Interrupted, R
 use imageio_device::Device;
 use imageio_stats::Output;
 
-use self::advice::{advised, goes_on, is_hopeless};
+use self::advice::{advised, goes_on, is_finalized, is_hopeless};
 use super::image::Image;
 use super::image_files::{self, ImageFile};
 use super::journal::{Begun, Destination, Journal, Plan};
@@ -158,7 +158,7 @@ impl<'o> Upload<'o> {
                 begun.interrupted().disk
             );
         }
-        let image = Image { path, format, size, is_iso: false };
+        let image = Image { path, format, size, is_iso: false, has_backing_file: false };
         let report = Report::new(options.common.output, "uploading image", size);
         let interrupted = begun.interrupted();
         let (mut source, output) = source(options, vec![format!("disk={}", interrupted.disk)])?;
@@ -214,8 +214,8 @@ impl<'o> Upload<'o> {
                 })
             })
         });
-        let is_given_up =
-            |error| begun.is_none() && (copied.content == Content::Untouched || is_hopeless(error));
+        let is_lost = |error| is_hopeless(error) && !is_finalized(error);
+        let is_given_up = |error| begun.is_none() && (copied.content == Content::Untouched || is_lost(error));
         // The disk that was made is removed then.
         if journal.begun().is_some() && copied.disk.as_ref().is_err_and(is_given_up) {
             journal.forget();

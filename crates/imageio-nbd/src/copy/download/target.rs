@@ -57,6 +57,7 @@ impl Target {
 
     /// All that was written is made safe, and the file gets its name.
     pub(super) fn complete(self) -> Result<()> {
+        use ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
         let path = match &self {
             Self::Device { .. } => return self.keep().map(drop),
             Self::File { path, .. } => path.clone(),
@@ -66,8 +67,17 @@ impl Target {
         // The directory is synchronised, so that the name, too, is there after a power failure.
         let named = Kept { path, ..kept };
         let dir = named.path.parent().unwrap_or(Path::new("/"));
-        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
-        synced.with_context(|| cannot_write(dir)).with_context(|| named.told())
+        match fs::File::open(dir).and_then(|dir| dir.sync_all()) {
+            // It may not be read, or its file system has no such thing.
+            Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported) => {
+                log::warn!(
+                    "the file's name may not be there after a power failure: {}: {error}",
+                    dir.display()
+                );
+                Ok(())
+            }
+            synced => synced.with_context(|| cannot_write(dir)).with_context(|| named.told()),
+        }
     }
 
     /// All that was written is made safe, and stays under the name that it has.

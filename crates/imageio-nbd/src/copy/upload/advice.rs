@@ -63,7 +63,7 @@ pub(super) fn goes_on(journal: &Journal) -> String {
 }
 
 /// Returns true if somebody has finalized the transfer.
-fn is_finalized(error: &anyhow::Error) -> bool {
+pub(super) fn is_finalized(error: &anyhow::Error) -> bool {
     use engine_transfer::Error::Engine;
     let Some(Engine(ovirt_engine_client::Error::Transfer { phase, .. })) = error.downcast_ref() else {
         return false;

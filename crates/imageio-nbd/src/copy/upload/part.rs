@@ -30,10 +30,12 @@ pub(super) fn parts(from: u64, size: u64) -> impl Iterator<Item = Range<u64>> {
     starts.map(move |start| start..start.saturating_add(PART).min(size))
 }
 
-/// Copies all of an image to a disk. One that `is_zero` needs no zeroes. A name that JSON can't
-/// hold is no reason to copy nothing: such an image is copied at once.
+/// Copies all of an image to a disk. One that `is_zero` needs no zeroes.
+///
+/// An image is copied at once if JSON can't hold its name, or if it has a backing file: of a part,
+/// `qemu-img` doesn't see what is zero there, and such an image has no data in so large a piece.
 pub(super) fn copy_all(image: &Image, disk: &Address, is_zero: bool) -> Result<Vec<Command>> {
-    if image.size > PART && check_name(&image.path).is_ok() {
+    if image.size > PART && !image.has_backing_file && check_name(&image.path).is_ok() {
         return parts(0, image.size).map(|part| copy(image, disk, is_zero, part)).collect();
     }
     let mut qemu_img = convert(is_zero);
