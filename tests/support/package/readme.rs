@@ -23,9 +23,9 @@ pub(crate) fn commands_work(root: &Root) {
     fs::write(site.path("disk.img"), guest_disk(13)).unwrap();
     site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img", "web.qcow2"]).unwrap();
     fs::copy(site.path("web.qcow2"), root.path("work/web.qcow2")).unwrap();
-    fs::copy(site.path("ca.pem"), root.path("root/ca.pem")).unwrap();
+    fs::copy(site.path("ca.pem"), root.path("work/ca.pem")).unwrap();
     let config = fs::read_to_string(site.path("ovirt-img.conf")).unwrap();
-    let config = config.replace(&site.path("ca.pem").display().to_string(), "/root/ca.pem");
+    let config = config.replace(&site.path("ca.pem").display().to_string(), "ca.pem");
     fs::create_dir(root.path("root/.config")).unwrap();
     fs::write(root.path("root/.config/ovirt-img.conf"), config).unwrap();
     for command in ["imageio-nbd upload ", "imageio-nbd download "].map(line) {

@@ -79,7 +79,7 @@ fn look_at(directory: &BackupDirectory, disk: &DiskBackup, task: Task<'_>) -> Re
     let image = match directory.image(disk) {
         Ok(image) => image,
         Err(error) => {
-            log::error!("{error}");
+            log::error!("{}", imageio_config::one_line(&error));
             return Ok(if error.is_missing() { Found::Missing } else { Found::Wrong });
         }
     };
