@@ -75,13 +75,15 @@
 mod error;
 mod extents;
 mod memory;
+mod pieces;
 mod queue;
 mod threaded;
 
 pub use error::{Errno, Error, Result};
 pub use extents::{ALLOCATION, Extent, HOLE, ZERO};
 pub use memory::MemoryDevice;
-pub use queue::{Batch, BatchEnd, Completion, QueuedDevice, Request, piece_end};
+pub use pieces::{BLOCK, has_loose_ends, piece_end, write_pieces};
+pub use queue::{Batch, BatchEnd, Completion, QueuedDevice, Request};
 pub use threaded::Threaded;
 
 use std::ops::Range;

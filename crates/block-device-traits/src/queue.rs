@@ -52,9 +52,9 @@ pub trait QueuedDevice: Send + Sync {
     /// now. Requests may still be submitted.
     fn stopping(&self) {}
 
-    /// In bytes. Longer writes that need not be durable are best submitted in pieces of this size
-    /// that end where [`piece_end`] says, each as soon as its data is there: it is on its way, and
-    /// its memory in use again, while the rest still comes.
+    /// In bytes. Longer writes that need not be durable are best submitted in pieces of this size,
+    /// which [`write_pieces`](crate::write_pieces) tells, each as soon as its data is there: it is
+    /// on its way, and its memory in use again, while the rest still comes.
     fn longest_write(&self) -> u64 {
         u64::MAX
     }
@@ -87,23 +87,6 @@ pub trait QueuedDevice: Send + Sync {
     /// nothing that was is to be used.
     fn extent_ahead(&self, offset: u64) -> Option<Extent> {
         Some(Extent { length: self.size().saturating_sub(offset), status: 0 })
-    }
-}
-
-/// The largest block that storage writes as a whole, in bytes.
-const BLOCK: u64 = 4096;
-
-/// Returns the end of the first piece of a long request for `range`, if pieces have at most
-/// `longest` bytes, which must not be 0. It is a multiple of 4 KiB, if there is one: no two pieces
-/// write parts of the same block then, of which storage might lose one.
-#[must_use]
-pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
-    match range.start.checked_add(longest) {
-        Some(end) if end < range.end => {
-            let aligned = end - end % BLOCK;
-            if aligned > range.start { aligned } else { end }
-        }
-        _ => range.end,
     }
 }
 
@@ -239,18 +222,6 @@ mod tests {
         fn batch_ended(self: Arc<Self>) {
             self.0.fetch_add(1, SeqCst);
         }
-    }
-
-    #[test]
-    fn pieces_end_between_blocks_where_they_can() {
-        let end = |range: Range<u64>, longest| piece_end(&range, longest);
-        assert_eq!(end(0..20_000, 8192), 8192);
-        assert_eq!(end(512..20_000, 8192), 8192, "the first is shorter, so that the others are aligned");
-        assert_eq!(end(0..20_000, 10_000), 8192);
-        assert_eq!(end(512..8704, 8192), 8704, "it is no longer than a piece may be");
-        assert_eq!(end(512..4000, 1000), 1512, "there is no end of a block within reach");
-        assert_eq!(end(5..7, u64::MAX), 7);
-        assert_eq!(end(u64::MAX - 5000..u64::MAX, 4500), u64::MAX - 4095);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::request::{DeviceRequest, DiskRange};
 use crate::settings::NoHole;
 use crate::tracker::{Context, Tracker};
 use crate::transfer::Transfer;
+use crate::write;
 use crate::zero::Zeroing;
 
 /// An oVirt disk as a block device. Any thread may use it at any time.
@@ -280,9 +281,11 @@ impl BlockDevice for Device {
     }
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
-        let len = data.len() as u64;
-        self.check_write(offset, len)?;
-        self.run(DeviceRequest::write(self.place(offset, len), data, fua, None))
+        self.check_write(offset, data.len() as u64)?;
+        write::in_pieces(offset, data, fua, |offset, part| {
+            let place = self.place(offset, part.len() as u64);
+            self.run(DeviceRequest::write(place, part, fua, None))
+        })
     }
 
     /// The meaning of [`ZeroFlags::no_hole`] is one of the [settings](crate::NoHole).

@@ -87,6 +87,7 @@ mod summary;
 mod ticket;
 mod tracker;
 mod transfer;
+mod write;
 mod zero;
 
 pub use device::Device;

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use block_device_traits::{Batch, Completion, ReadBuffer};
+use block_device_traits::{BLOCK, Batch, Completion, ReadBuffer, has_loose_ends};
 use bytes::Bytes;
 use conn_pool::{Outcome, Place};
 
@@ -162,6 +162,14 @@ impl Shape {
     fn len(&self) -> u64 {
         self.end - self.start
     }
+
+    /// Returns true if it is better to leave a long change apart at this place, which is between
+    /// two blocks. With a part of a block at its end, all of it would have to wait for a change of
+    /// the rest of that block, and would be in doubt with it.
+    fn is_better_apart(&self, at: u64) -> bool {
+        let is_change = self.operation != Operation::Read;
+        is_change && at.is_multiple_of(BLOCK) && has_loose_ends(&self.range())
+    }
 }
 
 impl conn_pool::Shape for Shape {
@@ -174,13 +182,14 @@ impl conn_pool::Shape for Shape {
         if self.operation != other.operation || !is_something || !fits {
             return None;
         }
-        if other.end == self.start {
-            Some((Self { start: other.start, ..self }, Place::Before))
+        let (joined, place) = if other.end == self.start {
+            (Self { start: other.start, ..self }, Place::Before)
         } else if other.start == self.end {
-            Some((Self { end: other.end, ..self }, Place::Behind))
+            (Self { end: other.end, ..self }, Place::Behind)
         } else {
-            None
-        }
+            return None;
+        };
+        (!joined.is_better_apart(self.start.max(other.start))).then_some((joined, place))
     }
 }
 
@@ -209,6 +218,33 @@ mod tests {
         for elsewhere in [11..12, 13..14, 10..12, 12..12, 10..10] {
             assert_eq!(join(write(10..12), write(elsewhere.clone())), None, "{elsewhere:?}");
         }
+    }
+
+    #[test]
+    fn parts_of_blocks_go_together_and_not_with_whole_blocks() {
+        const MIB: u64 = 1 << 20;
+        let change = |operation, range: Range<u64>| Shape { limit: MIB, ..shape(operation, range) };
+        for operation in [Operation::Write { fua: false }, Operation::Zero { fua: false }] {
+            let join = |one, other| {
+                let joined = change(operation, one).join(change(operation, other));
+                joined.map(|(both, place)| (both.range(), place))
+            };
+            let (blocks, next_blocks) = (4096..MIB, MIB + 4096..2 * MIB);
+            let (head, tail, next_head) = (512..4096, MIB..MIB + 512, MIB + 512..MIB + 4096);
+            assert_eq!(join(head.clone(), blocks.clone()), None);
+            assert_eq!(join(blocks.clone(), tail.clone()), None);
+            assert_eq!(join(tail.clone(), blocks.clone()), None);
+            let both = MIB..MIB + 4096;
+            assert_eq!(join(tail, next_head), Some((both.clone(), Place::Behind)));
+            // They are a whole block, which goes with either of its neighbours.
+            assert_eq!(join(both.clone(), next_blocks), Some((MIB..2 * MIB, Place::Behind)));
+            assert_eq!(join(both, blocks), Some((4096..MIB + 4096, Place::Before)));
+            assert_eq!(join(head, 4096..8192), Some((512..8192, Place::Behind)), "it is short");
+            let middle = MIB / 2 + 512;
+            assert_eq!(join(512..middle, middle..MIB), Some((512..MIB, Place::Behind)));
+        }
+        let read = |range| change(Operation::Read, range);
+        assert!(read(512..4096).join(read(4096..MIB)).is_some());
     }
 
     #[test]

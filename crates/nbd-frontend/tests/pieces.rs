@@ -129,6 +129,27 @@ fn each_piece_of_a_long_write_is_submitted_as_soon_as_it_is_there() {
 }
 
 #[test]
+fn parts_of_blocks_at_the_ends_of_a_long_write_are_pieces_of_their_own() {
+    let (server, submitted) = start(Config::default());
+    let mut client = server.client();
+    let data = data(4 * PIECE);
+    client.write(1, 512, &data);
+    let mut pieces = Vec::new();
+    let mut start = 512;
+    for end in [4096, PIECE + 4096, 2 * PIECE + 4096, 3 * PIECE + 4096, 4 * PIECE, 4 * PIECE + 512] {
+        let part = data[start - 512..end - 512].to_vec();
+        let piece = next(&submitted);
+        assert!(piece.request == Request::Write { offset: start as u64, data: part.into(), fua: false });
+        pieces.push(piece);
+        start = end;
+    }
+    assert_eq!(start, data.len() + 512);
+    pieces.into_iter().for_each(|piece| piece.end(Ok(())));
+    assert_eq!(client.reply(), (0, 1));
+    client.disconnect();
+}
+
+#[test]
 fn a_write_of_which_a_piece_fails_or_is_dropped_is_an_error_once_all_have_ended() {
     let (server, submitted) = start(Config::default());
     let mut client = server.client();

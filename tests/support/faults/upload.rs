@@ -9,12 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use fault_proxy::Proxy;
+use serde_json::json;
 use support::daemon::{RealDaemon, Ticket};
 use support::door::{Door, Served};
 use support::image::{noise, same};
 use support::process::PATIENCE;
 use support::qemu::{QemuNbd, create_image};
-use support::tools::NBDCOPY;
+use support::tools::{NBDCOPY, QEMU_IMG};
 use tempfile::TempDir;
 
 pub(crate) const SIZE: usize = 48 << 20;
@@ -27,7 +28,7 @@ pub(crate) struct Upload {
     pub(crate) daemon: RealDaemon,
     pub(crate) qemu_nbd: QemuNbd,
     pub(crate) served: Served,
-    pub(crate) nbdcopy: Option<Child>,
+    pub(crate) client: Option<Child>,
     pub(crate) disk: Vec<u8>,
     pub(crate) parameters: Vec<String>,
     pub(crate) image: PathBuf,
@@ -70,7 +71,7 @@ impl Upload {
         all.extend(parameters.iter().map(|parameter| (*parameter).to_owned()));
         let served = door.serve_with(dir.path(), &all, environment).unwrap();
         let disk = noise(SIZE, seed);
-        Self { proxy, daemon, qemu_nbd, served, nbdcopy: None, disk, parameters: all, image, dir }
+        Self { proxy, daemon, qemu_nbd, served, client: None, disk, parameters: all, image, dir }
     }
 
     pub(crate) fn nbdcopy(&mut self, source: &OsStr) -> &mut Child {
@@ -81,7 +82,7 @@ impl Upload {
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
-        self.nbdcopy.insert(nbdcopy.unwrap())
+        self.client.insert(nbdcopy.unwrap())
     }
 
     /// Copies all of it, with as much at a time as nbdcopy likes.
@@ -92,12 +93,33 @@ impl Upload {
         self.end()
     }
 
+    /// Has a part of the disk copied by qemu-img, in as many requests as it may have under way.
+    pub(crate) fn convert(mut self, part: std::ops::Range<usize>) -> End {
+        let source = self.dir.path().join("source");
+        fs::write(&source, &self.disk[part.clone()]).unwrap();
+        let target = json!({
+            "driver": "raw",
+            "offset": part.start,
+            "size": part.len(),
+            "file": { "driver": "nbd", "server": { "type": "unix", "path": self.served.socket() } },
+        });
+        let qemu_img = Command::new(QEMU_IMG.path())
+            .args(["convert", "-n", "-W", "-m", "16", "-f", "raw"])
+            .arg(source)
+            .arg(format!("json:{target}"))
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        self.client = Some(qemu_img.unwrap());
+        self.end()
+    }
+
     /// Gives a part of the source, of which nbdcopy writes 64 KiB at a time. nbdcopy may have given
     /// up: its exit status tells.
     pub(crate) fn give(&mut self, part: std::ops::Range<usize>) {
-        let mut nbdcopy = self.nbdcopy.take().unwrap();
+        let mut nbdcopy = self.client.take().unwrap();
         let _ = nbdcopy.stdin.as_mut().unwrap().write_all(&self.disk[part]);
-        self.nbdcopy = Some(nbdcopy);
+        self.client = Some(nbdcopy);
     }
 
     /// Gives the first half, and waits until nearly all of it is on its way.
@@ -109,7 +131,7 @@ impl Upload {
 
     /// Gives the second half while something is done that has to be done before all of it is taken.
     pub(crate) fn give_rest(&mut self, meanwhile: impl FnOnce(&mut Self)) {
-        let mut stdin = self.nbdcopy.as_mut().and_then(|nbdcopy| nbdcopy.stdin.take()).unwrap();
+        let mut stdin = self.client.as_mut().and_then(|nbdcopy| nbdcopy.stdin.take()).unwrap();
         let rest = self.disk[HALF..].to_vec();
         thread::scope(|scope| {
             let giving = thread::Builder::new().spawn_scoped(scope, move || stdin.write_all(&rest)).unwrap();
@@ -119,9 +141,9 @@ impl Upload {
     }
 
     pub(crate) fn end(mut self) -> End {
-        let mut nbdcopy = self.nbdcopy.take().unwrap();
-        drop(nbdcopy.stdin.take());
-        let copied = nbdcopy.wait().unwrap().success();
+        let mut client = self.client.take().unwrap();
+        drop(client.stdin.take());
+        let copied = client.wait().unwrap().success();
         let (status, said) = self.served.finish().unwrap();
         drop(self.daemon);
         self.qemu_nbd.stop().unwrap();

@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 
-/// The largest block in use, in bytes. What is aligned to this is aligned to smaller ones, too.
-const BLOCK: u64 = 4096;
+use block_device_traits::BLOCK;
 
 /// The blocks that a change of `range` writes, in bytes: an end that is not aligned is rounded
 /// outward. The end of the disk counts as aligned, as there is no block behind it.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use block_device_traits::{BlockDevice, Errno, QueuedDevice, Request, ZeroFlags};
+use block_device_traits::{BlockDevice, Errno, QueuedDevice, Request, ZeroFlags, write_pieces};
 use bytes::Bytes;
 use fake_imageio::{Fault, Gate, Op, What};
 
@@ -97,6 +97,27 @@ fn writes_that_wait_and_are_neighbours_are_one_and_told_in_one_batch() {
     drop(setup.queue);
     assert_eq!(setup.batch_ends.try_iter().count(), 2, "one was held up");
     close_well(&setup.server, &setup.device);
+}
+
+#[test]
+fn writes_in_the_middle_of_blocks_become_requests_of_whole_blocks() {
+    const HALF: u64 = 512 << 10;
+    let setup = Setup::with_connections(1);
+    let data = contents();
+    let gate = setup.hold_up();
+    let shifted = [512..HALF + 512, HALF + 512..2 * HALF - 512];
+    let pieces = shifted.into_iter().flat_map(|range| write_pieces(range, HALF));
+    for (name, piece) in (0..).zip(pieces) {
+        let data = data[piece.start as usize..piece.end as usize].to_vec();
+        setup.submit(name, Request::Write { offset: piece.start, data: data.into(), fua: false }, 0);
+    }
+    setup.let_go(&gate);
+    assert!(setup.all(0..6).iter().all(|told| told.result.is_ok()));
+    let (last_block, end) = (2 * HALF - BLOCK, 2 * HALF - 512);
+    // The two parts of the block in the middle have met, and gone with the blocks behind it.
+    let first = [(512, BLOCK - 512), (BLOCK, HALF - BLOCK), (HALF, HALF - BLOCK)];
+    assert_eq!(setup.log(Op::Put), [&first[..], &[(last_block, end - last_block)]].concat());
+    assert!(setup.server.contents().unwrap()[512..end as usize] == data[512..end as usize]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Long requests that go to the device piece by piece: a WRITE as its payload comes, and a READ
 //! whose content goes to the client as it comes.
 
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,9 +62,10 @@ impl Whole {
         Box::new(ReadPiece { whole: Arc::clone(self), offset, buffer, holes: Vec::new() })
     }
 
-    /// The rest of the payload, from `offset` on, won't come.
-    pub(super) fn fail(&self, offset: u64, reason: String) {
-        self.piece_ended(offset, Err(Error::new(Errno::Io, reason)));
+    /// The connection ended, and the rest of the payload won't come.
+    pub(super) fn lost(&self, error: &io::Error) {
+        let reason = format!("the connection ended: {error}");
+        self.piece_ended(self.job.request.offset, Err(Error::new(Errno::Io, reason)));
     }
 
     fn piece_ended(&self, offset: u64, result: Result<u32>) {

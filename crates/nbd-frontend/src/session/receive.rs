@@ -2,9 +2,10 @@
 //! Reading requests.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
-use block_device_traits::{Batch, QueuedDevice, piece_end};
+use block_device_traits::{Batch, QueuedDevice, write_pieces};
 use io_buffer_pool::Buffer;
 use nbd_wire::{
     BadMagic, Command, EXTENDED_REQUEST_HEADER_LEN, ErrorValue, MAX_STATUS_PAYLOAD, PayloadTooLong,
@@ -89,11 +90,13 @@ impl<D: QueuedDevice> Session<'_, D> {
         match command {
             // A write that must be durable goes as a whole: who knows all of it makes it so at
             // once.
-            Ok(Command::Write { offset, length, fua: false }) if u64::from(length) > self.longest_write() => {
-                let whole = Whole::new(self.job(request, command, None), length);
-                return self.receive_pieces(input, whole, offset);
-            }
-            Ok(Command::Write { length, .. }) => {
+            Ok(Command::Write { offset, length, fua }) => {
+                let range = offset..offset + u64::from(length);
+                let mut pieces = write_pieces(range.clone(), self.longest_write()).peekable();
+                if !fua && pieces.peek().is_some_and(|first| *first != range) {
+                    let whole = Whole::new(self.job(request, command, None), length);
+                    return self.receive_pieces(input, whole, pieces);
+                }
                 read_payload(input, buffer.insert(self.buffers.take(length as usize)))?;
             }
             Ok(Command::BlockStatusPayload { payload_len }) => {
@@ -138,11 +141,11 @@ impl<D: QueuedDevice> Session<'_, D> {
         &self,
         input: &mut BufReader<Incoming<'_>>,
         whole: Arc<Whole>,
-        offset: u64,
+        pieces: impl Iterator<Item = Range<u64>>,
     ) -> Result<(), End> {
-        let result = self.hand_out_pieces(input, &whole, offset);
+        let result = self.hand_out_pieces(input, &whole, pieces);
         if let Err(lost) = &result {
-            whole.fail(offset, format!("the connection ended: {lost}"));
+            whole.lost(lost);
         }
         whole.let_go(&mut Batch::default());
         Ok(result?)
@@ -152,18 +155,14 @@ impl<D: QueuedDevice> Session<'_, D> {
         &self,
         input: &mut BufReader<Incoming<'_>>,
         whole: &Arc<Whole>,
-        mut offset: u64,
+        pieces: impl Iterator<Item = Range<u64>>,
     ) -> io::Result<()> {
-        let end = offset + u64::from(whole.length());
-        while offset < end {
-            let piece = offset..piece_end(&(offset..end), self.longest_write());
-            let length = piece.end - piece.start;
-            let mut buffer = self.buffers.take(length as usize);
+        for piece in pieces {
+            let mut buffer = self.buffers.take((piece.end - piece.start) as usize);
             read_payload(input, &mut buffer)?;
-            let (data, completion) = whole.write_piece(offset, buffer);
-            let request = block_device_traits::Request::Write { offset, data, fua: false };
+            let (data, completion) = whole.write_piece(piece.start, buffer);
+            let request = block_device_traits::Request::Write { offset: piece.start, data, fua: false };
             self.device.submit(request, completion);
-            offset = piece.end;
         }
         Ok(())
     }
