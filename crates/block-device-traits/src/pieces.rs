@@ -10,7 +10,7 @@ use std::ops::Range;
 /// to smaller blocks, too.
 pub const BLOCK: u64 = 4096;
 
-/// A write of so many bytes is worth more than one request.
+/// So many bytes of whole blocks are worth a request of their own.
 const LONG: u64 = 256 << 10;
 
 /// Returns the end of the first piece of a long request for `range`, if pieces have at most
@@ -28,7 +28,7 @@ pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
 }
 
 /// Returns the pieces of a write of `range`, in their order, each of `longest` bytes at most, which
-/// must not be 0. A part of a block at either end of a long write is a piece of its own. So a
+/// must not be 0. A part of a block at either end of a long piece is a piece of its own. So a
 /// neighbour, which has the rest of that block, has to wait for this small piece at most, and the
 /// two may go together.
 ///
@@ -36,44 +36,40 @@ pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
 /// use block_device_traits::write_pieces;
 ///
 /// const MIB: u64 = 1 << 20;
-/// let pieces: Vec<_> = write_pieces(512..MIB + 512, MIB).collect();
-/// assert_eq!(pieces, [512..4096, 4096..MIB, MIB..MIB + 512]);
+/// let pieces: Vec<_> = write_pieces(512..2 * MIB + 512, MIB).collect();
+/// assert_eq!(pieces, [512..4096, 4096..MIB, MIB..2 * MIB, 2 * MIB..2 * MIB + 512]);
 /// ```
 pub fn write_pieces(range: Range<u64>, longest: u64) -> impl Iterator<Item = Range<u64>> {
-    let Range { start, end } = range;
-    let blocks = if has_loose_ends(&range) { whole_blocks(&range) } else { range };
-    let (head, tail) = (start..blocks.start, blocks.end..end);
-    let mut rest = blocks;
-    let body = iter::from_fn(move || {
+    let mut rest = range;
+    let pieces = iter::from_fn(move || {
         let piece = rest.start..piece_end(&rest, longest);
         rest.start = piece.end;
         Some(piece).filter(|piece| !piece.is_empty())
     });
-    let ends_apart = |piece: &Range<u64>| !piece.is_empty();
-    Some(head).filter(ends_apart).into_iter().chain(body).chain(Some(tail).filter(ends_apart))
+    pieces.flat_map(|piece| {
+        let blocks = if has_loose_ends(&piece) { whole_blocks(&piece) } else { piece.clone() };
+        let parts = [piece.start..blocks.start, blocks.clone(), blocks.end..piece.end];
+        parts.into_iter().filter(|part| !part.is_empty())
+    })
 }
 
-/// Returns true if a write of `range` is long, and begins or ends in the middle of a block.
+/// Returns true if a write of `range` has many whole blocks, and a part of another block at one of
+/// its ends.
 #[must_use]
 pub fn has_loose_ends(range: &Range<u64>) -> bool {
-    let is_aligned = range.start.is_multiple_of(BLOCK) && range.end.is_multiple_of(BLOCK);
-    range.end.saturating_sub(range.start) >= LONG && !is_aligned
+    let blocks = whole_blocks(range);
+    blocks != *range && blocks.end.saturating_sub(blocks.start) >= LONG
 }
 
-/// The blocks that are whole in a long range.
+/// The blocks that are whole in a range. Where there are none, the end is not behind the start.
 fn whole_blocks(range: &Range<u64>) -> Range<u64> {
-    let start = match range.start % BLOCK {
-        0 => range.start,
-        part => range.start + (BLOCK - part),
-    };
-    start..range.end - range.end % BLOCK
+    let start = range.start.saturating_add(BLOCK - 1);
+    start - start % BLOCK..range.end - range.end % BLOCK
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const KIB: u64 = 1 << 10;
 
     #[test]
     fn pieces_end_between_blocks_where_they_can() {
@@ -90,18 +86,18 @@ mod tests {
     #[test]
     fn a_long_write_has_its_parts_of_blocks_apart() {
         let pieces = |range, longest| write_pieces(range, longest).collect::<Vec<_>>();
-        let long = 256 * KIB;
         let is_whole = |range: Range<u64>| pieces(range.clone(), u64::MAX) == vec![range];
-        assert!(is_whole(0..long), "it has whole blocks");
-        assert!(is_whole(8192..11_000) && is_whole(1..long), "it is too short to be cut");
-        assert_eq!(pieces(1..long + 1, u64::MAX), [1..4096, 4096..long, long..long + 1]);
-        assert_eq!(pieces(0..long + 1, u64::MAX), [0..long, long..long + 1]);
-        assert_eq!(pieces(512..long + 4096, u64::MAX), [512..4096, 4096..long + 4096]);
-        let (first, middle) = (4096..4096 + 128 * KIB, 4096 + 128 * KIB..long);
-        assert_eq!(pieces(1..long + 1, 128 * KIB), [1..4096, first, middle, long..long + 1]);
+        assert!(is_whole(0..LONG), "it has whole blocks");
+        assert!(is_whole(8192..11_000) && is_whole(1..LONG + 4095), "they have few whole blocks");
+        let end = 4096 + LONG;
+        assert_eq!(pieces(1..end, u64::MAX), [1..4096, 4096..end]);
+        assert_eq!(pieces(0..LONG + 1, u64::MAX), [0..LONG, LONG..LONG + 1]);
+        assert_eq!(pieces(4095..end + 1, u64::MAX), [4095..4096, 4096..end, end..end + 1]);
+        let middle = 2 * LONG;
+        assert_eq!(pieces(1..middle + 3, LONG + 4096), [1..4096, 4096..end, end..middle + 3], "one is short");
         assert_eq!(pieces(100..20_000, 8192), [100..8192, 8192..16_384, 16_384..20_000]);
         assert!(pieces(7..7, 4096).is_empty());
         let last = u64::MAX - 4095..u64::MAX;
-        assert_eq!(pieces(u64::MAX - 4095 - long..u64::MAX, u64::MAX).last(), Some(&last));
+        assert_eq!(pieces(u64::MAX - 4095 - LONG..u64::MAX, u64::MAX).last(), Some(&last));
     }
 }

@@ -282,7 +282,7 @@ impl BlockDevice for Device {
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
         self.check_write(offset, data.len() as u64)?;
-        write::in_pieces(offset, data, fua, |offset, part| {
+        write::in_pieces(offset, data, fua, self.link().longest_request(), |offset, part| {
             let place = self.place(offset, part.len() as u64);
             self.run(DeviceRequest::write(place, part, fua, None))
         })

@@ -17,8 +17,8 @@ use nbd_frontend::{Config, ExportInfo};
 const PIECE: usize = 64 << 10;
 const SIZE: usize = 16 * PIECE;
 
-/// Takes writes of one piece at most, and hands everything to the test.
-struct Device(Mutex<Sender<Submitted>>);
+/// Takes writes of a certain length in bytes at most, and hands everything to the test.
+struct Device(Mutex<Sender<Submitted>>, usize);
 
 struct Submitted {
     request: Request,
@@ -70,13 +70,17 @@ impl QueuedDevice for Device {
     }
 
     fn longest_write(&self) -> u64 {
-        PIECE as u64
+        self.1 as u64
     }
 }
 
 fn start(config: Config) -> (Running, Receiver<Submitted>) {
+    start_with(config, PIECE)
+}
+
+fn start_with(config: Config, longest_write: usize) -> (Running, Receiver<Submitted>) {
     let (submit, submitted) = channel();
-    let device = Arc::new(Device(Mutex::new(submit)));
+    let device = Arc::new(Device(Mutex::new(submit), longest_write));
     (Running::queued(device, &ExportInfo::default(), config), submitted)
 }
 
@@ -130,20 +134,20 @@ fn each_piece_of_a_long_write_is_submitted_as_soon_as_it_is_there() {
 
 #[test]
 fn parts_of_blocks_at_the_ends_of_a_long_write_are_pieces_of_their_own() {
-    let (server, submitted) = start(Config::default());
+    const LONG: usize = 512 << 10;
+    let (server, submitted) = start_with(Config::default(), LONG);
     let mut client = server.client();
-    let data = data(4 * PIECE);
+    let data = data(LONG);
     client.write(1, 512, &data);
-    let mut pieces = Vec::new();
-    let mut start = 512;
-    for end in [4096, PIECE + 4096, 2 * PIECE + 4096, 3 * PIECE + 4096, 4 * PIECE, 4 * PIECE + 512] {
-        let part = data[start - 512..end - 512].to_vec();
+    let mut at = 512;
+    let pieces = [4096, LONG, LONG + 512].map(|end| {
+        let part = data[at - 512..end - 512].to_vec();
+        let expected = Request::Write { offset: at as u64, data: part.into(), fua: false };
+        at = end;
         let piece = next(&submitted);
-        assert!(piece.request == Request::Write { offset: start as u64, data: part.into(), fua: false });
-        pieces.push(piece);
-        start = end;
-    }
-    assert_eq!(start, data.len() + 512);
+        assert!(piece.request == expected, "the piece up to {end}");
+        piece
+    });
     pieces.into_iter().for_each(|piece| piece.end(Ok(())));
     assert_eq!(client.reply(), (0, 1));
     client.disconnect();

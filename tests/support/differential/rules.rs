@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::ops::Range;
 
 use fake_imageio::{ClosedBy, Op, RequestRecord, Transport};
 use support::TestResult;
@@ -15,6 +16,12 @@ use crate::script::{Command, Request};
 
 /// Ours sends no longer request than this, in bytes.
 const MAX_REQUEST: u64 = 2 << 20;
+
+/// So many bytes of whole blocks are written apart from parts of blocks.
+const LONG: u64 = 256 << 10;
+
+/// In bytes.
+const BLOCK: u64 = 4096;
 
 /// The number of connections that either plugin opens at most, whatever the server wants.
 const CONNECTIONS: u32 = 4;
@@ -105,7 +112,7 @@ fn expected(setup: &Setup, reference: &Step, door: Door, unflushed: &Unflushed) 
         fua_is_native(setup, reference, &mut expected)?;
     }
     if steps(reference, door) > 1 {
-        long_requests_go_out_in_steps(&mut expected)?;
+        long_requests_go_out_in_steps(request, door, &mut expected)?;
     }
     if !setup.features.flush && request.changes_the_disk() {
         without_flush_each_write_is_durable(&mut expected)?;
@@ -123,39 +130,61 @@ fn the_unix_socket_is_tried(expected: &mut Vec<Fact>) {
     expected.push(Fact { op: Op::Options, offset: 0, size: 0, flush: false, status, transport });
 }
 
-/// Returns the number of requests that ours makes of one. In nbdkit a READ stays whole, as nbdkit
-/// wants all of it at once.
+/// Returns the number of requests that ours makes of one.
 fn steps(step: &Step, door: Door) -> usize {
-    let Request { command, offset, len, .. } = step.request;
-    match command {
-        Command::Write => pieces(offset, len).len(),
-        Command::Read if door == Door::ImageioNbd => pieces(offset, len).len(),
-        _ => 1,
+    pieces(&step.request, door).len()
+}
+
+/// Returns the ranges of the requests that ours makes of one. In nbdkit a READ stays whole, as
+/// nbdkit wants all of it at once.
+fn pieces(request: &Request, door: Door) -> Vec<Range<u64>> {
+    let range = request.offset..request.offset + request.len;
+    match request.command {
+        Command::Write if !request.fua => between_blocks(range).into_iter().flat_map(parts).collect(),
+        Command::Write => between_blocks(range),
+        Command::Read if door == Door::ImageioNbd => between_blocks(range),
+        _ => vec![range],
     }
 }
 
-/// Returns the offsets and lengths of the pieces of a request. They end between blocks, so that no
-/// two write to the same one.
-fn pieces(offset: u64, len: u64) -> Vec<(u64, u64)> {
-    let end = offset + len;
-    let next = |at: &u64| Some(*at).filter(|at| at + MAX_REQUEST < end).map(|at| (at + MAX_REQUEST) & !4095);
-    let starts: Vec<_> = std::iter::successors(Some(offset), next).collect();
-    let ends = starts.iter().copied().skip(1).chain([end]);
-    starts.iter().zip(ends).map(|(start, end)| (*start, end - start)).collect()
+/// Returns the whole blocks of a piece and the parts of blocks at its ends, if there are many.
+fn parts(piece: Range<u64>) -> Vec<Range<u64>> {
+    let blocks = piece.start.next_multiple_of(BLOCK)..piece.end - piece.end % BLOCK;
+    if blocks.end < blocks.start + LONG {
+        return vec![piece];
+    }
+    let parts = [piece.start..blocks.start, blocks.clone(), blocks.end..piece.end];
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
+}
+
+/// Returns the pieces of a long range. They end between blocks, so that no two write to the same
+/// one.
+fn between_blocks(range: Range<u64>) -> Vec<Range<u64>> {
+    let next = |at: &u64| {
+        Some(*at).filter(|at| at + MAX_REQUEST < range.end).map(|at| (at + MAX_REQUEST) & !(BLOCK - 1))
+    };
+    let starts: Vec<_> = std::iter::successors(Some(range.start), next).collect();
+    let ends = starts.iter().copied().skip(1).chain([range.end]);
+    starts.iter().zip(ends).map(|(start, end)| *start..end).collect()
 }
 
 /// The reference sends what it is given. More than some MiB at once costs the server's storage
 /// more; a flush with the last step covers all. What is read goes to the client while the rest
-/// still comes.
-fn long_requests_go_out_in_steps(expected: &mut Vec<Fact>) -> TestResult {
+/// still comes. A part of a block is written apart, so that whole blocks neither wait for what else
+/// is written there, nor fail with it.
+fn long_requests_go_out_in_steps(request: &Request, door: Door, expected: &mut Vec<Fact>) -> TestResult {
     let Some(whole) = expected.iter().position(|fact| matches!(fact.op, Op::Put | Op::Get)) else {
         return Err(format!("the reference sent no read or write: {expected:?}").into());
     };
     let Fact { offset, size, flush, .. } = expected[whole];
     let end = offset + size;
     let whole_fact = expected[whole];
-    let step = |(offset, size)| Fact { offset, size, flush: flush && offset + size == end, ..whole_fact };
-    let steps: Vec<_> = pieces(offset, size).into_iter().map(step).collect();
+    equal("the reference's one request", &(offset, size), &(request.offset, request.len))?;
+    let step = |piece: Range<u64>| {
+        let (offset, size) = (piece.start, piece.end - piece.start);
+        Fact { offset, size, flush: flush && piece.end == end, ..whole_fact }
+    };
+    let steps: Vec<_> = pieces(request, door).into_iter().map(step).collect();
     expected.splice(whole..=whole, steps);
     Ok(())
 }
