@@ -32,16 +32,22 @@ pub(crate) enum Contender {
     Limit,
     /// NBD clients write into nbdkit, which forgets it.
     Null,
+    /// Our program, with nothing that follows what is measured.
+    Fixed,
 }
 
+/// The parameters that are best on one host, whatever the link is.
+const FIXED: [&str; 3] = ["connections=4", "max-request=2M", "replay-buffer=32M"];
+
 /// In the order in which they take turns.
-pub(crate) const CONTENDERS: [Contender; 6] = [
+pub(crate) const CONTENDERS: [Contender; 7] = [
     Contender::Door(Door::Reference),
     Contender::Door(Door::Nbdkit),
     Contender::Door(Door::ImageioNbd),
     Contender::Client,
     Contender::Limit,
     Contender::Null,
+    Contender::Fixed,
 ];
 
 /// The state that all runs need.
@@ -93,7 +99,13 @@ impl Contender {
             Self::Client => report::CLIENT,
             Self::Limit => report::LIMIT,
             Self::Null => report::NULL,
+            Self::Fixed => report::FIXED,
         }
+    }
+
+    /// Returns true if it takes part without being asked for. All others do in each row.
+    pub(crate) fn is_regular(self) -> bool {
+        self != Self::Fixed
     }
 
     pub(crate) fn tools(self) -> &'static [Tool] {
@@ -102,6 +114,7 @@ impl Contender {
             Self::Client => &[IMAGEIO, QEMU_NBD, QEMU_IMG],
             Self::Limit => &[],
             Self::Null => &[NBDKIT],
+            Self::Fixed => Door::ImageioNbd.tools(),
         }
     }
 
@@ -113,7 +126,7 @@ impl Contender {
             Self::Door(Door::Reference) => {
                 !matches!(row.work, Work::SparseRead { client: Reader::QemuImg, .. })
             }
-            Self::Door(_) => true,
+            Self::Door(_) | Self::Fixed => true,
             // It chooses the size of requests itself, or is told; another client's preferences are
             // nothing to it.
             Self::Client => {
@@ -139,7 +152,7 @@ impl Contender {
         let reads_back = target.sparse.is_some() || warm_up && row.server == Server::Real;
         let back = reads_back.then_some(back.as_path());
         let used = match self {
-            Self::Door(_) | Self::Null => serve(self, bench, row, target, back)?,
+            Self::Door(_) | Self::Null | Self::Fixed => serve(self, bench, row, target, back)?,
             Self::Client => transfer(bench, row, target, back)?,
             Self::Limit => send(bench, row, target)?,
         };
@@ -182,26 +195,33 @@ fn server(
     let mut options: Vec<&OsStr> = ["--exit-with-parent", "-f"].map(OsStr::new).to_vec();
     options.extend([OsStr::new("-P"), pidfile.as_os_str(), OsStr::new("-U"), socket.as_os_str()]);
     let is_called_by_virt_v2v = row.work == Work::VirtV2v;
-    if is_called_by_virt_v2v || contender != Contender::Door(Door::ImageioNbd) {
+    let door = match contender {
+        Contender::Door(door) => Some(door),
+        Contender::Fixed => Some(Door::ImageioNbd),
+        Contender::Null | Contender::Client | Contender::Limit => None,
+    };
+    if is_called_by_virt_v2v || door != Some(Door::ImageioNbd) {
         options.extend(["--threads", "8"].map(OsStr::new));
     }
-    let Contender::Door(door) = contender else {
+    let Some(door) = door else {
         let mut command = Command::new(NBDKIT.path());
         command.args(options).arg("null").arg(format!("size={}", bench.source.len()));
         return Ok(command);
     };
+    let fixed = FIXED.iter().filter(|_| contender == Contender::Fixed).map(ToString::to_string);
+    let own = bench.parameters.iter().filter(|_| door != Door::Reference).cloned().chain(fixed);
     let dir = target.dir.path();
     if is_called_by_virt_v2v {
         let mut parameters = target.parameters(Door::Reference);
-        parameters.extend(bench.parameters.iter().filter(|_| door != Door::Reference).cloned());
+        parameters.extend(own);
         return Ok(door.call_of_virt_v2v(dir, &options, &parameters)?);
     }
     let mut parameters = target.parameters(door);
     if door != Door::Reference {
         // Merging alone has to earn what it does: clients would prefer larger requests.
         parameters.extend(row.work.has_own_request_size().then(|| "preferred-block-size=4096".to_owned()));
-        parameters.extend_from_slice(bench.parameters);
     }
+    parameters.extend(own);
     Ok(door.command(dir, &options, &parameters)?)
 }
 

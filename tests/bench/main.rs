@@ -154,7 +154,10 @@ fn is_wanted(options: &Options, contender: &str) -> bool {
 /// plugin there is nothing to compare with.
 fn find_contenders(options: &Options) -> Result<Vec<Contender>> {
     let mut found = Vec::new();
-    for contender in CONTENDERS.into_iter().filter(|contender| is_wanted(options, contender.name())) {
+    let is_asked_for = |contender: &Contender| {
+        is_wanted(options, contender.name()) && (contender.is_regular() || !options.contender.is_empty())
+    };
+    for contender in CONTENDERS.into_iter().filter(is_asked_for) {
         match contender.tools().iter().find(|tool| tool.find().is_none()) {
             None => found.push(contender),
             Some(tool) if contender.name() == PYTHON => bail!("{} is missing: {}", tool.name, tool.install),

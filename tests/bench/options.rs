@@ -21,8 +21,8 @@ pub(crate) struct Options {
     /// "upload-qcow2"; may be given again
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
-    /// Only contenders with this in their name, such as "plugin", "limit", "ovirt-img"; may be
-    /// given again
+    /// Only contenders with this in their name, such as "plugin", "limit", "ovirt-img", or "fixed":
+    /// imageio-nbd whose requests and connections don't follow the link; may be given again
     #[arg(long, value_name = "TEXT")]
     pub(crate) contender: Vec<String>,
     /// Rounds that count, after one that warms up [default: 5; quick: 3]

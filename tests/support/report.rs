@@ -64,6 +64,8 @@ pub const NULL: &str = "nbdkit null";
 pub const PLUGIN: &str = "our plugin";
 /// The name of our program.
 pub const IMAGEIO_NBD: &str = "imageio-nbd";
+/// The name of our program with fixed sizes of requests and a fixed number of connections.
+pub const FIXED: &str = "fixed";
 /// The name of ovirt-imageio's own client.
 pub const CLIENT: &str = "imageio client";
 /// The name of oVirt's client of engines.
@@ -101,7 +103,7 @@ impl Baseline {
     #[must_use]
     pub fn contenders(self) -> &'static [&'static str] {
         match self {
-            Self::PythonPlugin => &[PYTHON, PLUGIN, IMAGEIO_NBD, CLIENT, LIMIT, NULL],
+            Self::PythonPlugin => &[PYTHON, PLUGIN, IMAGEIO_NBD, CLIENT, LIMIT, NULL, FIXED],
             Self::OvirtImg => &[OVIRT_IMG, IMAGEIO_NBD],
         }
     }
@@ -172,6 +174,8 @@ pub struct Summary {
     pub to_client: Option<f64>,
     /// Throughput, as a multiple of nbdcopy's straight into nbdkit's null plugin.
     pub to_null: Option<f64>,
+    /// Throughput, as a multiple of our program's with fixed sizes.
+    pub to_fixed: Option<f64>,
     /// Throughput, as a part of what the link carries.
     pub to_link: Option<f64>,
 }
@@ -192,6 +196,7 @@ impl Row {
             to_limit: self.ratio(runs, LIMIT, throughput),
             to_client: self.ratio(runs, CLIENT, throughput),
             to_null: self.ratio(runs, NULL, throughput),
+            to_fixed: self.ratio(runs, FIXED, throughput),
             to_link: median(runs.iter().map(|run| Some(run.throughput / self.link?))),
         })
     }

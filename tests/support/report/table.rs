@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tables in Markdown that can be read as they are, too.
 
-use super::{Baseline, CLIENT, IMAGEIO_NBD, NULL, OVIRT_IMG, PLUGIN, PYTHON, Row, Summary, Unit};
+use super::{Baseline, CLIENT, FIXED, IMAGEIO_NBD, NULL, OVIRT_IMG, PLUGIN, PYTHON, Row, Summary, Unit};
 use crate::instructions::Counted;
 
 /// Of all rows: how often the contenders have the baseline's throughput, and its CPU. A table for
@@ -62,7 +62,6 @@ fn ratios_to_python(rows: &[&Row]) -> String {
 /// All figures of one row.
 #[must_use]
 pub fn details(row: &Row) -> String {
-    let has_null = row.runs.contains_key(NULL);
     let (throughput, cpu_base) = match row.unit {
         Unit::Gib => ("GiB/s", "CPU-s per GiB"),
         Unit::Iops => ("I/O per s", "CPU-s per 100,000 I/O"),
@@ -72,14 +71,15 @@ pub fn details(row: &Row) -> String {
     let (to_baseline, cpu) = (format!("x {baseline}"), format!("CPU x {baseline}"));
     heads.extend([to_baseline.as_str(), &cpu]);
     heads.extend(more_ratios(row));
-    heads.extend(has_null.then_some("x null"));
+    heads.extend(row.runs.contains_key(NULL).then_some("x null"));
+    heads.extend(row.runs.contains_key(FIXED).then_some("x fixed"));
     heads.extend(row.link.map(|_| "x link"));
     let mut table = vec![header(&heads)];
     for &contender in row.baseline.contenders() {
         let line = match row.summary(contender) {
             Some(summary) => figures(row, &summary),
             // It is told that it was there, and could not do this.
-            None if contender != NULL => vec!["-".to_owned(); heads.len() - 1],
+            None if ![NULL, FIXED].contains(&contender) => vec!["-".to_owned(); heads.len() - 1],
             None => continue,
         };
         table.push([vec![contender.to_owned()], line].concat());
@@ -123,6 +123,7 @@ fn figures(row: &Row, summary: &Summary) -> Vec<String> {
     let more = [summary.to_limit, summary.to_client];
     line.extend(more.into_iter().take(more_ratios(row).len()).map(number));
     line.extend(row.runs.contains_key(NULL).then(|| number(summary.to_null)));
+    line.extend(row.runs.contains_key(FIXED).then(|| number(summary.to_fixed)));
     line.extend(row.link.map(|_| number(summary.to_link)));
     line
 }
@@ -195,13 +196,16 @@ mod tests {
     }
 
     #[test]
-    fn null_has_a_line_and_a_column_where_it_ran() {
-        let mut row = row();
-        row.runs.insert(NULL, row.runs[PYTHON].clone());
-        let table = details(&row);
-        assert!(table.lines().next().unwrap().contains("x null"));
-        let ours = table.lines().find(|line| line.starts_with("| our plugin")).unwrap();
-        assert!(ours.trim_end_matches([' ', '|']).ends_with("2.00"));
+    fn null_and_fixed_have_a_line_and_a_column_where_they_ran() {
+        for (contender, column) in [(NULL, "x null"), (FIXED, "x fixed")] {
+            let mut row = row();
+            assert!(!details(&row).contains(column));
+            row.runs.insert(contender, row.runs[PYTHON].clone());
+            let table = details(&row);
+            assert!(table.lines().next().unwrap().contains(column));
+            let ours = table.lines().find(|line| line.starts_with("| our plugin")).unwrap();
+            assert!(ours.trim_end_matches([' ', '|']).ends_with("2.00"));
+        }
     }
 
     #[test]
