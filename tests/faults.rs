@@ -90,8 +90,9 @@ fn reset_again_and_again(door: Door, seed: u64) {
 }
 
 /// Each write begins in the middle of a block, as all of `qemu-img convert` do behind the first
-/// 2 GiB of data. If a part of a block is cut off on its way, the rest of that block is refused.
-/// This is rare, as most parts have met before: one of three copies gets through.
+/// 2 GiB of data. If a part of a block is cut off on its way, it may come later and undo the rest
+/// of that block, so that the transfer has to fail. This is rare, as most parts have met before:
+/// one of three copies gets through.
 fn middle_of_blocks(door: Door, seed: u64) {
     let gets_through = |attempt| {
         let mut upload = Upload::start(door, 3 * seed + attempt, &[]);

@@ -30,7 +30,7 @@ pub fn piece_end(range: &Range<u64>, longest: u64) -> u64 {
 /// Returns the pieces of a write of `range`, in their order, each of `longest` bytes at most, which
 /// must not be 0. A part of a block at either end of a long piece is a piece of its own. So a
 /// neighbour, which has the rest of that block, has to wait for this small piece at most, and the
-/// two may go together.
+/// two may go together. If `longest` is [`u64::MAX`], the write is one piece, whatever it is.
 ///
 /// ```
 /// use block_device_traits::write_pieces;
@@ -46,15 +46,16 @@ pub fn write_pieces(range: Range<u64>, longest: u64) -> impl Iterator<Item = Ran
         rest.start = piece.end;
         Some(piece).filter(|piece| !piece.is_empty())
     });
-    pieces.flat_map(|piece| {
-        let blocks = if has_loose_ends(&piece) { whole_blocks(&piece) } else { piece.clone() };
+    pieces.flat_map(move |piece| {
+        let is_cut = longest < u64::MAX && has_loose_ends(&piece);
+        let blocks = if is_cut { whole_blocks(&piece) } else { piece.clone() };
         let parts = [piece.start..blocks.start, blocks.clone(), blocks.end..piece.end];
         parts.into_iter().filter(|part| !part.is_empty())
     })
 }
 
-/// Returns true if a write of `range` has many whole blocks, and a part of another block at one of
-/// its ends.
+/// Returns true if a write of `range` has at least 256 KiB of whole blocks, and a part of another
+/// block at one of its ends.
 #[must_use]
 pub fn has_loose_ends(range: &Range<u64>) -> bool {
     let blocks = whole_blocks(range);
@@ -86,18 +87,20 @@ mod tests {
     #[test]
     fn a_long_write_has_its_parts_of_blocks_apart() {
         let pieces = |range, longest| write_pieces(range, longest).collect::<Vec<_>>();
-        let is_whole = |range: Range<u64>| pieces(range.clone(), u64::MAX) == vec![range];
-        assert!(is_whole(0..LONG), "it has whole blocks");
-        assert!(is_whole(8192..11_000) && is_whole(1..LONG + 4095), "they have few whole blocks");
+        let is_whole = |range: Range<u64>, longest| pieces(range.clone(), longest) == vec![range];
+        let far = 1 << 30;
+        assert!(is_whole(0..LONG, far), "it has whole blocks");
+        assert!(is_whole(8192..11_000, far) && is_whole(1..LONG + 4095, far), "they have few whole blocks");
         let end = 4096 + LONG;
-        assert_eq!(pieces(1..end, u64::MAX), [1..4096, 4096..end]);
-        assert_eq!(pieces(0..LONG + 1, u64::MAX), [0..LONG, LONG..LONG + 1]);
-        assert_eq!(pieces(4095..end + 1, u64::MAX), [4095..4096, 4096..end, end..end + 1]);
+        assert_eq!(pieces(1..end, far), [1..4096, 4096..end]);
+        assert!(is_whole(1..end, u64::MAX), "any length is welcome");
+        assert_eq!(pieces(0..LONG + 1, far), [0..LONG, LONG..LONG + 1]);
+        assert_eq!(pieces(4095..end + 1, far), [4095..4096, 4096..end, end..end + 1]);
         let middle = 2 * LONG;
         assert_eq!(pieces(1..middle + 3, LONG + 4096), [1..4096, 4096..end, end..middle + 3], "one is short");
         assert_eq!(pieces(100..20_000, 8192), [100..8192, 8192..16_384, 16_384..20_000]);
         assert!(pieces(7..7, 4096).is_empty());
         let last = u64::MAX - 4095..u64::MAX;
-        assert_eq!(pieces(u64::MAX - 4095 - LONG..u64::MAX, u64::MAX).last(), Some(&last));
+        assert_eq!(pieces(u64::MAX - 4095 - LONG..u64::MAX, far).last(), Some(&last));
     }
 }

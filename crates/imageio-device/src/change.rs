@@ -118,6 +118,18 @@ impl Change {
     }
 }
 
+impl From<Vec<Content>> for Change {
+    /// Makes a change of what was kept.
+    fn from(contents: Vec<Content>) -> Self {
+        let data = contents.into_iter().map(|content| match content {
+            Content::Data(piece) => Some(piece),
+            Content::Zeroes => None,
+        });
+        let data: Option<_> = data.collect();
+        data.map_or(Self::Zero, |data| Self::Write { data, is_lent: false })
+    }
+}
+
 /// Takes the first `len` bytes.
 fn split_front(data: &mut Vec<Bytes>, len: u64) -> Vec<Bytes> {
     let mut missing = len;

@@ -282,9 +282,9 @@ impl BlockDevice for Device {
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<()> {
         self.check_write(offset, data.len() as u64)?;
-        write::in_pieces(offset, data, fua, self.link().longest_request(), |offset, part| {
-            let place = self.place(offset, part.len() as u64);
-            self.run(DeviceRequest::write(place, part, fua, None))
+        let missing = |range, reason: &Error| self.tracker().failed(&range, reason);
+        write::in_pieces(offset, data, fua, self.link().longest_request(), missing, |offset, part| {
+            self.run(DeviceRequest::write(self.place(offset, part.len() as u64), part, fua, None))
         })
     }
 

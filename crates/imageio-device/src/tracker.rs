@@ -166,7 +166,8 @@ impl Tracker {
     }
 
     /// The first content, from `from` on, that has to be written again if this connection is lost:
-    /// its change is begun again. Of zeroes, these are `longest_zero` bytes at most.
+    /// its change is begun again. Of zeroes, these are `longest_zero` bytes at most. Data comes
+    /// piece by piece.
     ///
     /// # Errors
     /// [`MayBeUndone`].
@@ -175,13 +176,14 @@ impl Tracker {
         owner: Owner,
         from: u64,
         longest_zero: u64,
-    ) -> Result<Option<(UnderWay, Content)>, MayBeUndone> {
+    ) -> Result<Option<(UnderWay, Vec<Content>)>, MayBeUndone> {
         let mut records = self.lock();
         loop {
-            let Some(Unflushed { mut range, number, content }) = records.replay_log.first(owner, from) else {
+            let Some(Unflushed { mut range, number, contents }) = records.replay_log.first(owner, from)
+            else {
                 return Ok(None);
             };
-            if matches!(content, Content::Zeroes) {
+            if matches!(contents[..], [Content::Zeroes]) {
                 range.end = piece_end(&range, longest_zero);
             }
             if records.in_doubt.may_undo(&range) {
@@ -192,7 +194,7 @@ impl Tracker {
                 let _discarded = records.changing(&blocks);
                 drop(records);
                 let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
-                return Ok(Some((under_way, content)));
+                return Ok(Some((under_way, contents)));
             };
             // The change that is under way is newer, and may replace it.
             records = self.wait(records, obstacle);

@@ -9,7 +9,9 @@ use std::thread;
 
 use block_device_traits::BlockDevice;
 use bytes::Bytes;
-use common::{NO_FUA, PATIENCE, close_well, error, settings, start, within_a_minute, write};
+use common::{
+    NO_FUA, PATIENCE, await_waiting, close_well, error, settings, start, status, within_a_minute, write,
+};
 use fake_imageio::{Done, FakeServer, Fault, Gate, Op, What};
 
 const BLOCK: u64 = 4096;
@@ -111,6 +113,35 @@ fn what_another_connections_late_write_may_undo_is_told_to_be_lost() {
     let error = device.flush().unwrap_err().to_string();
     assert!(error.contains("data may be lost") && error.contains("may be undone"), "{error}");
     assert_eq!(device.close().unwrap_err().to_string(), error);
+}
+
+#[test]
+fn two_parts_of_a_block_that_went_together_are_written_again_together() {
+    let server = FakeServer::builder().block_device(512).start().unwrap();
+    let device = start(settings(&server).with(|settings| {
+        settings.connections = Some(1);
+        settings.reconnect_timeout = PATIENCE;
+    }));
+    let gate = Gate::new();
+    server.fault(Fault::on(Op::Get).then(What::Block(gate.clone())));
+    thread::scope(|scope| {
+        scope.spawn(|| device.read(0, &mut [0]).unwrap());
+        assert!(gate.wait_reached(1, PATIENCE));
+        for (part, waiting) in [(0, 1), (1, 2)] {
+            let device = &device;
+            scope.spawn(move || device.write(part * 1024, vec![part as u8 + 1; 1024].into(), false).unwrap());
+            await_waiting(device, waiting);
+        }
+        gate.open();
+    });
+    // The first attempt to write them again is in doubt, which is no reason to give up.
+    server.fault(Fault::on(Op::Put).then(status(503)));
+    server.close_connection(server.log().of(Op::Put).next().unwrap().connection);
+    device.flush().unwrap();
+    let sizes: Vec<_> = server.log().of(Op::Put).map(|put| (put.offset, put.size)).collect();
+    assert_eq!(sizes, [(0, 2048); 3]);
+    assert_eq!(server.read(0, 2048).unwrap(), [[1; 1024], [2; 1024]].concat());
+    device.close().unwrap();
 }
 
 #[test]

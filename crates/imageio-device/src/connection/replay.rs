@@ -10,7 +10,7 @@ use super::{Failure, ReplayingConnection};
 use crate::change::Change;
 use crate::counters::{Exchange, Purpose};
 use crate::recovery::{self, Asked, Attempts, Ended, Failing, Stake};
-use crate::tracker::{Content, MayBeUndone, UnderWay};
+use crate::tracker::{MayBeUndone, UnderWay};
 
 /// The number of bytes after which content that is written again is flushed, so that another loss
 /// doesn't begin it anew.
@@ -81,24 +81,20 @@ impl ReplayingConnection {
             return Ok(Err(error));
         }
         let next = self.common.tracker.begin_again(self.owner, progress.from, self.longest_zero());
-        let Some((under_way, content)) = next.map_err(|undone| self.may_be_undone(undone))? else {
+        let Some((under_way, contents)) = next.map_err(|undone| self.may_be_undone(undone))? else {
             return Ok(Ok(false));
         };
-        Ok(self.send_piece(&under_way, content, progress).map(|()| true))
+        Ok(self.send_piece(&under_way, &contents.into(), progress).map(|()| true))
     }
 
     fn send_piece(
         &mut self,
         under_way: &UnderWay,
-        content: Content,
+        change: &Change,
         progress: &mut Progress,
     ) -> imageio_client::Result<()> {
         let range = under_way.range();
         let len = range.end - range.start;
-        let change = match content {
-            Content::Data(piece) => Change::Write { data: vec![piece], is_lent: false },
-            Content::Zeroes => Change::Zero,
-        };
         let is_step = progress.unflushed + len >= STEP || self.closes_early;
         let flush = if is_step { Flush::Prompt } else { Flush::No };
         let common = Arc::clone(&self.common);

@@ -12,6 +12,7 @@
 
 use std::ops::Range;
 
+use block_device_traits::BLOCK;
 use bytes::Bytes;
 use rangemap::RangeMap;
 
@@ -28,8 +29,10 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct Unflushed {
     pub(crate) range: Range<u64>,
+    /// The number of the change that it begins with.
     pub(crate) number: Number,
-    pub(crate) content: Content,
+    /// Zeroes, or data piece by piece.
+    pub(crate) contents: Vec<Content>,
 }
 
 /// All that is acknowledged and not flushed.
@@ -107,12 +110,26 @@ impl ReplayLog {
     }
 
     /// The first place at or behind `from` that has to be written again if this connection is lost.
+    /// Data that ends in the middle of a block takes along what is known of the rest of that block:
+    /// each of the two, written alone, would be in doubt together with the other.
     pub(crate) fn first(&self, owner: Owner, from: u64) -> Option<Unflushed> {
-        let mut entries = self.entries.overlapping(from..u64::MAX);
-        let (range, entry) = entries.find(|(_, entry)| entry.concerns(owner))?;
-        let range = range.start.max(from)..range.end;
-        let content = entry.part(&range);
-        Some(Unflushed { range, number: entry.number, content })
+        let mut entries = self.entries.overlapping(from..u64::MAX).filter(|(_, entry)| entry.concerns(owner));
+        let (range, entry) = entries.next()?;
+        let mut range = range.start.max(from)..range.end;
+        let mut contents = vec![entry.part(&range)];
+        if matches!(entry.content, Content::Data(_)) {
+            let block_end = range.end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+            for (next, entry) in entries {
+                let part = range.end..next.end.min(block_end);
+                let is_rest = next.start == part.start && !part.is_empty();
+                if !is_rest || matches!(entry.content, Content::Zeroes) {
+                    break;
+                }
+                contents.push(entry.part(&part));
+                range.end = part.end;
+            }
+        }
+        Some(Unflushed { range, number: entry.number, contents })
     }
 
     /// All places of which something is kept.
@@ -183,16 +200,17 @@ mod tests {
         log.keep(&range, number, owner, [(data.len() as u64, content)]);
     }
 
-    /// Returns the offsets and contents that a connection would write again.
+    /// Returns the offsets and contents that a connection would write again, with a `+` between
+    /// pieces.
     fn of(log: &ReplayLog, owner: Owner) -> Vec<(u64, String)> {
         let (mut from, mut all) = (0, Vec::new());
-        while let Some(Unflushed { range, content, .. }) = log.first(owner, from) {
+        while let Some(Unflushed { range, contents, .. }) = log.first(owner, from) {
             from = range.end;
-            let text = match content {
+            let texts = contents.into_iter().map(|content| match content {
                 Content::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
                 Content::Zeroes => "0".repeat((range.end - range.start) as usize),
-            };
-            all.push((range.start, text));
+            });
+            all.push((range.start, texts.collect::<Vec<_>>().join("+")));
         }
         all
     }
@@ -207,7 +225,7 @@ mod tests {
         let mut log = ReplayLog::default();
         write(&mut log, 1, 0, 0, b"older");
         write(&mut log, 2, 1, 1, b"new");
-        expect(&log, 0, &[(0, "o"), (1, "new"), (4, "r")]);
+        expect(&log, 0, &[(0, "o+new+r")]);
         expect(&log, 1, &[(1, "new")]);
         // A flush of the older one leaves the newer to its own connection.
         assert_eq!(log.flushed(0, u64::MAX).len(), 2);
@@ -226,6 +244,26 @@ mod tests {
         expect(&log, 0, &[(2, "bb")]);
         log.replaced(&(3..10));
         expect(&log, 0, &[(2, "b")]);
+    }
+
+    #[test]
+    fn parts_of_a_block_are_written_again_together() {
+        const LONG: &str = "0123456789abcdef";
+        let mut log = ReplayLog::default();
+        let end = BLOCK - 2;
+        write(&mut log, 1, 0, end - 3, b"old");
+        // This is of another connection, which has it written again by itself.
+        write(&mut log, 2, 1, end - 5, b"xx");
+        write(&mut log, 3, 0, end, LONG.as_bytes());
+        let rest = (BLOCK, &LONG[2..]);
+        expect(&log, 0, &[(end - 3, "old+01"), rest]);
+        // The rest of the block is zero, or nobody knows it.
+        log.keep(&(end..BLOCK), 4, 0, [(2, Content::Zeroes)]);
+        expect(&log, 0, &[(end - 3, "old"), (end, "00"), rest]);
+        log.replaced(&(end..end + 1));
+        expect(&log, 0, &[(end - 3, "old"), (end + 1, "0"), rest]);
+        assert_eq!(log.flushed(0, BLOCK).len(), 2);
+        expect(&log, 0, &[rest]);
     }
 
     #[test]
