@@ -27,6 +27,8 @@ pub(crate) fn installed_and_removed(packages: &Packages) {
     assert!(refused.code != 0 && refused.err.contains("nbdkit-server >= 1.24 is needed"), "{refused:?}");
     run(rpm(&root).arg("--install").arg(root.path("work/nbdkit.rpm")).arg(plugin));
     assert_eq!(run(rpm(&root).arg("--verify").args(NAMES)), "", "all is as it was packed");
+    let recommended = run(rpm(&root).args(["--query", "--recommends", "imageio-nbd"]));
+    assert_eq!(recommended.lines().collect::<Vec<_>>(), ["libnbd", "qemu-img"], "the commands run them");
     let listed = run(rpm(&root).args(["--query", "--list"]).args(NAMES));
     for file in [
         "/usr/bin/imageio-nbd",

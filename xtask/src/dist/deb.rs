@@ -103,7 +103,7 @@ fn relations(package: &Package) -> String {
     if package.debian == PLUGIN.debian {
         format!(", nbdkit (>= {OLDEST_NBDKIT})\nEnhances: nbdkit\nSuggests: {}", PROGRAM.debian)
     } else {
-        format!("\nRecommends: qemu-utils\nSuggests: libnbd-bin, {}, virt-v2v", PLUGIN.debian)
+        format!("\nRecommends: libnbd-bin, qemu-utils\nSuggests: {}, virt-v2v", PLUGIN.debian)
     }
 }
 

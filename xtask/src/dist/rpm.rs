@@ -76,8 +76,8 @@ fn add_relations(builder: &mut PackageBuilder, package: &Package, needs: &Needs)
         builder.requires(Dependency::greater_eq("nbdkit-server", OLDEST_NBDKIT));
         builder.suggests(Dependency::any(PROGRAM.rpm));
     } else {
-        builder.recommends(Dependency::any("qemu-img"));
-        builder.suggests(Dependency::any("libnbd")).suggests(Dependency::any(PLUGIN.rpm));
+        builder.recommends(Dependency::any("libnbd")).recommends(Dependency::any("qemu-img"));
+        builder.suggests(Dependency::any(PLUGIN.rpm)).suggests(Dependency::any("virt-v2v"));
     }
 }
 
