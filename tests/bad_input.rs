@@ -67,15 +67,10 @@ fn trusting(server: &FakeServer) -> [String; 2] {
 
 #[test]
 fn an_unknown_parameter() {
-    refused(
-        dir().path(),
-        &["colour=red", "url=http://h/images/t"],
-        "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, unix-socket-user, \
-         dirty-bitmap, clean-as-holes, connections, max-request, read-ahead, preferred-block-size, keep-alive, no-hole, replay-buffer, reconnect-timeout, connect-timeout, \
-         timeout, operation-timeout, stats-json, engine, user, password, engine-cafile, engine-insecure, engine-timeout, config, disk, new-disk, \
-     snapshot, shallow, direction, inactivity-timeout, storage-domain, format, sparse, content-type, initial-size, \
-     description, backup",
-    );
+    let url = "url=http://h/images/t";
+    refused(dir().path(), &["colour=red", url], "unknown parameter 'colour': --help lists all parameters");
+    let expected = "unknown parameter 'cafiel': did you mean cafile? --help lists all parameters";
+    refused(dir().path(), &["cafiel=ca.pem", url], expected);
 }
 
 #[test]
@@ -120,7 +115,7 @@ fn no_url() {
     refused(
         dir().path(),
         &["size=1G"],
-        "url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line; or disk=NAME of an engine",
+        "url is missing: give url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line, or disk=NAME for a disk of an engine",
     );
 }
 

@@ -81,6 +81,9 @@ fn for_server(error: &ServerError) -> Option<&'static str> {
         ServerError::NoRoots | ServerError::Tls { source: TlsError::UntrustedCa, .. } => {
             Some("give the engine's CA with cafile=FILE")
         }
+        error if error.status().is_some_and(|status| status.as_u16() == 403) => {
+            Some("the transfer may have ended: ask the engine for a new one")
+        }
         _ => None,
     }
 }
@@ -93,6 +96,10 @@ fn for_engine(error: &EngineError) -> Option<&'static str> {
         EngineError::Login { .. } => {
             Some("check the password, and the user, which has a profile, such as admin@internal")
         }
+        EngineError::Refused { status: 403, .. } => {
+            Some("the user needs a role in the engine that permits this")
+        }
+        EngineError::TimedOut { .. } => Some("see its events in the engine"),
         _ => None,
     }
 }
