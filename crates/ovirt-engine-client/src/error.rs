@@ -163,7 +163,7 @@ pub enum Error {
     },
 
     /// The one who waited was stopped.
-    #[error("stopped, while the engine had not yet {what}")]
+    #[error("the wait was ended while the engine had not yet {what}")]
     Stopped {
         /// The act that was waited for, as in "the engine had not yet ...".
         what: String,

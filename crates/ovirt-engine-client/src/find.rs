@@ -34,8 +34,8 @@ impl Kind {
 }
 
 impl Kind {
-    /// What to do where there is none of a name or an id, as a part of a message. The engine answers
-    /// alike about what it doesn't have and what the user may not see.
+    /// What to do where there is none of a name or an id, as a part of a message. The engine
+    /// answers alike about what it doesn't have and what the user may not see.
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::Disk => ", or the user may not see it: look under Storage, Disks there",
