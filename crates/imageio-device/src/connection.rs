@@ -21,6 +21,7 @@ use crate::change::{Change, ServerFeatures};
 use crate::counters::{Counters, Exchange, Kind, Purpose};
 use crate::error::Cause;
 use crate::link::Link;
+use crate::notice::Notice;
 use crate::outage::Outage;
 use crate::overlay;
 use crate::recovery::{Asked, Failing};
@@ -47,6 +48,8 @@ pub(crate) struct Common {
     pub(crate) outage: Outage,
     pub(crate) replay_buffer: Arc<ReplayBuffer>,
     pub(crate) counters: Arc<Counters>,
+    /// A server that closes often would fill the log.
+    pub(crate) told_of_loss: Notice,
 }
 
 /// The request that keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews
