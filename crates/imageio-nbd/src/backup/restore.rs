@@ -27,7 +27,8 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
         disks.into_iter().map(|disk| Ok((disk, directory.image(disk).with_context(|| label(disk))?)));
     let images = images.collect::<Result<Vec<_>>>()?;
     let (stop, _signals) = Stop::by_signals()?;
-    let site = Site::new(&options.engine, Arc::clone(&stop), "restoring")?;
+    let mut site = Site::new(&options.engine, Arc::clone(&stop), "restoring")?;
+    site.is_about(images.iter().map(|(disk, _)| &disk.disk));
     let (following, mut status) = (site.follow()?, 0);
     for (disk, image) in images {
         let restored = restore(&site, options, &image, backup, disk).with_context(|| label(disk));

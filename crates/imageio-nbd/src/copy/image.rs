@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::soundness;
+use crate::tools::cannot_run;
 
 pub(super) const QEMU_IMG: &str = "qemu-img";
 
@@ -93,7 +94,7 @@ pub(super) fn check_tool() -> Result<()> {
 }
 
 pub(super) fn missing() -> String {
-    format!("cannot run {QEMU_IMG}, which does the copying: install it (package qemu-utils or qemu-img)")
+    cannot_run(QEMU_IMG, "which does the copying")
 }
 
 /// What `qemu-img` was to tell by one of its commands isn't known.
