@@ -195,7 +195,7 @@ fn a_cafile_without_a_certificate() {
         let path = dir.path().join("ca.pem");
         fs::write(&path, contents).unwrap();
         let expected = format!(
-            "the CA file {} can't be used: no certificate in it (a PEM file with the engine's CA is expected)",
+            "the CA file {} can't be used: it has no certificate in it: a PEM file with the engine's CA is expected",
             path.display()
         );
         refused(dir.path(), &["url=https://127.0.0.1:1/images/t", "cafile=ca.pem"], &expected);
@@ -259,7 +259,7 @@ fn a_server_that_does_not_speak_tls() {
         server.addr()
     );
     refused(dir().path(), &[&url, "insecure=false", "cafile=/dev/null"], {
-        "the CA file /dev/null can't be used: no certificate in it (a PEM file with the engine's CA is expected)"
+        "the CA file /dev/null can't be used: it has no certificate in it: a PEM file with the engine's CA is expected"
     });
     let ended = imageio_nbd(dir().path(), &[&url, "insecure=true", "--run", "echo served"]).unwrap();
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));

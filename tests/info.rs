@@ -113,7 +113,7 @@ fn a_connection_that_breaks_is_opened_again() {
         assert_eq!(json(&server, &[])["dirty"]["data"], BLOCK);
         assert_eq!(server.log().of(op).count(), 2);
         server.fault(Fault::on(op).every().then(What::Close { after: 9 }));
-        assert_fails(&info(&server, &["--json"]), "connection to the server lost");
+        assert_fails(&info(&server, &["--json"]), "the connection to the server was lost");
     }
 }
 

@@ -69,7 +69,7 @@ pub enum Error {
     },
 
     /// The connection was lost before the answer was complete.
-    #[error("{operation}: connection to the server lost: {reason}")]
+    #[error("{operation}: the connection to the server was lost: {reason}")]
     Lost {
         /// The operation that the server was asked for.
         operation: String,

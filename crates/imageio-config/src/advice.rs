@@ -82,7 +82,7 @@ fn for_server(error: &ServerError) -> Option<&'static str> {
             Some("give the engine's CA with cafile=FILE")
         }
         error if error.status().is_some_and(|status| status.as_u16() == 403) => {
-            Some("the transfer may have ended: ask the engine for a new one")
+            Some("the transfer may have ended or be paused: see it in the engine")
         }
         _ => None,
     }

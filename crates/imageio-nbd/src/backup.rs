@@ -30,7 +30,7 @@ pub(crate) use restore::run as restore;
 pub(crate) use save::run as back_up;
 pub(crate) use verify::run as verify;
 
-const NO_BACKUP: &str = "the directory has no backup";
+const NO_BACKUP: &str = "the directory has no backup: imageio-nbd backup makes one";
 
 /// What to do about an error of a backup, where an option helps.
 pub(crate) fn advice(error: &backup_directory::Error) -> Option<&'static str> {
@@ -135,7 +135,8 @@ fn has_configuration(directory: &BackupDirectory, backup: &Backup) -> bool {
 
 /// Prints a line for those who want to know what has come of it.
 fn print(line: &str) -> Result<()> {
-    crate::progress::around(|| writeln!(std::io::stdout(), "{line}")).context("standard output")
+    crate::progress::around(|| writeln!(std::io::stdout(), "{line}"))
+        .context("cannot write to standard output")
 }
 
 #[cfg(test)]

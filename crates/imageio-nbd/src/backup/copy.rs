@@ -86,8 +86,11 @@ pub(crate) fn checksum(image: &Path, size: u64, task: Task<'_>) -> Result<Checks
 pub(crate) fn is_as_backed_up(backup: &DiskBackup, image: &Path, task: Task<'_>) -> Result<bool> {
     let Checksum { algorithm, block_size, value } = &backup.checksum;
     let known = Algorithm::named(algorithm).filter(|_| is_usual(*block_size));
-    let algorithm = known
-        .with_context(|| format!("a checksum by {algorithm} in blocks of {block_size} bytes isn't known"))?;
+    let algorithm = known.with_context(|| {
+        format!(
+            "a checksum by {algorithm} in blocks of {block_size} bytes isn't known: use a newer imageio-nbd"
+        )
+    })?;
     let blkhash = Blkhash::new(algorithm, *block_size);
     Ok(content_hash(image, backup.disk.provisioned_size, blkhash, task)? == *value)
 }

@@ -221,7 +221,7 @@ fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) ->
         let (size, expected) = (transfer.size(), disk.provisioned_size);
         ensure!(
             size == expected,
-            "the transfer has {size} bytes, and the disk {expected}: was it extended just now?"
+            "the transfer has {size} bytes, and the disk {expected}: begin the backup anew if the disk was extended just now"
         );
         let device = Arc::new(transfer.start()?);
         close_after(copy::read(&device, &image, site.task(&disk.name)), &device)

@@ -177,10 +177,10 @@ fn of_nbdcopy(
     blkhash: Blkhash,
     progress: &dyn Fn(u64),
 ) -> Result<String> {
-    let output = nbdcopy.stdout.take().context("its output is a pipe")?;
+    let output = nbdcopy.stdout.take().context("bug: its output is a pipe")?;
     let sum = blkhash.of_stream(output, size, progress);
     take(unfinished);
-    let status = nbdcopy.wait().context("waiting for nbdcopy")?;
+    let status = nbdcopy.wait().context("cannot wait for nbdcopy")?;
     match sum {
         // Its end is by this process, which has had enough.
         Err(error @ blkhash::Error::Longer(_)) => Err(error.into()),

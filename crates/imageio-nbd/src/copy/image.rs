@@ -51,7 +51,7 @@ impl Image {
     pub(super) fn inspect(path: &Path, format: Option<&str>) -> Result<Self> {
         let path = std::path::absolute(path).context("the name of an image is expected")?;
         // The usual mistake, in fewer words than qemu-img's.
-        File::open(&path).with_context(|| path.display().to_string())?;
+        File::open(&path).with_context(|| cannot_read(&path))?;
         let option = format_option(format);
         let info = [&[OsStr::new("info")], &option[..], &[path.as_ref()]].concat();
         let Info { format, virtual_size, encrypted, backing_file } =
@@ -61,9 +61,9 @@ impl Image {
             "{}: the image is encrypted: upload a copy that qemu-img convert has decrypted",
             path.display()
         );
-        ensure!(virtual_size > 0, "{}: the image is empty", path.display());
+        ensure!(virtual_size > 0, "{}: the image is empty, so there is nothing to upload", path.display());
         soundness::check(&path, &option)?;
-        let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
+        let is_iso = format == "raw" && is_iso(&path).with_context(|| cannot_read(&path))?;
         Ok(Self { path, format, size: virtual_size, is_iso, has_backing_file: backing_file.is_some() })
     }
 
@@ -91,6 +91,10 @@ pub(crate) fn measure(path: &Path, format: &str) -> Result<u64> {
 pub(super) fn check_tool() -> Result<()> {
     let asked = Command::new(QEMU_IMG).arg("--version").stdin(Stdio::null()).output();
     asked.map(drop).with_context(missing)
+}
+
+pub(super) fn cannot_read(file: &Path) -> String {
+    format!("cannot read {}", file.display())
 }
 
 pub(super) fn missing() -> String {

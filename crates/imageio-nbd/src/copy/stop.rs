@@ -181,7 +181,7 @@ pub(crate) fn is_consequence(error: &anyhow::Error) -> bool {
 pub(crate) fn explained<T>(result: Result<T>, stop: &Stop, what: &str) -> Result<T> {
     match (result, stop.signal()) {
         (Err(error), Some(signal)) if is_consequence(&error) => {
-            Err(anyhow!("signal {signal} has ended it: {what}"))
+            Err(anyhow!("signal {signal} has ended this command: {what}"))
         }
         (Err(error), Some(signal)) => Err(error.context(format!("signal {signal} came"))),
         (result, _) => result,
@@ -207,7 +207,8 @@ impl Program<'_> {
         let Some(child) = self.child.take() else { return Ok(()) };
         let ended = child.wait_with_output();
         self.forget();
-        let Output { status, stderr, .. } = ended.with_context(|| format!("waiting for {}", self.name))?;
+        let Output { status, stderr, .. } =
+            ended.with_context(|| format!("cannot wait for {}", self.name))?;
         let said = String::from_utf8_lossy(&stderr);
         let said: Vec<_> = said.lines().map(|line| readable(line.trim())).collect();
         // qemu-img succeeds though it couldn't write the last of an image's own tables, and only
