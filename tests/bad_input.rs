@@ -98,7 +98,11 @@ fn a_ticket_in_the_wrong_place() {
     }
     let ended = imageio_nbd(dir().path(), &["-p", &url, good]).unwrap();
     assert_eq!(ended.code, 2, "{ended:?}");
-    assert!(ended.err.starts_with("error: invalid value '…' for '--port <PORT>'"), "{}", ended.err);
+    assert!(
+        ended.err.starts_with("imageio-nbd: error: invalid value '…' for '--port <PORT>'"),
+        "{}",
+        ended.err
+    );
 }
 
 #[test]
@@ -374,7 +378,8 @@ fn a_command_line_that_can_not_be_understood() {
     for arguments in [&["--colour"][..], &["-p", "99999"], &["-t", "1025"], &["-U", "a", "-p", "1"]] {
         let ended = imageio_nbd(dir().path(), arguments).unwrap();
         assert_eq!(ended.code, 2, "{ended:?}");
-        assert!(ended.err.starts_with("error: "), "{ended:?}");
+        assert!(ended.err.starts_with("imageio-nbd: error: "), "{ended:?}");
+        assert!(ended.err.ends_with(": see --help\n") && ended.err.lines().count() == 1, "{ended:?}");
     }
 }
 

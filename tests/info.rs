@@ -145,7 +145,7 @@ fn errors_are_one_line_and_status_1() {
     assert_fails(&imageio_nbd(dir.path(), &["info"]).unwrap(), "url is missing");
     let ended = info(&server, &["--jason"]);
     assert_eq!(ended.code, 2);
-    assert!(ended.err.starts_with("error: unexpected argument '--jason'"), "{}", ended.err);
+    assert!(ended.err.starts_with("imageio-nbd: error: unexpected argument '--jason'"), "{}", ended.err);
 }
 
 #[test]

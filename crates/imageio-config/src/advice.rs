@@ -3,6 +3,7 @@
 //! as only this crate knows how the parameters are called.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::iter::successors;
 
 use engine_transfer::{Credential, Error as DiskError};
@@ -50,6 +51,9 @@ fn for_disk(error: &DiskError) -> Option<String> {
         DiskError::NothingToRead => "leave out -r, or name a disk with disk=",
         DiskError::ReadOnlyUpload => "leave out -r, or say direction=download",
         DiskError::Missing(credential) => return for_missing(*credential),
+        DiskError::ConfigFile { source, .. } if source.kind() == ErrorKind::NotFound => {
+            "make that file, or give engine=, user= and password=+FILE in its place"
+        }
         _ => return None,
     };
     Some(advice.to_owned())

@@ -178,6 +178,6 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_told_by_name() {
         let error = format!("{:#}", Image::inspect(Path::new("/no/such/image"), None).unwrap_err());
-        assert_eq!(error, "/no/such/image: No such file or directory (os error 2)");
+        assert_eq!(error, "cannot read /no/such/image: No such file or directory (os error 2)");
     }
 }
