@@ -278,7 +278,7 @@ fn a_server_that_speaks_tls_where_the_url_has_http() {
     let url = format!("url={}", server.url().replace("https:", "http:"));
     let ended = imageio_nbd(dir().path(), &[url.as_str(), "--run", "echo served"]).unwrap();
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
-    assert!(ended.err.ends_with("(should the URL be https, or the port another?)\n"), "{}", ended.err);
+    assert!(ended.err.ends_with(": should the URL be https, or the port another?\n"), "{}", ended.err);
 }
 
 #[test]

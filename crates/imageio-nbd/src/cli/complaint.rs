@@ -9,7 +9,8 @@ use crate::secrets::masked;
 /// Returns the parser's complaint without its usage, and without a word that could hold a ticket.
 pub(crate) fn complaint(error: &clap::Error) -> String {
     let text = masked(&error.render().to_string());
-    let own = text.lines().map(str::trim).take_while(|line| !is_usage(line)).filter(|line| !line.is_empty());
+    let own = text.lines().map(str::trim).take_while(|line| !is_usage(line));
+    let own = own.filter(|line| !line.is_empty() && !is_about_values(line));
     let line = own.fold(String::new(), |line, next| append(line, next.trim_start_matches("error: ")));
     match error.source().and_then(|source| source.downcast_ref::<ParseIntError>()) {
         // The standard library's words are for programmers.
@@ -20,6 +21,11 @@ pub(crate) fn complaint(error: &clap::Error) -> String {
 
 fn is_usage(line: &str) -> bool {
     line.starts_with("Usage:") || line.starts_with("For more information")
+}
+
+/// No argument of this program looks like an option.
+fn is_about_values(line: &str) -> bool {
+    line.starts_with("tip: to pass ")
 }
 
 /// Appends a line to those before: a tip, one of the things that are missing, or possible values.
@@ -51,6 +57,7 @@ mod tests {
                 "--foregruond",
                 "unexpected argument '--foregruond' found: a similar argument exists: '--foreground'",
             ),
+            ("--of-the-future", "unexpected argument '--of-the-future' found"),
             (
                 "upload",
                 "the following required arguments were not provided: --storage-domain <NAME|ID>, <FILE>",
