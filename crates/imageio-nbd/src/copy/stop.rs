@@ -15,6 +15,7 @@ use imageio_stats::Observer;
 use log::Level;
 use signal_hook::consts::{SIGTERM, SIGUSR1};
 
+use crate::logging::readable;
 use crate::process::{Caught, Recipient, SignalThread};
 use crate::statistics::{self, Teller};
 
@@ -225,12 +226,6 @@ impl Program<'_> {
     fn forget(&self) {
         self.stop.lock().running.retain(|(number, _)| *number != self.number);
     }
-}
-
-/// A line without what a terminal would take for a command.
-fn readable(line: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    line.chars().map(escape).collect()
 }
 
 /// The lines that a program has said, as the end of a message. Of many, as there are when each of
