@@ -83,7 +83,7 @@ fn shim_dir(program: &Path) -> Result<PathBuf> {
     for name in ["nbdkit", REDIRECT] {
         if !dir.join(name).is_file() {
             bail!(
-                "{} is missing: it is in the package, and in what `cargo xtask build` makes",
+                "{} is missing: install the package again, or run `cargo xtask build`",
                 dir.join(name).display()
             );
         }

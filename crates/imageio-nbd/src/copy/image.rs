@@ -118,7 +118,8 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     if !said.is_empty() {
         log::warn!("{QEMU_IMG}: {said}");
     }
-    serde_json::from_slice(&stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
+    serde_json::from_slice(&stdout)
+        .with_context(|| format!("{QEMU_IMG} is too old, or not qemu's: install a newer one"))
 }
 
 /// The last of what `qemu-img` has to say, in one line.
