@@ -287,7 +287,10 @@ fn a_server_that_is_not_there() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = unused.local_addr().unwrap();
     drop(unused);
-    let expected = format!("cannot connect to {address}: Connection refused (os error 111)");
+    let expected = format!(
+        "cannot connect to {address}: Connection refused (os error 111): see that the imageio server runs there, and that \
+         a firewall lets this host through"
+    );
     refused(dir().path(), &[&format!("url=http://{address}/images/t")], &expected);
 }
 

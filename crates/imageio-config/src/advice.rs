@@ -88,6 +88,10 @@ fn for_server(error: &ServerError) -> Option<&'static str> {
         error if error.status().is_some_and(|status| status.as_u16() == 403) => {
             Some("the transfer may have ended or be paused: see it in the engine")
         }
+        ServerError::Connect { .. } => {
+            Some("see that the imageio server runs there, and that a firewall lets this host through")
+        }
+        ServerError::Timeout { .. } => Some("timeout= and operation-timeout= give it more time"),
         _ => None,
     }
 }
@@ -96,6 +100,9 @@ fn for_engine(error: &EngineError) -> Option<&'static str> {
     match error {
         EngineError::NoRoots | EngineError::Unreachable { source: NoAnswer::UntrustedCa, .. } => {
             Some("give the engine's CA with engine-cafile=FILE")
+        }
+        EngineError::Unreachable { source: NoAnswer::TimedOut | NoAnswer::Failed(_), .. } => {
+            Some("see that the engine runs, and that a firewall lets this host through")
         }
         EngineError::Login { .. } => {
             Some("check the password, and the user, which has a profile, such as admin@internal")
@@ -154,7 +161,9 @@ mod tests {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let connect = ServerError::Connect { peer: "host:54322".to_owned(), source: missing() };
         let error = DiskError::from(OpenError::from(connect));
-        assert_eq!(one_line(&error), "cannot connect to host:54322: entity not found");
+        let cause =
+            "cannot connect to host:54322: entity not found: see that the imageio server runs there, ";
+        assert!(one_line(&error).starts_with(cause), "{error}");
         // An error of others that repeats its cause.
         #[derive(Debug, thiserror::Error)]
         #[error("reading: {0}")]
