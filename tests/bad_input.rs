@@ -67,15 +67,10 @@ fn trusting(server: &FakeServer) -> [String; 2] {
 
 #[test]
 fn an_unknown_parameter() {
-    refused(
-        dir().path(),
-        &["colour=red", "url=http://h/images/t"],
-        "unknown parameter 'colour': known are url, size, cafile, insecure, is-ovirt-host, unix-socket, unix-socket-user, \
-         dirty-bitmap, clean-as-holes, connections, max-request, read-ahead, preferred-block-size, keep-alive, no-hole, replay-buffer, reconnect-timeout, connect-timeout, \
-         timeout, operation-timeout, stats-json, engine, user, password, engine-cafile, engine-insecure, engine-timeout, config, disk, new-disk, \
-     snapshot, shallow, direction, inactivity-timeout, storage-domain, format, sparse, content-type, initial-size, \
-     description, backup",
-    );
+    let url = "url=http://h/images/t";
+    refused(dir().path(), &["colour=red", url], "unknown parameter 'colour': --help lists all parameters");
+    let expected = "unknown parameter 'cafiel': did you mean cafile? --help lists all parameters";
+    refused(dir().path(), &["cafiel=ca.pem", url], expected);
 }
 
 #[test]
@@ -103,7 +98,11 @@ fn a_ticket_in_the_wrong_place() {
     }
     let ended = imageio_nbd(dir().path(), &["-p", &url, good]).unwrap();
     assert_eq!(ended.code, 2, "{ended:?}");
-    assert!(ended.err.starts_with("error: invalid value '…' for '--port <PORT>'"), "{}", ended.err);
+    assert!(
+        ended.err.starts_with("imageio-nbd: error: invalid value '…' for '--port <PORT>'"),
+        "{}",
+        ended.err
+    );
 }
 
 #[test]
@@ -120,7 +119,7 @@ fn no_url() {
     refused(
         dir().path(),
         &["size=1G"],
-        "url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line; or disk=NAME of an engine",
+        "url is missing: give url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line, or disk=NAME for a disk of an engine",
     );
 }
 
@@ -200,7 +199,7 @@ fn a_cafile_without_a_certificate() {
         let path = dir.path().join("ca.pem");
         fs::write(&path, contents).unwrap();
         let expected = format!(
-            "the CA file {} can't be used: no certificate in it (a PEM file with the engine's CA is expected)",
+            "the CA file {} can't be used: it has no certificate in it: a PEM file with the engine's CA is expected",
             path.display()
         );
         refused(dir.path(), &["url=https://127.0.0.1:1/images/t", "cafile=ca.pem"], &expected);
@@ -264,7 +263,7 @@ fn a_server_that_does_not_speak_tls() {
         server.addr()
     );
     refused(dir().path(), &[&url, "insecure=false", "cafile=/dev/null"], {
-        "the CA file /dev/null can't be used: no certificate in it (a PEM file with the engine's CA is expected)"
+        "the CA file /dev/null can't be used: it has no certificate in it: a PEM file with the engine's CA is expected"
     });
     let ended = imageio_nbd(dir().path(), &[&url, "insecure=true", "--run", "echo served"]).unwrap();
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
@@ -279,7 +278,7 @@ fn a_server_that_speaks_tls_where_the_url_has_http() {
     let url = format!("url={}", server.url().replace("https:", "http:"));
     let ended = imageio_nbd(dir().path(), &[url.as_str(), "--run", "echo served"]).unwrap();
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
-    assert!(ended.err.ends_with("(should the URL be https, or the port another?)\n"), "{}", ended.err);
+    assert!(ended.err.ends_with(": should the URL be https, or the port another?\n"), "{}", ended.err);
 }
 
 #[test]
@@ -288,7 +287,10 @@ fn a_server_that_is_not_there() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = unused.local_addr().unwrap();
     drop(unused);
-    let expected = format!("cannot connect to {address}: Connection refused (os error 111)");
+    let expected = format!(
+        "cannot connect to {address}: Connection refused (os error 111): see that the imageio server runs there, and that \
+         a firewall lets this host through"
+    );
     refused(dir().path(), &[&format!("url=http://{address}/images/t")], &expected);
 }
 
@@ -379,7 +381,8 @@ fn a_command_line_that_can_not_be_understood() {
     for arguments in [&["--colour"][..], &["-p", "99999"], &["-t", "1025"], &["-U", "a", "-p", "1"]] {
         let ended = imageio_nbd(dir().path(), arguments).unwrap();
         assert_eq!(ended.code, 2, "{ended:?}");
-        assert!(ended.err.starts_with("error: "), "{ended:?}");
+        assert!(ended.err.starts_with("imageio-nbd: error: "), "{ended:?}");
+        assert!(ended.err.ends_with(": see --help\n") && ended.err.lines().count() == 1, "{ended:?}");
     }
 }
 

@@ -258,7 +258,7 @@ fn network_is_away(door: Door, seed: u64) {
         upload.give_half();
         network.fail().unwrap();
         upload.give_rest(|upload| {
-            upload.served.wait_for("opening a connection again").unwrap();
+            upload.served.wait_for("a connection is opened again").unwrap();
             network.recover().unwrap();
         });
         upload.end().assert_well();

@@ -113,7 +113,7 @@ fn a_connection_that_breaks_is_opened_again() {
         assert_eq!(json(&server, &[])["dirty"]["data"], BLOCK);
         assert_eq!(server.log().of(op).count(), 2);
         server.fault(Fault::on(op).every().then(What::Close { after: 9 }));
-        assert_fails(&info(&server, &["--json"]), "connection to the server lost");
+        assert_fails(&info(&server, &["--json"]), "the connection to the server was lost");
     }
 }
 
@@ -145,7 +145,7 @@ fn errors_are_one_line_and_status_1() {
     assert_fails(&imageio_nbd(dir.path(), &["info"]).unwrap(), "url is missing");
     let ended = info(&server, &["--jason"]);
     assert_eq!(ended.code, 2);
-    assert!(ended.err.starts_with("error: unexpected argument '--jason'"), "{}", ended.err);
+    assert!(ended.err.starts_with("imageio-nbd: error: unexpected argument '--jason'"), "{}", ended.err);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
+use crate::readme::without_dead_links;
+
 /// Builds all programs, and the plugin, into `target/release`.
 pub(crate) fn programs(sh: &Shell) -> Result<()> {
     cmd!(sh, "cargo build --release --package imageio-nbd --package fake-imageio --package exec-redirect")
@@ -43,10 +45,12 @@ pub(crate) fn lay_out(sh: &Shell, release: &Path, dist: &Path) -> Result<()> {
         sh.copy_file(Path::new("crates/imageio-nbd/systemd").join(unit), &units)?;
     }
     let doc = sh.create_dir(dist.join("doc"))?;
-    for text in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+    for text in ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
         sh.copy_file(text, &doc)?;
     }
-    copy_pages(sh, &doc)
+    copy_pages(sh, &doc)?;
+    let readme = without_dead_links(&sh.read_file("README.md")?, |link| doc.join(link).exists());
+    Ok(sh.write_file(doc.join("README.md"), readme)?)
 }
 
 /// The pages of the book, where the links of the readme and of each other lead.

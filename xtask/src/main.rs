@@ -14,6 +14,7 @@ mod oldest_rust;
 mod options;
 mod public_api;
 mod publish;
+mod readme;
 mod release;
 mod suites;
 mod test;

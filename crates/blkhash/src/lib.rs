@@ -57,10 +57,14 @@ pub enum Error {
     #[error("cannot read the image")]
     Read(#[from] io::Error),
     /// The image has ended before its size.
-    #[error("the image has become shorter than its {0} bytes")]
+    #[error(
+        "the image has become shorter than its {0} bytes: have no other program change it, and begin anew"
+    )]
     Shorter(u64),
     /// The image goes on behind its size.
-    #[error("the image has become longer than its {0} bytes")]
+    #[error(
+        "the image has become longer than its {0} bytes: have no other program change it, and begin anew"
+    )]
     Longer(u64),
 }
 

@@ -195,24 +195,27 @@ impl PasswordSource {
     }
 }
 
+/// Some editors begin a text with this byte order mark, which is no part of it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Blanks belong to a password, and the end of the line doesn't.
 fn first_line(input: impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     input.take(LONGEST_PASSWORD as u64).read_line(&mut line)?;
     if line.len() == LONGEST_PASSWORD {
-        return Err(io::Error::other("the first line is too long for a password"));
+        return Err(io::Error::other("the first line is too long for a password: is it another file?"));
     }
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    Ok(line.trim_start_matches(BYTE_ORDER_MARK).trim_end_matches(['\r', '\n']).to_owned())
 }
 
 impl Section {
     fn read(name: &str) -> Result<Self, Error> {
         let path = config_file();
-        let read = fs::read_to_string(&path).and_then(|text| Self::parse(name, text));
+        let read = fs::read_to_string(&path).and_then(|text| Self::parse(name, &text));
         read.map_err(|source| Error::ConfigFile { path, source })
     }
 
-    fn parse(name: &str, text: String) -> io::Result<Self> {
+    fn parse(name: &str, text: &str) -> io::Result<Self> {
         let mut file = Ini::new_cs();
         // A password may have the signs in it that begin a comment. Python's parser takes them for
         // one at a line's beginning only.
@@ -220,7 +223,9 @@ impl Section {
         like_python.enable_inline_comments = false;
         file.load_defaults(like_python);
         // Its words may repeat a line of the file, which may have the password.
-        file.read(text).map_err(|_| invalid("a line of it is no section and no name = value"))?;
+        let text = text.trim_start_matches(BYTE_ORDER_MARK);
+        file.read(text.to_owned())
+            .map_err(|_| invalid("a line of it is neither [SECTION] nor NAME = VALUE"))?;
         let sections = file.sections();
         if !sections.iter().any(|section| section == name) {
             let shown = |name: &str| format!("[{}]", name.escape_debug());
@@ -280,18 +285,25 @@ log_level = debug
 
     #[test]
     fn a_section_is_read_as_ovirt_img_reads_it() {
-        let lab = Section::parse("lab", FILE.to_owned()).unwrap();
+        let lab = Section::parse("lab", FILE).unwrap();
         assert_eq!(lab.engine_url.as_deref(), Some("https://engine.example.com"));
         assert_eq!(lab.username.as_deref(), Some("admin@internal"));
         assert_eq!(lab.password, Some(Secret::new("pass=word%1 #a;s")));
         assert_eq!((lab.cafile.as_deref(), lab.is_insecure), (Some(Path::new("/etc/pki/lab.pem")), false));
-        let other = Section::parse("other", FILE.to_owned()).unwrap();
+        let other = Section::parse("other", FILE).unwrap();
         assert!(other.password.is_none() && other.is_insecure);
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        let text = "\u{feff}[lab]\nusername = admin@internal\n";
+        assert_eq!(Section::parse("lab", text).unwrap().username.as_deref(), Some("admin@internal"));
+        assert_eq!(first_line("\u{feff}secret\r\n".as_bytes()).unwrap(), "secret");
+    }
+
+    #[test]
     fn what_is_wrong_with_the_file_is_told_without_its_secrets() {
-        let error = |name, text: &str| Section::parse(name, text.to_owned()).unwrap_err().to_string();
+        let error = |name, text: &str| Section::parse(name, text).unwrap_err().to_string();
         assert!(
             error("Lab", FILE).starts_with("it has no section [Lab]: it has ["),
             "{}",

@@ -287,7 +287,10 @@ impl Begun {
             Err(error) => log::error!("{}: look for disk {} in the engine", Report::new(error), disk.id),
             Ok(found) => {
                 let status = found.status.unwrap_or(DiskStatus::Ok);
-                log::error!("disk {} is {status}, and its content can't be relied on", disk.id);
+                log::error!(
+                    "disk {} is {status}, and its content can't be relied on: upload the image again, into a new disk",
+                    disk.id
+                );
             }
         }
     }

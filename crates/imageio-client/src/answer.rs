@@ -33,7 +33,7 @@ fn is_announced(head: &Parts, len: u64) -> Exchanged<bool> {
     let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     match announced {
         Some(announced) if announced != len.to_string() => {
-            Err(Failure::Nonsense(format!("Content-Length: {announced}, expected {len}")))
+            Err(Failure::Nonsense(format!("it announces {announced} bytes instead of {len}")))
         }
         other => Ok(other.is_some()),
     }
@@ -74,14 +74,14 @@ async fn take_in(mut body: Incoming, len: u64, stops: bool) -> Exchanged<Vec<Byt
             Poll::Ready(data) => data?,
         };
         let Some(data) = data else { break };
-        left = left
-            .checked_sub(data.len() as u64)
-            .ok_or_else(|| Failure::Nonsense(format!("more than the {len} bytes asked for")))?;
+        left = left.checked_sub(data.len() as u64).ok_or_else(|| {
+            Failure::Nonsense(format!("it has more than the {len} bytes that were asked for"))
+        })?;
         pieces.push(data);
     }
     match left {
         0 => Ok(pieces),
-        _ => Err(Failure::Nonsense(format!("{} bytes instead of {len}", len - left))),
+        _ => Err(Failure::Nonsense(format!("it has {} bytes instead of {len}", len - left))),
     }
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn each_piece(
     let mut left = limit;
     while let Some(data) = next_data(&mut body).await? {
         let fits = left.checked_sub(data.len());
-        left = fits.ok_or_else(|| Failure::Nonsense(format!("longer than {limit} bytes")))?;
+        left = fits.ok_or_else(|| Failure::Nonsense(format!("it is longer than {limit} bytes")))?;
         take(&data)?;
     }
     Ok(())
@@ -125,7 +125,7 @@ pub(crate) async fn discard(mut body: Incoming) -> Exchanged<()> {
     while let Some(data) = next_data(&mut body).await? {
         length += data.len();
         if length > ERROR_TEXT_LIMIT {
-            return Err(Failure::Nonsense(format!("longer than {ERROR_TEXT_LIMIT} bytes")));
+            return Err(Failure::Nonsense(format!("it is longer than {ERROR_TEXT_LIMIT} bytes")));
         }
     }
     Ok(())

@@ -373,7 +373,7 @@ impl Open {
             return Err(Failure::Stalled(Stalled::Closed));
         };
         if !buffer.put(&ahead) {
-            return Err(Failure::Nonsense("more than was asked for".into()));
+            return Err(Failure::Nonsense("it has more than was asked for".into()));
         }
         self.driver.fill(&mut stream, buffer, timeout).map_err(Failure::Stalled)?;
         self.sender = self.driver.attach(stream).map_err(Failure::Http)?;

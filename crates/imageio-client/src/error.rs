@@ -69,7 +69,7 @@ pub enum Error {
     },
 
     /// The connection was lost before the answer was complete.
-    #[error("{operation}: connection to the server lost: {reason}")]
+    #[error("{operation}: the connection to the server was lost: {reason}")]
     Lost {
         /// The operation that the server was asked for.
         operation: String,
@@ -80,7 +80,7 @@ pub enum Error {
     },
 
     /// The server refused.
-    #[error("{operation}: {} {}{}", status.as_u16(), reason_phrase(*status), explained(explanation))]
+    #[error("{operation}: {} {}{}", status.as_u16(), reason_phrase(*status), explained(*status, explanation))]
     Status {
         /// The operation that the server was asked for.
         operation: String,
@@ -188,6 +188,36 @@ fn reason_phrase(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("(unknown status)")
 }
 
-fn explained(explanation: &str) -> String {
-    if explanation.is_empty() { String::new() } else { format!(": {explanation}") }
+/// The server's words, without a full stop at their end, and what to do where they never say why.
+fn explained(status: StatusCode, explanation: &str) -> String {
+    let words = explanation.trim_end_matches('.');
+    let log = if status == StatusCode::INTERNAL_SERVER_ERROR { LOG } else { "" };
+    [words, log].into_iter().filter(|text| !text.is_empty()).map(|text| format!(": {text}")).collect()
+}
+
+/// The server tells the reason of a failure of its own to nobody else.
+const LOG: &str = "the reason is in /var/log/ovirt-imageio/daemon.log on the server's host";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: StatusCode, explanation: &str) -> String {
+        let (operation, explanation) = ("flush".to_owned(), explanation.to_owned());
+        Error::Status { operation, status, explanation, body_sent: false }.to_string()
+    }
+
+    #[test]
+    fn a_failure_of_the_server_says_where_its_reason_is() {
+        let expected = format!("flush: 500 Internal Server Error: check logs: {LOG}");
+        assert_eq!(refused(StatusCode::INTERNAL_SERVER_ERROR, "check logs"), expected);
+        let expected = format!("flush: 500 Internal Server Error: {LOG}");
+        assert_eq!(refused(StatusCode::INTERNAL_SERVER_ERROR, ""), expected);
+    }
+
+    #[test]
+    fn a_full_stop_of_the_server_does_not_end_the_line() {
+        assert_eq!(refused(StatusCode::FORBIDDEN, "No such ticket."), "flush: 403 Forbidden: No such ticket");
+        assert_eq!(refused(StatusCode::FORBIDDEN, ""), "flush: 403 Forbidden");
+    }
 }

@@ -54,12 +54,12 @@ impl Failed<'_> {
                 Error::Status { operation, status, explanation, body_sent: self.body_sent }
             }
             Failure::Stalled(Stalled::Timeout) => Error::Timeout { operation, after: self.timeout },
-            Failure::Stalled(Stalled::Closed) => lost(&operation, "closed", false),
+            Failure::Stalled(Stalled::Closed) => lost(&operation, "it was closed", false),
             Failure::Stalled(Stalled::Io(e)) => lost(&operation, &e.to_string(), false),
             Failure::Nonsense(reason) => self.protocol(&reason),
             Failure::Unsent(e) => lost(&operation, &with_source(&e), true),
             Failure::Http(e) if e.is_parse() && self.url.scheme() == Scheme::Http => {
-                self.protocol(&format!("{} (should the URL be https, or the port another?)", with_source(&e)))
+                self.protocol(&format!("{}: should the URL be https, or the port another?", with_source(&e)))
             }
             Failure::Http(e) if e.is_parse() => self.protocol(&with_source(&e)),
             Failure::Http(e) => {

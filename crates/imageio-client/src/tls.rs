@@ -25,11 +25,15 @@ impl TlsConfig {
         let pem = fs::read(path).map_err(|e| fail(e.into()))?;
         let certificates = pem_certificates(&pem).map_err(|e| fail(e.into()))?;
         if certificates.is_empty() {
-            return Err(fail("no certificate in it (a PEM file with the engine's CA is expected)".into()));
+            return Err(fail(
+                "it has no certificate in it: a PEM file with the engine's CA is expected".into(),
+            ));
         }
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
-            roots.add(certificate).map_err(|e| fail(format!("not a usable CA certificate: {e}").into()))?;
+            roots
+                .add(certificate)
+                .map_err(|e| fail(format!("it is no usable CA certificate: {e}").into()))?;
         }
         Ok(Self::verifying(roots))
     }

@@ -47,7 +47,7 @@ impl TransferUrl {
     pub fn parse(text: &str) -> Result<Self> {
         // The URL standard would take the first part of the path for the host.
         if text.contains(":///") {
-            return Err(Error::Url("the host is missing".into()));
+            return Err(Error::Url(format!("the host is missing: {EXPECTED} is expected")));
         }
         let url = Url::parse(text).map_err(|e| match e {
             ParseError::RelativeUrlWithoutBase => Error::Url(format!("{EXPECTED} is expected")),
@@ -61,10 +61,14 @@ impl TransferUrl {
             }
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Error::Url("a user name or password is not used with imageio".into()));
+            return Err(Error::Url(
+                "it has a user name or a password, which imageio doesn't use: leave them out".into(),
+            ));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(Error::Url("a query or fragment is not part of a transfer URL".into()));
+            return Err(Error::Url(
+                "it has a query or a fragment, which no transfer has: leave them out".into(),
+            ));
         }
         if url.path().len() < 2 {
             return Err(Error::Url(format!("the path is missing: {EXPECTED} is expected")));
@@ -75,7 +79,7 @@ impl TransferUrl {
             )));
         }
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
-            return Err(Error::Url("the host is missing".into()));
+            return Err(Error::Url(format!("the host is missing: {EXPECTED} is expected")));
         };
         Ok(Self { scheme, host: host.to_owned(), port, path: url.path().to_owned() })
     }

@@ -143,7 +143,7 @@ fn an_unusable_cafile_is_refused_by_name() {
         (file("garbage", "\u{1}\u{2}garbage\n"), "no certificate in it"),
         (file("key", &Pki::generate(&Certificate::default()).unwrap().key_pem), "no certificate in it"),
         (file("base64", &armoured("!!!!")), ""),
-        (file("der", &armoured("aGVsbG8gd29ybGQ=")), "not a usable CA certificate"),
+        (file("der", &armoured("aGVsbG8gd29ybGQ=")), "no usable CA certificate"),
         (file("cut", "-----BEGIN CERTIFICATE-----\naGVs\n"), ""),
     ];
     for (path, words) in cases {

@@ -3,6 +3,7 @@
 //! as only this crate knows how the parameters are called.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::iter::successors;
 
 use engine_transfer::{Credential, Error as DiskError};
@@ -50,6 +51,9 @@ fn for_disk(error: &DiskError) -> Option<String> {
         DiskError::NothingToRead => "leave out -r, or name a disk with disk=",
         DiskError::ReadOnlyUpload => "leave out -r, or say direction=download",
         DiskError::Missing(credential) => return for_missing(*credential),
+        DiskError::ConfigFile { source, .. } if source.kind() == ErrorKind::NotFound => {
+            "make that file, or give engine=, user= and password=+FILE in its place"
+        }
         _ => return None,
     };
     Some(advice.to_owned())
@@ -81,6 +85,13 @@ fn for_server(error: &ServerError) -> Option<&'static str> {
         ServerError::NoRoots | ServerError::Tls { source: TlsError::UntrustedCa, .. } => {
             Some("give the engine's CA with cafile=FILE")
         }
+        error if error.status().is_some_and(|status| status.as_u16() == 403) => {
+            Some("the transfer may have ended or be paused: see it in the engine")
+        }
+        ServerError::Connect { .. } => {
+            Some("see that the imageio server runs there, and that a firewall lets this host through")
+        }
+        ServerError::Timeout { .. } => Some("timeout= and operation-timeout= give it more time"),
         _ => None,
     }
 }
@@ -90,9 +101,16 @@ fn for_engine(error: &EngineError) -> Option<&'static str> {
         EngineError::NoRoots | EngineError::Unreachable { source: NoAnswer::UntrustedCa, .. } => {
             Some("give the engine's CA with engine-cafile=FILE")
         }
+        EngineError::Unreachable { source: NoAnswer::TimedOut | NoAnswer::Failed(_), .. } => {
+            Some("see that the engine runs, and that a firewall lets this host through")
+        }
         EngineError::Login { .. } => {
             Some("check the password, and the user, which has a profile, such as admin@internal")
         }
+        EngineError::Refused { status: 403, .. } => {
+            Some("the user needs a role in the engine that permits this")
+        }
+        EngineError::TimedOut { .. } => Some("see its events in the engine"),
         _ => None,
     }
 }
@@ -143,7 +161,9 @@ mod tests {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let connect = ServerError::Connect { peer: "host:54322".to_owned(), source: missing() };
         let error = DiskError::from(OpenError::from(connect));
-        assert_eq!(one_line(&error), "cannot connect to host:54322: entity not found");
+        let cause =
+            "cannot connect to host:54322: entity not found: see that the imageio server runs there, ";
+        assert!(one_line(&error).starts_with(cause), "{error}");
         // An error of others that repeats its cause.
         #[derive(Debug, thiserror::Error)]
         #[error("reading: {0}")]

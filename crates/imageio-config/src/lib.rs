@@ -70,7 +70,7 @@ pub const MAGIC: &str = "url";
 #[non_exhaustive]
 pub enum ConfigError {
     /// No parameter has this name.
-    #[error("unknown parameter {}: known are {}", shown(name), known())]
+    #[error("unknown parameter {}: {}--help lists all parameters", shown(name), suggestion(name))]
     Unknown {
         /// As it was given. It could hold a ticket, so the text of the error shows it only if it is
         /// short.
@@ -96,7 +96,7 @@ pub enum ConfigError {
 
     /// The transfer isn't named.
     #[error(
-        "url is missing: url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line; or disk=NAME of an engine"
+        "url is missing: give url=https://HOST:54322/images/TICKET, or url=+FILE with that in its first line, or disk=NAME for a disk of an engine"
     )]
     MissingUrl,
 
@@ -137,8 +137,16 @@ pub fn facts(version: &str) -> Vec<String> {
     ]
 }
 
-fn known() -> String {
-    parameters().map(|parameter| parameter.name).collect::<Vec<_>>().join(", ")
+/// Asks whether the parameter was meant whose name is most like this one, if any is.
+fn suggestion(name: &str) -> String {
+    /// The part of the letters that are right, where two that changed places are one mistake.
+    const LEAST: f64 = 0.6;
+    let wanted = name.replace('_', "-");
+    let likeness = |name| strsim::normalized_damerau_levenshtein(&wanted, name);
+    let measured = parameters().map(|parameter| (likeness(parameter.name), parameter.name));
+    let nearest =
+        measured.filter(|(likeness, _)| *likeness >= LEAST).max_by(|one, two| one.0.total_cmp(&two.0));
+    nearest.map_or_else(String::new, |(_, name)| format!("did you mean {name}? "))
 }
 
 /// Takes parameters one by one, and gives the settings.

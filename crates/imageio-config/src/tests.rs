@@ -184,6 +184,19 @@ fn a_secret_in_the_wrong_place_is_not_shown() {
 }
 
 #[test]
+fn the_parameter_that_was_perhaps_meant_is_told() {
+    let told = |name| Parser::new().set(name, "x").unwrap_err().to_string();
+    for (name, meant) in
+        [("sise", "size"), ("ca_file", "cafile"), ("ulr", "url"), ("readahead", "read-ahead")]
+    {
+        let expected =
+            format!("unknown parameter '{name}': did you mean {meant}? --help lists all parameters");
+        assert_eq!(told(name), expected);
+    }
+    assert_eq!(told("xyz"), "unknown parameter 'xyz': --help lists all parameters");
+}
+
+#[test]
 fn long_texts_become_lines() {
     assert_eq!(wrap("a bc  def\nghij kl", 6), ["a bc", "def", "ghij", "kl"]);
     assert_eq!(wrap("longer than", 3), ["longer", "than"]);

@@ -21,6 +21,7 @@ use crate::change::{Change, ServerFeatures};
 use crate::counters::{Counters, Exchange, Kind, Purpose};
 use crate::error::Cause;
 use crate::link::Link;
+use crate::notice::Notice;
 use crate::outage::Outage;
 use crate::overlay;
 use crate::recovery::{Asked, Failing};
@@ -47,6 +48,8 @@ pub(crate) struct Common {
     pub(crate) outage: Outage,
     pub(crate) replay_buffer: Arc<ReplayBuffer>,
     pub(crate) counters: Arc<Counters>,
+    /// A server that closes often would fill the log.
+    pub(crate) told_of_loss: Notice,
 }
 
 /// The request that keeps a connection alive. `OPTIONS` wouldn't do: through a proxy, it renews
@@ -155,7 +158,7 @@ impl ReplayingConnection {
         let given_up = || self.common.outage.given_up_since(group.iter().map(DeviceRequest::arrived).max()?);
         match (!has_connection).then(given_up).flatten() {
             Some(error) => {
-                let text = format!("given up with others, as the server is gone: {error}");
+                let text = format!("it was given up with others, as the server is gone: {error}");
                 Err(self.failure(Failing::Request, Error::new(error.errno(), text)))
             }
             None => Ok(()),

@@ -19,6 +19,7 @@ use crate::counters::Counters;
 use crate::error::{Cause, OpenError, pool_error};
 use crate::extents::{Extents, View, clean_as_holes};
 use crate::link::Link;
+use crate::notice::Notice;
 use crate::outage::Outage;
 use crate::replay_buffer::ReplayBuffer;
 use crate::request::{DeviceRequest, DiskRange};
@@ -394,6 +395,7 @@ impl Common {
             outage: Outage::default(),
             replay_buffer: ReplayBuffer::new(Arc::clone(&link)),
             counters: Arc::new(Counters::new(transfer.connections())),
+            told_of_loss: Notice::default(),
             link,
         }
     }

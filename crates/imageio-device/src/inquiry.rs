@@ -227,7 +227,7 @@ impl Shared {
         for pause in PAUSES {
             match self.ask_once() {
                 Err(Failed { reason, is_worth_another_attempt: true, .. }) if self.wait(pause) => {
-                    log::info!("asking for extents again: {reason}");
+                    log::info!("the server is asked for extents again: {reason}");
                 }
                 told => return told,
             }

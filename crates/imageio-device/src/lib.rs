@@ -75,6 +75,7 @@ mod error;
 mod extents;
 mod inquiry;
 mod link;
+mod notice;
 mod outage;
 mod overlay;
 mod queue;

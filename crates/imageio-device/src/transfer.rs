@@ -182,7 +182,7 @@ pub(crate) fn again_if_broken<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
     const MORE: usize = 2;
     for _ in 0..MORE {
         match ask() {
-            Err(error) if breaks(&error) => log::info!("asking again: {}", Report::new(error)),
+            Err(error) if breaks(&error) => log::info!("the server is asked again: {}", Report::new(error)),
             outcome => return outcome,
         }
     }

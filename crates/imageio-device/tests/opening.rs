@@ -250,7 +250,7 @@ fn a_connection_that_breaks_is_tried_again_but_not_for_ever() {
     server.fault(Fault::on(Op::Options).every().then(What::LoseAnswer));
     let before = server.accepted();
     let (_, text) = refused(settings(&server));
-    assert!(text.contains("connection to the server lost"), "{text}");
+    assert!(text.contains("the connection to the server was lost"), "{text}");
     assert_eq!(server.accepted(), before + 3);
 }
 

@@ -16,7 +16,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use backup_directory::{Backup, BackupDirectory};
+use backup_directory::{Backup, BackupDirectory, Disk};
 use engine_transfer::{Content, Credentials, EngineSettings, Opened, Source, Target};
 use imageio_config::Parser;
 use imageio_device::Settings;
@@ -30,7 +30,7 @@ pub(crate) use restore::run as restore;
 pub(crate) use save::run as back_up;
 pub(crate) use verify::run as verify;
 
-const NO_BACKUP: &str = "the directory has no backup";
+const NO_BACKUP: &str = "the directory has no backup: imageio-nbd backup makes one";
 
 /// What to do about an error of a backup, where an option helps.
 pub(crate) fn advice(error: &backup_directory::Error) -> Option<&'static str> {
@@ -65,6 +65,12 @@ impl Site {
         Ok(Self { settings, credentials, stop, progress, report })
     }
 
+    /// All of these disks are to be copied.
+    fn is_about<'d>(&mut self, disks: impl IntoIterator<Item = &'d Disk>) {
+        let sizes = disks.into_iter().map(|disk| disk.provisioned_size);
+        self.report.set_size(sizes.fold(0, u64::saturating_add));
+    }
+
     /// Tells how far it is, until it is dropped.
     fn follow(&self) -> Result<Following> {
         Following::all(&self.report, &self.progress)
@@ -72,7 +78,7 @@ impl Site {
 
     /// Tells what has come of it: a person in these words. Returns the exit status.
     fn tell_made(&self, description: &str, made: Made<'_>, words: &str) -> u8 {
-        self.report.tell_made(description, self.progress.done(), made, words)
+        self.report.tell_made(description, self.progress.copied(), made, words)
     }
 
     /// Work on a disk that messages call so.
@@ -129,7 +135,8 @@ fn has_configuration(directory: &BackupDirectory, backup: &Backup) -> bool {
 
 /// Prints a line for those who want to know what has come of it.
 fn print(line: &str) -> Result<()> {
-    crate::progress::around(|| writeln!(std::io::stdout(), "{line}")).context("standard output")
+    crate::progress::around(|| writeln!(std::io::stdout(), "{line}"))
+        .context("cannot write to standard output")
 }
 
 #[cfg(test)]

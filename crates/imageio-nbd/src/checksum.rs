@@ -141,5 +141,5 @@ fn print(options: &ChecksumOptions, server: &str, image: Option<(&str, &str)>) -
     if let Some((sum, name)) = image {
         text += &format!("{sum}  {name}\n");
     }
-    std::io::stdout().write_all(text.as_bytes()).context("standard output")
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }

@@ -3,6 +3,7 @@
 
 mod backup;
 mod checksum;
+mod complaint;
 pub(crate) mod copy;
 mod help;
 mod parameters;
@@ -17,6 +18,7 @@ use imageio_config::STATS_JSON;
 
 pub(crate) use backup::{BackupOptions, BackupsOptions, EngineOptions, RestoreOptions, VerifyOptions};
 pub(crate) use checksum::ChecksumOptions;
+pub(crate) use complaint::complaint;
 use copy::{DownloadOptions, UploadOptions};
 pub(crate) use parameters::{OF_DOWNLOAD, OF_UPLOAD, check_parameters};
 

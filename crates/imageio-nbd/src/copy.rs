@@ -28,7 +28,7 @@ use crate::statistics;
 use served::copy_disk;
 
 pub(crate) use image::measure;
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Progress, Work};
 pub(crate) use report::{Made, Report};
 pub(crate) use served::{Service, close_after};
 pub(crate) use stop::{Stop, StopClock, explained, is_consequence};
@@ -67,6 +67,6 @@ impl Following {
     pub(crate) fn all(report: &Report, progress: &Arc<Progress>) -> Result<Self> {
         let followed = Arc::clone(progress);
         let line = if report.is_text() { progress.draw()? } else { None };
-        Ok(Self { _line: line, _report: report.follow_bytes(move || followed.done())? })
+        Ok(Self { _line: line, _report: report.follow_bytes(move || followed.copied())? })
     }
 }

@@ -83,7 +83,7 @@ fn listen(listening: Listening, server: &mut Server<Queue>, options: &Options) -
     let uri = address.uri(export_name);
     log::info!("listening: {uri}");
     if options.print_uri {
-        writeln!(io::stdout(), "{uri}").context("--print-uri")?;
+        writeln!(io::stdout(), "{uri}").context("--print-uri: cannot write to standard output")?;
     }
     listeners.into_iter().for_each(|listener| server.listen(listener));
     let run = options.run.as_ref();

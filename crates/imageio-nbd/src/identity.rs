@@ -72,7 +72,7 @@ fn find_user(text: &str) -> Result<(Uid, Option<User>)> {
         Some(uid) => User::from_uid(uid),
         None => User::from_name(text),
     };
-    let known = known.context("--user")?;
+    let known = known.context("--user: the user can't be looked up")?;
     let uid = of_number.or(known.as_ref().map(|known| known.uid));
     Ok((uid.with_context(|| format!("--user={text}: there is no such user"))?, known))
 }
@@ -82,7 +82,7 @@ fn find_group(text: &str) -> Result<Gid> {
     if let Ok(number) = text.parse() {
         return Ok(Gid::from_raw(number));
     }
-    let known = Group::from_name(text).context("--group")?;
+    let known = Group::from_name(text).context("--group: the group can't be looked up")?;
     known.map(|known| known.gid).with_context(|| format!("--group={text}: there is no such group"))
 }
 

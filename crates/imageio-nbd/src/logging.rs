@@ -84,7 +84,14 @@ fn tell_panic(panic: &dyn fmt::Display, stderr: &mut dyn Write) {
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    writeln!(out, "imageio-nbd: {}: {}", label(record.level()), record.args())
+    writeln!(out, "imageio-nbd: {}: {}", label(record.level()), readable(&record.args().to_string()))
+}
+
+/// A text in one line, without what a terminal would take for a command: the name of a file may
+/// have both.
+pub(crate) fn readable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// A message as programs read it. Its names stay.
@@ -184,6 +191,11 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn a_text_is_one_line_for_a_terminal() {
+        assert_eq!(readable("a\nb\x1b[31m 'é'"), "a\\nb\\u{1b}[31m 'é'");
+    }
 
     #[test]
     fn a_panic_in_the_middle_of_a_message_is_a_message_and_waits_for_no_lock() {

@@ -28,6 +28,7 @@ mod serve;
 mod single;
 mod statistics;
 mod tls;
+mod tools;
 mod virt_v2v;
 mod writing;
 

@@ -8,15 +8,13 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use imageio_config::{is_url, may_be_shown};
 
-use crate::cli::Options;
+use crate::cli::{Options, complaint};
 
 /// Prints the parser's words, its help or what is wrong with the command line. The exit status that
 /// goes with them.
 pub(crate) fn print(error: &clap::Error) -> ExitCode {
-    let text = error.render().to_string();
-    let masked = masked(&text);
-    let printed = if error.use_stderr() && masked != text {
-        io::stderr().write_all(masked.as_bytes())
+    let printed = if error.use_stderr() {
+        writeln!(io::stderr(), "imageio-nbd: error: {}: see --help", complaint(error))
     } else {
         // With the colors of a terminal.
         error.print()

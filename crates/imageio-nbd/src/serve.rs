@@ -130,5 +130,5 @@ fn run_server(server: Server<Queue>, handle: &ShutdownHandle, command: Option<Ch
 fn wait_for(mut command: Child, server: &ShutdownHandle) -> Result<u8> {
     let status = command.wait();
     server.shutdown();
-    status.map(process::exit_code).context("waiting for the command of --run")
+    status.map(process::exit_code).context("cannot wait for the command of --run")
 }

@@ -69,9 +69,16 @@ impl Single {
             "-s: standard input and output are a terminal, and an NBD client is expected: a program that starts \
              this one with a socket or pipes there"
         );
-        let input = File::from(io::stdin().as_fd().try_clone_to_owned().context("-s: standard input")?);
-        let output = File::from(io::stdout().as_fd().try_clone_to_owned().context("-s: standard output")?);
-        let null = File::options().read(true).write(true).open("/dev/null").context("-s: /dev/null")?;
+        let input =
+            File::from(io::stdin().as_fd().try_clone_to_owned().context("-s: standard input can't be used")?);
+        let output = File::from(
+            io::stdout().as_fd().try_clone_to_owned().context("-s: standard output can't be used")?,
+        );
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .context("-s: /dev/null can't be opened")?;
         dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).context("-s")?;
         Self::of(input, output).context("-s")
     }

@@ -115,9 +115,7 @@ fn client_verifier(dir: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
     let path = dir.join(CA);
     let mut roots = RootCertStore::empty();
     for certificate in read(&path, "certificate")? {
-        roots
-            .add(certificate)
-            .map_err(|e| anyhow!("{}: not a usable CA certificate: {e}", path.display()))?;
+        roots.add(certificate).map_err(|e| anyhow!("{} is no usable CA certificate: {e}", path.display()))?;
     }
     let path = dir.join(REVOKED);
     let revoked: Vec<CertificateRevocationListDer<'static>> =
@@ -129,7 +127,7 @@ fn client_verifier(dir: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
         .allow_unknown_revocation_status()
         .enforce_revocation_expiration()
         .build()
-        .map_err(|e| anyhow!("{}: not usable: {e}", path.display()))
+        .map_err(|e| anyhow!("{} can't be used: {e}", path.display()))
 }
 
 /// A link that leads nowhere is there, too: who wants a list must not be served without.
@@ -160,10 +158,10 @@ fn read<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>> {
 fn unreadable(path: &Path, what: &str, error: &pem::Error) -> anyhow::Error {
     let path = path.display();
     match error {
-        pem::Error::NoItemsFound => anyhow!("{path}: no {what} in it (a PEM file is expected)"),
+        pem::Error::NoItemsFound => anyhow!("{path} has no {what} in it: a PEM file is expected"),
         pem::Error::Io(error) => anyhow!("cannot read {path}: {error}"),
         // Some errors of the parser quote a line of the file, which may be the key.
-        _ => anyhow!("{path}: not a valid PEM file"),
+        _ => anyhow!("{path} is not a valid PEM file"),
     }
 }
 
@@ -171,6 +169,6 @@ fn unusable(dir: &Path, error: &rustls::Error) -> anyhow::Error {
     let dir = dir.display();
     match error {
         rustls::Error::InconsistentKeys(_) => anyhow!("{dir}: {KEY} is not the key of {CERTIFICATE}"),
-        error => anyhow!("{dir}: {CERTIFICATE} and {KEY} are not usable: {error}"),
+        error => anyhow!("{dir}: {CERTIFICATE} and {KEY} can't be used: {error}"),
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
         command.env(PLUGIN_VARIABLE, plugin);
     }
     let from = env::join_paths(nbdkits.iter().map(Path::new).chain(USUAL.map(Path::new)))
-        .context("the path of an nbdkit has a colon")?;
+        .context("the path of an nbdkit has a colon: move that nbdkit")?;
     command
         .args(arguments)
         .env("PATH", first_in_path(&shims)?)
@@ -83,7 +83,7 @@ fn shim_dir(program: &Path) -> Result<PathBuf> {
     for name in ["nbdkit", REDIRECT] {
         if !dir.join(name).is_file() {
             bail!(
-                "{} is missing: it is in the package, and in what `cargo xtask build` makes",
+                "{} is missing: install the package again, or run `cargo xtask build`",
                 dir.join(name).display()
             );
         }
@@ -154,7 +154,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn first_in_path(dir: &Path) -> Result<OsString> {
     let rest = env::var_os("PATH").unwrap_or_default();
     let dirs = std::iter::once(dir.to_owned()).chain(env::split_paths(&rest));
-    env::join_paths(dirs).context("the shim's directory can't be in PATH")
+    env::join_paths(dirs).context("the shim's directory can't be in PATH: move the program")
 }
 
 /// The paths of nbdkit in distributions. A virt-v2v that is a script has no constants, and runs

@@ -39,6 +39,7 @@ pub(crate) struct Accept<'scope, 'env, D> {
     gave_way: Notice,
     refused: Notice,
     full: Notice,
+    failed: Notice,
 }
 
 impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
@@ -52,8 +53,8 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
             share: service.config.sessions_per_address.max(1),
         };
         let (newcomers, aside, notice) = (VecDeque::new(), Vec::new(), Notice::default());
-        let (gave_way, refused, full) = (notice, notice, notice);
-        Self { scope, service, registry, limits, newcomers, aside, gave_way, refused, full }
+        let (gave_way, refused, full, failed) = (notice, notice, notice, notice);
+        Self { scope, service, registry, limits, newcomers, aside, gave_way, refused, full, failed }
     }
 
     /// Until the server is to stop, or there is nothing to listen on and the last session has
@@ -91,7 +92,9 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
         match listener.accept() {
             Ok(client) => self.newcomers.extend(client),
             Err(e) => {
-                log::error!("cannot accept a client: {e}");
+                if self.failed.is_due(Instant::now()) {
+                    log::error!("cannot accept a client, and goes on trying: {e}");
+                }
                 return false;
             }
         }

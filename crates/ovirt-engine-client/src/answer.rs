@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::Request;
+use crate::error::{Request, words};
 use crate::{Error, NoAnswer, Result, Secret, wire};
 
 /// An answer, whatever it says.
@@ -116,7 +116,7 @@ impl Reply {
         match reason {
             // While it starts, it answers without a word.
             None => self.accept().map(|_| Secret::default()),
-            Some(reason) => Err(Error::Login { reason: reason.escape_debug().to_string() }),
+            Some(reason) => Err(Error::Login { reason: words(&reason) }),
         }
     }
 
@@ -177,7 +177,11 @@ fn explain(error: &ureq::Error) -> NoAnswer {
         }
         Some(error) => NoAnswer::Failed(error.to_string()),
         None if matches!(error, ureq::Error::Timeout(_)) => NoAnswer::TimedOut,
-        None => NoAnswer::Failed(error.to_string()),
+        None => match error {
+            // Without a word for where it was met, which is no user's.
+            ureq::Error::Io(error) => NoAnswer::Failed(error.to_string()),
+            error => NoAnswer::Failed(error.to_string()),
+        },
     }
 }
 

@@ -106,7 +106,7 @@ impl Engine {
         let Some(token) = self.kept_token().take() else { return };
         let form = [("scope", "ovirt-app-api"), ("token", token.reveal())];
         if let Err(error) = self.send_form("/services/sso-logout", &form) {
-            log::debug!("logging out: {}", Report::new(error));
+            log::debug!("the engine can't be told to log out: {}", Report::new(error));
         }
     }
 

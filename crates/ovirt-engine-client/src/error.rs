@@ -101,7 +101,7 @@ pub enum Error {
     },
 
     /// There is none of this name or id.
-    #[error("the engine has no {kind} '{}'", name.escape_debug())]
+    #[error("the engine has no {kind} '{}'{}", name.escape_debug(), kind.advice())]
     Missing {
         /// The kind of object that was looked for.
         kind: Kind,
@@ -163,7 +163,7 @@ pub enum Error {
     },
 
     /// The one who waited was stopped.
-    #[error("stopped, while the engine had not yet {what}")]
+    #[error("the wait was ended while the engine had not yet {what}")]
     Stopped {
         /// The act that was waited for, as in "the engine had not yet ...".
         what: String,
@@ -205,8 +205,21 @@ impl fmt::Display for Request {
     }
 }
 
+/// The words of an engine as a part of a line: without the brackets around them, the full stop at
+/// their end, and what a terminal would obey. They may come from whoever answers in its place.
+pub(crate) fn words(text: &str) -> String {
+    let text = text.trim();
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let shown = |c: char| match c {
+        '\n' => " ".to_owned(),
+        '\'' | '"' => c.to_string(),
+        c => c.escape_debug().to_string(),
+    };
+    inner.trim_end_matches(['.', ' ']).chars().map(shown).collect()
+}
+
 fn fault(reason: &str, detail: &str) -> String {
-    let told = [reason, detail].map(|text| text.trim().trim_matches(['[', ']']).escape_debug().to_string());
+    let told = [reason, detail].map(words);
     told.into_iter().filter(|text| !text.is_empty()).map(|text| format!(": {text}")).collect()
 }
 
@@ -256,6 +269,20 @@ mod tests {
     use error_reporter::Report;
 
     use super::*;
+
+    #[test]
+    fn the_engine_s_words_are_a_part_of_a_line() {
+        for (text, expected) in [
+            ("[Cannot add Disk. The name 'x' is in use.]", "Cannot add Disk. The name 'x' is in use"),
+            (" Please try again later. \n", "Please try again later"),
+            ("Disk [x]", "Disk [x]"),
+            ("two\nlines\x1b[31m", "two lines\\u{1b}[31m"),
+            ("", ""),
+        ] {
+            assert_eq!(words(text), expected);
+        }
+        assert_eq!(fault("Operation Failed", "[]"), ": Operation Failed");
+    }
 
     #[test]
     fn an_error_and_its_cause_are_told_once_each() {

@@ -33,6 +33,19 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What to do where there is none of a name or an id, as a part of a message. The engine
+    /// answers alike about what it doesn't have and what the user may not see.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Disk => ", or the user may not see it: look under Storage, Disks there",
+            Self::StorageDomain => ", or the user may not see it: look under Storage, Domains there",
+            Self::Vm => ", or the user may not see it: look under Compute, Virtual Machines there",
+            Self::Transfer => "",
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -110,7 +123,10 @@ mod tests {
     fn one_of_a_name_is_found_and_several_are_told() {
         assert_eq!(only(Kind::Disk, "x", disks(&["1"])).unwrap().id, "1");
         let missing = only(Kind::Disk, "a\nb", disks(&[])).unwrap_err().to_string();
-        assert_eq!(missing, "the engine has no disk 'a\\nb'");
+        assert_eq!(
+            missing,
+            "the engine has no disk 'a\\nb', or the user may not see it: look under Storage, Disks there"
+        );
         let ambiguous = only(Kind::Disk, "x", disks(&["1", "2"])).unwrap_err().to_string();
         assert_eq!(ambiguous, "the engine has 2 disks 'x': use an id: 1, 2");
     }

@@ -92,7 +92,7 @@ fn unreadable() {
     let command = command.args(["checksum", &parameters[0], "--compare", uri]).env("PATH", "/nonexistent");
     refused(
         &command.output().unwrap().into(),
-        "cannot run nbdinfo, which --compare needs for an NBD URI: install it",
+        "cannot run nbdinfo, which --compare needs for an NBD URI: install the package libnbd (Enterprise Linux, Fedora) or libnbd-bin (Debian)",
     );
 }
 

@@ -221,6 +221,7 @@ fn what_is_missing_is_told() -> TestResult {
     let site = site()?;
     for (arguments, expected) in [
         (&["upload", "none.img", "--storage-domain", STORAGE_DOMAIN][..], "none.img: No such file"),
+        (&["upload", "two\nlines.img", "--storage-domain", STORAGE_DOMAIN], "two\\nlines.img: No such file"),
         (&["upload", "disk.img", "--storage-domain", "none"], "the engine has no storage domain 'none'"),
         (&["upload", "disk.img", "--disk", "none"], "the engine has no disk 'none'"),
         (&["download", "none", "copy"], "the engine has no disk 'none'"),

@@ -130,7 +130,7 @@ fn what_the_engine_refuses_is_told() -> TestResult {
         site.engine.fault(Fault::on(method, path).every().then(refused(409)));
         let ended = upload(&site)?;
         assert_eq!(ended.code, 1, "{path}: {ended:?}");
-        assert!(ended.err.contains("409: Operation Failed: Cannot add Virtual Disk."), "{ended:?}");
+        assert!(ended.err.contains("409: Operation Failed: Cannot add Virtual Disk\n"), "{ended:?}");
         assert_eq!(site.engine.disks().len(), 0, "{path}: a disk is left");
         assert_eq!(site.engine.transfers().len(), 0);
         assert_eq!(site.engine.sessions(), 0);

@@ -151,7 +151,10 @@ fn an_upload_that_fails_waits_to_be_resumed() -> TestResult {
     let new = ["top.qcow2", "--storage-domain", STORAGE_DOMAIN, "--format", "raw"];
     for (instead, expected) in [
         ("[ $parts = 2 ] && exit 3", "qemu-img failed (exit status: 3)"),
-        ("[ $parts = 3 ] && kill -TERM $PPID && exec sleep 60", "signal 15 has ended it: --resume="),
+        (
+            "[ $parts = 3 ] && kill -TERM $PPID && exec sleep 60",
+            "signal 15 has ended this command: --resume=",
+        ),
     ] {
         let ended = upload(&site, &new, instead)?;
         assert_eq!(ended.code, 1, "{ended:?}");

@@ -136,7 +136,7 @@ fn sigterm_during_check() -> TestResult {
     let status = process.wait()?;
     let said = process.said().join("\n");
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("signal 15 has ended it: nothing was begun"), "{said}");
+    assert!(said.contains("signal 15 has ended this command: nothing was begun"), "{said}");
     assert!(site.engine.disks().is_empty() && site.engine.transfers().is_empty(), "{said}");
     Ok(())
 }

@@ -317,16 +317,27 @@ fn json() -> TestResult {
         (&"backup completed".into(), &machine.backups()?[0].clone().into())
     );
     assert!(last["transferred"].as_u64() > Some(0) && last["elapsed"].as_f64() > Some(0.0), "{last}");
+    assert_tells_size(&lines, &machine);
 
     let lines = told(&["restore", DIR, "-s", STORAGE_DOMAIN])?;
     let made: Vec<_> = lines.iter().filter(|line| line["description"] == "disk restored").collect();
     let [made] = made[..] else { return Err(format!("{lines:?}").into()) };
+    assert_tells_size(&lines, &machine);
     let disks = machine.site.engine.disks();
     let restored = disks.iter().find(|disk| made["disk"] == disk.id).ok_or("another disk is told")?;
     // The initial size is that of its content, and not of all that a guest could write.
     let initial = restored.initial_size.ok_or("block storage would allocate all of it")?;
     assert!(initial > 0 && initial < restored.provisioned_size, "{initial}");
     Ok(())
+}
+
+/// Each line says how large the disks are, and nothing is copied more than once.
+fn assert_tells_size(lines: &[Value], machine: &Machine) {
+    let size: u64 = machine.disks.iter().map(|disk| disk.provisioned_size).sum();
+    for line in lines {
+        assert_eq!(line["size"], size, "{line}");
+        assert!(line["transferred"].as_u64() <= Some(size), "{line}");
+    }
 }
 
 /// Damage in the last backup would be a part of the new one, whose checksum would be that of the

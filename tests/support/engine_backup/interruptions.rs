@@ -64,7 +64,7 @@ fn assert_ended(machine: &Machine, mut process: Daemon, good: &str, when: &str) 
     let status = process.wait()?;
     let said = process.said().join("\n");
     assert_eq!(status.code(), Some(1), "{when}: {said}");
-    assert!(said.contains("signal 15 has ended it"), "{when}: {said}");
+    assert!(said.contains("signal 15 has ended this command"), "{when}: {said}");
     assert_eq!(machine.backups()?, [good], "{when}: {said}");
     assert_eq!(machine.leftovers()?, [""; 0], "{when}: {said}");
     machine.assert_engine_is_idle().map_err(|error| format!("{when}: {error}: {said}").into())

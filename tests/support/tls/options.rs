@@ -72,16 +72,20 @@ fn bad_files() -> TestResult {
     let other = Pki::new()?;
     let certificate = fs::read_to_string(other.server().join("server-cert.pem"))?;
     for (file, text, expected) in [
-        ("server-cert.pem", "none", "DIR/server-cert.pem: no certificate in it (a PEM file is expected)"),
-        ("server-key.pem", &certificate, "DIR/server-key.pem: no private key in it (a PEM file is expected)"),
+        ("server-cert.pem", "none", "DIR/server-cert.pem has no certificate in it: a PEM file is expected"),
+        (
+            "server-key.pem",
+            &certificate,
+            "DIR/server-key.pem has no private key in it: a PEM file is expected",
+        ),
         ("server-cert.pem", &certificate, "DIR: server-key.pem is not the key of server-cert.pem"),
         (
             "server-key.pem",
             "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\nsecret!\n-----END PRIVATE KEY-----\n",
-            "DIR/server-key.pem: not a valid PEM file",
+            "DIR/server-key.pem is not a valid PEM file",
         ),
-        ("ca-cert.pem", "", "DIR/ca-cert.pem: no certificate in it (a PEM file is expected)"),
-        ("ca-crl.pem", &certificate, "DIR/ca-crl.pem: no revocation list in it (a PEM file is expected)"),
+        ("ca-cert.pem", "", "DIR/ca-cert.pem has no certificate in it: a PEM file is expected"),
+        ("ca-crl.pem", &certificate, "DIR/ca-crl.pem has no revocation list in it: a PEM file is expected"),
     ] {
         let pki = Pki::new()?;
         let dir = pki.server().display().to_string();

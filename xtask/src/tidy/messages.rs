@@ -8,7 +8,7 @@ use crate::project_root;
 
 /// Messages of other programs and servers, which are in none of our sources.
 const OF_OTHERS: &[&str] =
-    &["403 Forbidden", "409 Conflict", "500 Internal Server Error", "Resource temporarily unavailable"];
+    &["403 Forbidden", "500 Internal Server Error", "Resource temporarily unavailable"];
 
 /// Stands in a quoted message for what differs from case to case.
 const GAP: char = '…';

@@ -123,7 +123,7 @@ impl ReplayingConnection {
         let (failing, error) = match (decision.next, result) {
             (Next::Answer, _) => return Ok(true),
             (Next::Again(again, _), Err(error)) if self.waits(again, attempts) => {
-                log::info!("opening a connection again: {}", Report::new(error));
+                log::info!("a connection is opened again: {}", Report::new(error));
                 self.common.counters.again();
                 return Ok(false);
             }

@@ -2,6 +2,7 @@
 //! Writing again what was acknowledged and not flushed on a connection that was lost.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use block_device_traits::{Errno, Error};
 use imageio_client::{Connection, Flush};
@@ -46,16 +47,24 @@ impl ReplayingConnection {
         }
         if result.is_ok() {
             self.flushed();
-            let bytes = progress.written;
-            log::warn!(
-                "a connection was lost; {bytes} bytes that were not flushed were written again on a new one"
-            );
+            self.tell_of_loss(progress.written);
         } else {
             // Some servers close after some answers. From now on, each piece is flushed, so that it
             // isn't lost then.
             self.closes_early = true;
         }
         Ok(result)
+    }
+
+    fn tell_of_loss(&self, bytes: u64) {
+        let is_due = self.common.told_of_loss.is_due(Instant::now());
+        let level = if is_due { log::Level::Warn } else { log::Level::Debug };
+        let so_far = self.common.counters.statistics().connections.lost;
+        log::log!(
+            level,
+            "a connection was lost, and {bytes} bytes that were not flushed were written again on a new one \
+             (connections lost so far: {so_far})"
+        );
     }
 
     /// Writes all of it again, and flushes it.

@@ -12,7 +12,8 @@ use blkhash::{Algorithm, Blkhash};
 use imageio_device::Device;
 use imageio_stats::Observer;
 
-use crate::copy::{Progress, Service, Stop};
+use crate::copy::{Progress, Service, Stop, Work};
+use crate::tools::cannot_run;
 
 /// The number of requests that qemu-img has on their way at a time: enough for all connections to
 /// the server.
@@ -23,12 +24,9 @@ const ALGORITHM: &str = "blake2b";
 
 /// Checks that the programs are there that backups are made with.
 pub(crate) fn check_tools() -> Result<()> {
-    for (tool, package) in [("qemu-img", "qemu-utils"), ("qemu-nbd", "qemu-utils"), ("nbdcopy", "libnbd-bin")]
-    {
+    for tool in ["qemu-img", "qemu-nbd", "nbdcopy"] {
         let asked = Command::new(tool).arg("--version").stdin(Stdio::null()).output();
-        asked.with_context(|| {
-            format!("cannot run {tool}, which is needed for backups: install it (Debian: {package})")
-        })?;
+        asked.with_context(|| cannot_run(tool, "which backups need"))?;
     }
     Ok(())
 }
@@ -71,7 +69,7 @@ fn served(device: &Arc<Device>, task: Task<'_>, use_it: impl FnOnce(&str) -> Res
     let service = Service { label: Some(task.label), stop: task.stop, output: None };
     let follow = |observer: &Arc<Observer>| {
         let followed = Arc::clone(observer);
-        Ok(task.progress.begin(task.label.to_owned(), move || followed.progress().from_clients))
+        Ok(task.progress.begin(Work::Copy, task.label.to_owned(), move || followed.progress().from_clients))
     };
     service.serve(device, follow, |address| use_it(&address.uri("")))
 }
@@ -88,8 +86,11 @@ pub(crate) fn checksum(image: &Path, size: u64, task: Task<'_>) -> Result<Checks
 pub(crate) fn is_as_backed_up(backup: &DiskBackup, image: &Path, task: Task<'_>) -> Result<bool> {
     let Checksum { algorithm, block_size, value } = &backup.checksum;
     let known = Algorithm::named(algorithm).filter(|_| is_usual(*block_size));
-    let algorithm = known
-        .with_context(|| format!("a checksum by {algorithm} in blocks of {block_size} bytes isn't known"))?;
+    let algorithm = known.with_context(|| {
+        format!(
+            "a checksum by {algorithm} in blocks of {block_size} bytes isn't known: use a newer imageio-nbd"
+        )
+    })?;
     let blkhash = Blkhash::new(algorithm, *block_size);
     Ok(content_hash(image, backup.disk.provisioned_size, blkhash, task)? == *value)
 }
@@ -103,7 +104,7 @@ fn content_hash(image: &Path, size: u64, blkhash: Blkhash, task: Task<'_>) -> Re
     let hashed = Arc::new(AtomicU64::new(0));
     let followed = Arc::clone(&hashed);
     let label = format!("checksum of {}", task.label);
-    let _under_way = task.progress.begin(label, move || followed.load(Relaxed));
+    let _under_way = task.progress.begin(Work::Check, label, move || followed.load(Relaxed));
     let mut nbdcopy = Command::new("nbdcopy");
     nbdcopy.args(["--", "[", "qemu-nbd", "-r", "-f", "qcow2"]).arg(absolute(image)?).args(["]", "-"]);
     let mut nbdcopy = task.stop.start(nbdcopy.stdout(Stdio::piped()).stderr(Stdio::piped()))?;

@@ -47,7 +47,7 @@ pub(crate) fn run(options: &BackupsOptions) -> Result<u8> {
     let backups = backups.map(|backup| listed(&directory, backup)).collect();
     let document = Document { vm: &directory.manifest().vm, backups };
     let text = if options.json { serde_json::to_string_pretty(&document)? + "\n" } else { text(&document) };
-    std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(0)
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<u8> {
         disks.into_iter().map(|disk| Ok((disk, directory.image(disk).with_context(|| label(disk))?)));
     let images = images.collect::<Result<Vec<_>>>()?;
     let (stop, _signals) = Stop::by_signals()?;
-    let site = Site::new(&options.engine, Arc::clone(&stop), "restoring")?;
+    let mut site = Site::new(&options.engine, Arc::clone(&stop), "restoring")?;
+    site.is_about(images.iter().map(|(disk, _)| &disk.disk));
     let (following, mut status) = (site.follow()?, 0);
     for (disk, image) in images {
         let restored = restore(&site, options, &image, backup, disk).with_context(|| label(disk));
@@ -57,7 +58,10 @@ fn chosen<'b>(backup: &'b Backup, wanted: &[String]) -> Result<Vec<&'b DiskBacku
         let found: Vec<_> = backup.disks.iter().filter(is_it).collect();
         match found[..] {
             [disk] => Ok(disk),
-            [] => bail!("--disk: the backup {} has no disk {wanted:?}", backup.id),
+            [] => bail!(
+                "--disk: the backup {} has no disk {wanted:?}: `imageio-nbd backups` tells which there are",
+                backup.id
+            ),
             _ => bail!("--disk: the backup {} has several disks {wanted:?}: give an id", backup.id),
         }
     };
@@ -114,7 +118,10 @@ fn verify(device: &Device, can_verify: bool, disk: &DiskBackup, image: &Path, ta
     let known = Algorithm::named(&checksum.algorithm).filter(|_| copy::is_usual(checksum.block_size));
     let Some(algorithm) = known.filter(|_| can_verify) else {
         let is_sound = copy::is_as_backed_up(disk, image, task)?;
-        ensure!(is_sound, "the image differs from what was backed up: `imageio-nbd verify` tells which do");
+        ensure!(
+            is_sound,
+            "the image differs from what was backed up: `imageio-nbd verify` tells which images do"
+        );
         return Ok(());
     };
     task.stop.check()?;

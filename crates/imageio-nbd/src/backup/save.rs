@@ -25,16 +25,16 @@ const CONFIGURATION: &str = "vm.json";
 pub(crate) fn run(options: &BackupOptions) -> Result<u8> {
     copy::check_tools()?;
     let (stop, _signals) = Stop::by_signals()?;
-    let site = Site::new(&options.engine, Arc::clone(&stop), "backing up")?;
+    let mut site = Site::new(&options.engine, Arc::clone(&stop), "backing up")?;
     let clock = stop.clock();
     let engine = site.credentials.engine(Arc::clone(&clock) as _)?;
-    let saved = save(options, &site, &engine, &clock);
+    let saved = save(options, &mut site, &engine, &clock);
     engine.log_out();
     explained(saved, &stop, "the directory has the backups that it had before")
 }
 
 /// Adds a backup, and tells its id. Returns the exit status.
-fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<u8> {
+fn save(options: &BackupOptions, site: &mut Site, engine: &Engine, clock: &Arc<StopClock>) -> Result<u8> {
     let vm = engine.find_vm(&options.vm)?;
     let mut writer = Writer::open(&options.directory, Vm { id: vm.id.clone(), name: vm.name })?;
     clean_up(engine, &vm.id, &mut writer)?;
@@ -45,6 +45,7 @@ fn save(options: &BackupOptions, site: &Site, engine: &Engine, clock: &Arc<StopC
     if let Some(newest) = &plan.passed_over {
         log::warn!("the engine has no checkpoint of the backup {newest}: an earlier backup is continued");
     }
+    site.is_about(plan.disks.iter().map(|plan| &plan.disk));
     check_bases(options, site, &writer, &plan)?;
     let new = writer.begin(Timestamp::now())?;
     let id = new.id().to_owned();
@@ -220,7 +221,7 @@ fn copy_disk(site: &Site, backup: &str, plan: &DiskPlan, new: &NewBackup<'_>) ->
         let (size, expected) = (transfer.size(), disk.provisioned_size);
         ensure!(
             size == expected,
-            "the transfer has {size} bytes, and the disk {expected}: was it extended just now?"
+            "the transfer has {size} bytes, and the disk {expected}: begin the backup anew if the disk was extended just now"
         );
         let device = Arc::new(transfer.start()?);
         close_after(copy::read(&device, &image, site.task(&disk.name)), &device)

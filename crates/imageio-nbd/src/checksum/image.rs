@@ -19,6 +19,7 @@ use imageio_config::is_url;
 
 use super::caught;
 use crate::process::Recipient;
+use crate::tools::cannot_run;
 
 /// The first bytes of images of other formats, which are the same to imageio as any bytes.
 const MAGIC: [(&[u8], &str); 4] =
@@ -147,16 +148,14 @@ impl Drop for Reading {
     }
 }
 
-/// Of what libnbd's tools say is missing.
-fn install(tool: &str) -> String {
-    format!(
-        "cannot run {tool}, which --compare needs for an NBD URI: install it (Debian: libnbd-bin, Fedora: libnbd)"
-    )
+/// Tells that one of libnbd's tools is missing.
+fn missing(tool: &str) -> String {
+    cannot_run(tool, "which --compare needs for an NBD URI")
 }
 
 fn nbd_size(uri: &OsStr) -> Result<u64> {
     let asked = Command::new("nbdinfo").args(["--size", "--"]).arg(uri).stdin(Stdio::null()).output();
-    let asked = asked.with_context(|| install("nbdinfo"))?;
+    let asked = asked.with_context(|| missing("nbdinfo"))?;
     let size = String::from_utf8_lossy(&asked.stdout).trim().parse();
     match size {
         Ok(size) if asked.status.success() => Ok(size),
@@ -167,7 +166,7 @@ fn nbd_size(uri: &OsStr) -> Result<u64> {
 fn start_nbdcopy(uri: &OsStr) -> Result<Child> {
     let mut nbdcopy = Command::new("nbdcopy");
     let nbdcopy = nbdcopy.arg("--").arg(uri).arg("-").stdin(Stdio::null()).stdout(Stdio::piped());
-    nbdcopy.spawn().with_context(|| install("nbdcopy"))
+    nbdcopy.spawn().with_context(|| missing("nbdcopy"))
 }
 
 /// The checksum of all that nbdcopy gives, which is its word that it is all.
@@ -178,10 +177,10 @@ fn of_nbdcopy(
     blkhash: Blkhash,
     progress: &dyn Fn(u64),
 ) -> Result<String> {
-    let output = nbdcopy.stdout.take().context("its output is a pipe")?;
+    let output = nbdcopy.stdout.take().context("bug: its output is a pipe")?;
     let sum = blkhash.of_stream(output, size, progress);
     take(unfinished);
-    let status = nbdcopy.wait().context("waiting for nbdcopy")?;
+    let status = nbdcopy.wait().context("cannot wait for nbdcopy")?;
     match sum {
         // Its end is by this process, which has had enough.
         Err(error @ blkhash::Error::Longer(_)) => Err(error.into()),

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::soundness;
+use crate::tools::cannot_run;
 
 pub(super) const QEMU_IMG: &str = "qemu-img";
 
@@ -50,7 +51,7 @@ impl Image {
     pub(super) fn inspect(path: &Path, format: Option<&str>) -> Result<Self> {
         let path = std::path::absolute(path).context("the name of an image is expected")?;
         // The usual mistake, in fewer words than qemu-img's.
-        File::open(&path).with_context(|| path.display().to_string())?;
+        File::open(&path).with_context(|| cannot_read(&path))?;
         let option = format_option(format);
         let info = [&[OsStr::new("info")], &option[..], &[path.as_ref()]].concat();
         let Info { format, virtual_size, encrypted, backing_file } =
@@ -60,9 +61,9 @@ impl Image {
             "{}: the image is encrypted: upload a copy that qemu-img convert has decrypted",
             path.display()
         );
-        ensure!(virtual_size > 0, "{}: the image is empty", path.display());
+        ensure!(virtual_size > 0, "{}: the image is empty, so there is nothing to upload", path.display());
         soundness::check(&path, &option)?;
-        let is_iso = format == "raw" && is_iso(&path).with_context(|| path.display().to_string())?;
+        let is_iso = format == "raw" && is_iso(&path).with_context(|| cannot_read(&path))?;
         Ok(Self { path, format, size: virtual_size, is_iso, has_backing_file: backing_file.is_some() })
     }
 
@@ -92,8 +93,12 @@ pub(super) fn check_tool() -> Result<()> {
     asked.map(drop).with_context(missing)
 }
 
+pub(super) fn cannot_read(file: &Path) -> String {
+    format!("cannot read {}", file.display())
+}
+
 pub(super) fn missing() -> String {
-    format!("cannot run {QEMU_IMG}, which does the copying: install it (package qemu-utils or qemu-img)")
+    cannot_run(QEMU_IMG, "which does the copying")
 }
 
 /// What `qemu-img` was to tell by one of its commands isn't known.
@@ -113,7 +118,8 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     if !said.is_empty() {
         log::warn!("{QEMU_IMG}: {said}");
     }
-    serde_json::from_slice(&stdout).with_context(|| format!("{QEMU_IMG} is too old, or not qemu's"))
+    serde_json::from_slice(&stdout)
+        .with_context(|| format!("{QEMU_IMG} is too old, or not qemu's: install a newer one"))
 }
 
 /// The last of what `qemu-img` has to say, in one line.
@@ -173,6 +179,6 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_told_by_name() {
         let error = format!("{:#}", Image::inspect(Path::new("/no/such/image"), None).unwrap_err());
-        assert_eq!(error, "/no/such/image: No such file or directory (os error 2)");
+        assert_eq!(error, "cannot read /no/such/image: No such file or directory (os error 2)");
     }
 }

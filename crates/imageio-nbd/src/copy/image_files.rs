@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::image::{ask, format_option};
+use super::image::{ask, cannot_read, format_option};
 
 /// A file, and what changes when it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub(super) struct Changed(PathBuf);
 
 /// There is no telling whether this changes.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: only of files can be told whether they change: leave out --resume", .0.display())]
+#[error("{} is no file, so nobody can tell whether it changes: leave out --resume", .0.display())]
 pub(super) struct NoFile(PathBuf);
 
 /// All files of an image: its own, those that it points to, and those of its backing files. A part
@@ -60,7 +60,7 @@ pub(super) struct NoFile(PathBuf);
 pub(super) fn of_image(image: &Path, format: Option<&str>) -> Result<(Vec<ImageFile>, Option<NoFile>)> {
     let image = &*std::path::absolute(image).context("the name of an image is expected")?;
     // The usual mistake, in fewer words than qemu-img's.
-    let kind = image.metadata().with_context(|| image.display().to_string())?.file_type();
+    let kind = image.metadata().with_context(|| cannot_read(image))?.file_type();
     // qemu-img would wait for a pipe, and read others for ever.
     let is_image = kind.is_file() || kind.is_block_device();
     ensure!(is_image, "{}: an image is a file or a block device", image.display());
@@ -118,7 +118,7 @@ impl ImageFile {
     }
 
     fn check(&self) -> Result<()> {
-        let file = self.path.metadata().with_context(|| self.path.display().to_string())?;
+        let file = self.path.metadata().with_context(|| cannot_read(&self.path))?;
         let is_same = FileState::from(&file) == self.state;
         if is_same { Ok(()) } else { Err(Changed(self.path.clone()).into()) }
     }

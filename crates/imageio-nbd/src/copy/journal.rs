@@ -48,12 +48,15 @@ impl Journal {
         let was_there = path.exists();
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
-        ensure!(file.metadata()?.is_file(), "it isn't a file");
+        ensure!(file.metadata()?.is_file(), "it isn't a file: name another one");
         // In the end, the file is removed, and not a symbolic link to it.
         let path = &path.canonicalize()?;
         if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             let error = std::io::Error::from(error);
-            ensure!(error.kind() != ErrorKind::WouldBlock, "another process is uploading this");
+            ensure!(
+                error.kind() != ErrorKind::WouldBlock,
+                "another process is uploading this: wait until it has ended"
+            );
             return Err(error.into());
         }
         // Whoever had the lock may have removed the file.
@@ -114,7 +117,9 @@ impl Journal {
     /// Has the file itself be there after a power failure.
     fn keep(&self) -> Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| dir.display().to_string())
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .with_context(|| format!("cannot write {}", dir.display()))
     }
 
     /// Notes that all before this offset, in bytes, is on the disk for good.

@@ -16,6 +16,8 @@ pub(crate) struct Progress(Mutex<State>);
 struct State {
     /// Bytes of what has ended.
     before: u64,
+    /// Those of them that were copied.
+    copied_before: u64,
     parts: Vec<Part>,
     /// The number of parts that have been begun.
     count: u64,
@@ -24,8 +26,17 @@ struct State {
 struct Part {
     number: u64,
     label: String,
+    work: Work,
     /// In bytes.
     done: Box<dyn Fn() -> u64 + Send>,
+}
+
+/// What is done with a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Copy,
+    /// Its content is read for a checksum.
+    Check,
 }
 
 /// Something is under way, until this is dropped.
@@ -41,17 +52,24 @@ impl Progress {
         Line::draw_as(move || progress.lock().tell())
     }
 
-    /// Returns the number of bytes that are done of everything.
-    pub(crate) fn done(&self) -> u64 {
-        self.lock().tell().0
+    /// Returns the number of bytes that are copied.
+    pub(crate) fn copied(&self) -> u64 {
+        let state = self.lock();
+        let copies = state.parts.iter().filter(|part| part.work == Work::Copy);
+        state.copied_before + copies.map(|part| (part.done)()).sum::<u64>()
     }
 
     /// Something begins, of which `done` tells how many bytes are done.
-    pub(crate) fn begin(&self, label: String, done: impl Fn() -> u64 + Send + 'static) -> UnderWay<'_> {
+    pub(crate) fn begin(
+        &self,
+        work: Work,
+        label: String,
+        done: impl Fn() -> u64 + Send + 'static,
+    ) -> UnderWay<'_> {
         let mut state = self.lock();
         state.count += 1;
         let number = state.count;
-        state.parts.push(Part { number, label, done: Box::new(done) });
+        state.parts.push(Part { number, label, work, done: Box::new(done) });
         UnderWay { progress: self, number }
     }
 
@@ -79,7 +97,9 @@ impl Drop for UnderWay<'_> {
         let mut state = self.progress.lock();
         if let Some(at) = state.parts.iter().position(|part| part.number == self.number) {
             let part = state.parts.remove(at);
-            state.before += (part.done)();
+            let done = (part.done)();
+            state.before += done;
+            state.copied_before += if part.work == Work::Copy { done } else { 0 };
         }
     }
 }
@@ -93,12 +113,13 @@ mod tests {
         let progress = Progress::default();
         let tell = || progress.lock().tell();
         assert_eq!(tell(), (0, "waiting for the engine".to_owned()));
-        let one = progress.begin("one".to_owned(), || 1 << 20);
-        let two = progress.begin("two".to_owned(), || 5);
+        let one = progress.begin(Work::Copy, "one".to_owned(), || 1 << 20);
+        let two = progress.begin(Work::Check, "two".to_owned(), || 5);
+        assert_eq!(progress.copied(), 1 << 20);
         assert_eq!(tell(), ((1 << 20) + 5, "one 1.0 MiB, two 5 B".to_owned()));
         drop(one);
         assert_eq!(tell(), ((1 << 20) + 5, "two 5 B".to_owned()));
         drop(two);
-        assert_eq!(tell().0, (1 << 20) + 5);
+        assert_eq!((tell().0, progress.copied()), ((1 << 20) + 5, 1 << 20));
     }
 }

@@ -71,6 +71,11 @@ impl Report {
         Self { lines, start: Instant::now(), description, size }
     }
 
+    /// From now on, so many bytes are to be done.
+    pub(crate) fn set_size(&mut self, size: u64) {
+        self.size = size;
+    }
+
     /// Tells a program something that isn't about data.
     pub(crate) fn begin(&self, description: &str) {
         self.progress(description, 0);

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::image::{QEMU_IMG, ask, by_signal, missing, words};
+use super::image::{QEMU_IMG, ask, by_signal, cannot_read, missing, words};
 use super::image_files::beside;
 
 /// An image of a chain, as `qemu-img info --backing-chain` tells it.
@@ -139,7 +139,7 @@ impl DataFile {
 /// qemu-img knows the length.
 fn check_length(path: &Path, expected: u64) -> Result<()> {
     let Ok(mut file) = File::open(path) else { return Ok(()) };
-    let length = file.seek(SeekFrom::End(0)).with_context(|| path.display().to_string())?;
+    let length = file.seek(SeekFrom::End(0)).with_context(|| cannot_read(path))?;
     ensure!(
         length >= expected,
         "{}: the image is damaged: it has {length} bytes, and needs {expected}",

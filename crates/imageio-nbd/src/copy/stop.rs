@@ -15,6 +15,7 @@ use imageio_stats::Observer;
 use log::Level;
 use signal_hook::consts::{SIGTERM, SIGUSR1};
 
+use crate::logging::readable;
 use crate::process::{Caught, Recipient, SignalThread};
 use crate::statistics::{self, Teller};
 
@@ -181,7 +182,7 @@ pub(crate) fn is_consequence(error: &anyhow::Error) -> bool {
 pub(crate) fn explained<T>(result: Result<T>, stop: &Stop, what: &str) -> Result<T> {
     match (result, stop.signal()) {
         (Err(error), Some(signal)) if is_consequence(&error) => {
-            Err(anyhow!("signal {signal} has ended it: {what}"))
+            Err(anyhow!("signal {signal} has ended this command: {what}"))
         }
         (Err(error), Some(signal)) => Err(error.context(format!("signal {signal} came"))),
         (result, _) => result,
@@ -207,7 +208,8 @@ impl Program<'_> {
         let Some(child) = self.child.take() else { return Ok(()) };
         let ended = child.wait_with_output();
         self.forget();
-        let Output { status, stderr, .. } = ended.with_context(|| format!("waiting for {}", self.name))?;
+        let Output { status, stderr, .. } =
+            ended.with_context(|| format!("cannot wait for {}", self.name))?;
         let said = String::from_utf8_lossy(&stderr);
         let said: Vec<_> = said.lines().map(|line| readable(line.trim())).collect();
         // qemu-img succeeds though it couldn't write the last of an image's own tables, and only
@@ -224,12 +226,6 @@ impl Program<'_> {
     fn forget(&self) {
         self.stop.lock().running.retain(|(number, _)| *number != self.number);
     }
-}
-
-/// A line without what a terminal would take for a command.
-fn readable(line: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    line.chars().map(escape).collect()
 }
 
 /// The lines that a program has said, as the end of a message. Of many, as there are when each of

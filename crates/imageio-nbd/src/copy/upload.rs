@@ -147,10 +147,14 @@ impl<'o> Upload<'o> {
         let Begun { image: path, format, size, is_zero, .. } = begun.clone();
         if let Some(file) = options.file() {
             let is_same = std::path::absolute(file).is_ok_and(|file| file == path);
-            ensure!(is_same, "--resume: the upload was begun with {}", path.display());
+            ensure!(
+                is_same,
+                "--resume: the upload was begun with {}: give that image, or another name with --resume",
+                path.display()
+            );
         }
         if options.image_format.as_ref().is_some_and(|now| *now != format) {
-            bail!("--image-format: the upload was begun with an image of format {format}");
+            bail!("--image-format: the upload was begun with an image of format {format}: leave it out");
         }
         if let Some(option) = destination(options).contradiction(&begun.destination) {
             bail!(
@@ -270,7 +274,9 @@ impl<'o> Upload<'o> {
 fn refuse_other_engine(engine: &EngineSettings, begun: &Begun) -> Result<()> {
     let now = engine.credentials.engine_root()?;
     match begun.engine.as_ref().filter(|before| **before != now) {
-        Some(before) => bail!("--resume: the upload was begun at engine {before}, and this is {now}"),
+        Some(before) => bail!(
+            "--resume: the upload was begun at engine {before}, and this is {now}: give that engine, or another name with --resume"
+        ),
         None => Ok(()),
     }
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::cli::{self, LogFormat, Options};
 use crate::process::PidFile;
-use crate::{logging, nbdkit, secrets};
+use crate::{logging, nbdkit};
 
 /// The Python plugin for oVirt, by the names that virt-v2v has given it.
 const SCRIPTS: [&str; 2] = ["rhv-upload-plugin.py", "ovirt-upload-plugin.py"];
@@ -71,15 +71,9 @@ pub(super) fn parse(arguments: &[OsString]) -> std::result::Result<Options, clap
 
 /// The options of a call that this program can serve.
 fn for_server(arguments: &[OsString]) -> Result<Options> {
-    let options = parse(arguments).map_err(|error| anyhow!(one_line(&error)))?;
+    let options = parse(arguments).map_err(|error| anyhow!(cli::complaint(&error)))?;
     nbdkit::check(&options)?;
     Ok(options)
-}
-
-/// Returns the parser's complaint, without its advice.
-fn one_line(error: &clap::Error) -> String {
-    let text = secrets::masked(&error.render().to_string());
-    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// Serves the disk. virt-v2v waits half a minute for the pid file, and does not look whether its

@@ -49,7 +49,10 @@ pub(super) unsafe extern "C" fn config(key: *const c_char, value: *const c_char)
         // SAFETY: nbdkit passes two C strings, which live through the call.
         let (key, value) = unsafe { (CStr::from_ptr(key), CStr::from_ptr(value)) };
         let (Ok(key), Ok(value)) = (key.to_str(), value.to_str()) else {
-            return Err(Error::new(Errno::Inval, format!("{}: not UTF-8", key.to_string_lossy())));
+            return Err(Error::new(
+                Errno::Inval,
+                format!("{}: a value in UTF-8 is expected", key.to_string_lossy()),
+            ));
         };
         plugin::config(key, value)
     })

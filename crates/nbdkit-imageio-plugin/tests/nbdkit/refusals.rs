@@ -27,7 +27,7 @@ fn bad_parameters() {
     }
     let server = FakeServer::builder().size(1 << 20).start().unwrap();
     let url = server.url();
-    refuses(&[&url, "colour=red"], &["unknown parameter 'colour'", "cafile"]);
+    refuses(&[&url, "colour=red"], &["unknown parameter 'colour'", "--help"]);
     refuses(&[&url, "size=ten"], &["size: 'ten' is not a size"]);
     refuses(&["size=1M"], &["url is missing"]);
     refuses(&["url="], &["url: a URL is expected"]);

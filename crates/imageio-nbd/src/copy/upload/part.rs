@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::Image;
-use crate::copy::image::QEMU_IMG;
+use crate::copy::image::{QEMU_IMG, cannot_read};
 use crate::listen::{Address, Place};
 
 /// The amount of data that is copied between two notes, in bytes: so much is copied again after an
@@ -47,8 +47,10 @@ pub(super) fn copy_all(image: &Image, disk: &Address, is_zero: bool) -> Result<V
 pub(super) fn copy(image: &Image, disk: &Address, is_zero: bool, part: Range<u64>) -> Result<Command> {
     let Place::Unix(socket) = &disk.place else { bail!("bug: the socket is private") };
     let path = check_name(&image.path)?;
-    let socket = socket.to_str().context("the name of the directory for temporary files isn't UTF-8")?;
-    let is_file = image.path.metadata().with_context(|| path.to_owned())?.is_file();
+    let socket = socket
+        .to_str()
+        .context("the name of the directory for temporary files isn't UTF-8: set TMPDIR to another one")?;
+    let is_file = image.path.metadata().with_context(|| cannot_read(&image.path))?.is_file();
     let driver = if is_file { "file" } else { "host_device" };
     let source = json!({"driver": image.format, "file": {"driver": driver, "filename": path}});
     let target = json!({"driver": "nbd", "server": {"type": "unix", "path": socket}});
