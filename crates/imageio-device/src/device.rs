@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The block device.
 
+mod checks;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
@@ -208,49 +210,6 @@ impl Device {
     /// A range that was found to be on the disk.
     pub(crate) fn place(&self, offset: u64, len: u64) -> DiskRange {
         DiskRange { offset, len, max_request: self.common.link.max_request() }
-    }
-
-    pub(crate) fn check_read(&self, offset: u64, len: u64) -> Result<()> {
-        self.check_range(offset, len, Errno::Inval)
-    }
-
-    pub(crate) fn check_write(&self, offset: u64, len: u64) -> Result<()> {
-        if self.capabilities.read_only {
-            return Err(Error::new(Errno::Perm, "the disk is read-only"));
-        }
-        self.check_range(offset, len, Errno::NoSpc)
-    }
-
-    pub(crate) fn check_zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        self.check_write(offset, len)?;
-        let is_zero = || self.common.tracker.without_zeroes(offset..offset + len).is_empty();
-        if flags.fast && (self.is_written(flags) || !is_zero()) {
-            return Err(Error::new(Errno::NotSup, "zeroing may be as slow as writing"));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn check_extents(
-        &self,
-        context: usize,
-        offset: u64,
-        len: u64,
-        limit: usize,
-    ) -> Result<Question> {
-        self.check_range(offset, len, Errno::Inval)?;
-        if len == 0 || limit == 0 {
-            return Err(Error::new(Errno::Inval, "no extents are asked for"));
-        }
-        let unknown = || Error::new(Errno::Inval, format!("the disk has no metadata context {context}"));
-        let view = self.extents.view(context).ok_or_else(unknown)?;
-        Ok(Question { view, range: offset..offset + len, limit })
-    }
-
-    fn check_range(&self, offset: u64, len: u64, errno: Errno) -> Result<()> {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.size => Ok(()),
-            _ => Err(Error::new(errno, format!("{len} bytes at {offset} end past the disk's {}", self.size))),
-        }
     }
 }
 
