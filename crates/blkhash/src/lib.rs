@@ -57,14 +57,10 @@ pub enum Error {
     #[error("cannot read the image")]
     Read(#[from] io::Error),
     /// The image has ended before its size.
-    #[error(
-        "the image has become shorter than its {0} bytes: have no other program change it, and begin anew"
-    )]
+    #[error("the image ends before its {0} bytes")]
     Shorter(u64),
     /// The image goes on behind its size.
-    #[error(
-        "the image has become longer than its {0} bytes: have no other program change it, and begin anew"
-    )]
+    #[error("the image goes on behind its {0} bytes")]
     Longer(u64),
 }
 

@@ -239,7 +239,7 @@ impl Begun {
         let (transfer, is_upload) = (&self.transfer.id, self.direction == Direction::Upload);
         match &self.disk {
             Some(ItsDisk { id, origin: Origin::New }) if has_failed => remove(&self.engine, id),
-            _ if has_failed => self.tell_fate(),
+            _ if has_failed => self.tell_fate(Content::Incomplete),
             Some(ItsDisk { id, .. }) if is_upload => log::error!(
                 "all data is on disk {id}, and nobody knows whether transfer {transfer} has ended: see it in the engine, and don't cancel it"
             ),
@@ -272,12 +272,12 @@ impl Begun {
             Some(ItsDisk { id, .. }) if keeps_disk && !is_over(&ended) => log::error!(
                 "nothing was written to disk {id}, which is as it was: finalize transfer {transfer} by the engine's API, as one that is cancelled takes the disk along"
             ),
-            _ => self.tell_fate(),
+            _ => self.tell_fate(content),
         }
     }
 
     /// Logs the state of a disk that was there before.
-    fn tell_fate(&self) {
+    fn tell_fate(&self, content: Content) {
         let Some(disk) = &self.disk else { return };
         if self.direction == Direction::Download {
             return;
@@ -287,10 +287,15 @@ impl Begun {
             Err(error) => log::error!("{}: look for disk {} in the engine", Report::new(error), disk.id),
             Ok(found) => {
                 let status = found.status.unwrap_or(DiskStatus::Ok);
-                log::error!(
-                    "disk {} is {status}, and its content can't be relied on: upload the image again, into a new disk",
-                    disk.id
-                );
+                match content {
+                    Content::Untouched => {
+                        log::error!("disk {} is {status}, and nothing was written to it", disk.id);
+                    }
+                    Content::Complete | Content::Incomplete => log::error!(
+                        "disk {} is {status}, and its content can't be relied on: write all of it again",
+                        disk.id
+                    ),
+                }
             }
         }
     }

@@ -196,7 +196,7 @@ fn explained(status: StatusCode, explanation: &str) -> String {
 }
 
 /// The server tells the reason of a failure of its own to nobody else.
-const LOG: &str = "the reason is in /var/log/ovirt-imageio/daemon.log on the server's host";
+const LOG: &str = "the imageio server may tell the reason in /var/log/ovirt-imageio/daemon.log of its host";
 
 #[cfg(test)]
 mod tests {

@@ -11,22 +11,30 @@ use imageio_client::{Error as ServerError, TlsError};
 use imageio_device::OpenError;
 use ovirt_engine_client::{Error as EngineError, NoAnswer};
 
-/// Returns one line for an error: its text, that of each cause, and what to do about it where a
-/// parameter or an option helps.
+/// Returns one line for an error: its text, that of each cause, and what to do about it, if that is
+/// known.
+#[must_use]
+pub fn one_line(error: &(dyn Error + 'static)) -> String {
+    let line = without_advice(error);
+    match causes(error).find_map(advice) {
+        Some(advice) => format!("{line}: {advice}"),
+        None => line,
+    }
+}
+
+/// Returns one line for an error: its text, and that of each cause. The caller knows better what to
+/// do about it.
 ///
 /// Some errors of others repeat their causes: what the line says already isn't said again.
 #[must_use]
-pub fn one_line(error: &(dyn Error + 'static)) -> String {
+pub fn without_advice(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     for cause in causes(error).skip(1).map(ToString::to_string) {
         if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
     }
-    match causes(error).find_map(advice) {
-        Some(advice) => format!("{line}: {advice}"),
-        None => line,
-    }
+    line
 }
 
 /// Returns the error and its causes.
@@ -52,7 +60,7 @@ fn for_disk(error: &DiskError) -> Option<String> {
         DiskError::ReadOnlyUpload => "leave out -r, or say direction=download",
         DiskError::Missing(credential) => return for_missing(*credential),
         DiskError::ConfigFile { source, .. } if source.kind() == ErrorKind::NotFound => {
-            "make that file, or give engine=, user= and password=+FILE in its place"
+            "make that file, or give engine=, user= and password=+FILE in place of config="
         }
         _ => return None,
     };
@@ -86,9 +94,9 @@ fn for_server(error: &ServerError) -> Option<&'static str> {
             Some("give the engine's CA with cafile=FILE")
         }
         error if error.status().is_some_and(|status| status.as_u16() == 403) => {
-            Some("the transfer may have ended or be paused: see it in the engine")
+            Some("the ticket may be wrong or have expired, or the transfer may have ended or be paused")
         }
-        ServerError::Connect { .. } => {
+        ServerError::Connect { source, .. } if is_of_the_network(source.kind()) => {
             Some("see that the imageio server runs there, and that a firewall lets this host through")
         }
         ServerError::Timeout { .. } => Some("timeout= and operation-timeout= give it more time"),
@@ -96,18 +104,27 @@ fn for_server(error: &ServerError) -> Option<&'static str> {
     }
 }
 
+/// Returns true if the other host can't be reached, or nobody listens there.
+fn is_of_the_network(kind: ErrorKind) -> bool {
+    use ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(kind, ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut)
+}
+
 fn for_engine(error: &EngineError) -> Option<&'static str> {
     match error {
         EngineError::NoRoots | EngineError::Unreachable { source: NoAnswer::UntrustedCa, .. } => {
             Some("give the engine's CA with engine-cafile=FILE")
         }
-        EngineError::Unreachable { source: NoAnswer::TimedOut | NoAnswer::Failed(_), .. } => {
+        EngineError::Unreachable { source: NoAnswer::TimedOut | NoAnswer::NotConnected(_), .. } => {
             Some("see that the engine runs, and that a firewall lets this host through")
         }
         EngineError::Login { .. } => {
             Some("check the password, and the user, which has a profile, such as admin@internal")
         }
-        EngineError::Refused { status: 403, .. } => {
+        // A proxy that refuses it tells no reason.
+        EngineError::Refused { status: 403, reason, detail, .. }
+            if !(reason.is_empty() && detail.is_empty()) =>
+        {
             Some("the user needs a role in the engine that permits this")
         }
         EngineError::TimedOut { .. } => Some("see its events in the engine"),
@@ -157,13 +174,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_server_refuses_or_delays_comes_with_advice() {
+        let (operation, explanation) = ("OPTIONS".to_owned(), "No such ticket".to_owned());
+        let status = imageio_client::StatusCode::FORBIDDEN;
+        let forbidden = ServerError::Status { operation, status, explanation, body_sent: false };
+        let told = one_line(&OpenError::from(forbidden));
+        assert!(told.ends_with("403 Forbidden: No such ticket: the ticket may be wrong or have expired, or the transfer may have ended or be paused"), "{told}");
+        let missing =
+            |kind: ErrorKind| DiskError::ConfigFile { path: "ovirt-img.conf".into(), source: kind.into() };
+        assert!(one_line(&missing(ErrorKind::NotFound)).contains("in place of config="));
+        assert!(one_line(&missing(ErrorKind::PermissionDenied)).ends_with("permission denied"));
+    }
+
+    #[test]
     fn each_cause_is_told_once() {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
-        let connect = ServerError::Connect { peer: "host:54322".to_owned(), source: missing() };
-        let error = DiskError::from(OpenError::from(connect));
-        let cause =
-            "cannot connect to host:54322: entity not found: see that the imageio server runs there, ";
-        assert!(one_line(&error).starts_with(cause), "{error}");
+        let connect = |source| ServerError::Connect { peer: "host:54322".to_owned(), source };
+        let error = DiskError::from(OpenError::from(connect(missing())));
+        assert_eq!(one_line(&error), "cannot connect to host:54322: entity not found");
+        let refused = connect(ErrorKind::ConnectionRefused.into());
+        let cause = "cannot connect to host:54322: connection refused";
+        let advice = "see that the imageio server runs there, and that a firewall lets this host through";
+        assert_eq!(one_line(&refused), format!("{cause}: {advice}"));
+        assert_eq!(without_advice(&refused), cause);
         // An error of others that repeats its cause.
         #[derive(Debug, thiserror::Error)]
         #[error("reading: {0}")]

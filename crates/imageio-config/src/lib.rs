@@ -55,7 +55,7 @@ use imageio_device::{Settings, UrlSource};
 
 use engine::EngineArguments;
 
-pub use advice::one_line;
+pub use advice::{one_line, without_advice};
 pub use engine::name;
 pub use exports::{ExportSettings, Exports};
 pub use parse::{export_name, seconds, size};

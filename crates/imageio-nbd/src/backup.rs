@@ -30,7 +30,7 @@ pub(crate) use restore::run as restore;
 pub(crate) use save::run as back_up;
 pub(crate) use verify::run as verify;
 
-const NO_BACKUP: &str = "the directory has no backup: imageio-nbd backup makes one";
+const NO_BACKUP: &str = "the directory has no backup: is it the right one?";
 
 /// What to do about an error of a backup, where an option helps.
 pub(crate) fn advice(error: &backup_directory::Error) -> Option<&'static str> {

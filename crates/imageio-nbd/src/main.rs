@@ -45,6 +45,7 @@ use imageio_stats::Output;
 use nbd_frontend::Listener;
 
 use crate::cli::{Command, Options};
+use crate::copy::upload::Advice;
 use crate::entrance::Entrance;
 use crate::identity::Identity;
 use crate::interrupt::Interrupts;
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
 
 /// An error with its causes, and what to do about it.
 fn one_line(error: &anyhow::Error) -> String {
+    if error.is::<Advice>() {
+        return imageio_config::without_advice(error.as_ref());
+    }
     let line = imageio_config::one_line(error.as_ref());
     match error.downcast_ref().and_then(backup::advice) {
         Some(advice) => format!("{line}: {advice}"),

@@ -92,9 +92,9 @@ impl<'scope, 'env, D: QueuedDevice> Accept<'scope, 'env, D> {
         match listener.accept() {
             Ok(client) => self.newcomers.extend(client),
             Err(e) => {
-                if self.failed.is_due(Instant::now()) {
-                    log::error!("cannot accept a client, and goes on trying: {e}");
-                }
+                let is_due = self.failed.is_due(Instant::now());
+                let level = if is_due { log::Level::Error } else { log::Level::Debug };
+                log::log!(level, "a client can't be accepted, and the server goes on trying: {e}");
                 return false;
             }
         }

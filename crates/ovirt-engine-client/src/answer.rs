@@ -152,10 +152,7 @@ pub(crate) fn cut_off(request: &Request, host: &str, error: &ureq::Error) -> Err
 /// anything is sent.
 fn was_sent(error: &ureq::Error) -> bool {
     match error {
-        ureq::Error::Io(error) => !matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
-        ),
+        ureq::Error::Io(error) => !is_not_connected(error),
         ureq::Error::Timeout(timeout) => !matches!(timeout, ureq::Timeout::Resolve | ureq::Timeout::Connect),
         ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
@@ -169,6 +166,11 @@ fn was_sent(error: &ureq::Error) -> bool {
     }
 }
 
+fn is_not_connected(error: &std::io::Error) -> bool {
+    use ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+}
+
 fn explain(error: &ureq::Error) -> NoAnswer {
     use rustls::{CertificateError, Error as Tls};
     match certificate_error(error) {
@@ -179,6 +181,7 @@ fn explain(error: &ureq::Error) -> NoAnswer {
         None if matches!(error, ureq::Error::Timeout(_)) => NoAnswer::TimedOut,
         None => match error {
             // Without a word for where it was met, which is no user's.
+            ureq::Error::Io(error) if is_not_connected(error) => NoAnswer::NotConnected(error.to_string()),
             ureq::Error::Io(error) => NoAnswer::Failed(error.to_string()),
             error => NoAnswer::Failed(error.to_string()),
         },

@@ -186,7 +186,11 @@ pub enum NoAnswer {
     #[error("it is not in order, and may be starting")]
     Starting,
 
-    /// The connection failed.
+    /// No connection to the engine's host could be made.
+    #[error("{0}")]
+    NotConnected(String),
+
+    /// The connection failed, or had no use.
     #[error("{0}")]
     Failed(String),
 }

@@ -26,7 +26,7 @@ const ALGORITHM: &str = "blake2b";
 pub(crate) fn check_tools() -> Result<()> {
     for tool in ["qemu-img", "qemu-nbd", "nbdcopy"] {
         let asked = Command::new(tool).arg("--version").stdin(Stdio::null()).output();
-        asked.with_context(|| cannot_run(tool, "which backups need"))?;
+        asked.map_err(|error| cannot_run(tool, "which backups need", error))?;
     }
     Ok(())
 }

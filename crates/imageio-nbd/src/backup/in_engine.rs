@@ -79,7 +79,7 @@ impl<'e, 'w> EngineBackup<'e, 'w> {
     /// Ends it, when all its transfers have ended. The engine has to say that it was a good one.
     pub(crate) fn end(mut self) -> Result<()> {
         let ended = self.leave();
-        ended.with_context(|| format!("backup {} can't be relied on: see it in the engine", self.id))
+        ended.with_context(|| format!("backup {} can't be relied on", self.id))
     }
 
     /// Ends it, whatever comes of it. The note stays unless the engine says that the backup is
@@ -110,7 +110,7 @@ impl Drop for EngineBackup<'_, '_> {
         {
             log::error!(
                 "{}: backup {} may still be under way: see it in the engine; the next backup into this directory ends it",
-                imageio_config::one_line(&error),
+                imageio_config::without_advice(&error),
                 self.id
             );
         }

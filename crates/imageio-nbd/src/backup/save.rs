@@ -69,7 +69,7 @@ fn clean_up(engine: &Engine, vm: &str, writer: &mut Writer) -> Result<()> {
             }
             Err(error) => log::warn!(
                 "{}: backup {id}, which was interrupted, may still be under way: see it in the engine",
-                imageio_config::one_line(&error)
+                imageio_config::without_advice(&error)
             ),
         }
     }

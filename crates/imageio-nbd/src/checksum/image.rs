@@ -7,13 +7,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{ErrorKind, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use blkhash::Blkhash;
 use imageio_config::is_url;
 
@@ -124,7 +124,9 @@ impl Image {
         match self.source {
             Source::File(file) => {
                 let failed = format!("--compare: {}", self.name.display());
-                thread.spawn(move || done(caught(|| blkhash.of_file(&file, &progress).context(failed))))?;
+                thread.spawn(move || {
+                    done(caught(|| blkhash.of_file(&file, &progress).map_err(told).context(failed)));
+                })?;
                 Ok(Reading { nbdcopy: Arc::default() })
             }
             Source::Nbd => {
@@ -148,14 +150,14 @@ impl Drop for Reading {
     }
 }
 
-/// Tells that one of libnbd's tools is missing.
-fn missing(tool: &str) -> String {
-    cannot_run(tool, "which --compare needs for an NBD URI")
+/// One of libnbd's tools can't be run.
+fn missing(tool: &str, error: io::Error) -> Error {
+    cannot_run(tool, "which --compare needs for an NBD URI", error)
 }
 
 fn nbd_size(uri: &OsStr) -> Result<u64> {
     let asked = Command::new("nbdinfo").args(["--size", "--"]).arg(uri).stdin(Stdio::null()).output();
-    let asked = asked.with_context(|| missing("nbdinfo"))?;
+    let asked = asked.map_err(|error| missing("nbdinfo", error))?;
     let size = String::from_utf8_lossy(&asked.stdout).trim().parse();
     match size {
         Ok(size) if asked.status.success() => Ok(size),
@@ -166,7 +168,19 @@ fn nbd_size(uri: &OsStr) -> Result<u64> {
 fn start_nbdcopy(uri: &OsStr) -> Result<Child> {
     let mut nbdcopy = Command::new("nbdcopy");
     let nbdcopy = nbdcopy.arg("--").arg(uri).arg("-").stdin(Stdio::null()).stdout(Stdio::piped());
-    nbdcopy.spawn().with_context(|| missing("nbdcopy"))
+    nbdcopy.spawn().map_err(|error| missing("nbdcopy", error))
+}
+
+/// Its size was asked for at the beginning.
+fn told(error: blkhash::Error) -> Error {
+    use blkhash::Error::{Longer, Shorter};
+    let has_changed = matches!(error, Shorter(_) | Longer(_));
+    let error = Error::new(error);
+    if has_changed {
+        error.context("the image has changed meanwhile: have no other program change it, and begin anew")
+    } else {
+        error
+    }
 }
 
 /// The checksum of all that nbdcopy gives, which is its word that it is all.
@@ -183,10 +197,10 @@ fn of_nbdcopy(
     let status = nbdcopy.wait().context("cannot wait for nbdcopy")?;
     match sum {
         // Its end is by this process, which has had enough.
-        Err(error @ blkhash::Error::Longer(_)) => Err(error.into()),
+        Err(error @ blkhash::Error::Longer(_)) => Err(told(error)),
         sum => {
             ensure!(status.success(), "--compare: nbdcopy failed ({status})");
-            Ok(sum?)
+            sum.map_err(told)
         }
     }
 }

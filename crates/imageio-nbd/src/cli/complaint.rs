@@ -2,7 +2,7 @@
 //! What is wrong with a command line, in one line: the parser has several for it, and the usage.
 
 use std::error::Error;
-use std::num::ParseIntError;
+use std::num::{IntErrorKind, ParseIntError};
 
 use crate::secrets::masked;
 
@@ -14,8 +14,16 @@ pub(crate) fn complaint(error: &clap::Error) -> String {
     let line = own.fold(String::new(), |line, next| append(line, next.trim_start_matches("error: ")));
     match error.source().and_then(|source| source.downcast_ref::<ParseIntError>()) {
         // The standard library's words are for programmers.
-        Some(reason) => line.replace(&reason.to_string(), "a number is expected"),
+        Some(reason) => line.replace(&reason.to_string(), in_plain_words(reason)),
         None => line,
+    }
+}
+
+fn in_plain_words(reason: &ParseIntError) -> &'static str {
+    match reason.kind() {
+        IntErrorKind::PosOverflow => "the number is too large",
+        IntErrorKind::NegOverflow => "the number is too small",
+        _ => "a number is expected",
     }
 }
 
@@ -63,6 +71,10 @@ mod tests {
                 "the following required arguments were not provided: --storage-domain <NAME|ID>, <FILE>",
             ),
             ("-p x", "invalid value 'x' for '--port <PORT>': a number is expected"),
+            (
+                "-p 70000000000000000000",
+                "invalid value '70000000000000000000' for '--port <PORT>': the number is too large",
+            ),
             ("-t 1025", "invalid value '1025' for '--threads <N>': 1025 is not in 0..=1024"),
             ("--tls=maybe", "invalid value 'maybe' for '--tls <MODE>' [possible values: off, on, require]"),
             ("-U a -p 1", "the argument '--unix <SOCKET>' cannot be used with '--port <PORT>'"),

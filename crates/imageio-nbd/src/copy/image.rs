@@ -3,11 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -90,15 +90,15 @@ pub(crate) fn measure(path: &Path, format: &str) -> Result<u64> {
 /// Checks that there is a `qemu-img`.
 pub(super) fn check_tool() -> Result<()> {
     let asked = Command::new(QEMU_IMG).arg("--version").stdin(Stdio::null()).output();
-    asked.map(drop).with_context(missing)
+    asked.map(drop).map_err(missing)
 }
 
 pub(super) fn cannot_read(file: &Path) -> String {
     format!("cannot read {}", file.display())
 }
 
-pub(super) fn missing() -> String {
-    cannot_run(QEMU_IMG, "which does the copying")
+pub(super) fn missing(error: io::Error) -> Error {
+    cannot_run(QEMU_IMG, "which does the copying", error)
 }
 
 /// What `qemu-img` was to tell by one of its commands isn't known.
@@ -111,7 +111,7 @@ pub(super) fn ask<T: DeserializeOwned>(arguments: &[&OsStr]) -> Result<T> {
     let (command, rest) = arguments.split_first().context("bug: no command")?;
     let mut qemu_img = Command::new(QEMU_IMG);
     qemu_img.arg(command).args(["--output", "json"]).args(rest).stdin(Stdio::null());
-    let Output { status, stdout, stderr } = qemu_img.output().with_context(missing)?;
+    let Output { status, stdout, stderr } = qemu_img.output().map_err(missing)?;
     ensure!(status.code().is_some(), by_signal(&command.to_string_lossy()));
     let said = words(&stderr);
     ensure!(status.success(), "qemu-img can't use the image: {said}");

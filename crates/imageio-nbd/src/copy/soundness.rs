@@ -108,7 +108,7 @@ impl Image {
         const NOT_CHECKED: i32 = 1;
         let mut qemu_img = Command::new(QEMU_IMG);
         qemu_img.args(["check", "-q", "-f", &self.format, &self.filename]).stdin(Stdio::null());
-        let Output { status, stderr, .. } = qemu_img.output().with_context(missing)?;
+        let Output { status, stderr, .. } = qemu_img.output().map_err(missing)?;
         let name = &self.filename;
         match status.code() {
             Some(0 | LEAKS | NOT_SUPPORTED) => Ok(()),

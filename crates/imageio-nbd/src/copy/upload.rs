@@ -29,6 +29,8 @@ use crate::cli::copy::{Format, UploadOptions};
 use crate::cli::{OF_UPLOAD, check_parameters};
 use crate::listen::Address;
 
+pub(crate) use self::advice::Advice;
+
 /// Uploads the image. The new disk's id is printed.
 pub(crate) fn run(options: &UploadOptions) -> Result<u8> {
     check_parameters(options.parameters(), OF_UPLOAD)?;

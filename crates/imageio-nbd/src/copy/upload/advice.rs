@@ -9,10 +9,15 @@ use crate::copy::image_files;
 use crate::copy::is_consequence;
 use crate::copy::journal::Journal;
 
+/// The context of an error says what to do about it, so that nothing else need be said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Advice(String);
+
 /// An error that keeps an upload from going on comes with what to do about it.
 pub(super) fn advised<T>(result: Result<T>, journal: &Journal) -> Result<T> {
     result.map_err(|error| match advice(&error, journal) {
-        Some(advice) => error.context(advice),
+        Some(advice) => error.context(Advice(advice)),
         None => error,
     })
 }
