@@ -24,7 +24,7 @@ const MOST_READ: u64 = 300;
 /// The right to write to a directory, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -43,7 +43,16 @@ impl Lock {
         }
         let tell = file.set_len(0).and_then(|()| file.write_all(this_process().as_bytes()));
         tell.map_err(Error::io("write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    /// A program that is being started has a copy of the file until it runs. It would hold the lock
+    /// for that long.
+    fn drop(&mut self) {
+        // If that fails, the lock ends with the last copy of the file.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -62,4 +71,20 @@ fn this_process() -> String {
     let (pid, now) = (std::process::id(), Timestamp::now().round(jiff::Unit::Second));
     let since = now.map(|now| format!(" since {now}")).unwrap_or_default();
     format!("process {pid} on {host}{since}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_holds_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        assert!(matches!(Lock::take(dir.path()), Err(Error::Locked { .. })));
+        drop(lock);
+        Lock::take(dir.path()).unwrap();
+        drop(copy);
+    }
 }
