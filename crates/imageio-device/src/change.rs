@@ -8,7 +8,7 @@ use bytes::Bytes;
 use imageio_client::{Connection, Flush};
 
 use crate::counters::{Exchange, Kind, Purpose};
-use crate::tracker::{Content, Part, Tracker};
+use crate::tracker::{Content, Part, Pieces, Tracker};
 
 /// The least that a piece which is kept counts, in bytes: keeping track of it takes memory, too.
 const LEAST_KEPT: u64 = 4096;
@@ -118,15 +118,13 @@ impl Change {
     }
 }
 
-impl From<Vec<Content>> for Change {
+impl From<Pieces> for Change {
     /// Makes a change of what was kept.
-    fn from(contents: Vec<Content>) -> Self {
-        let data = contents.into_iter().map(|content| match content {
-            Content::Data(piece) => Some(piece),
-            Content::Zeroes => None,
-        });
-        let data: Option<_> = data.collect();
-        data.map_or(Self::Zero, |data| Self::Write { data, is_lent: false })
+    fn from(content: Pieces) -> Self {
+        match content {
+            Pieces::Data(data) => Self::Write { data, is_lent: false },
+            Pieces::Zeroes => Self::Zero,
+        }
     }
 }
 

@@ -34,7 +34,7 @@ mod unsettled;
 pub(crate) use extent_map::{Context, ExtentMap};
 pub(crate) use identity::Owner;
 pub(crate) use in_doubt::Part;
-pub(crate) use replay_log::Content;
+pub(crate) use replay_log::{Content, Pieces};
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
@@ -176,14 +176,13 @@ impl Tracker {
         owner: Owner,
         from: u64,
         longest_zero: u64,
-    ) -> Result<Option<(UnderWay, Vec<Content>)>, MayBeUndone> {
+    ) -> Result<Option<(UnderWay, Pieces)>, MayBeUndone> {
         let mut records = self.lock();
         loop {
-            let Some(Unflushed { mut range, number, contents }) = records.replay_log.first(owner, from)
-            else {
+            let Some(Unflushed { mut range, number, content }) = records.replay_log.first(owner, from) else {
                 return Ok(None);
             };
-            if matches!(contents[..], [Content::Zeroes]) {
+            if matches!(content, Pieces::Zeroes) {
                 range.end = piece_end(&range, longest_zero);
             }
             if records.in_doubt.may_undo(&range) {
@@ -194,7 +193,7 @@ impl Tracker {
                 let _discarded = records.changing(&blocks);
                 drop(records);
                 let under_way = UnderWay { tracker: Arc::clone(self), range, blocks, number };
-                return Ok(Some((under_way, contents)));
+                return Ok(Some((under_way, content)));
             };
             // The change that is under way is newer, and may replace it.
             records = self.wait(records, obstacle);

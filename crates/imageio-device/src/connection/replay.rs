@@ -90,10 +90,10 @@ impl ReplayingConnection {
             return Ok(Err(error));
         }
         let next = self.common.tracker.begin_again(self.owner, progress.from, self.longest_zero());
-        let Some((under_way, contents)) = next.map_err(|undone| self.may_be_undone(undone))? else {
+        let Some((under_way, content)) = next.map_err(|undone| self.may_be_undone(undone))? else {
             return Ok(Ok(false));
         };
-        Ok(self.send_piece(&under_way, &contents.into(), progress).map(|()| true))
+        Ok(self.send_piece(&under_way, &content.into(), progress).map(|()| true))
     }
 
     fn send_piece(

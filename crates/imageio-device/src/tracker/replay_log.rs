@@ -31,8 +31,15 @@ pub(crate) struct Unflushed {
     pub(crate) range: Range<u64>,
     /// The number of the change that it begins with.
     pub(crate) number: Number,
-    /// Zeroes, or data piece by piece.
-    pub(crate) contents: Vec<Content>,
+    pub(crate) content: Pieces,
+}
+
+/// The content of a part of the disk that several changes may have written.
+#[derive(Debug)]
+pub(crate) enum Pieces {
+    /// Piece by piece.
+    Data(Vec<Bytes>),
+    Zeroes,
 }
 
 /// All that is acknowledged and not flushed.
@@ -116,20 +123,22 @@ impl ReplayLog {
         let mut entries = self.entries.overlapping(from..u64::MAX).filter(|(_, entry)| entry.concerns(owner));
         let (range, entry) = entries.next()?;
         let mut range = range.start.max(from)..range.end;
-        let mut contents = vec![entry.part(&range)];
-        if matches!(entry.content, Content::Data(_)) {
-            let block_end = range.end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
-            for (next, entry) in entries {
-                let part = range.end..next.end.min(block_end);
-                let is_rest = next.start == part.start && !part.is_empty();
-                if !is_rest || matches!(entry.content, Content::Zeroes) {
-                    break;
-                }
-                contents.push(entry.part(&part));
-                range.end = part.end;
+        let number = entry.number;
+        let Content::Data(first) = entry.part(&range) else {
+            return Some(Unflushed { range, number, content: Pieces::Zeroes });
+        };
+        let mut data = vec![first];
+        let block_end = range.end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        for (next, entry) in entries {
+            if range.end == block_end || next.start != range.end {
+                break;
             }
+            let part = range.end..next.end.min(block_end);
+            let Content::Data(piece) = entry.part(&part) else { break };
+            data.push(piece);
+            range.end = part.end;
         }
-        Some(Unflushed { range, number: entry.number, contents })
+        Some(Unflushed { range, number, content: Pieces::Data(data) })
     }
 
     /// All places of which something is kept.
@@ -204,13 +213,13 @@ mod tests {
     /// pieces.
     fn of(log: &ReplayLog, owner: Owner) -> Vec<(u64, String)> {
         let (mut from, mut all) = (0, Vec::new());
-        while let Some(Unflushed { range, contents, .. }) = log.first(owner, from) {
+        while let Some(Unflushed { range, content, .. }) = log.first(owner, from) {
             from = range.end;
-            let texts = contents.into_iter().map(|content| match content {
-                Content::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
-                Content::Zeroes => "0".repeat((range.end - range.start) as usize),
-            });
-            all.push((range.start, texts.collect::<Vec<_>>().join("+")));
+            let text = match content {
+                Pieces::Data(data) => String::from_utf8(data.join(&b'+')).unwrap(),
+                Pieces::Zeroes => "0".repeat((range.end - range.start) as usize),
+            };
+            all.push((range.start, text));
         }
         all
     }
