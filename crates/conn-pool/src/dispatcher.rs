@@ -17,7 +17,7 @@ use crate::flushes::{Flushes, Leader};
 use crate::line::{Gathered, Line, Next, Slot, Ticket};
 use crate::news::{
     AskedFlush, Done, FlushCompletion, FlushFollowers, FlushNews, FlushWaiter, Job, News, NextOrder, Order,
-    RefusedFlush, Visit, Waiter,
+    Purpose, RefusedFlush, Visit, Visited, Waiter,
 };
 use crate::slots::Slots;
 
@@ -42,15 +42,6 @@ pub(crate) struct Dispatcher<C: Connection> {
 struct Visitor<C> {
     sender: Sender<(Slot, C)>,
     purpose: Purpose,
-}
-
-/// The purpose for which someone wants certain connections.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// A failure ends it.
-    Flush,
-    /// Each connection has to come back, also after a failure.
-    Close,
 }
 
 /// The state of the keeper, which waits for connections that should be flushed.
@@ -201,6 +192,15 @@ impl<C: Connection> Dispatcher<C> {
     pub(crate) fn assign(&mut self, order: Order<C>) {
         let worker = self.workers.pop().expect("a worker is idle whenever there is work for one");
         send(worker, order);
+    }
+
+    /// Has a worker do what a connection was visited for. Without workers, it is given back. If
+    /// there are any, one is idle: there is one more than connections, and only the visitor has
+    /// none.
+    pub(crate) fn delegate(&mut self, visited: Visited<C>) -> Option<Visited<C>> {
+        let Some(worker) = self.workers.pop() else { return Some(visited) };
+        send(worker, Order::Visit(visited));
+        None
     }
 
     /// Takes back a connection. A job that is returned is a worker's.

@@ -35,6 +35,26 @@ pub(crate) enum Order<C: Connection> {
     Job(Job<C>),
     /// It leads a flush for those that are submitted.
     Flush,
+    /// It does a part of the work of another thread, which visits several connections.
+    Visit(Visited<C>),
+}
+
+/// A connection that a thread has visited, and what is to be done with it.
+pub(crate) struct Visited<C: Connection> {
+    pub(crate) slot: Slot,
+    pub(crate) connection: C,
+    pub(crate) purpose: Purpose,
+    /// It is told when the connection is given back, or gone.
+    pub(crate) told: Sender<Outcome<C::Error>>,
+}
+
+/// The purpose for which someone wants certain connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A failure ends it.
+    Flush,
+    /// Each connection has to come back, also after a failure.
+    Close,
 }
 
 /// The outcome of asking for certain connections.

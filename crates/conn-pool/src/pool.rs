@@ -2,6 +2,7 @@
 //! The pool: all that can be done with it.
 
 mod flush;
+mod visits;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -10,10 +11,12 @@ use std::time::{Duration, Instant};
 use oneshot::Receiver;
 
 use crate::connection::{Connection, Task};
-use crate::dispatcher::{Closing, Dispatcher, Purpose};
+use crate::dispatcher::{Closing, Dispatcher};
 use crate::error::{Affected, Failure, Outcome, Panicked, PoolError};
 use crate::line::{Gathered, Slot};
-use crate::news::{AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, RefusedFlush, complete_flush};
+use crate::news::{
+    AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, Purpose, RefusedFlush, complete_flush,
+};
 use crate::sync::{Mutex, MutexGuard, thread};
 
 /// Tells the time: `Instant::now`, or a test's own clock.
@@ -92,7 +95,8 @@ impl<C: Connection> Pool<C> {
     /// on meanwhile.
     ///
     /// Only connections with unflushed work are flushed, each as soon as it is free, and given back
-    /// at once.
+    /// at once. [`Workers`](crate::Workers) flush several at a time; without them, this thread
+    /// flushes one after another.
     ///
     /// # Errors
     /// [`PoolError::Failed`] where data may be lost, now and for good; [`PoolError::Refused`] where
@@ -140,30 +144,15 @@ impl<C: Connection> Pool<C> {
     /// The first failure in the pool's life, also one of these last flushes: data may be lost.
     pub fn close(&self) -> Result<(), C::Error> {
         let closing = self.lock().close();
-        if let Some(Closing { ticket, mut slots, flushes }) = closing {
+        if let Some(Closing { ticket, slots, flushes }) = closing {
             // Threads that asked for a flush before are told of it by the return.
             flushes.map(Receiver::recv);
-            // Each user of a connection gives it back, and only this loop removes any: the wait
-            // ends.
-            while let Some((slot, connection)) = self.visit(ticket, &mut slots, Purpose::Close) {
-                self.retire(slot, connection);
-            }
+            // Each user of a connection gives it back, and only visits of this purpose remove any:
+            // the wait ends. What fails is known to the pool.
+            let _ = self.visit_all(ticket, slots, Purpose::Close);
             self.lock().end();
         }
         self.failure().map_or(Ok(()), Err)
-    }
-
-    fn retire(&self, slot: Slot, mut connection: C) {
-        if connection.state().is_dirty()
-            && self.failure().is_none()
-            && let Err(Failure { error, .. }) = self.attempt(&mut connection, Task::Flush)
-        {
-            // However it failed: nobody will flush this connection again.
-            self.fail(error);
-        }
-        // Closed before the slot is, so that the end of `close` means that no connection is left.
-        drop(connection);
-        self.lock().remove(slot);
     }
 }
 
@@ -291,6 +280,7 @@ impl<C: Connection> Pool<C> {
                     self.work_on(job)
                 }
                 Order::Flush => self.flush_for_others(),
+                Order::Visit(visited) => self.visit_for_another(visited),
             };
         }
     }

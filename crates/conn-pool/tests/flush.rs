@@ -124,6 +124,90 @@ fn those_that_wait_for_the_next_flush_share_its_work_and_its_outcome() {
     });
 }
 
+/// Makes as many connections dirty. Each has one request.
+fn make_dirty(setup: &Setup, connections: usize) {
+    thread::scope(|scope| {
+        let gates: Vec<_> = (0..connections).map(|_| setup.hold(scope, "1")).collect();
+        drop(gates);
+    });
+    setup.assert_told(&vec!["1"; connections], &Ok(()));
+}
+
+#[test]
+fn workers_flush_all_connections_at_a_time() {
+    bounded(|| {
+        for is_led_by_a_thread in [true, false] {
+            let setup = &Setup::new(4);
+            let workers = &setup.workers();
+            make_dirty(setup, 4);
+            thread::scope(|scope| {
+                let gate = setup.gate("flush");
+                let led = is_led_by_a_thread.then(|| scope.spawn(|| setup.pool.flush()));
+                let submitted = submit(workers);
+                let mut visited: Vec<_> = (0..4).map(|_| gate.entered()).collect();
+                visited.sort_unstable();
+                assert_eq!(visited, [0, 1, 2, 3]);
+                (0..3).for_each(|_| gate.pass());
+                // Three are back and serve others, while the flush waits for the last.
+                setup.wait_until(|| setup.unflushed() == 1);
+                workers.submit(setup.request("-"));
+                setup.assert_told(&["-"], &Ok(()));
+                assert!(submitted.is_empty());
+                drop(gate);
+                assert_eq!(outcome(&submitted), Ok(()));
+                assert!(led.is_none_or(|leader| leader.join().unwrap().is_ok()));
+            });
+            assert_eq!((setup.count("flush"), setup.unflushed()), (4, 0));
+        }
+    });
+}
+
+#[test]
+fn one_of_several_flushes_at_a_time_fails_all() {
+    for affected in [Affected::One, Affected::Pool] {
+        bounded(move || {
+            let setup = &Setup::new(3);
+            let workers = &setup.workers();
+            make_dirty(setup, 3);
+            let gate = setup.gate("flush");
+            let submitted = submit(workers);
+            for _ in 0..3 {
+                gate.entered();
+            }
+            for left in [2, 1] {
+                gate.pass();
+                setup.wait_until(|| setup.unflushed() == left);
+            }
+            setup.set_fails(Some(Fails::With(affected)));
+            drop(gate);
+            let expected =
+                if affected == Affected::Pool { failed("flush failed") } else { refused("flush failed") };
+            assert_eq!((outcome(&submitted), setup.unflushed()), (expected, 1));
+            setup.set_fails(None);
+            assert_eq!(setup.pool.close().is_ok(), affected != Affected::Pool);
+        });
+    }
+}
+
+#[test]
+fn without_workers_a_thread_flushes_one_after_another() {
+    bounded(|| {
+        let setup = &Setup::new(3);
+        make_dirty(setup, 3);
+        thread::scope(|scope| {
+            let gate = setup.gate("flush");
+            let flush = scope.spawn(|| setup.pool.flush());
+            for left in (0..3).rev() {
+                gate.entered();
+                assert_eq!(setup.unflushed(), left + 1);
+                gate.pass();
+            }
+            assert_eq!(flush.join().unwrap(), Ok(()));
+        });
+        assert_eq!((setup.count("flush"), setup.unflushed()), (3, 0));
+    });
+}
+
 #[test]
 fn sixteen_flushes_on_four_connections_under_load_end_and_cover_what_came_before() {
     bounded(|| {

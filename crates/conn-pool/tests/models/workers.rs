@@ -130,6 +130,28 @@ fn submitted_flushes_and_those_of_threads_cover_what_each_was_asked_for() {
 }
 
 #[test]
+fn workers_and_the_leader_flush_two_connections() {
+    for number in [1, LOST] {
+        model(1, move || {
+            let setup = Setup::new(2);
+            let workers = Workers::start(setup.pool.clone()).unwrap();
+            workers.submit(setup.request(number));
+            workers.submit(setup.request(20));
+            let told = setup.flush();
+            setup.submit_flush(&workers);
+            let closed = setup.close();
+            drop(workers);
+            if number == LOST {
+                assert_eq!(closed, Err(lost()));
+            } else {
+                assert!(told.is_ok() && closed.is_ok() && setup.flushed() == [Ok(())]);
+                setup.world.assert_durable(&[1, 20].into());
+            }
+        });
+    }
+}
+
+#[test]
 fn dropping_the_workers_tells_each_submitted_flush_once() {
     for number in [1, LOST] {
         model(3, move || {
