@@ -9,7 +9,7 @@ mod keeping;
 
 use std::time::Instant;
 
-use oneshot::{Receiver, Sender, channel};
+use oneshot::{Receiver, SendError, Sender, channel};
 
 use crate::connection::Connection;
 use crate::error::PoolError;
@@ -198,9 +198,16 @@ impl<C: Connection> Dispatcher<C> {
     /// there are any, one is idle: there is one more than connections, and only the visitor has
     /// none.
     pub(crate) fn delegate(&mut self, visited: Visited<C>) -> Option<Visited<C>> {
-        let Some(worker) = self.workers.pop() else { return Some(visited) };
-        send(worker, Order::Visit(visited));
-        None
+        if self.workers.is_empty() {
+            return Some(visited);
+        }
+        // The one that is idle for the longest: the latest may still be telling of what it has done.
+        let worker = self.workers.remove(0);
+        match worker.send(Order::Visit(visited)).map_err(SendError::into_inner) {
+            // The system has no threads, and workers that were about to start are gone.
+            Err(Order::Visit(visited)) => Some(visited),
+            _ => None,
+        }
     }
 
     /// Takes back a connection. A job that is returned is a worker's.

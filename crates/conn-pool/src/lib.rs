@@ -131,14 +131,14 @@
 //! - [`Pool::run`] waits in line for a connection, or for the thread that carries out its request
 //!   with others.
 //! - [`Pool::flush`] waits for the flush that runs, then leads the next, or waits for whoever leads
-//!   it. The leader waits in line for one connection after the other, has workers flush all but the
-//!   last, and waits for these workers.
+//!   it. The leader waits in line for one connection after the other, has workers flush them, all
+//!   but one at a time, and waits for these workers. Without workers, it flushes by itself.
 //! - A worker waits for an order: a job, to flush or close a connection that another thread visits,
 //!   or to lead a flush for those that were submitted. There is one worker more than there are
 //!   connections, and one flush at a time, so a worker is idle whenever a connection is.
 //! - [`Pool::close`] waits until no flush runs or waits, then in line for each connection, and for
-//!   the workers that close all but the last. Dropping [`Workers`] closes the pool, and waits for
-//!   the workers, which are sent home at the end of that.
+//!   the workers that close them. Dropping [`Workers`] closes the pool, and waits for the workers,
+//!   which are sent home at the end of that.
 //! - The keeper waits for connections that are full, and for the time when one is due. Nobody waits
 //!   for the keeper, but a flush or the closer for a connection that it has. It has several
 //!   threads, so one connection whose server doesn't answer keeps it from no other.

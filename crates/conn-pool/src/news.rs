@@ -11,6 +11,7 @@ use crate::error::{Outcome, PoolError};
 use crate::flushes::Followers;
 use crate::line::{Gathered, Slot};
 use crate::request::PoolRequest;
+use crate::sync::mpsc;
 
 /// A connection that someone was given, and what to carry out on it.
 pub(crate) struct Job<C: Connection> {
@@ -45,7 +46,7 @@ pub(crate) struct Visited<C: Connection> {
     pub(crate) connection: C,
     pub(crate) purpose: Purpose,
     /// It is told when the connection is given back, or gone.
-    pub(crate) told: Sender<Outcome<C::Error>>,
+    pub(crate) told: mpsc::Sender<Outcome<C::Error>>,
 }
 
 /// The purpose for which someone wants certain connections.

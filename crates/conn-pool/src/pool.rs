@@ -18,6 +18,7 @@ use crate::news::{
     AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, Purpose, RefusedFlush, complete_flush,
 };
 use crate::sync::{Mutex, MutexGuard, thread};
+use visits::Visits;
 
 /// Tells the time: `Instant::now`, or a test's own clock.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
@@ -95,8 +96,8 @@ impl<C: Connection> Pool<C> {
     /// on meanwhile.
     ///
     /// Only connections with unflushed work are flushed, each as soon as it is free, and given back
-    /// at once. [`Workers`](crate::Workers) flush several at a time; without them, this thread
-    /// flushes one after another.
+    /// at once. [`Workers`](crate::Workers) flush several at a time, but never all connections that
+    /// there are; without them, this thread flushes one after another.
     ///
     /// # Errors
     /// [`PoolError::Failed`] where data may be lost, now and for good; [`PoolError::Refused`] where
@@ -136,9 +137,10 @@ impl<C: Connection> Pool<C> {
     }
 
     /// Ends the pool: newcomers are refused, those in line are served, and each connection that
-    /// nobody needs any more is flushed if it has to be, and dropped. After a failure nothing is
-    /// flushed any more: it can't change the outcome, and a server that hangs would be waited for
-    /// by each connection anew.
+    /// nobody needs any more is flushed if it has to be, and dropped; with
+    /// [`Workers`](crate::Workers) several at a time. After a failure no flush begins any more: it
+    /// can't change the outcome, and a server that hangs would be waited for by each connection
+    /// anew.
     ///
     /// # Errors
     /// The first failure in the pool's life, also one of these last flushes: data may be lost.
@@ -147,9 +149,11 @@ impl<C: Connection> Pool<C> {
         if let Some(Closing { ticket, slots, flushes }) = closing {
             // Threads that asked for a flush before are told of it by the return.
             flushes.map(Receiver::recv);
-            // Each user of a connection gives it back, and only visits of this purpose remove any:
-            // the wait ends. What fails is known to the pool.
-            let _ = self.visit_all(ticket, slots, Purpose::Close);
+            // Each user of a connection gives it back, and only these visits remove any: the wait
+            // ends. What fails is known to the pool, and ends no visit.
+            let mut visits = Visits::new(self, ticket, slots, Purpose::Close);
+            let _ = visits.run();
+            visits.wait_for_rest();
             self.lock().end();
         }
         self.failure().map_or(Ok(()), Err)

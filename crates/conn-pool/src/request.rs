@@ -20,8 +20,8 @@ pub trait PoolRequest: Send + Sized {
 
     /// Tells all requests of one group how they ended, each with its own outcome. Every request
     /// comes here exactly once, also where the pool refuses it. This is called without any lock,
-    /// but maybe by a thread that has a connection: so it should not block, nor wait for a
-    /// connection.
+    /// but maybe by a thread that has a connection: so it should not block, and must not
+    /// wait for a connection or a flush.
     ///
     /// Everything that the requests hold has to be dropped by the return: threads that wait for
     /// them go on then.

@@ -3,12 +3,12 @@
 
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, mpsc},
     thread,
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, mpsc},
     thread,
 };

@@ -60,7 +60,7 @@ impl<C: Connection> Workers<C> {
     /// Makes safe what was acknowledged before this call, as [`Pool::flush`] does; returns at once.
     /// Those that wait share one flush. `completion` is called exactly once, without any lock, by a
     /// worker or a thread that flushes, too, or at once by this thread where the pool refuses it.
-    /// It should not block: the next flush begins after its end.
+    /// It should not block, and must not wait for a flush: the next flush begins after its end.
     pub fn flush(&self, completion: impl FnOnce(Outcome<C::Error>) + Send + 'static) {
         self.pool.submit_flush(completion);
     }

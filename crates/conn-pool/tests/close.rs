@@ -68,44 +68,6 @@ fn a_failed_flush_at_the_end_is_reported_and_the_others_are_not_waited_for() {
 }
 
 #[test]
-fn workers_close_all_connections_at_a_time() {
-    bounded(|| {
-        let setup = &two_dirty();
-        let workers = setup.workers();
-        let gate = setup.gate("flush");
-        thread::scope(|scope| {
-            scope.spawn(|| drop(workers));
-            gate.entered();
-            gate.entered();
-            gate.pass();
-            setup.wait_until(|| setup.dropped() == 1);
-            drop(gate);
-        });
-        assert_eq!((setup.unflushed(), setup.dropped()), (0, 2));
-        assert_eq!(setup.pool.close(), Ok(()));
-    });
-}
-
-#[test]
-fn a_failed_flush_at_the_end_is_reported_also_if_a_worker_has_done_it() {
-    bounded(|| {
-        let setup = &two_dirty();
-        let workers = setup.workers();
-        setup.set_fails(Some(Fails::With(Affected::One)));
-        let gate = setup.gate("flush");
-        thread::scope(|scope| {
-            let closing = scope.spawn(|| setup.pool.close());
-            gate.entered();
-            gate.entered();
-            drop(gate);
-            assert_eq!(closing.join().unwrap(), Err(Error("flush failed".into())));
-        });
-        assert_eq!((setup.count("flush"), setup.dropped()), (2, 2));
-        drop(workers);
-    });
-}
-
-#[test]
 fn a_panic_in_a_flush_at_the_end_is_reported() {
     bounded(|| {
         let setup = two_dirty();

@@ -28,8 +28,8 @@ struct State {
     given_up: Option<(Instant, Error)>,
     /// The ticket was brought back, and no request was answered since.
     is_ticket_unproven: bool,
-    /// No request will succeed any more.
-    is_over: bool,
+    /// No request will succeed any more, and why.
+    over: Option<Error>,
 }
 
 impl Outage {
@@ -98,18 +98,21 @@ impl Outage {
         self.lock().last_loss.is_some_and(|loss| now.saturating_duration_since(loss) < time)
     }
 
-    /// No request will succeed any more, so nobody needs to wait longer.
-    pub(crate) fn end(&self) {
-        self.lock().is_over = true;
+    /// No request will succeed any more, so nobody needs to wait longer. Returns the first reason
+    /// that was given: whoever is woken by the first failure fails as well, and must not tell its
+    /// own failure in the place of the cause.
+    pub(crate) fn end(&self, error: Error) -> Error {
+        let first = self.lock().over.get_or_insert(error).clone();
         self.ended.notify_all();
+        first
     }
 
     /// Waits for so long, or until [`end`](Self::end). Whether waiting still makes sense.
     pub(crate) fn wait(&self, time: Duration) -> bool {
         let state = self.lock();
-        let goes_on = |state: &mut State| !state.is_over;
+        let goes_on = |state: &mut State| state.over.is_none();
         let waited = self.ended.wait_timeout_while(state, time, goes_on);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.is_over
+        waited.unwrap_or_else(PoisonError::into_inner).0.over.is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -184,13 +187,15 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_when_all_is_over() {
+    fn nobody_waits_when_all_is_over_and_all_are_told_the_first_reason() {
+        let error = |text| Error::new(block_device_traits::Errno::Io, text);
         let outage = Outage::default();
         assert!(outage.wait(Duration::ZERO));
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| outage.wait(Duration::from_secs(1000)));
-            outage.end();
+            assert_eq!(outage.end(error("the cause")), error("the cause"));
             assert!(!waiting.join().unwrap());
+            assert_eq!(outage.end(error("a consequence")), error("the cause"));
         });
         assert!(!outage.wait(TIME));
     }

@@ -5,10 +5,10 @@
 use oneshot::Receiver;
 
 use super::Pool;
+use super::visits::Visits;
 use crate::connection::Connection;
 use crate::dispatcher::Turn;
 use crate::error::{Outcome, PoolError};
-use crate::line::{Slot, Ticket};
 use crate::news::{Order, Purpose};
 
 impl<C: Connection> Pool<C> {
@@ -23,19 +23,19 @@ impl<C: Connection> Pool<C> {
         orders
     }
 
-    /// Flushes all connections with unflushed work, and tells those who share this flush.
+    /// Flushes all connections with unflushed work, and tells those who share this flush: after a
+    /// failure at once, though other connections may still be flushed.
     pub(super) fn lead_flush(&self) -> Outcome<C::Error> {
         let Turn { ticket, failure, slots, followers } = self.lock().begin_flush();
-        let outcome =
-            failure.map_or_else(|| self.flush_all(ticket, slots), |error| Err(PoolError::Failed(error)));
+        if let Some(error) = failure {
+            let outcome = Err(PoolError::Failed(error));
+            followers.notify(&outcome);
+            return outcome;
+        }
+        let mut visits = Visits::new(self, ticket, slots, Purpose::Flush);
+        let outcome = visits.run();
         followers.notify(&outcome);
+        visits.wait_for_rest();
         outcome
-    }
-
-    fn flush_all(&self, ticket: Ticket, slots: Vec<Slot>) -> Outcome<C::Error> {
-        let not_visited = self.visit_all(ticket, slots, Purpose::Flush)?;
-        // Connections that are gone were flushed before, if nothing has failed.
-        let failure = if not_visited.is_empty() { None } else { self.failure() };
-        failure.map_or(Ok(()), |error| Err(PoolError::Failed(error)))
     }
 }

@@ -2,63 +2,114 @@
 //! Visits of several connections, to flush or to close each of them.
 //!
 //! The thread that visits waits in line for one connection after another, and has workers do the
-//! work on all but the last. So a flush takes the time of the slowest connection, and not of all of
-//! them: over a long link, each of them takes a round trip.
+//! work there. So a flush over a long link takes a round trip or two, and not one for each
+//! connection.
 
-use oneshot::{Receiver, channel};
+use oneshot::Receiver;
 
 use super::Pool;
 use crate::connection::{Connection, Task};
 use crate::error::{Failure, Outcome, PoolError};
 use crate::line::{Slot, Ticket};
 use crate::news::{NextOrder, Order, Purpose, Visited};
+use crate::sync::mpsc;
 
-impl<C: Connection> Pool<C> {
-    /// Visits each of these connections as soon as it is free, and returns when all that were
-    /// visited are given back, or gone. Returns those that were not visited, as none of them comes
-    /// any more; or the first failure that this thread is told of, after which it visits no other.
-    pub(super) fn visit_all(
-        &self,
-        ticket: Ticket,
-        mut slots: Vec<Slot>,
-        purpose: Purpose,
-    ) -> Result<Vec<Slot>, PoolError<C::Error>> {
-        let mut delegated = Vec::new();
-        let mut outcome = Ok(());
-        while outcome.is_ok()
-            && let Some((slot, connection)) = self.next_visit(ticket, &mut slots, purpose)
-        {
-            let (told, ended) = channel();
-            // This thread has nothing else to do when the last one is there. A clean one takes no
-            // time.
-            let is_own = slots.is_empty() || !connection.state().is_dirty();
-            let visited = Visited { slot, connection, purpose, told };
-            match if is_own { Some(visited) } else { self.lock().delegate(visited) } {
-                Some(Visited { slot, connection, .. }) => outcome = self.visit(slot, connection, purpose),
-                None => delegated.push(ended),
+/// Visits of several connections for one purpose.
+pub(super) struct Visits<'p, C: Connection> {
+    pool: &'p Pool<C>,
+    ticket: Ticket,
+    purpose: Purpose,
+    /// The connections that are yet to be visited.
+    left: Vec<Slot>,
+    /// The number of visits that workers do now, and the most that they are to do at a time.
+    under_way: usize,
+    most: usize,
+    /// By this, workers tell that a visit has ended.
+    told: mpsc::Sender<Outcome<C::Error>>,
+    ended: mpsc::Receiver<Outcome<C::Error>>,
+}
+
+impl<'p, C: Connection> Visits<'p, C> {
+    /// Visits of these connections, at the place of the ticket in the line. A flush leaves one
+    /// connection for others: storage may take minutes, and who only wants to read is not to wait
+    /// for it.
+    pub(super) fn new(pool: &'p Pool<C>, ticket: Ticket, slots: Vec<Slot>, purpose: Purpose) -> Self {
+        let most = match purpose {
+            Purpose::Flush => pool.lock().connections().saturating_sub(1).max(1),
+            Purpose::Close => usize::MAX,
+        };
+        let (told, ended) = mpsc::channel();
+        Self { pool, ticket, purpose, left: slots, under_way: 0, most, told, ended }
+    }
+
+    /// Visits each connection as soon as it is free. Returns when all visits have ended, or one has
+    /// failed: [`wait_for_rest`](Self::wait_for_rest) then waits for those that are under way.
+    pub(super) fn run(&mut self) -> Outcome<C::Error> {
+        let outcome = self.visit_all();
+        // A failure that affects everyone comes first.
+        outcome.map_err(|error| self.pool.failure().map_or(error, PoolError::Failed))
+    }
+
+    fn visit_all(&mut self) -> Outcome<C::Error> {
+        while let Some((slot, connection)) = self.next()? {
+            self.visit(slot, connection)?;
+        }
+        while self.under_way > 0 {
+            self.one_ends()?;
+        }
+        // Connections that are gone were flushed before, if nothing has failed.
+        let failure = if self.left.is_empty() { None } else { self.pool.failure() };
+        failure.map_or(Ok(()), |error| Err(PoolError::Failed(error)))
+    }
+
+    /// Waits until nothing is under way. A worker is idle for each visit after that.
+    pub(super) fn wait_for_rest(mut self) {
+        while self.under_way > 0 {
+            // The outcome is told already.
+            let _ = self.one_ends();
+        }
+    }
+
+    /// Waits for one of the connections, and takes it from the list. None will come where the list
+    /// is empty, or where all that are left are gone.
+    fn next(&mut self) -> Result<Option<(Slot, C)>, PoolError<C::Error>> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        if self.under_way == self.most {
+            self.one_ends()?;
+        }
+        let visit = self.pool.lock().visit(self.ticket, &self.left, self.purpose);
+        let next = visit.wait();
+        if let Some((slot, _)) = next {
+            self.left.retain(|&left| left != slot);
+        }
+        Ok(next)
+    }
+
+    /// Does what a connection is visited for, or has a worker do it.
+    fn visit(&mut self, slot: Slot, connection: C) -> Outcome<C::Error> {
+        // A clean connection takes no time. The only one is this thread's, as it would wait anyway.
+        let is_alone = self.left.is_empty() && self.under_way == 0;
+        let is_own = is_alone || !connection.state().is_dirty();
+        let visited = Visited { slot, connection, purpose: self.purpose, told: self.told.clone() };
+        match if is_own { Some(visited) } else { self.pool.lock().delegate(visited) } {
+            Some(Visited { slot, connection, .. }) => self.pool.visit(slot, connection, self.purpose),
+            None => {
+                self.under_way += 1;
+                Ok(())
             }
         }
-        // All have to be back before the next flush begins: a worker is idle for each of its visits
-        // then.
-        for ended in delegated {
-            let ended = ended.recv().unwrap_or_else(|_| Err(self.refusal()));
-            outcome = outcome.and(ended);
-        }
-        outcome.map(|()| slots)
     }
 
-    /// Waits for one of these connections, and takes it from the list. None will come where the
-    /// list is empty.
-    fn next_visit(&self, ticket: Ticket, slots: &mut Vec<Slot>, purpose: Purpose) -> Option<(Slot, C)> {
-        if slots.is_empty() {
-            return None;
-        }
-        let visit = self.lock().visit(ticket, slots, purpose);
-        let (slot, connection) = visit.wait()?;
-        slots.retain(|&left| left != slot);
-        Some((slot, connection))
+    /// Waits until a visit that a worker does has ended.
+    fn one_ends(&mut self) -> Outcome<C::Error> {
+        self.under_way -= 1;
+        self.ended.recv().unwrap_or_else(|_| Err(self.pool.refusal()))
     }
+}
 
+impl<C: Connection> Pool<C> {
     /// Does what a connection is visited for, and gives it back, unless it is closed.
     fn visit(&self, slot: Slot, mut connection: C, purpose: Purpose) -> Outcome<C::Error> {
         match purpose {
@@ -74,7 +125,7 @@ impl<C: Connection> Pool<C> {
         }
     }
 
-    /// Does a part of another thread's visits. Returns where the next order comes.
+    /// Does a visit of another thread. Returns where the next order comes.
     pub(super) fn visit_for_another(&self, visited: Visited<C>) -> Receiver<Order<C>> {
         let Visited { slot, mut connection, purpose, told } = visited;
         let (ended, next) = match purpose {
@@ -114,5 +165,70 @@ impl<C: Connection> Pool<C> {
         // Closed before the slot is, so that the end of `close` means that no connection is left.
         drop(connection);
         self.lock().remove(slot);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::connection::State;
+    use crate::error::Panicked;
+    use crate::request::{Place, PoolRequest, Shape};
+
+    /// A connection that is dirty until it is flushed, and counts flushes.
+    struct Dirty {
+        is_dirty: bool,
+        flushes: Arc<AtomicU32>,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Never {}
+
+    impl Shape for Never {
+        fn join(self, _: Self) -> Option<(Self, Place)> {
+            match self {}
+        }
+    }
+
+    impl PoolRequest for Never {
+        type Error = Panicked;
+        type Shape = Self;
+
+        fn shape(&self) -> Self {
+            *self
+        }
+
+        fn complete(_: Vec<(Self, Outcome<Panicked>)>) {}
+    }
+
+    impl Connection for Dirty {
+        type Error = Panicked;
+        type Request = Never;
+
+        fn carry_out(&mut self, _: Task<'_, Never>) -> Result<(), Failure<Panicked>> {
+            self.is_dirty = false;
+            self.flushes.fetch_add(1, SeqCst);
+            Ok(())
+        }
+
+        fn state(&self) -> State {
+            if self.is_dirty { State::Dirty } else { State::Clean }
+        }
+    }
+
+    #[test]
+    fn where_workers_could_not_be_started_the_visitor_does_the_work() {
+        for is_closed in [false, true] {
+            let flushes = Arc::<AtomicU32>::default();
+            let dirty = |_| Dirty { is_dirty: true, flushes: Arc::clone(&flushes) };
+            let pool = Pool::new((0..3).map(dirty), Arc::new(Instant::now));
+            drop(pool.workers());
+            let flushed = if is_closed { pool.close().map_err(PoolError::Failed) } else { pool.flush() };
+            assert_eq!((flushed, flushes.load(SeqCst)), (Ok(()), 3));
+        }
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot tell")]
 
 mod gate;
+mod letter;
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -12,12 +13,12 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use conn_pool::{
-    Affected, Clock, Connection, Due, Failure, Group, Panicked, Place, Pool, PoolError, PoolRequest, Shape,
-    State, Task, Workers,
+    Affected, Clock, Connection, Due, Failure, Group, Panicked, Pool, PoolError, State, Task, Workers,
 };
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded as bounded_channel, unbounded};
 
 pub use gate::Gate;
+use letter::Letter;
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -192,53 +193,6 @@ impl Drop for Notes {
     }
 }
 
-/// Counts how many are alive, as those who wait may have lent memory by them.
-pub struct Letter {
-    text: String,
-    told: Sender<(String, Outcome)>,
-    world: Arc<World>,
-}
-
-impl PoolRequest for Letter {
-    type Error = Error;
-    type Shape = Kind;
-
-    fn shape(&self) -> Kind {
-        match self.text.chars().next() {
-            Some('a'..='z' | '!' | '?' | '%' | '#') => Kind::Small,
-            Some('A'..='Z') => Kind::Capital,
-            _ => Kind::Alone,
-        }
-    }
-
-    fn complete(done: Vec<(Self, Outcome)>) {
-        for (letter, outcome) in &done {
-            letter.told.send((letter.text.clone(), outcome.clone())).unwrap();
-            assert!(letter.text != "~", "this panic is part of the test");
-        }
-    }
-}
-
-impl Drop for Letter {
-    fn drop(&mut self) {
-        self.world.alive.fetch_sub(1, SeqCst);
-    }
-}
-
-/// Small letters go with each other, as do capitals, and `!`, `?`, `%` and `#` with small letters.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
-    Small,
-    Capital,
-    Alone,
-}
-
-impl Shape for Kind {
-    fn join(self, other: Self) -> Option<(Self, Place)> {
-        (self == other && self != Self::Alone).then_some((self, Place::Behind))
-    }
-}
-
 pub struct Setup {
     pub pool: Pool<Notes>,
     world: Arc<World>,
@@ -275,8 +229,13 @@ impl Setup {
     }
 
     pub fn request(&self, text: &str) -> Letter {
+        self.request_told(text, self.tell.clone())
+    }
+
+    /// Makes a request whose end is told here.
+    pub fn request_told(&self, text: &str, told: Sender<(String, Outcome)>) -> Letter {
         self.world.alive.fetch_add(1, SeqCst);
-        Letter { text: text.into(), told: self.tell.clone(), world: Arc::clone(&self.world) }
+        Letter { text: text.into(), told, world: Arc::clone(&self.world) }
     }
 
     pub fn run(&self, text: &str) -> Outcome {

@@ -152,6 +152,22 @@ fn workers_and_the_leader_flush_two_connections() {
 }
 
 #[test]
+fn a_flush_of_two_connections_and_a_request_are_in_nobodys_way() {
+    model(1, || {
+        let setup = Setup::new(2);
+        let workers = Workers::start(setup.pool.clone()).unwrap();
+        workers.submit(setup.request(1));
+        workers.submit(setup.request(20));
+        setup.submit_flush(&workers);
+        workers.submit(setup.request(40));
+        drop(workers);
+        assert_eq!(setup.flushed(), [Ok(())]);
+        assert!(setup.told(&[1, 20, 40]).iter().all(Result::is_ok));
+        setup.world.assert_durable(&[1, 20, 40].into());
+    });
+}
+
+#[test]
 fn dropping_the_workers_tells_each_submitted_flush_once() {
     for number in [1, LOST] {
         model(3, move || {

@@ -187,8 +187,8 @@ impl ReplayingConnection {
             Failing::Part => (Affected::One, error),
             Failing::Request => (Affected::Group, error),
             Failing::Transfer => {
-                self.common.outage.end();
-                (Affected::Pool, Error::new(error.errno(), format!("data may be lost: {error}")))
+                let lost = Error::new(error.errno(), format!("data may be lost: {error}"));
+                (Affected::Pool, self.common.outage.end(lost))
             }
         };
         Failure { error: Cause(error), affected }
