@@ -201,7 +201,7 @@ impl<C: Connection> Dispatcher<C> {
         if self.workers.is_empty() {
             return Some(visited);
         }
-        // The one that is idle for the longest: the latest may still be telling of what it has done.
+        // The one that is idle for the longest: the latest may still tell of what it has done.
         let worker = self.workers.remove(0);
         match worker.send(Order::Visit(visited)).map_err(SendError::into_inner) {
             // The system has no threads, and workers that were about to start are gone.

@@ -14,11 +14,8 @@ use crate::connection::{Connection, Task};
 use crate::dispatcher::{Closing, Dispatcher};
 use crate::error::{Affected, Failure, Outcome, Panicked, PoolError};
 use crate::line::{Gathered, Slot};
-use crate::news::{
-    AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, Purpose, RefusedFlush, complete_flush,
-};
+use crate::news::{AskedFlush, Done, FlushNews, Job, News, NextOrder, Order, RefusedFlush, complete_flush};
 use crate::sync::{Mutex, MutexGuard, thread};
-use visits::Visits;
 
 /// Tells the time: `Instant::now`, or a test's own clock.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
@@ -149,11 +146,7 @@ impl<C: Connection> Pool<C> {
         if let Some(Closing { ticket, slots, flushes }) = closing {
             // Threads that asked for a flush before are told of it by the return.
             flushes.map(Receiver::recv);
-            // Each user of a connection gives it back, and only these visits remove any: the wait
-            // ends. What fails is known to the pool, and ends no visit.
-            let mut visits = Visits::new(self, ticket, slots, Purpose::Close);
-            let _ = visits.run();
-            visits.wait_for_rest();
+            self.close_each(ticket, slots);
             self.lock().end();
         }
         self.failure().map_or(Ok(()), Err)

@@ -110,6 +110,14 @@ impl<'p, C: Connection> Visits<'p, C> {
 }
 
 impl<C: Connection> Pool<C> {
+    /// Closes each of these connections. Each user of a connection gives it back, and only these
+    /// visits remove any, so this ends. What fails is known to the pool, and ends no visit.
+    pub(super) fn close_each(&self, ticket: Ticket, slots: Vec<Slot>) {
+        let mut visits = Visits::new(self, ticket, slots, Purpose::Close);
+        let _ = visits.run();
+        visits.wait_for_rest();
+    }
+
     /// Does what a connection is visited for, and gives it back, unless it is closed.
     fn visit(&self, slot: Slot, mut connection: C, purpose: Purpose) -> Outcome<C::Error> {
         match purpose {
