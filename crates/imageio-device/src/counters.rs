@@ -204,6 +204,11 @@ impl Counters {
         self.lost.fetch_add(1, Relaxed);
     }
 
+    /// Returns the number of connections that were lost so far.
+    pub(crate) fn connections_lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
     /// A request is sent once more.
     pub(crate) fn again(&self) {
         self.retries.fetch_add(1, Relaxed);
@@ -221,7 +226,7 @@ impl Counters {
             keep_alives: operations(Purpose::KeepAlive),
             written_again: operations(Purpose::WriteAgain),
             extents: self.extents.traffic(),
-            connections: Connections { opened: self.opened.load(Relaxed), lost: self.lost.load(Relaxed) },
+            connections: Connections { opened: self.opened.load(Relaxed), lost: self.connections_lost() },
             retries: self.retries.load(Relaxed),
             waited: Duration::from_nanos(self.waited.load(Relaxed)),
         }

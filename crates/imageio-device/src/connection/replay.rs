@@ -59,7 +59,7 @@ impl ReplayingConnection {
     fn tell_of_loss(&self, bytes: u64) {
         let is_due = self.common.told_of_loss.is_due(Instant::now());
         let level = if is_due { log::Level::Warn } else { log::Level::Debug };
-        let so_far = self.common.counters.statistics().connections.lost;
+        let so_far = self.common.counters.connections_lost();
         log::log!(
             level,
             "a connection was lost, and {bytes} bytes that were not flushed were written again on a new one \
