@@ -158,7 +158,8 @@ impl ReplayingConnection {
         let given_up = || self.common.outage.given_up_since(group.iter().map(DeviceRequest::arrived).max()?);
         match (!has_connection).then(given_up).flatten() {
             Some(error) => {
-                let text = format!("it was given up with others, as the server is gone: {error}");
+                let text =
+                    format!("the server is gone, and requests that came before were given up: {error}");
                 Err(self.failure(Failing::Request, Error::new(error.errno(), text)))
             }
             None => Ok(()),

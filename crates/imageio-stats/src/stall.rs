@@ -204,8 +204,19 @@ impl fmt::Display for Event {
         match self {
             Self::ClientStalls(time) => write!(f, "waiting for the client, since {} s", time.as_secs()),
             Self::ServerStalls(time, waits) => {
-                let awaited = awaited(waits);
-                write!(f, "waiting for the server's answer to {awaited}, since {} s", time.as_secs())
+                let time = time.as_secs();
+                match (answers(waits), connections(waits, Awaited::Connection)) {
+                    (answers, None) => {
+                        write!(f, "waiting for the server's answer to {answers}, since {time} s")
+                    }
+                    (answers, Some(on)) if answers.is_empty() => {
+                        write!(f, "waiting for the server to be reached ({on}), since {time} s")
+                    }
+                    (answers, Some(on)) => write!(
+                        f,
+                        "waiting for the server's answer to {answers}, and to be reached ({on}), since {time} s"
+                    ),
+                }
             }
             Self::ClientGoesOn(time) => write!(f, "the client goes on, after {} s", time.as_secs()),
             Self::ServerGoesOn(time) => write!(f, "the server goes on, after {} s", time.as_secs()),
@@ -216,18 +227,29 @@ impl fmt::Display for Event {
     }
 }
 
-/// Such as `write (connections 1, 3), flush (connection 2)`.
-fn awaited(waits: &[Wait]) -> String {
+/// Such as `write (connections 1, 3), flush (connection 2)`. Nothing where only connections are
+/// opened.
+fn answers(waits: &[Wait]) -> String {
     let mut kinds: Vec<Awaited> = waits.iter().map(|wait| wait.awaited).collect();
+    kinds.retain(|kind| *kind != Awaited::Connection);
     kinds.sort_unstable();
     kinds.dedup();
-    let kind = |kind: Awaited| {
-        let on = waits.iter().filter(|wait| wait.awaited == kind).map(|wait| wait.connection.to_string());
-        let on: Vec<_> = on.collect();
-        let noun = if on.len() == 1 { "connection" } else { "connections" };
-        format!("{} ({noun} {})", kind.name(), on.join(", "))
-    };
-    kinds.into_iter().map(kind).collect::<Vec<_>>().join(", ")
+    let told = kinds.into_iter().filter_map(|kind| {
+        let on = connections(waits, kind)?;
+        Some(format!("{} ({on})", kind.name()))
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// The connections that wait for this, such as `connections 1, 3`.
+fn connections(waits: &[Wait], awaited: Awaited) -> Option<String> {
+    let on = waits.iter().filter(|wait| wait.awaited == awaited).map(|wait| wait.connection.to_string());
+    let on: Vec<_> = on.collect();
+    match &on[..] {
+        [] => None,
+        [one] => Some(format!("connection {one}")),
+        several => Some(format!("connections {}", several.join(", "))),
+    }
 }
 
 #[cfg(test)]

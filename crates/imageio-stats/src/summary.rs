@@ -59,12 +59,16 @@ fn flushed(for_clients: Traffic, in_background: Traffic) -> Option<String> {
     Some(if background > 0 { format!("{flushes} ({background} in the background)") } else { flushes })
 }
 
-/// Tells how many requests of clients one request to the server has carried out on average.
+/// Tells how many requests of clients one request to the server has carried out on average; or how
+/// many requests one of a client's has become.
 fn merged(Figures { clients, server }: &Figures) -> Option<String> {
     let asked = clients.reads.requests + clients.writes.requests + clients.zeroes.requests;
     let Operations { reads, writes, zeroes, .. } = server.for_clients;
     let sent = reads.answered.requests + writes.answered.requests + zeroes.answered.requests;
-    (asked > 0 && sent > 0).then(|| format!("{:.1} requests in one", asked as f64 / sent as f64))
+    (asked > 0 && sent > 0).then(|| match asked as f64 / sent as f64 {
+        split if split < 0.95 => format!("each in {:.1} requests", 1.0 / split),
+        merged => format!("{merged:.1} requests in one"),
+    })
 }
 
 fn keep_alives(server: &Statistics) -> u64 {
@@ -120,6 +124,20 @@ mod tests {
     fn nothing_is_told_in_few_words() {
         let told = summary(&Figures::default());
         assert_eq!(told, "from clients: nothing; to the server: waited 0.0 s");
+    }
+
+    #[test]
+    fn requests_that_were_split_are_told_as_such() {
+        let mut figures = Figures::default();
+        for (asked, sent, told) in [
+            (110, 214, "each in 1.9 requests"),
+            (19, 20, "0.9 requests in one"),
+            (1, 1, "1.0 requests in one"),
+        ] {
+            figures.clients.writes.requests = asked;
+            figures.server.for_clients.writes = answered(sent, 1);
+            assert_eq!(merged(&figures).as_deref(), Some(told));
+        }
     }
 
     #[test]

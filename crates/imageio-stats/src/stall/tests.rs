@@ -76,6 +76,25 @@ fn a_server_that_stalls_is_told_with_what_it_is_to_answer() {
 }
 
 #[test]
+fn connections_that_are_opened_are_told_apart() {
+    let mut scene = Scene::begin();
+    for (waits, told) in [
+        (
+            &[(1, Awaited::Connection), (2, Awaited::Connection)][..],
+            "waiting for the server to be reached (connections 1, 2), since 10 s",
+        ),
+        (
+            &[(3, Awaited::Connection), (1, Awaited::Read), (2, Awaited::Read)],
+            "waiting for the server's answer to read (connections 1, 2), and to be reached (connection 3), \
+             since 10 s",
+        ),
+    ] {
+        scene.waits(waits);
+        assert_eq!(Event::ServerStalls(10 * SECOND, scene.waits.clone()).to_string(), told);
+    }
+}
+
+#[test]
 fn what_moves_doesn_t_stall() {
     let mut scene = Scene::begin();
     scene.waits(&[(1, Awaited::Write)]);
@@ -198,7 +217,7 @@ fn attempts_that_fail_are_no_progress() {
     }
     assert_eq!(
         scene.pass(2),
-        ["waiting for the server's answer to connect (connection 1), since 10 s"],
+        ["waiting for the server to be reached (connection 1), since 10 s"],
         "the look before this was the first that saw the wait"
     );
 }
