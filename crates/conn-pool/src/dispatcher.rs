@@ -187,6 +187,17 @@ impl<C: Connection> Dispatcher<C> {
         receiver
     }
 
+    /// A worker that has most likely told of all that it has done: a flush is not to wait for that.
+    fn longest_idle_worker(&mut self) -> Option<Sender<Order<C>>> {
+        (!self.workers.is_empty()).then(|| self.workers.remove(0))
+    }
+
+    /// Has a worker lead a flush.
+    fn assign_flush(&mut self) {
+        let worker = self.longest_idle_worker().expect("a worker is idle if none leads a flush");
+        send(worker, Order::Flush);
+    }
+
     /// Gives an order to an idle worker. There is one more than there are connections, so that one
     /// is idle if a connection was until now, or if nobody has led a flush.
     pub(crate) fn assign(&mut self, order: Order<C>) {
@@ -198,11 +209,7 @@ impl<C: Connection> Dispatcher<C> {
     /// there are any, one is idle: there is one more than connections, and only the visitor has
     /// none.
     pub(crate) fn delegate(&mut self, visited: Visited<C>) -> Option<Visited<C>> {
-        if self.workers.is_empty() {
-            return Some(visited);
-        }
-        // The one that is idle for the longest: the latest may still tell of what it has done.
-        let worker = self.workers.remove(0);
+        let Some(worker) = self.longest_idle_worker() else { return Some(visited) };
         match worker.send(Order::Visit(visited)).map_err(SendError::into_inner) {
             // The system has no threads, and workers that were about to start are gone.
             Err(Order::Visit(visited)) => Some(visited),
@@ -322,7 +329,7 @@ impl<C: Connection> Dispatcher<C> {
         }
         self.flushes.submit(completion);
         if self.flushes.lead() {
-            self.assign(Order::Flush);
+            self.assign_flush();
         }
         Ok(())
     }
@@ -338,7 +345,7 @@ impl<C: Connection> Dispatcher<C> {
     pub(crate) fn end_flush(&mut self) {
         match self.flushes.pass_on() {
             Some(Leader::Thread(thread)) => send(thread, FlushNews::Lead),
-            Some(Leader::Worker) => self.assign(Order::Flush),
+            Some(Leader::Worker) => self.assign_flush(),
             None => self.closer.take().into_iter().for_each(|closer| send(closer, ())),
         }
     }

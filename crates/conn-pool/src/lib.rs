@@ -169,7 +169,8 @@
 //! After a panic while a connection was used, nobody knows what was done: the pool fails for good
 //! with what [`Panicked`] becomes, and all threads live on. A panic of the keeper's own fails the
 //! pool, too. A panic of a completion harms nobody else. [`Connection::state`],
-//! [`PoolRequest::shape`] and [`Shape::join`] must not panic.
+//! [`PoolRequest::shape`], [`Shape::join`], the [`Clock`] and the drop of a connection must not
+//! panic.
 
 mod connection;
 mod debug;

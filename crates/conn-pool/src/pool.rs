@@ -93,8 +93,10 @@ impl<C: Connection> Pool<C> {
     /// on meanwhile.
     ///
     /// Only connections with unflushed work are flushed, each as soon as it is free, and given back
-    /// at once. [`Workers`](crate::Workers) flush several at a time, but never all connections that
-    /// there are; without them, this thread flushes one after another.
+    /// at once. [`Workers`](crate::Workers) flush several at a time, but not all connections that
+    /// there are, unless the keeper flushes another one; without workers, this thread flushes one
+    /// after another. With workers, it returns when all that it began has ended, also after a
+    /// failure.
     ///
     /// # Errors
     /// [`PoolError::Failed`] where data may be lost, now and for good; [`PoolError::Refused`] where

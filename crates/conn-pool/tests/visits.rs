@@ -128,14 +128,52 @@ fn without_workers_a_thread_flushes_one_after_another() {
 #[test]
 fn a_flush_does_not_wait_for_a_worker_that_still_tells_of_its_request() {
     bounded(|| {
-        let setup = &with_dirty(3, 2);
+        for is_led_by_a_thread in [true, false] {
+            let setup = &with_dirty(3, 2);
+            let workers = &setup.workers();
+            // Nobody listens yet, so that the worker waits in the completion.
+            let (tell, told) = bounded_channel(0);
+            workers.submit(setup.request_told("-", tell));
+            setup.wait_until(|| setup.count("-") == 1);
+            let flushed = match is_led_by_a_thread {
+                true => setup.pool.flush(),
+                false => submit(workers).recv_timeout(PATIENCE).unwrap(),
+            };
+            assert_eq!(flushed, Ok(()));
+            assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, Ok(()));
+        }
+    });
+}
+
+#[test]
+fn a_request_that_fails_the_pool_fails_the_flush_that_waits_for_its_connection() {
+    bounded(|| {
+        let setup = &with_dirty(4, 3);
         let workers = &setup.workers();
-        // Nobody listens yet, so that the worker waits in the completion.
-        let (tell, told) = bounded_channel(0);
-        workers.submit(setup.request_told("-", tell));
-        setup.wait_until(|| setup.count("-") == 1);
-        assert_eq!(setup.pool.flush(), Ok(()));
-        assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, Ok(()));
+        // The connection that was used last is taken first: a dirty one.
+        let breaks = setup.hold_up("#", || workers.submit(setup.request("#")));
+        let gate = setup.gate("flush");
+        let submitted = submit(workers);
+        assert_entered(&gate, 2);
+        drop(breaks);
+        // Two others are still being flushed.
+        assert_eq!(submitted.recv_timeout(PATIENCE).unwrap(), failed("# failed"));
+        drop(gate);
+    });
+}
+
+#[test]
+fn a_flush_that_goes_well_does_not_hide_that_the_pool_has_failed() {
+    bounded(|| {
+        let setup = &with_dirty(4, 3);
+        let workers = &setup.workers();
+        let gate = setup.gate("flush");
+        let submitted = submit(workers);
+        assert_entered(&gate, 3);
+        workers.submit(setup.request("#"));
+        assert_eq!(setup.next().1, failed("# failed"));
+        drop(gate);
+        assert_eq!(submitted.recv_timeout(PATIENCE).unwrap(), failed("# failed"));
     });
 }
 

@@ -107,6 +107,11 @@ impl Outage {
         first
     }
 
+    /// Returns why no request will succeed any more, if none will.
+    pub(crate) fn cause(&self) -> Option<Error> {
+        self.lock().over.clone()
+    }
+
     /// Waits for so long, or until [`end`](Self::end). Whether waiting still makes sense.
     pub(crate) fn wait(&self, time: Duration) -> bool {
         let state = self.lock();
@@ -193,9 +198,11 @@ mod tests {
         assert!(outage.wait(Duration::ZERO));
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| outage.wait(Duration::from_secs(1000)));
+            assert_eq!(outage.cause(), None);
             assert_eq!(outage.end(error("the cause")), error("the cause"));
             assert!(!waiting.join().unwrap());
             assert_eq!(outage.end(error("a consequence")), error("the cause"));
+            assert_eq!(outage.cause(), Some(error("the cause")));
         });
         assert!(!outage.wait(TIME));
     }

@@ -54,12 +54,19 @@ impl<'p, C: Connection> Visits<'p, C> {
         while let Some((slot, connection)) = self.next()? {
             self.visit(slot, connection)?;
         }
+        if !self.left.is_empty() {
+            // None of them comes any more, as the pool has failed: nobody has to wait for the rest.
+            self.nothing_has_failed()?;
+        }
         while self.under_way > 0 {
             self.one_ends()?;
         }
-        // Connections that are gone were flushed before, if nothing has failed.
-        let failure = if self.left.is_empty() { None } else { self.pool.failure() };
-        failure.map_or(Ok(()), |error| Err(PoolError::Failed(error)))
+        self.nothing_has_failed()
+    }
+
+    /// A request may have failed the pool meanwhile: no flush may hide that.
+    fn nothing_has_failed(&self) -> Outcome<C::Error> {
+        self.pool.failure().map_or(Ok(()), |error| Err(PoolError::Failed(error)))
     }
 
     /// Waits until nothing is under way. A worker is idle for each visit after that.
@@ -105,7 +112,7 @@ impl<'p, C: Connection> Visits<'p, C> {
     /// Waits until a visit that a worker does has ended.
     fn one_ends(&mut self) -> Outcome<C::Error> {
         self.under_way -= 1;
-        self.ended.recv().unwrap_or_else(|_| Err(self.pool.refusal()))
+        self.ended.recv().expect("there is a sender here, too")
     }
 }
 

@@ -185,7 +185,8 @@ impl ReplayingConnection {
     pub(super) fn failure(&self, failing: Failing, error: Error) -> Failure {
         let (affected, error) = match failing {
             Failing::Part => (Affected::One, error),
-            Failing::Request => (Affected::Group, error),
+            // It may have been woken by the failure of all.
+            Failing::Request => (Affected::Group, self.common.outage.cause().unwrap_or(error)),
             Failing::Transfer => {
                 let lost = Error::new(error.errno(), format!("data may be lost: {error}"));
                 (Affected::Pool, self.common.outage.end(lost))
