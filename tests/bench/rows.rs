@@ -113,6 +113,7 @@ pub(crate) const ROWS: &[RowKind] = &[
     far(0, BY_ITSELF, 1),
     far(1, BY_ITSELF, 2),
     far(5, BY_ITSELF, 4),
+    // The whole disk, as its limit is for a copy in which the beginning counts little.
     far(10, BY_ITSELF, 1),
     far(20, BY_ITSELF, 4),
     far(50, BY_ITSELF, 8),

@@ -7,16 +7,9 @@ mod common;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use common::{Error, Fails, Outcome, PANIC, PATIENCE, Setup, bounded, failed, refused};
-use conn_pool::{Affected, PoolError, Workers};
-use crossbeam::channel::{Receiver, unbounded};
-
-/// Submits a flush; its outcome comes by the channel.
-fn submit(workers: &Workers<common::Notes>) -> Receiver<Outcome> {
-    let (tell, told) = unbounded();
-    workers.flush(move |outcome| tell.send(outcome).unwrap());
-    told
-}
+use common::{Error, Fails, Outcome, PANIC, PATIENCE, Setup, bounded, failed, refused, submit_flush};
+use conn_pool::{Affected, PoolError};
+use crossbeam::channel::Receiver;
 
 #[track_caller]
 fn outcome(told: &Receiver<Outcome>) -> Outcome {
@@ -85,7 +78,7 @@ fn flushes_that_wait_share_the_next_one() {
             let mut submitted = Vec::new();
             for n in 0..5 {
                 setup.line_up(scope, 2 * n + 1, || setup.pool.flush().unwrap());
-                submitted.push(submit(workers));
+                submitted.push(submit_flush(workers));
             }
             assert_eq!(setup.pool.waiting(), 10);
             drop(gate);
@@ -106,7 +99,7 @@ fn those_that_wait_for_the_next_flush_share_its_work_and_its_outcome() {
             setup.run("1").unwrap();
             let gate = setup.hold_up("flush", || drop(scope.spawn(|| setup.pool.flush().unwrap())));
             let waiters: Vec<_> = (1..=5).map(|n| setup.line_up(scope, n, || setup.pool.flush())).collect();
-            let submitted = [(); 5].map(|()| submit(workers));
+            let submitted = [(); 5].map(|()| submit_flush(workers));
             // Work for the next flush, which fails.
             drop(second);
             setup.wait_until(|| setup.unflushed() == 2 && setup.told.len() == 2);
@@ -150,7 +143,7 @@ fn sixteen_flushes_on_four_connections_under_load_end_and_cover_what_came_before
                         setup.pool.flush().unwrap();
                         assert_flushed(before);
                         let before = acknowledged.load(SeqCst);
-                        assert_eq!(outcome(&submit(workers)), Ok(()));
+                        assert_eq!(outcome(&submit_flush(workers)), Ok(()));
                         assert_flushed(before);
                     }
                 });
@@ -196,7 +189,7 @@ fn a_refused_flush_is_told_to_those_who_waited_for_it_and_the_connection_stays_d
             setup.run("1").unwrap();
             setup.set_fails(Some(Fails::With(affected)));
             assert_eq!(setup.pool.flush(), refused("flush failed"));
-            assert_eq!(outcome(&submit(workers)), refused("flush failed"));
+            assert_eq!(outcome(&submit_flush(workers)), refused("flush failed"));
             setup.set_fails(None);
             assert_eq!(setup.pool.failure(), None);
             assert_eq!((setup.unflushed(), setup.pool.flush(), setup.unflushed()), (1, Ok(()), 0));
@@ -216,13 +209,13 @@ fn a_panic_in_a_flush_fails_the_pool() {
             let leader = scope.spawn(|| setup.pool.flush());
             gate.entered();
             let follower = setup.line_up(scope, 1, || setup.pool.flush());
-            let submitted = submit(workers);
+            let submitted = submit_flush(workers);
             drop(gate);
             assert_eq!(leader.join().unwrap(), failed(PANIC));
             assert_eq!(follower.join().unwrap(), failed(PANIC));
             assert_eq!(outcome(&submitted), failed(PANIC));
         });
-        assert_eq!((setup.run("2"), outcome(&submit(workers))), (failed(PANIC), failed(PANIC)));
+        assert_eq!((setup.run("2"), outcome(&submit_flush(workers))), (failed(PANIC), failed(PANIC)));
         assert_eq!(setup.pool.close(), Err(Error(PANIC.into())));
     });
 }
@@ -236,7 +229,7 @@ fn a_failure_reaches_flushes_that_wait_while_another_hangs() {
         thread::scope(|scope| {
             let gate = setup.hold_up("flush", || drop(scope.spawn(|| setup.pool.flush())));
             let follower = setup.line_up(scope, 1, || setup.pool.flush());
-            let submitted = submit(workers);
+            let submitted = submit_flush(workers);
             setup.pool.fail(Error("broken".into()));
             assert_eq!(follower.join().unwrap(), failed("broken"));
             assert_eq!(outcome(&submitted), failed("broken"));
@@ -252,17 +245,17 @@ fn a_submitted_flush_does_not_block_and_leaves_the_workers_to_others() {
         let workers = &setup.workers();
         setup.run("1").unwrap();
         let gate = setup.gate("flush");
-        let first = submit(workers);
+        let first = submit_flush(workers);
         gate.entered();
         // The line goes on behind it, as soon as the connection is back.
         workers.submit(setup.request("2"));
-        let second = submit(workers);
+        let second = submit_flush(workers);
         assert_eq!(setup.pool.waiting(), 2);
         assert!(first.is_empty() && second.is_empty());
         drop(gate);
         assert_eq!((outcome(&first), outcome(&second)), (Ok(()), Ok(())));
         setup.pool.close().unwrap();
-        assert_eq!(outcome(&submit(workers)), Err(PoolError::Closed));
+        assert_eq!(outcome(&submit_flush(workers)), Err(PoolError::Closed));
     });
 }
 
@@ -274,7 +267,7 @@ fn a_panic_of_a_flushs_completion_harms_nobody_else() {
         setup.run("1").unwrap();
         let gate = setup.hold_up("flush", || workers.flush(|_| panic!("this panic is part of the test")));
         workers.flush(|_| panic!("this panic is part of the test"));
-        let other = submit(&workers);
+        let other = submit_flush(&workers);
         drop(gate);
         assert_eq!((outcome(&other), setup.run("2")), (Ok(()), Ok(())));
         drop(workers);
@@ -297,7 +290,7 @@ fn dropping_the_workers_waits_for_flushes_that_were_submitted() {
                     workers.flush(|outcome| outcome.unwrap());
                 }
                 gate.entered();
-                let told = submit(&workers);
+                let told = submit_flush(&workers);
                 let dropping = scope.spawn(move || drop(workers));
                 setup.wait_until(|| setup.run("2") == Err(PoolError::Closed));
                 assert!(told.is_empty() && !dropping.is_finished());

@@ -6,9 +6,9 @@ mod common;
 
 use std::thread;
 
-use common::{Error, Fails, Gate, Notes, Outcome, PATIENCE, Setup, bounded, failed, refused};
-use conn_pool::{Affected, Workers};
-use crossbeam::channel::{Receiver, bounded as bounded_channel, unbounded};
+use common::{Error, Fails, Gate, PATIENCE, Setup, bounded, failed, refused, submit_flush};
+use conn_pool::Affected;
+use crossbeam::channel::bounded as bounded_channel;
 
 /// A pool of as many connections, of which so many are dirty. Each of these has one request.
 fn with_dirty(connections: usize, dirty: usize) -> Setup {
@@ -16,13 +16,6 @@ fn with_dirty(connections: usize, dirty: usize) -> Setup {
     thread::scope(|scope| drop((0..dirty).map(|_| setup.hold(scope, "1")).collect::<Vec<_>>()));
     setup.assert_told(&vec!["1"; dirty], &Ok(()));
     setup
-}
-
-/// Submits a flush; its outcome comes by the channel.
-fn submit(workers: &Workers<Notes>) -> Receiver<Outcome> {
-    let (tell, told) = unbounded();
-    workers.flush(move |outcome| tell.send(outcome).unwrap());
-    told
 }
 
 #[track_caller]
@@ -46,7 +39,7 @@ fn several_connections_are_flushed_at_a_time() {
                     assert_entered(&gate, 3);
                     leader
                 });
-                let submitted = submit(workers);
+                let submitted = submit_flush(workers);
                 if led.is_none() {
                     assert_entered(&gate, 3);
                 }
@@ -65,7 +58,7 @@ fn others_are_served_while_storage_takes_its_time_to_flush() {
         let setup = &with_dirty(4, 4);
         let workers = &setup.workers();
         let gate = setup.gate("flush");
-        let submitted = submit(workers);
+        let submitted = submit_flush(workers);
         assert_entered(&gate, 3);
         // The fourth connection is not visited before another one is back.
         workers.submit(setup.request("-"));
@@ -88,7 +81,7 @@ fn a_failure_is_told_while_other_flushes_take_their_time() {
             let setup = &with_dirty(4, 3);
             let workers = &setup.workers();
             let gate = setup.gate("flush");
-            let submitted = submit(workers);
+            let submitted = submit_flush(workers);
             assert_entered(&gate, 3);
             gate.pass();
             setup.wait_until(|| setup.unflushed() == 2);
@@ -137,7 +130,7 @@ fn a_flush_does_not_wait_for_a_worker_that_still_tells_of_its_request() {
             setup.wait_until(|| setup.count("-") == 1);
             let flushed = match is_led_by_a_thread {
                 true => setup.pool.flush(),
-                false => submit(workers).recv_timeout(PATIENCE).unwrap(),
+                false => submit_flush(workers).recv_timeout(PATIENCE).unwrap(),
             };
             assert_eq!(flushed, Ok(()));
             assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, Ok(()));
@@ -153,7 +146,7 @@ fn a_request_that_fails_the_pool_fails_the_flush_that_waits_for_its_connection()
         // The connection that was used last is taken first: a dirty one.
         let breaks = setup.hold_up("#", || workers.submit(setup.request("#")));
         let gate = setup.gate("flush");
-        let submitted = submit(workers);
+        let submitted = submit_flush(workers);
         assert_entered(&gate, 2);
         drop(breaks);
         // Two others are still being flushed.
@@ -168,7 +161,7 @@ fn a_flush_that_goes_well_does_not_hide_that_the_pool_has_failed() {
         let setup = &with_dirty(4, 3);
         let workers = &setup.workers();
         let gate = setup.gate("flush");
-        let submitted = submit(workers);
+        let submitted = submit_flush(workers);
         assert_entered(&gate, 3);
         workers.submit(setup.request("#"));
         assert_eq!(setup.next().1, failed("# failed"));

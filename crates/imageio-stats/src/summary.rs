@@ -65,9 +65,10 @@ fn merged(Figures { clients, server }: &Figures) -> Option<String> {
     let asked = clients.reads.requests + clients.writes.requests + clients.zeroes.requests;
     let Operations { reads, writes, zeroes, .. } = server.for_clients;
     let sent = reads.answered.requests + writes.answered.requests + zeroes.answered.requests;
-    (asked > 0 && sent > 0).then(|| match asked as f64 / sent as f64 {
-        split if split < 0.95 => format!("each in {:.1} requests", 1.0 / split),
-        merged => format!("{merged:.1} requests in one"),
+    let ratio = |more: u64, less: u64| more as f64 / less as f64;
+    (asked > 0 && sent > 0).then(|| match asked < sent {
+        true => format!("each in {:.1} requests", ratio(sent, asked)),
+        false => format!("{:.1} requests in one", ratio(asked, sent)),
     })
 }
 
@@ -131,7 +132,7 @@ mod tests {
         let mut figures = Figures::default();
         for (asked, sent, told) in [
             (110, 214, "each in 1.9 requests"),
-            (19, 20, "0.9 requests in one"),
+            (19, 20, "each in 1.1 requests"),
             (1, 1, "1.0 requests in one"),
         ] {
             figures.clients.writes.requests = asked;

@@ -78,7 +78,7 @@ impl<'p, C: Connection> Visits<'p, C> {
     }
 
     /// Waits for one of the connections, and takes it from the list. None will come where the list
-    /// is empty, or where all that are left are gone.
+    /// is empty, or where the pool has failed and this is a flush.
     fn next(&mut self) -> Result<Option<(Slot, C)>, PoolError<C::Error>> {
         if self.left.is_empty() {
             return Ok(None);
@@ -126,32 +126,24 @@ impl<C: Connection> Pool<C> {
     }
 
     /// Does what a connection is visited for, and gives it back, unless it is closed.
-    fn visit(&self, slot: Slot, mut connection: C, purpose: Purpose) -> Outcome<C::Error> {
-        match purpose {
-            Purpose::Flush => {
-                let ended = self.flush_visited(&mut connection);
-                self.put_back(slot, connection);
-                ended
-            }
-            Purpose::Close => {
-                self.retire(slot, connection);
-                Ok(())
-            }
+    fn visit(&self, slot: Slot, connection: C, purpose: Purpose) -> Outcome<C::Error> {
+        let (ended, left) = self.do_visit(slot, connection, purpose);
+        if let Some(connection) = left {
+            self.put_back(slot, connection);
         }
+        ended
     }
 
     /// Does a visit of another thread. Returns where the next order comes.
     pub(super) fn visit_for_another(&self, visited: Visited<C>) -> Receiver<Order<C>> {
-        let Visited { slot, mut connection, purpose, told } = visited;
-        let (ended, next) = match purpose {
-            Purpose::Flush => {
-                let ended = self.flush_visited(&mut connection);
-                let now = self.now();
-                (ended, self.lock().next_order(slot, connection, now))
-            }
-            Purpose::Close => {
-                self.retire(slot, connection);
-                (Ok(()), NextOrder::Wait(self.lock().idle_worker()))
+        let Visited { slot, connection, purpose, told } = visited;
+        let (ended, left) = self.do_visit(slot, connection, purpose);
+        let now = self.now();
+        let next = {
+            let mut dispatcher = self.lock();
+            match left {
+                Some(connection) => dispatcher.next_order(slot, connection, now),
+                None => NextOrder::Wait(dispatcher.idle_worker()),
             }
         };
         // Last, so that this worker counts as idle, or has its connection, when the visitor goes
@@ -160,6 +152,17 @@ impl<C: Connection> Pool<C> {
         match next {
             NextOrder::Job(job) => self.work_on(job),
             NextOrder::Wait(orders) => orders,
+        }
+    }
+
+    /// Does what a connection is visited for. Returns it, unless it is closed.
+    fn do_visit(&self, slot: Slot, mut connection: C, purpose: Purpose) -> (Outcome<C::Error>, Option<C>) {
+        match purpose {
+            Purpose::Flush => (self.flush_visited(&mut connection), Some(connection)),
+            Purpose::Close => {
+                self.retire(slot, connection);
+                (Ok(()), None)
+            }
         }
     }
 

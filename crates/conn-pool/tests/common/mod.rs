@@ -48,6 +48,13 @@ pub fn refused(error: &str) -> Outcome {
     Err(PoolError::Refused(Error(error.into())))
 }
 
+/// Submits a flush; its outcome comes by the channel.
+pub fn submit_flush(workers: &Workers<Notes>) -> Receiver<Outcome> {
+    let (tell, told) = unbounded();
+    workers.flush(move |outcome| tell.send(outcome).unwrap());
+    told
+}
+
 /// Runs a test that would hang if it failed: then it fails.
 pub fn bounded(test: impl FnOnce() + Send + 'static) {
     let (done, is_done) = bounded_channel::<()>(0);
